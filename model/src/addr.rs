@@ -1,0 +1,338 @@
+//! Addresses: a [`Gpa`] as hardware knows it and a [`Gfn`] as memslots know it, which only a [`StolenMask`] can relate.
+//!
+//! None of these types has operators. All page-shift and mask arithmetic of the workspace is in this file; a target that
+//! encodes hardware page tables has one further file for its own bit layout.
+
+use crate::limits;
+use std::fmt;
+
+/// Bytes of a page, as a shift.
+pub const PAGE_SHIFT: u32 = 12;
+
+/// A guest physical address as hardware reports it: stolen bits and all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gpa(u64);
+
+/// A guest frame number as memslots, rmap and the dirty log know it: no stolen bits, ever.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gfn(u64);
+
+/// Which stolen bits an address carries, in gfn position.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Alias(u64);
+
+/// The number of a page of the host process's address space that backs the guest, counted from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hva(u64);
+
+/// The identity of a host page's contents. A page that is unmapped and faulted in again has another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pfn(u32);
+
+impl Gpa {
+    /// The page-aligned or byte address `raw`.
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The address in bytes, as hardware would report it.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The page number **with** its stolen bits: an index for hardware tables and TLBs, never for a memslot.
+    pub const fn page(self) -> u64 {
+        self.0 >> PAGE_SHIFT
+    }
+
+    /// The address of page number `page`, stolen bits included.
+    pub const fn from_page(page: u64) -> Self {
+        Self(page << PAGE_SHIFT)
+    }
+
+    /// The address `pages` pages further on.
+    pub const fn add_pages(self, pages: u64) -> Self {
+        Self(self.0 + (pages << PAGE_SHIFT))
+    }
+}
+
+impl Gfn {
+    /// Frame number `raw`, which must not carry stolen bits of the VM it is used in.
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The frame number.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The frame `pages` further on.
+    pub const fn add(self, pages: u64) -> Self {
+        Self(self.0 + pages)
+    }
+
+    /// How many frames `self` lies above `base`, or `None` if it lies below.
+    pub const fn offset_from(self, base: Gfn) -> Option<u64> {
+        self.0.checked_sub(base.0)
+    }
+
+    /// The first frame of the naturally aligned block of `pages` frames (a power of two) that holds `self`.
+    pub const fn align_down(self, pages: u64) -> Self {
+        Self(self.0 & !(pages - 1))
+    }
+}
+
+impl Alias {
+    /// No stolen bit set: the base name of a frame.
+    pub const NONE: Alias = Alias(0);
+
+    /// Whether this is the base name.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The stolen bits, in gfn position.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+}
+
+impl Hva {
+    /// Host page number `page`.
+    pub const fn new(page: u64) -> Self {
+        Self(page)
+    }
+
+    /// The host page number.
+    pub const fn page(self) -> u64 {
+        self.0
+    }
+
+    /// The host page `pages` further on.
+    pub const fn add(self, pages: u64) -> Self {
+        Self(self.0 + pages)
+    }
+}
+
+impl Pfn {
+    /// Page identity `raw`.
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The identity as a number.
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// Why a stolen bit cannot be where it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StolenBitError {
+    /// More bits than [`limits::STOLEN_BITS`].
+    TooMany(usize),
+    /// The same bit twice.
+    Twice(u8),
+    /// The bit lies inside what one leaf table maps: two aliases would share a table, and rmap keys would no longer match.
+    InsideLeafTable {
+        /// The bit asked for.
+        bit: u8,
+        /// The lowest bit that is legal with 4 KiB leaves.
+        lowest: u8,
+    },
+    /// The bit lies above what the root table translates.
+    AboveRoot {
+        /// The bit asked for.
+        bit: u8,
+        /// The highest bit that is legal with four levels.
+        highest: u8,
+    },
+    /// The bit is also an ordinary address bit of the guest's frames.
+    InsideFrames {
+        /// The bit asked for.
+        bit: u8,
+    },
+}
+
+impl fmt::Display for StolenBitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TooMany(n) => {
+                write!(f, "{n} stolen bits, but a VM can have at most {}", limits::STOLEN_BITS)
+            }
+            Self::Twice(bit) => write!(f, "stolen bit {bit} is given twice"),
+            Self::InsideLeafTable { bit, lowest } => write!(
+                f,
+                "stolen bit {bit} lies inside what one leaf table maps, so aliases would share it; use {lowest} or above"
+            ),
+            Self::AboveRoot { bit, highest } => {
+                write!(f, "stolen bit {bit} lies above what four table levels translate; use {highest} or below")
+            }
+            Self::InsideFrames { bit } => write!(
+                f,
+                "stolen bit {bit} is an ordinary address bit of the guest's frames; use a higher bit or a lower base"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StolenBitError {}
+
+/// The bits of a GPA that name an attribute instead of a place: a value of each VM, never a global.
+///
+/// ```
+/// use gpa_model::{Gpa, StolenMask};
+/// let mask = StolenMask::new(&[40]).unwrap();
+/// let (gfn, alias) = mask.split(Gpa::new((1 << 40) | 0x1e3000));
+/// assert_eq!(gfn.raw(), 0x1e3);
+/// assert_eq!(mask.join(gfn, alias), Gpa::new((1 << 40) | 0x1e3000));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StolenMask {
+    bits: [u8; limits::STOLEN_BITS],
+    len: u8,
+    gfn_mask: u64,
+}
+
+impl StolenMask {
+    /// No stolen bits: the feature is off.
+    pub const NONE: StolenMask = StolenMask { bits: [0; limits::STOLEN_BITS], len: 0, gfn_mask: 0 };
+
+    /// Lowest legal bit with 4 KiB leaves. A leaf table maps gfn bits below 9; a stolen bit among them would let two
+    /// aliases share the table, and the gfn computed from an entry's index would carry the bit while rmap's key does not.
+    pub const LOWEST_BIT: u8 = 21;
+    /// Highest legal bit with four table levels (SDM vol. 3, 4-level paging translates 48 bits).
+    pub const HIGHEST_BIT: u8 = 47;
+
+    /// The mask of GPA bit positions `bits`, in any order.
+    ///
+    /// # Errors
+    /// A [`StolenBitError`] if there are too many bits, a bit is doubled, or a position is illegal.
+    pub fn new(bits: &[u8]) -> Result<Self, StolenBitError> {
+        if bits.len() > limits::STOLEN_BITS {
+            return Err(StolenBitError::TooMany(bits.len()));
+        }
+        let mut mask = Self::NONE;
+        for &bit in bits {
+            if bit < Self::LOWEST_BIT {
+                return Err(StolenBitError::InsideLeafTable { bit, lowest: Self::LOWEST_BIT });
+            }
+            if bit > Self::HIGHEST_BIT {
+                return Err(StolenBitError::AboveRoot { bit, highest: Self::HIGHEST_BIT });
+            }
+            let in_gfn = 1u64 << (u32::from(bit) - PAGE_SHIFT);
+            if mask.gfn_mask & in_gfn != 0 {
+                return Err(StolenBitError::Twice(bit));
+            }
+            mask.gfn_mask |= in_gfn;
+            mask.bits[usize::from(mask.len)] = bit;
+            mask.len += 1;
+        }
+        mask.bits[..usize::from(mask.len)].sort_unstable();
+        Ok(mask)
+    }
+
+    /// The stolen GPA bit positions, ascending.
+    pub fn bits(&self) -> &[u8] {
+        &self.bits[..usize::from(self.len)]
+    }
+
+    /// The mask in gfn position, as `kvm_gfn_stolen_mask()` returns it.
+    pub const fn gfn_mask(self) -> u64 {
+        self.gfn_mask
+    }
+
+    /// The mask in gpa position, as `kvm_gpa_stolen_mask()` returns it.
+    pub const fn gpa_mask(self) -> u64 {
+        self.gfn_mask << PAGE_SHIFT
+    }
+
+    /// Frame and alias of a GPA: the only way from a [`Gpa`] to a [`Gfn`] (`vcpu_gpa_to_gfn_unalias()`).
+    pub const fn split(self, gpa: Gpa) -> (Gfn, Alias) {
+        let page = gpa.page();
+        (Gfn(page & !self.gfn_mask), Alias(page & self.gfn_mask))
+    }
+
+    /// The GPA that names `gfn` with `alias`.
+    pub const fn join(self, gfn: Gfn, alias: Alias) -> Gpa {
+        Gpa::from_page(gfn.0 | (alias.0 & self.gfn_mask))
+    }
+
+    /// How many aliases each frame has, the base name included.
+    pub const fn alias_count(self) -> usize {
+        1 << self.len
+    }
+
+    /// Every alias, [`Alias::NONE`] first.
+    pub fn aliases(self) -> impl Iterator<Item = Alias> {
+        (0..self.alias_count()).map(move |index| self.alias(index))
+    }
+
+    /// The alias with number `index`: bit *i* of the number stands for the *i*-th stolen bit.
+    pub fn alias(self, index: usize) -> Alias {
+        let mut raw = 0;
+        for (i, &bit) in self.bits().iter().enumerate() {
+            if index >> i & 1 != 0 {
+                raw |= 1u64 << (u32::from(bit) - PAGE_SHIFT);
+            }
+        }
+        Alias(raw)
+    }
+
+    /// The number of `alias`, the inverse of [`StolenMask::alias`].
+    pub fn alias_index(self, alias: Alias) -> usize {
+        let mut index = 0;
+        for (i, &bit) in self.bits().iter().enumerate() {
+            index |= ((alias.0 >> (u32::from(bit) - PAGE_SHIFT) & 1) as usize) << i;
+        }
+        index
+    }
+
+    /// Whether frame number `raw` carries a stolen bit, which no gfn may.
+    pub const fn taints(self, raw: u64) -> bool {
+        raw & self.gfn_mask != 0
+    }
+}
+
+impl fmt::Debug for Gpa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gpa {:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for Gfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gfn {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for Gfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "alias {:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for Hva {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hva {:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for Pfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pfn {}", self.0)
+    }
+}
+
+impl fmt::Display for Pfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pfn {}", self.0)
+    }
+}

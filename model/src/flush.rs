@@ -1,0 +1,159 @@
+//! The TLB flush back-end a target calls, and the record of what it asked for.
+
+use crate::addr::Gpa;
+use crate::limits::VCPUS;
+
+/// How the range-flush back-end behaves (`tlb_remote_flush_with_range`). A full flush always works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BackendMode {
+    /// There is none; only full flushes exist, as on bare-metal x86.
+    #[default]
+    Absent,
+    /// Every range flush succeeds.
+    Works,
+    /// The first range flush of each op fails.
+    FailsFirst,
+    /// The second range flush of each op fails.
+    FailsSecond,
+    /// Every range flush fails.
+    FailsAll,
+}
+
+impl BackendMode {
+    /// All of them.
+    pub const ALL: [BackendMode; 5] = [
+        BackendMode::Absent,
+        BackendMode::Works,
+        BackendMode::FailsFirst,
+        BackendMode::FailsSecond,
+        BackendMode::FailsAll,
+    ];
+
+    /// The word for it in the text format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BackendMode::Absent => "absent",
+            BackendMode::Works => "works",
+            BackendMode::FailsFirst => "fails-first",
+            BackendMode::FailsSecond => "fails-second",
+            BackendMode::FailsAll => "fails-all",
+        }
+    }
+}
+
+/// Which vCPUs a flush reaches, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VcpuSet(u8);
+
+impl VcpuSet {
+    /// Every vCPU.
+    pub const ALL: VcpuSet = VcpuSet((1 << VCPUS) - 1);
+    /// No vCPU.
+    pub const NONE: VcpuSet = VcpuSet(0);
+
+    /// Just `vcpu`.
+    pub const fn one(vcpu: u8) -> Self {
+        Self(1 << vcpu)
+    }
+
+    /// The first `vcpus` vCPUs.
+    pub const fn first(vcpus: u8) -> Self {
+        Self((1 << vcpus) - 1)
+    }
+
+    /// One bit a vCPU.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Members of `self` that are not in `other`.
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The vCPUs, ascending.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..VCPUS as u8).filter(move |vcpu| self.0 >> vcpu & 1 != 0)
+    }
+}
+
+/// One flush that a target asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flush {
+    /// Everything on the given vCPUs (`kvm_flush_remote_tlbs()`).
+    All {
+        /// Who was reached.
+        vcpus: VcpuSet,
+    },
+    /// `pages` pages from `gpa`, on every vCPU: exactly this alias and no other.
+    Range {
+        /// First address, stolen bits included.
+        gpa: Gpa,
+        /// How many pages.
+        pages: u64,
+        /// Whether the back-end did it.
+        ok: bool,
+    },
+}
+
+/// The back-end refused or does not exist: nothing was flushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RangeFlushFailed;
+
+/// What a target calls to flush TLBs while it carries out one op.
+#[derive(Debug, Default)]
+pub struct FlushBackend {
+    mode: BackendMode,
+    ranges: u32,
+    log: Vec<Flush>,
+}
+
+impl FlushBackend {
+    /// Forget the record and count of the last op; from now on behave as `mode`.
+    pub fn begin_op(&mut self, mode: BackendMode) {
+        self.mode = mode;
+        self.ranges = 0;
+        self.log.clear();
+    }
+
+    /// Whether range flushes exist at all (`kvm_available_flush_tlb_with_range()`).
+    pub const fn has_range(&self) -> bool {
+        !matches!(self.mode, BackendMode::Absent)
+    }
+
+    /// Flush `pages` pages from `gpa` on every vCPU. Only this alias is flushed.
+    ///
+    /// # Errors
+    /// [`RangeFlushFailed`] if the back-end is absent or fails; nothing was flushed then.
+    pub fn range(&mut self, gpa: Gpa, pages: u64) -> Result<(), RangeFlushFailed> {
+        self.ranges += 1;
+        let ok = match self.mode {
+            BackendMode::Works => true,
+            BackendMode::FailsFirst => self.ranges != 1,
+            BackendMode::FailsSecond => self.ranges != 2,
+            BackendMode::Absent | BackendMode::FailsAll => false,
+        };
+        self.log.push(Flush::Range { gpa, pages, ok });
+        if ok { Ok(()) } else { Err(RangeFlushFailed) }
+    }
+
+    /// Flush everything on every vCPU.
+    pub fn all(&mut self) {
+        self.on(VcpuSet::ALL);
+    }
+
+    /// Flush everything on some vCPUs.
+    pub fn on(&mut self, vcpus: VcpuSet) {
+        self.log.push(Flush::All { vcpus });
+    }
+
+    /// What was asked for during the current op, in order.
+    pub fn log(&self) -> &[Flush] {
+        &self.log
+    }
+}

@@ -1,0 +1,593 @@
+//! Making programs: near the edges where aliasing bugs live, with some kinds of op left out of each program.
+
+use crate::addr::{Gpa, Hva, StolenMask};
+use crate::choices::{Choices, FromBytes};
+use crate::flush::BackendMode;
+use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS, SLOTS, VCPUS};
+use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+use crate::program::Program;
+use crate::vm::Vm;
+use arbitrary::{Arbitrary, Unstructured};
+
+/// What a target can be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// Kinds of op worth generating, one bit for each [`OpKind`].
+    pub kinds: u32,
+    /// Whether ops may be split into begin and end.
+    pub windows: bool,
+    /// Whether private slots can be made.
+    pub private_slots: bool,
+    /// Stolen GPA bits are taken from this bit up …
+    pub stolen_low: u8,
+    /// … to this one.
+    pub stolen_high: u8,
+    /// Ops in a generated program, at most.
+    pub ops_max: u32,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            kinds: u32::MAX,
+            windows: true,
+            private_slots: true,
+            stolen_low: StolenMask::LOWEST_BIT,
+            stolen_high: StolenMask::HIGHEST_BIT,
+            ops_max: 48,
+        }
+    }
+}
+
+impl Profile {
+    /// The same without the kinds for which `supports` says no.
+    pub fn only(mut self, supports: impl Fn(OpKind) -> bool) -> Self {
+        for kind in OpKind::ALL {
+            if !supports(kind) {
+                self.kinds &= !(1 << kind as u32);
+            }
+        }
+        self
+    }
+
+    const fn allows(&self, kind: OpKind) -> bool {
+        self.kinds >> kind as u32 & 1 != 0
+    }
+}
+
+/// How often each kind is drawn, before some are left out.
+const WEIGHTS: [(OpKind, u32); 18] = [
+    (OpKind::Read, 16),
+    (OpKind::Write, 20),
+    (OpKind::Execute, 4),
+    (OpKind::FaultBegin, 8),
+    (OpKind::FaultEnd, 8),
+    (OpKind::Unmap, 6),
+    (OpKind::UnmapBegin, 4),
+    (OpKind::UnmapEnd, 4),
+    (OpKind::Age, 3),
+    (OpKind::DirtyGet, 6),
+    (OpKind::DirtyClear, 8),
+    (OpKind::WriteProtect, 4),
+    (OpKind::SlotCreate, 5),
+    (OpKind::SlotDelete, 3),
+    (OpKind::SlotMove, 3),
+    (OpKind::SlotFlags, 5),
+    (OpKind::SlotEnd, 6),
+    (OpKind::Backend, 2),
+];
+/// The weight of [`OpKind::Translate`], which needs nothing of the rest.
+const TRANSLATE_WEIGHT: u32 = 2;
+
+/// What the ops so far have probably left behind: enough to draw ops that mean something, no promise that they do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sketch {
+    slots: [Option<SketchSlot>; SLOTS],
+    slot_pending: bool,
+    windows: [bool; NOTIFIER_WINDOWS],
+    faults: [bool; VCPUS],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SketchSlot {
+    frame: u8,
+    pages: u8,
+    hva: u8,
+    flags: SlotFlags,
+}
+
+impl Sketch {
+    fn of(vm: &Vm, ops: &[Op]) -> Self {
+        let mut sketch = Self::default();
+        for op in ops {
+            sketch.note(vm, op);
+        }
+        sketch
+    }
+
+    fn note(&mut self, vm: &Vm, op: &Op) {
+        match *op {
+            Op::Slot { id, change } => self.change(vm, id, change),
+            Op::SlotBegin { id, change } => {
+                self.change(vm, id, change);
+                self.slot_pending = true;
+            }
+            Op::SlotEnd => self.slot_pending = false,
+            Op::FaultBegin { vcpu, .. } => self.faults[usize::from(vcpu)] = true,
+            Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)] = false,
+            Op::UnmapBegin { window, .. } => self.windows[usize::from(window)] = true,
+            Op::UnmapEnd { window } => self.windows[usize::from(window)] = false,
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, vm: &Vm, id: SlotId, change: SlotChange) {
+        let slot = &mut self.slots[id.index()];
+        match change {
+            SlotChange::Create { gfn, pages, hva, flags } => {
+                *slot =
+                    vm.frame(gfn).map(|frame| SketchSlot { frame: frame as u8, pages, hva: hva.page() as u8, flags });
+            }
+            SlotChange::Delete => *slot = None,
+            SlotChange::Move { gfn } => {
+                if let (Some(slot), Some(frame)) = (slot, vm.frame(gfn)) {
+                    slot.frame = frame as u8;
+                }
+            }
+            SlotChange::Flags(flags) => {
+                if let Some(slot) = slot {
+                    slot.flags = flags;
+                }
+            }
+        }
+    }
+
+    fn any_slot(
+        &self,
+        choices: &mut impl Choices,
+        wanted: impl Fn(SlotId, &SketchSlot) -> bool,
+    ) -> Option<(SlotId, SketchSlot)> {
+        let start = choices.below(SLOTS as u32) as usize;
+        (0..SLOTS).map(|i| (start + i) % SLOTS).find_map(|i| {
+            let id = SlotId::new(i as u8)?;
+            self.slots[i].filter(|slot| wanted(id, slot)).map(|slot| (id, slot))
+        })
+    }
+
+    fn free_id(&self, choices: &mut impl Choices, private: bool) -> SlotId {
+        let n = choices.below(8) as u8;
+        if private { SlotId::private(n) } else { SlotId::user(n % 4) }
+    }
+}
+
+/// Makes programs for one profile.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    profile: Profile,
+}
+
+/// What one program concentrates on: few frames, so that ops meet, and some kinds of op absent.
+struct Focus {
+    hot: [u8; 3],
+    kinds: u32,
+}
+
+impl Generator {
+    /// A generator for `profile`.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile }
+    }
+
+    /// A new program, written over `program`, whose allocation is kept.
+    pub fn program(&self, choices: &mut impl Choices, program: &mut Program) {
+        program.comment.clear();
+        program.ops.clear();
+        program.vm = self.vm(choices);
+        let vm = program.vm;
+        let mut sketch = Sketch::default();
+        self.layout(choices, &vm, &mut sketch, &mut program.ops);
+        let focus = self.focus(choices, &sketch);
+        let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max - 4);
+        while (program.ops.len() as u32) < wanted.min(self.profile.ops_max) {
+            let op = self.op(choices, &vm, &sketch, &focus);
+            sketch.note(&vm, &op);
+            program.ops.push(op);
+        }
+        if self.profile.allows(OpKind::DirtyGet)
+            && let Some((id, _)) = sketch.any_slot(choices, |_, slot| slot.flags.log_dirty)
+        {
+            program.ops.push(Op::DirtyGet { id });
+        }
+    }
+
+    /// Change `program` a little; `other` may lend a part of itself. The result is within all limits.
+    pub fn mutate(&self, choices: &mut impl Choices, program: &mut Program, other: &Program) {
+        for _ in 0..=choices.below(3) {
+            self.mutate_once(choices, program, other);
+        }
+    }
+
+    fn mutate_once(&self, choices: &mut impl Choices, program: &mut Program, other: &Program) {
+        let len = program.ops.len() as u32;
+        let at = if len == 0 { 0 } else { choices.below(len) as usize };
+        match choices.below(16) {
+            0..=5 if (len as usize) < OPS => {
+                let at = choices.below(len + 1) as usize;
+                let sketch = Sketch::of(&program.vm, &program.ops[..at]);
+                let focus = self.focus(choices, &sketch);
+                program.ops.insert(at, self.op(choices, &program.vm, &sketch, &focus));
+            }
+            6 | 7 if len > 1 => {
+                let run = 1 + choices.below(3) as usize;
+                program.ops.drain(at..(at + run).min(len as usize));
+            }
+            8 if len > 1 => program.ops.swap(at, choices.below(len) as usize),
+            9 if len > 0 && (len as usize) < OPS => {
+                let op = program.ops[at];
+                program.ops.insert(choices.below(len + 1) as usize, op);
+            }
+            10 | 11 if len > 0 => Self::retarget(choices, &program.vm, &mut program.ops[at]),
+            12 if len > 0 => self.split(choices, program, at),
+            13 if !other.ops.is_empty() => Self::splice(choices, program, other, at),
+            14 => self.change_vm(choices, program),
+            _ => {
+                let mode = choices.pick(&BackendMode::ALL);
+                let vm = program.vm;
+                program.vm = Vm::new(vm.stolen(), vm.vcpus(), vm.base(), mode).unwrap_or(vm);
+            }
+        }
+    }
+
+    /// Point one op at another alias, a neighbouring frame, or another kind of access.
+    fn retarget(choices: &mut impl Choices, vm: &Vm, op: &mut Op) {
+        let which = choices.below(4);
+        if let Op::Access { gpa, access, .. } | Op::FaultBegin { gpa, access, .. } = op {
+            match which {
+                0 => *access = choices.pick(&Access::ALL),
+                1 => *gpa = near(choices, vm, *gpa),
+                _ => *gpa = other_alias(choices, vm, *gpa),
+            }
+        } else if let Op::Translate { table, leaf, .. } = op {
+            *table = other_alias(choices, vm, *table);
+            *leaf = other_alias(choices, vm, *leaf);
+        } else if let Op::Unmap { range } | Op::UnmapBegin { range, .. } | Op::Age { range } = op {
+            *range = hva_near(choices, range.start.page() as u32);
+        }
+    }
+
+    /// Turn a whole op into its begin here and its end later.
+    fn split(&self, choices: &mut impl Choices, program: &mut Program, at: usize) {
+        if !self.profile.windows || program.ops.len() >= OPS {
+            return;
+        }
+        let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
+        let (begin, end) = match program.ops[at] {
+            Op::Slot { id, change } => (Op::SlotBegin { id, change }, Op::SlotEnd),
+            Op::Unmap { range } => (Op::UnmapBegin { window, range }, Op::UnmapEnd { window }),
+            Op::Access { vcpu, gpa, access } => (Op::FaultBegin { vcpu, gpa, access }, Op::FaultEnd { vcpu }),
+            _ => return,
+        };
+        program.ops[at] = begin;
+        let left = (program.ops.len() - at) as u32;
+        program.ops.insert(at + 1 + choices.below(left) as usize, end);
+    }
+
+    /// Put a run of another program's ops at `at`, readdressed to this VM.
+    fn splice(choices: &mut impl Choices, program: &mut Program, other: &Program, at: usize) {
+        let from = choices.below(other.ops.len() as u32) as usize;
+        let run = 1 + choices.below(8) as usize;
+        let room = OPS - program.ops.len();
+        let run = &other.ops[from..(from + run.min(room)).min(other.ops.len())];
+        let vm = program.vm;
+        program.ops.splice(at..at, run.iter().map(|op| readdress(&other.vm, &vm, *op)));
+    }
+
+    fn change_vm(&self, choices: &mut impl Choices, program: &mut Program) {
+        let old = program.vm;
+        let new = self.vm(choices);
+        for op in &mut program.ops {
+            *op = readdress(&old, &new, *op);
+        }
+        program.vm = new;
+    }
+
+    fn vm(&self, choices: &mut impl Choices) -> Vm {
+        let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize];
+        let (low, high) = (self.profile.stolen_low, self.profile.stolen_high);
+        let mut bits = [0u8; 3];
+        let mut len = 0;
+        while len < wanted {
+            let bit = match choices.below(4) {
+                0 => low + choices.below(u32::from(high - low) + 1) as u8,
+                1 => low.max(30),
+                _ => high.min(39 + choices.below(8) as u8).max(low),
+            };
+            if bits[..len].contains(&bit) {
+                // Take the next free one instead of drawing until it differs, so that bytes can never loop.
+                let Some(free) = (low..=high).find(|bit| !bits[..len].contains(bit)) else { break };
+                bits[len] = free;
+            } else {
+                bits[len] = bit;
+            }
+            len += 1;
+        }
+        let mode = match choices.below(8) {
+            0 => BackendMode::Absent,
+            1 => BackendMode::FailsFirst,
+            2 => BackendMode::FailsSecond,
+            3 => BackendMode::FailsAll,
+            _ => BackendMode::Works,
+        };
+        let vcpus = 1 + choices.below(VCPUS as u32) as u8;
+        let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
+        // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
+        Vm::new(stolen, vcpus, Vm::DEFAULT_BASE, mode)
+            .or_else(|_| Vm::new(stolen, vcpus, crate::Gfn::new(0x1c0), mode))
+            .unwrap_or_default()
+    }
+
+    /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.
+    fn layout(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, ops: &mut Vec<Op>) {
+        let mut frame = choices.below(FRAMES as u32 / 2);
+        for n in 0..1 + choices.below(3) {
+            let most = if choices.chance(1, 4) { 16 } else { 4 };
+            let pages = 1 + choices.below(most);
+            if frame + pages > FRAMES as u32 {
+                break;
+            }
+            let private = self.profile.private_slots && n > 0 && choices.chance(1, 2);
+            let id = if private { SlotId::private(n as u8) } else { SlotId::user(n as u8) };
+            let op = Op::Slot { id, change: self.create(choices, vm, frame, pages, private) };
+            sketch.note(vm, &op);
+            ops.push(op);
+            frame += pages + if choices.chance(1, 4) { choices.below(4) } else { 0 };
+        }
+    }
+
+    fn create(&self, choices: &mut impl Choices, vm: &Vm, frame: u32, pages: u32, private: bool) -> SlotChange {
+        let hva = choices.below(HOST_PAGES as u32 - pages + 1);
+        let hva = if choices.chance(1, 2) { hva & !7 } else { hva };
+        let flags = if private { SlotFlags::default() } else { self.flags(choices) };
+        SlotChange::Create { gfn: vm.gfn(frame as usize), pages: pages as u8, hva: Hva::new(u64::from(hva)), flags }
+    }
+
+    fn flags(&self, choices: &mut impl Choices) -> SlotFlags {
+        SlotFlags { readonly: choices.chance(1, 6), log_dirty: choices.chance(1, 2) }
+    }
+
+    fn focus(&self, choices: &mut impl Choices, sketch: &Sketch) -> Focus {
+        let mut hot = [0; 3];
+        for frame in &mut hot {
+            *frame = match sketch.any_slot(choices, |_, _| true) {
+                // Just inside or just outside of either edge, or anywhere in the slot.
+                Some((_, slot)) => match choices.below(6) {
+                    0 => slot.frame.wrapping_sub(1),
+                    1 => slot.frame + slot.pages,
+                    2 => slot.frame,
+                    3 => slot.frame + slot.pages - 1,
+                    _ => slot.frame + choices.below(u32::from(slot.pages)) as u8,
+                },
+                None => choices.below(FRAMES as u32) as u8,
+            } % FRAMES as u8;
+        }
+        let mut kinds = self.profile.kinds;
+        for (kind, _) in WEIGHTS {
+            if choices.chance(1, 5) {
+                kinds &= !(1 << kind as u32);
+            }
+        }
+        if kinds & self.profile.kinds & (1 << OpKind::Read as u32 | 1 << OpKind::Write as u32) == 0 {
+            kinds |= 1 << OpKind::Write as u32;
+        }
+        Focus { hot, kinds }
+    }
+
+    fn op(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+        let on = |kind: OpKind| focus.kinds >> kind as u32 & 1 != 0;
+        let total: u32 = WEIGHTS.iter().filter(|(kind, _)| on(*kind)).map(|(_, weight)| weight).sum();
+        let translate = if on(OpKind::Translate) { TRANSLATE_WEIGHT } else { 0 };
+        let mut left = choices.below(total + translate);
+        let mut kind = OpKind::Translate;
+        for (candidate, weight) in WEIGHTS {
+            if on(candidate) {
+                if left < weight {
+                    kind = candidate;
+                    break;
+                }
+                left -= weight;
+            }
+        }
+        let begun = self.profile.windows && choices.chance(1, 3);
+        let vcpu = choices.below(u32::from(vm.vcpus())) as u8;
+        let access = match kind {
+            OpKind::Read => Access::Read,
+            OpKind::Write => Access::Write,
+            OpKind::Execute => Access::Execute,
+            _ => choices.pick(&Access::ALL),
+        };
+        match kind {
+            OpKind::Read | OpKind::Write | OpKind::Execute => {
+                let vcpu = (0..vm.vcpus()).map(|i| (vcpu + i) % vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]);
+                match vcpu {
+                    Some(vcpu) => Op::Access { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access },
+                    None => Op::FaultEnd { vcpu: 0 },
+                }
+            }
+            OpKind::FaultBegin if self.profile.windows => {
+                Op::FaultBegin { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access }
+            }
+            OpKind::FaultBegin | OpKind::FaultEnd => match sketch.faults.iter().position(|&open| open) {
+                Some(vcpu) => Op::FaultEnd { vcpu: vcpu as u8 },
+                None => Op::Access { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access },
+            },
+            OpKind::Unmap => Op::Unmap { range: self.hva(choices, sketch, focus) },
+            OpKind::UnmapBegin | OpKind::UnmapEnd => {
+                let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
+                if sketch.windows[usize::from(window)] {
+                    Op::UnmapEnd { window }
+                } else if kind == OpKind::UnmapBegin && self.profile.windows {
+                    Op::UnmapBegin { window, range: self.hva(choices, sketch, focus) }
+                } else {
+                    Op::Unmap { range: self.hva(choices, sketch, focus) }
+                }
+            }
+            OpKind::Age => Op::Age { range: self.hva(choices, sketch, focus) },
+            OpKind::DirtyGet => match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
+                Some((id, _)) => Op::DirtyGet { id },
+                None => Op::DirtyGet { id: SlotId::user(0) },
+            },
+            OpKind::DirtyClear => self.dirty_clear(choices, vm, sketch),
+            OpKind::WriteProtect => {
+                let (gfn, _) = vm.stolen().split(self.gpa(choices, vm, sketch, focus));
+                Op::WriteProtect { gfn }
+            }
+            OpKind::SlotEnd if sketch.slot_pending => Op::SlotEnd,
+            OpKind::SlotCreate | OpKind::SlotEnd => {
+                let private = self.profile.private_slots && choices.chance(1, 4);
+                let id = sketch.free_id(choices, private);
+                let frame = u32::from(focus.hot[choices.below(3) as usize]);
+                let pages = (1 + choices.below(8)).min(FRAMES as u32 - frame);
+                Self::slot_op(id, self.create(choices, vm, frame, pages, private), begun)
+            }
+            OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => {
+                self.change_slot(choices, vm, sketch, focus, kind, begun)
+            }
+            OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
+            OpKind::Translate => {
+                let table = self.gpa(choices, vm, sketch, focus);
+                Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
+            }
+        }
+    }
+
+    fn slot_op(id: SlotId, change: SlotChange, begun: bool) -> Op {
+        if begun { Op::SlotBegin { id, change } } else { Op::Slot { id, change } }
+    }
+
+    fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {
+        match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
+            Some((id, slot)) if choices.chance(3, 4) => {
+                Op::DirtyClear { id, gfn: vm.gfn(slot.frame.into()), pages: slot.pages }
+            }
+            Some((id, slot)) => {
+                let skip = choices.below(u32::from(slot.pages)) as u8;
+                let pages = 1 + choices.below(u32::from(slot.pages - skip)) as u8;
+                Op::DirtyClear { id, gfn: vm.gfn((slot.frame + skip).into()), pages }
+            }
+            None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: 1 },
+        }
+    }
+
+    fn change_slot(
+        &self,
+        choices: &mut impl Choices,
+        vm: &Vm,
+        sketch: &Sketch,
+        focus: &Focus,
+        kind: OpKind,
+        begun: bool,
+    ) -> Op {
+        let found = sketch.any_slot(choices, |id, _| kind == OpKind::SlotDelete || !id.is_private());
+        let Some((id, slot)) = found else {
+            let frame = choices.below(FRAMES as u32 - 8);
+            return Self::slot_op(SlotId::user(0), self.create(choices, vm, frame, 4, false), begun);
+        };
+        let change = match kind {
+            OpKind::SlotDelete => SlotChange::Delete,
+            OpKind::SlotMove => {
+                let room = FRAMES as u8 - slot.pages;
+                let frame = focus.hot[choices.below(3) as usize].min(room);
+                SlotChange::Move { gfn: vm.gfn(frame.into()) }
+            }
+            _ => {
+                let flip = choices.chance(3, 4);
+                let readonly = slot.flags.readonly != choices.chance(1, 4);
+                SlotChange::Flags(SlotFlags { readonly, log_dirty: slot.flags.log_dirty != flip })
+            }
+        };
+        Self::slot_op(id, change, begun)
+    }
+
+    fn gpa(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
+        let frame = match choices.below(8) {
+            0 => choices.below(FRAMES as u32) as usize,
+            1 => match sketch.any_slot(choices, |_, _| true) {
+                Some((_, slot)) => usize::from(slot.frame) + choices.below(u32::from(slot.pages)) as usize,
+                None => 0,
+            },
+            n => usize::from(focus.hot[n as usize % 3]),
+        };
+        vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
+    }
+
+    fn hva(&self, choices: &mut impl Choices, sketch: &Sketch, focus: &Focus) -> HvaRange {
+        let page = match sketch.any_slot(choices, |_, _| true) {
+            Some((_, slot)) => {
+                let frame = focus.hot[choices.below(3) as usize];
+                let inside = frame >= slot.frame && frame - slot.frame < slot.pages;
+                let offset = if inside { frame - slot.frame } else { choices.below(u32::from(slot.pages)) as u8 };
+                u32::from(slot.hva) + u32::from(offset)
+            }
+            None => choices.below(HOST_PAGES as u32),
+        };
+        hva_near(choices, page)
+    }
+}
+
+fn hva_near(choices: &mut impl Choices, page: u32) -> HvaRange {
+    let start = page.saturating_sub(choices.below(4) / 2).min(HOST_PAGES as u32 - 1);
+    let pages = (1 + choices.below(4)).min(HOST_PAGES as u32 - start);
+    HvaRange { start: Hva::new(u64::from(start)), pages: pages as u8 }
+}
+
+fn near(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+    let Some((frame, alias)) = vm.locate(gpa) else { return gpa };
+    let moved = (frame + FRAMES + choices.below(17) as usize - 8) % FRAMES;
+    vm.gpa(moved, vm.stolen().alias_index(alias))
+}
+
+fn other_alias(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+    let (gfn, _) = vm.stolen().split(gpa);
+    vm.stolen().join(gfn, vm.stolen().alias(choices.below(vm.stolen().alias_count() as u32) as usize))
+}
+
+/// The same op said of another VM: same frame numbers, alias numbers and vCPUs as far as the VM has them.
+pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
+    let gfn = |gfn| to.gfn(from.frame(gfn).unwrap_or(0));
+    let gpa = |gpa| {
+        let Some((frame, alias)) = from.locate(gpa) else { return to.gpa(0, 0) };
+        to.gpa(frame, from.stolen().alias_index(alias) % to.stolen().alias_count())
+    };
+    let vcpu = |vcpu: u8| vcpu % to.vcpus();
+    let change = |change| match change {
+        SlotChange::Create { gfn: at, pages, hva, flags } => SlotChange::Create { gfn: gfn(at), pages, hva, flags },
+        SlotChange::Move { gfn: at } => SlotChange::Move { gfn: gfn(at) },
+        SlotChange::Delete | SlotChange::Flags(_) => change,
+    };
+    match op {
+        Op::Slot { id, change: c } => Op::Slot { id, change: change(c) },
+        Op::SlotBegin { id, change: c } => Op::SlotBegin { id, change: change(c) },
+        Op::Access { vcpu: v, gpa: at, access } => Op::Access { vcpu: vcpu(v), gpa: gpa(at), access },
+        Op::FaultBegin { vcpu: v, gpa: at, access } => Op::FaultBegin { vcpu: vcpu(v), gpa: gpa(at), access },
+        Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
+        Op::DirtyClear { id, gfn: at, pages } => Op::DirtyClear { id, gfn: gfn(at), pages },
+        Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
+        Op::Translate { vcpu: v, table, leaf } => Op::Translate { vcpu: vcpu(v), table: gpa(table), leaf: gpa(leaf) },
+        Op::SlotEnd
+        | Op::Unmap { .. }
+        | Op::UnmapBegin { .. }
+        | Op::UnmapEnd { .. }
+        | Op::Age { .. }
+        | Op::DirtyGet { .. }
+        | Op::Backend(_) => op,
+    }
+}
+
+/// Any bytes are a program: for byte-oriented fuzzers. The meaning of bytes is not stable across versions; keep text.
+impl<'a> Arbitrary<'a> for Program {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let mut program = Program::default();
+        Generator::new(Profile::default()).program(&mut FromBytes(bytes), &mut program);
+        Ok(program)
+    }
+}

@@ -1,0 +1,30 @@
+//! The words of GPA aliasing, programs made of them, and a reference model of what a guest is entitled to.
+//!
+//! A GPA that differs only in stolen bits names the same frame. Memslots and the dirty log know [`Gfn`]s, which never carry
+//! stolen bits; hardware, SPTEs and TLBs know [`Gpa`]s, which do. [`Model`] says what each access may find; whoever
+//! implements [`Mmu`] can be judged against it with the `gpa-oracles` crate.
+//!
+//! What is absent on purpose: no clock, no randomness but what a caller passes in, no hash map that is iterated, no I/O.
+
+pub mod addr;
+pub mod choices;
+pub mod flush;
+pub mod generate;
+pub mod host;
+pub mod limits;
+pub mod minimize;
+pub mod mmu;
+pub mod model;
+pub mod op;
+pub mod program;
+pub mod text;
+pub mod vm;
+
+pub use addr::{Alias, Gfn, Gpa, Hva, Pfn, StolenMask};
+pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
+pub use host::Host;
+pub use mmu::{Exit, Keyed, Mmu, Rights, Shows, Spte};
+pub use model::{Allowed, Entitled, Model, SlotKind};
+pub use op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+pub use program::Program;
+pub use vm::{FrameSet, Vm};

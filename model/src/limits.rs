@@ -1,0 +1,28 @@
+//! Every bound of a program, in one place: what comes from a stranger's file is checked against these.
+
+/// Guest frames a program can name: one window of consecutive gfns, so that a set of frames is one machine word.
+pub const FRAMES: usize = 64;
+/// Host pages a program can name, numbered from 0.
+pub const HOST_PAGES: usize = 64;
+/// Operations in one program.
+pub const OPS: usize = 256;
+/// vCPUs of one VM.
+pub const VCPUS: usize = 4;
+/// Memslots user space may create; the model's `KVM_USER_MEM_SLOTS`.
+pub const USER_SLOTS: usize = 8;
+/// Memslots only the hypervisor may create: TSS, APIC access page and identity map in KVM.
+pub const PRIVATE_SLOTS: usize = 3;
+/// All memslots: ids at and above [`USER_SLOTS`] are private.
+pub const SLOTS: usize = USER_SLOTS + PRIVATE_SLOTS;
+/// Bits stolen from the GPA of one VM.
+pub const STOLEN_BITS: usize = 3;
+/// Names of one frame: one for each subset of the stolen bits.
+pub const ALIASES: usize = 1 << STOLEN_BITS;
+/// MMU-notifier invalidations that may be in progress at once.
+pub const NOTIFIER_WINDOWS: usize = 2;
+/// First gfn a program's window may end at; above it lies what a runner needs for itself (guest page tables, code).
+pub const TOP_GFN: u64 = 0x4000;
+/// Bytes of a program or trace file that a parser will look at.
+pub const FILE_BYTES: usize = 1 << 20;
+/// Comment lines kept at the head of a program.
+pub const COMMENT_LINES: usize = 64;

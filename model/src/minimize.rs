@@ -1,0 +1,169 @@
+//! Making a program small while it still shows the same thing. It knows no oracle: the caller says what "the same" is.
+
+use crate::addr::StolenMask;
+use crate::generate::readdress;
+use crate::op::{Access, Op, SlotChange};
+use crate::program::Program;
+use crate::vm::Vm;
+
+/// What a minimisation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minimized {
+    /// The smallest program found that still shows it.
+    pub program: Program,
+    /// Ops before.
+    pub ops_before: usize,
+    /// How often the predicate was asked.
+    pub executions: usize,
+}
+
+/// Delta debugging, cheap big steps first: cut runs of ops, halving their length, then simplify what is left, until
+/// nothing changes. Deterministic. `same` must hold for `program` itself; if it does not, `program` comes back unchanged.
+pub fn minimize(program: &Program, mut same: impl FnMut(&Program) -> bool) -> Minimized {
+    let mut shrink = Shrink { best: program.clone(), executions: 0, same: &mut same };
+    if shrink.tries(program.clone()) {
+        while shrink.cut_runs() | shrink.simplify_ops() | shrink.simplify_vm() {}
+    }
+    Minimized { program: shrink.best, ops_before: program.ops.len(), executions: shrink.executions }
+}
+
+struct Shrink<'a> {
+    best: Program,
+    executions: usize,
+    same: &'a mut dyn FnMut(&Program) -> bool,
+}
+
+impl Shrink<'_> {
+    fn tries(&mut self, candidate: Program) -> bool {
+        self.executions += 1;
+        let holds = (self.same)(&candidate);
+        if holds {
+            self.best = candidate;
+        }
+        holds
+    }
+
+    fn cut_runs(&mut self) -> bool {
+        let mut changed = false;
+        let mut run = self.best.ops.len().next_power_of_two();
+        while run > 0 {
+            // From the end, because what follows the violation is never needed.
+            let mut end = self.best.ops.len();
+            while end > 0 {
+                let start = end.saturating_sub(run);
+                let mut candidate = self.best.clone();
+                candidate.ops.drain(start..end);
+                changed |= self.tries(candidate);
+                end = start;
+            }
+            run /= 2;
+        }
+        changed
+    }
+
+    fn simplify_ops(&mut self) -> bool {
+        let mut changed = false;
+        for at in 0..self.best.ops.len() {
+            let mut simpler = [None; 6];
+            simpler_ops(&self.best.vm, self.best.ops[at], &mut simpler);
+            for op in simpler.into_iter().flatten() {
+                let mut candidate = self.best.clone();
+                candidate.ops[at] = op;
+                if self.tries(candidate) {
+                    changed = true;
+                    break;
+                }
+            }
+        }
+        changed
+    }
+
+    fn simplify_vm(&mut self) -> bool {
+        let vm = self.best.vm;
+        let bits = vm.stolen().bits().to_vec();
+        let fewer = (0..bits.len()).map(|left_out| {
+            let mut kept = bits.clone();
+            kept.remove(left_out);
+            kept
+        });
+        let usual = std::iter::once((0..bits.len() as u8).map(|i| 40 + i).collect::<Vec<_>>());
+        let masks = fewer.chain(usual).filter_map(|bits| StolenMask::new(&bits).ok());
+        let mut candidates: Vec<Vm> =
+            masks.filter_map(|mask| Vm::new(mask, vm.vcpus(), vm.base(), vm.backend()).ok()).collect();
+        for vcpus in 1..vm.vcpus() {
+            candidates.extend(Vm::new(vm.stolen(), vcpus, vm.base(), vm.backend()));
+        }
+        candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), Vm::DEFAULT_BASE, vm.backend()));
+        candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), vm.base(), crate::BackendMode::Works));
+        for new in candidates {
+            if new == vm {
+                continue;
+            }
+            let ops = self.best.ops.iter().map(|op| readdress(&vm, &new, *op)).collect();
+            if self.tries(Program { vm: new, ops, comment: self.best.comment.clone() }) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Up to six ops that are strictly simpler than `op`, so that simplifying ends.
+fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
+    match op {
+        Op::Access { vcpu, gpa, access } => {
+            let mask = vm.stolen();
+            let (gfn, alias) = mask.split(gpa);
+            if vcpu > 0 {
+                out[0] = Some(Op::Access { vcpu: 0, gpa, access });
+            }
+            if access == Access::Execute {
+                out[1] = Some(Op::Access { vcpu, gpa, access: Access::Read });
+            }
+            let index = mask.alias_index(alias);
+            if index > 1 {
+                out[2] = Some(Op::Access { vcpu, gpa: mask.join(gfn, mask.alias(1)), access });
+            }
+            if index > 0 {
+                out[3] = Some(Op::Access { vcpu, gpa: mask.join(gfn, mask.alias(0)), access });
+            }
+        }
+        Op::FaultBegin { vcpu, gpa, access } => {
+            out[0] = Some(Op::Access { vcpu, gpa, access });
+            if access == Access::Execute {
+                out[1] = Some(Op::FaultBegin { vcpu, gpa, access: Access::Read });
+            }
+        }
+        Op::SlotBegin { id, change } => out[0] = Some(Op::Slot { id, change }),
+        Op::UnmapBegin { range, .. } => out[0] = Some(Op::Unmap { range }),
+        Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } } => {
+            let create = |pages, flags| Some(Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } });
+            if pages > 1 {
+                out[0] = create(1, flags);
+                out[1] = create(pages / 2, flags);
+                out[2] = create(pages - 1, flags);
+            }
+            let mut fewer = flags;
+            fewer.readonly = false;
+            if flags.readonly {
+                out[3] = create(pages, fewer);
+            }
+            fewer = flags;
+            fewer.log_dirty = false;
+            if flags.log_dirty {
+                out[4] = create(pages, fewer);
+            }
+        }
+        Op::Unmap { range } if range.pages > 1 => {
+            for (slot, start, pages) in [(0, range.start, 1), (1, range.start.add(1), range.pages - 1)] {
+                out[slot] = Some(Op::Unmap { range: crate::op::HvaRange { start, pages } });
+            }
+        }
+        Op::DirtyClear { id, gfn, pages } if pages > 1 => {
+            out[0] = Some(Op::DirtyClear { id, gfn, pages: 1 });
+            out[1] = Some(Op::DirtyClear { id, gfn: gfn.add(1), pages: pages - 1 });
+            out[2] = Some(Op::DirtyClear { id, gfn, pages: pages - 1 });
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,267 @@
+//! The [`Mmu`] trait: the whole of what an implementation under test provides, and the answers it gives.
+
+use crate::addr::{Gpa, PAGE_SHIFT, Pfn};
+use crate::flush::FlushBackend;
+use crate::host::Host;
+use crate::op::{Access, Op};
+use crate::vm::{FrameSet, Vm};
+use std::fmt;
+use std::num::NonZeroU64;
+
+/// What a translation lets the guest do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Nothing.
+    pub const NONE: Rights = Rights(0);
+    /// Data reads.
+    pub const R: Rights = Rights(1);
+    /// Data writes.
+    pub const W: Rights = Rights(2);
+    /// Instruction fetches.
+    pub const X: Rights = Rights(4);
+    /// Reads and fetches.
+    pub const RX: Rights = Rights(5);
+    /// Everything.
+    pub const RWX: Rights = Rights(7);
+
+    /// The rights whose bits (R 1, W 2, X 4) are set.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & 7)
+    }
+
+    /// R 1, W 2, X 4.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The right that `access` needs.
+    pub const fn needed(access: Access) -> Self {
+        match access {
+            Access::Read => Self::R,
+            Access::Write => Self::W,
+            Access::Execute => Self::X,
+        }
+    }
+
+    /// Whether all of `other` is in `self`.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Rights in both.
+    pub const fn intersect(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Rights in either.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Rights of `self` that are not in `other`.
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (right, letter) in [(Self::R, 'r'), (Self::W, 'w'), (Self::X, 'x')] {
+            write!(f, "{}", if self.contains(right) { letter } else { '-' })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A present translation as a walk of the target's tables finds it: a page and the rights to it.
+///
+/// Packed into one word (rights in bits 0 to 2, pfn from bit 12) so that a window of them compares quickly.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spte(NonZeroU64);
+
+impl Spte {
+    /// A translation to `pfn` with `rights`, or `None` if it grants nothing and so is not present.
+    pub const fn new(pfn: Pfn, rights: Rights) -> Option<Self> {
+        if rights.is_none() { None } else { Self::from_raw((pfn.raw() as u64) << PAGE_SHIFT | rights.0 as u64) }
+    }
+
+    /// The packed form; `None` for 0, which is how an absent translation is packed.
+    pub const fn from_raw(raw: u64) -> Option<Self> {
+        match NonZeroU64::new(raw) {
+            Some(raw) => Some(Self(raw)),
+            None => None,
+        }
+    }
+
+    /// The packed form.
+    pub const fn raw(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The page.
+    pub const fn pfn(self) -> Pfn {
+        Pfn::new((self.0.get() >> PAGE_SHIFT) as u32)
+    }
+
+    /// What the guest may do with it.
+    pub const fn rights(self) -> Rights {
+        Rights((self.0.get() & 7) as u8)
+    }
+}
+
+impl fmt::Display for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pfn(), self.rights())
+    }
+}
+
+impl fmt::Debug for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How an op ended, as far as the guest or user space can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Exit {
+    /// The op was carried out and has no result.
+    Done,
+    /// The access reached this page.
+    Memory(Pfn),
+    /// The access went to user space, which was told this address.
+    Mmio(Gpa),
+    /// Nothing happened; the guest will fault again.
+    Retry,
+    /// The fault waits to be ended.
+    Pending,
+    /// The dirty log of the slot.
+    Dirty(FrameSet),
+    /// Whether any of the pages was accessed since it was aged last.
+    Young(bool),
+    /// Where the guest's own tables lead, as the software walk tells it.
+    Translated(Gpa),
+    /// The guest gets a page fault, because its own tables cannot be read.
+    GuestFault,
+    /// The access failed in a way that user space sees as an error.
+    Error,
+    /// The target cannot show the result of this op.
+    Unsupported,
+}
+
+impl Exit {
+    /// The name without its data.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::Memory(_) => "memory",
+            Exit::Mmio(_) => "mmio",
+            Exit::Retry => "retry",
+            Exit::Pending => "pending",
+            Exit::Dirty(_) => "dirty",
+            Exit::Young(_) => "young",
+            Exit::Translated(_) => "translated",
+            Exit::GuestFault => "guest-fault",
+            Exit::Error => "error",
+            Exit::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// A place where a target keeps something by gfn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keyed {
+    /// A key of the reverse map.
+    Rmap(u64),
+    /// The gfn of a shadow page.
+    ShadowPage(u64),
+    /// The absolute frame of a bit in a dirty log.
+    DirtyLog(u64),
+}
+
+impl Keyed {
+    /// The frame number used as key, as the target holds it.
+    pub const fn raw(self) -> u64 {
+        match self {
+            Keyed::Rmap(raw) | Keyed::ShadowPage(raw) | Keyed::DirtyLog(raw) => raw,
+        }
+    }
+
+    /// The name of the table.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Keyed::Rmap(_) => "rmap",
+            Keyed::ShadowPage(_) => "shadow page",
+            Keyed::DirtyLog(_) => "dirty log",
+        }
+    }
+}
+
+/// What of itself a target can show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shows {
+    /// [`Mmu::walk`] finds what is mapped.
+    pub tables: bool,
+    /// Flushes go through the [`FlushBackend`].
+    pub flushes: bool,
+    /// [`Mmu::inspect`] reports keys.
+    pub keys: bool,
+    /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
+    pub native: bool,
+}
+
+/// A second-stage MMU under test. Three methods are enough; the others let a target show more, or run faster.
+///
+/// `step` sees only ops that the reference model accepts and [`Mmu::supports`] allows, after the [`Host`] has changed.
+pub trait Mmu {
+    /// A VM with no memslot and nothing mapped.
+    fn new(vm: &Vm) -> Self
+    where
+        Self: Sized;
+
+    /// Carry out one op. Flushes are asked of `flush`.
+    fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit;
+
+    /// What the tables say about `gpa`: no fault, no TLB, no side effect.
+    fn walk(&self, gpa: Gpa) -> Option<Spte>;
+
+    /// [`Mmu::walk`] for consecutive pages from `gpa`, which all have the same alias.
+    fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
+        for (page, spte) in out.iter_mut().enumerate() {
+            *spte = self.walk(gpa.add_pages(page as u64));
+        }
+    }
+
+    /// Report everything kept by gfn.
+    fn inspect(&self, _visit: &mut dyn FnMut(Keyed)) {}
+
+    /// Whether the target can carry out `op` at all. An op it cannot is skipped, for the model too, and counted.
+    fn supports(&self, _op: &Op) -> bool {
+        true
+    }
+
+    /// What oracles can see here.
+    fn shows(&self) -> Shows {
+        Shows { tables: true, flushes: true, keys: false, native: true }
+    }
+
+    /// Become `Self::new(vm)`, keeping allocations.
+    fn reset(&mut self, vm: &Vm)
+    where
+        Self: Sized,
+    {
+        *self = Self::new(vm);
+    }
+}

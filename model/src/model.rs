@@ -1,0 +1,518 @@
+//! The reference model: from memslots and host mappings to what the guest is entitled to find at a GPA.
+//!
+//! It has no page table, no TLB and no locks. What it keeps beside the memslots is only what a program leaves open: the
+//! memslot change, invalidations and faults in progress, and what must or may stand in the dirty log.
+
+use crate::addr::{Alias, Gfn, Gpa, Hva, Pfn};
+use crate::host::Host;
+use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
+use crate::mmu::{Exit, Rights};
+use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
+use crate::vm::{FrameSet, Vm};
+
+/// A memslot as the model knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    frame: u8,
+    pages: u8,
+    hva: Hva,
+    flags: SlotFlags,
+    invalid: bool,
+}
+
+impl Slot {
+    fn frames(&self) -> FrameSet {
+        FrameSet::range(self.frame.into(), self.pages.into())
+    }
+
+    fn range(&self) -> HvaRange {
+        HvaRange { start: self.hva, pages: self.pages }
+    }
+}
+
+/// What the guest is entitled to find at a GPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entitled {
+    /// No memory: no memslot, or an alias of a private one. Accesses go to user space, nothing may be mapped.
+    Hole,
+    /// Memory whose memslot or page is being taken away: nothing may be mapped, the access is retried.
+    InFlux,
+    /// This page, with at most these rights.
+    Memory(Pfn, Rights),
+}
+
+/// What kind of memslot stands behind a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SlotKind {
+    /// None.
+    Hole,
+    /// A user slot that is writable and not logged.
+    User,
+    /// A user slot with dirty logging.
+    Logged,
+    /// A read-only user slot.
+    ReadOnly,
+    /// A private slot.
+    Private,
+    /// A slot that is being deleted or moved.
+    Invalid,
+}
+
+impl SlotKind {
+    /// The name used in signatures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SlotKind::Hole => "hole",
+            SlotKind::User => "user",
+            SlotKind::Logged => "logged",
+            SlotKind::ReadOnly => "readonly",
+            SlotKind::Private => "private",
+            SlotKind::Invalid => "invalid",
+        }
+    }
+}
+
+/// The exits that are right for one op, and what must be gone when it returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// The page an access may reach.
+    pub memory: Option<Pfn>,
+    /// The frame user space may be told about; any alias of it.
+    pub mmio: Option<Gfn>,
+    /// The access may be retried, because something is in flux or was since the fault began.
+    pub retry: bool,
+    /// The fault may wait for its end.
+    pub pending: bool,
+    /// The op may end without a result.
+    pub done: bool,
+    /// The log must hold the first set and may hold no frame outside of the second.
+    pub dirty: Option<(FrameSet, FrameSet)>,
+    /// The op tells whether pages were accessed.
+    pub young: bool,
+    /// Where the software walk leads.
+    pub translated: Option<Gfn>,
+    /// The walk may fail because a table is not in memory.
+    pub guest_fault: bool,
+    /// User space may see an error.
+    pub error: bool,
+    /// Frames for which no translation, of any alias, may keep the rights in `revoked_rights` when the op returns.
+    pub revoked: FrameSet,
+    /// Which rights.
+    pub revoked_rights: Rights,
+    /// Frames whose entitlement this op may have changed.
+    pub changed: FrameSet,
+}
+
+impl Allowed {
+    /// Whether `exit` is one of them. What the dirty log and aging report is for their oracles to judge.
+    pub fn admits(&self, vm: &Vm, exit: &Exit) -> bool {
+        match *exit {
+            Exit::Done => self.done,
+            Exit::Memory(pfn) => self.memory == Some(pfn),
+            Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
+            Exit::Retry => self.retry,
+            Exit::Pending => self.pending,
+            Exit::Dirty(_) => self.dirty.is_some(),
+            Exit::Young(_) => self.young,
+            // The software walk strips stolen bits: what it tells is a base address.
+            Exit::Translated(gpa) => self.translated.is_some_and(|gfn| vm.stolen().join(gfn, Alias::NONE) == gpa),
+            Exit::GuestFault => self.guest_fault,
+            Exit::Error => self.error,
+            Exit::Unsupported => true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PendingChange {
+    id: SlotId,
+    change: SlotChange,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PendingFault {
+    gpa: Gpa,
+    access: Access,
+    raced: bool,
+    hole_at_begin: bool,
+}
+
+/// The reference model of one VM.
+#[derive(Clone, Debug)]
+pub struct Model {
+    vm: Vm,
+    slots: [Option<Slot>; SLOTS],
+    slot_of: [u8; FRAMES],
+    alias_holes: FrameSet,
+    change: Option<PendingChange>,
+    faults: [Option<PendingFault>; VCPUS],
+    log_must: FrameSet,
+    log_may: FrameSet,
+}
+
+const NO_SLOT: u8 = u8::MAX;
+
+impl Model {
+    /// A VM without memslots.
+    pub fn new(vm: &Vm) -> Self {
+        Self {
+            vm: *vm,
+            slots: [None; SLOTS],
+            slot_of: [NO_SLOT; FRAMES],
+            alias_holes: FrameSet::ALL,
+            change: None,
+            faults: [None; VCPUS],
+            log_must: FrameSet::EMPTY,
+            log_may: FrameSet::EMPTY,
+        }
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// Whether a memslot change has begun and not ended.
+    pub fn slot_change_pending(&self) -> bool {
+        self.change.is_some()
+    }
+
+    /// Whether `vcpu` is inside a fault that has not ended.
+    pub fn fault_pending(&self, vcpu: u8) -> bool {
+        self.faults[usize::from(vcpu)].is_some()
+    }
+
+    /// The address of the fault that `vcpu` is inside of.
+    pub fn pending_fault(&self, vcpu: u8) -> Option<(Gpa, Access)> {
+        self.faults[usize::from(vcpu)].map(|fault| (fault.gpa, fault.access))
+    }
+
+    /// The frames of slot `id`, if it exists.
+    pub fn slot_frames(&self, id: SlotId) -> FrameSet {
+        self.slots[id.index()].map_or(FrameSet::EMPTY, |slot| slot.frames())
+    }
+
+    /// The frames of user slots that log dirty pages.
+    pub fn logged_frames(&self) -> FrameSet {
+        let logged = self.slots.iter().flatten().filter(|slot| slot.flags.log_dirty);
+        logged.fold(FrameSet::EMPTY, |set, slot| set.union(slot.frames()))
+    }
+
+    /// The frames whose aliases are holes: those without a slot, and those of private slots.
+    pub fn alias_holes(&self) -> FrameSet {
+        self.alias_holes
+    }
+
+    /// What kind of memslot stands behind `frame`.
+    pub fn slot_kind(&self, frame: usize) -> SlotKind {
+        match self.slot_at(frame) {
+            None => SlotKind::Hole,
+            Some((_, slot)) if slot.invalid => SlotKind::Invalid,
+            Some((id, _)) if id.is_private() => SlotKind::Private,
+            Some((_, slot)) if slot.flags.readonly => SlotKind::ReadOnly,
+            Some((_, slot)) if slot.flags.log_dirty => SlotKind::Logged,
+            Some(_) => SlotKind::User,
+        }
+    }
+
+    /// What the guest is entitled to find at `frame` under `alias`.
+    ///
+    /// An alias of no slot or of a private slot is a hole (`kvm_faultin_pfn()` in the seed); a slot in its INVALID window
+    /// and a page under invalidation may not be mapped by anyone.
+    pub fn entitled(&self, host: &Host, frame: usize, alias: Alias) -> Entitled {
+        let Some((id, slot)) = self.slot_at(frame) else { return Entitled::Hole };
+        if id.is_private() && !alias.is_none() {
+            return Entitled::Hole;
+        }
+        let hva = slot.hva.add((frame - usize::from(slot.frame)) as u64);
+        if slot.invalid || host.invalidating(hva) {
+            return Entitled::InFlux;
+        }
+        let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
+        Entitled::Memory(host.pfn(hva), rights)
+    }
+
+    fn slot_at(&self, frame: usize) -> Option<(SlotId, &Slot)> {
+        let index = self.slot_of[frame];
+        let slot = self.slots.get(usize::from(index))?.as_ref()?;
+        Some((SlotId::new(index)?, slot))
+    }
+
+    /// Whether `op` means anything in this state; otherwise it is skipped. `host` is the host before the op.
+    pub fn accepts(&self, host: &Host, op: &Op) -> bool {
+        let idle = |vcpu: u8| vcpu < self.vm.vcpus() && self.faults[usize::from(vcpu)].is_none();
+        match *op {
+            // KVM holds slots_lock for a whole change, and waits for invalidations before it swaps the slots.
+            Op::Slot { id, change } | Op::SlotBegin { id, change } => {
+                self.change.is_none() && !host.any_invalidating() && self.change_is_legal(id, change)
+            }
+            Op::SlotEnd => self.change.is_some() && !host.any_invalidating(),
+            Op::Access { vcpu, .. } | Op::FaultBegin { vcpu, .. } | Op::Translate { vcpu, .. } => idle(vcpu),
+            Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
+            Op::UnmapBegin { window, .. } => host.window(window).is_none(),
+            Op::UnmapEnd { window } => host.window(window).is_some(),
+            // The dirty log ioctls take slots_lock too.
+            Op::DirtyGet { id } => self.change.is_none() && self.is_logged(id),
+            Op::DirtyClear { id, gfn, pages } => {
+                let frames = self.vm.frames(gfn, pages.into());
+                self.change.is_none() && self.is_logged(id) && frames.minus(self.slot_frames(id)).is_empty()
+            }
+            Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } | Op::Backend(_) => true,
+        }
+    }
+
+    fn is_logged(&self, id: SlotId) -> bool {
+        self.slots[id.index()].is_some_and(|slot| slot.flags.log_dirty)
+    }
+
+    fn change_is_legal(&self, id: SlotId, change: SlotChange) -> bool {
+        let slot = self.slots[id.index()];
+        match change {
+            SlotChange::Create { gfn, pages, flags, .. } => {
+                let plain = flags == SlotFlags::default();
+                slot.is_none() && (plain || !id.is_private()) && self.is_free(gfn, pages, id)
+            }
+            SlotChange::Delete => slot.is_some(),
+            SlotChange::Move { gfn } => slot.is_some_and(|slot| {
+                !id.is_private() && self.vm.frame(gfn) != Some(slot.frame.into()) && self.is_free(gfn, slot.pages, id)
+            }),
+            SlotChange::Flags(flags) => slot.is_some_and(|slot| !id.is_private() && slot.flags != flags),
+        }
+    }
+
+    /// Whether a slot of `pages` pages fits at `gfn`, disregarding slot `id` itself.
+    fn is_free(&self, gfn: Gfn, pages: u8, id: SlotId) -> bool {
+        let fits = self.vm.frame(gfn).is_some_and(|frame| frame + usize::from(pages) <= FRAMES);
+        let wanted = self.vm.frames(gfn, pages.into());
+        let mut others = self.slots.iter().enumerate().filter(|(other, _)| *other != id.index());
+        fits && others.all(|(_, slot)| slot.is_none_or(|slot| slot.frames().intersect(wanted).is_empty()))
+    }
+
+    /// The frames that any page of `range` backs.
+    pub fn frames_of(&self, range: HvaRange) -> FrameSet {
+        let mut frames = FrameSet::EMPTY;
+        for slot in self.slots.iter().flatten() {
+            let low = range.start.page().max(slot.hva.page());
+            let high = (range.start.page() + u64::from(range.pages)).min(slot.hva.page() + u64::from(slot.pages));
+            if low < high {
+                let first = usize::from(slot.frame) + (low - slot.range().start.page()) as usize;
+                frames = frames.union(FrameSet::range(first, (high - low) as usize));
+            }
+        }
+        frames
+    }
+
+    /// Carry out an accepted op and say what may come of it. `host` is the host after the op; `exit` is what the target
+    /// answered, of which only this counts: whether an access was completed, and whether a fault is pending.
+    pub fn step(&mut self, host: &Host, op: &Op, exit: &Exit) -> Allowed {
+        let mut allowed = Allowed::default();
+        match *op {
+            Op::Slot { id, change } => {
+                self.slot_begin(id, change, &mut allowed);
+                self.slot_end(&mut allowed);
+            }
+            Op::SlotBegin { id, change } => self.slot_begin(id, change, &mut allowed),
+            Op::SlotEnd => self.slot_end(&mut allowed),
+            Op::Access { gpa, access, .. } => {
+                allowed = self.access(host, gpa, access, exit);
+            }
+            Op::FaultBegin { vcpu, gpa, access } => {
+                allowed = self.access(host, gpa, access, exit);
+                allowed.pending = true;
+                if *exit == Exit::Pending {
+                    let hole_at_begin = allowed.mmio.is_some();
+                    self.faults[usize::from(vcpu)] = Some(PendingFault { gpa, access, raced: false, hole_at_begin });
+                }
+            }
+            Op::FaultEnd { vcpu } => {
+                if let Some(fault) = self.faults[usize::from(vcpu)].take() {
+                    allowed = self.access(host, fault.gpa, fault.access, exit);
+                    allowed.retry |= fault.raced;
+                    if fault.raced && fault.hole_at_begin {
+                        allowed.mmio = allowed.mmio.or(Some(self.vm.stolen().split(fault.gpa).0));
+                    }
+                }
+            }
+            Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } => {
+                self.race_faults();
+                allowed.done = true;
+                // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
+                allowed.changed = host.changed().map_or(FrameSet::EMPTY, |range| self.frames_of(range));
+            }
+            Op::Age { .. } => allowed.young = true,
+            Op::DirtyGet { id } => {
+                let frames = self.slot_frames(id);
+                allowed.dirty = Some((self.log_must.intersect(frames), self.log_may.intersect(frames)));
+            }
+            Op::DirtyClear { gfn, pages, .. } => {
+                let frames = self.vm.frames(gfn, pages.into());
+                self.forget_log(frames);
+                allowed.done = true;
+                (allowed.revoked, allowed.revoked_rights) = (frames, Rights::W);
+            }
+            Op::WriteProtect { gfn } => {
+                allowed.done = true;
+                (allowed.revoked, allowed.revoked_rights) = (self.vm.frames(gfn, 1), Rights::W);
+            }
+            Op::Backend(_) => allowed.done = true,
+            Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
+        }
+        allowed
+    }
+
+    /// What a guest access may come to, and what it leaves in the dirty log.
+    fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
+        let mut allowed = Allowed { retry: self.change.is_some() || host.any_invalidating(), ..Allowed::default() };
+        let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
+        let (gfn, _) = self.vm.stolen().split(gpa);
+        match self.entitled(host, frame, alias) {
+            Entitled::Hole => {
+                allowed.mmio = Some(gfn);
+                // Nothing can be fetched from a hole; user space may see that as an error instead of an exit.
+                allowed.error = access == Access::Execute;
+            }
+            Entitled::InFlux => {
+                allowed.retry = true;
+                // A write to a read-only slot exits before anybody looks whether its page is being invalidated.
+                if access == Access::Write && self.slot_kind(frame) == SlotKind::ReadOnly {
+                    allowed.mmio = Some(gfn);
+                }
+            }
+            Entitled::Memory(_, rights) if !rights.contains(Rights::needed(access)) => allowed.mmio = Some(gfn),
+            Entitled::Memory(pfn, _) => {
+                allowed.memory = Some(pfn);
+                self.log_access(frame, access, exit);
+            }
+        }
+        allowed
+    }
+
+    fn log_access(&mut self, frame: usize, access: Access, exit: &Exit) {
+        let Some((id, slot)) = self.slot_at(frame) else { return };
+        if !slot.flags.log_dirty {
+            return;
+        }
+        let settling = self.settling() == Some(id);
+        let one = FrameSet::one(frame);
+        // Reads too: a writable slot may be mapped writable on a read fault, and is then dirty from the start.
+        self.log_may = self.log_may.union(one);
+        if access == Access::Write && matches!(exit, Exit::Memory(_)) && !settling {
+            self.log_must = self.log_must.union(one);
+        }
+    }
+
+    /// The slot between the two halves of a change: while its log is being switched on, SPTEs from before may still be
+    /// written through without being logged.
+    fn settling(&self) -> Option<SlotId> {
+        self.change.map(|change| change.id)
+    }
+
+    /// The target was seen to hold writable translations of `frames`. The guest may write through them at any time, so
+    /// where writes are logged these frames must be in the log from now on.
+    pub fn writable_seen(&mut self, frames: FrameSet) {
+        if frames.is_empty() {
+            return;
+        }
+        let settling = self.settling().map_or(FrameSet::EMPTY, |id| self.slot_frames(id));
+        let logged = frames.intersect(self.logged_frames()).minus(settling);
+        self.log_must = self.log_must.union(logged);
+        self.log_may = self.log_may.union(frames);
+    }
+
+    fn forget_log(&mut self, frames: FrameSet) {
+        self.log_must = self.log_must.minus(frames);
+        self.log_may = self.log_may.minus(frames);
+    }
+
+    fn race_faults(&mut self) {
+        for fault in self.faults.iter_mut().flatten() {
+            fault.raced = true;
+        }
+    }
+
+    fn slot_begin(&mut self, id: SlotId, change: SlotChange, allowed: &mut Allowed) {
+        self.race_faults();
+        allowed.done = true;
+        self.change = Some(PendingChange { id, change });
+        let Some(slot) = &mut self.slots[id.index()] else { return };
+        match change {
+            SlotChange::Create { .. } => {}
+            SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => {
+                slot.flags = flags;
+                let frames = slot.frames();
+                self.forget_log(frames);
+            }
+            SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => {
+                slot.invalid = true;
+                allowed.changed = slot.frames();
+            }
+        }
+    }
+
+    fn slot_end(&mut self, allowed: &mut Allowed) {
+        self.race_faults();
+        allowed.done = true;
+        let Some(PendingChange { id, change }) = self.change.take() else { return };
+        let before = self.slots[id.index()];
+        let after = match change {
+            SlotChange::Create { gfn, pages, hva, flags } => {
+                let frame = self.vm.frame(gfn).unwrap_or(0) as u8;
+                Some(Slot { frame, pages, hva, flags, invalid: false })
+            }
+            SlotChange::Delete => None,
+            SlotChange::Move { gfn } => {
+                let frame = self.vm.frame(gfn).unwrap_or(0) as u8;
+                before.map(|slot| Slot { frame, invalid: false, ..slot })
+            }
+            SlotChange::Flags(flags) => before.map(|slot| Slot { flags, invalid: false, ..slot }),
+        };
+        let touched = [before, after].into_iter().flatten().fold(FrameSet::EMPTY, |set, slot| set.union(slot.frames()));
+        let settled = matches!((change, before), (SlotChange::Flags(_), Some(slot)) if !slot.invalid);
+        if settled {
+            // Only dirty logging was switched. Pages written since the begin may stay writable, because they are logged.
+            if after.is_some_and(|slot| slot.flags.log_dirty) {
+                (allowed.revoked, allowed.revoked_rights) = (touched.minus(self.log_may), Rights::W);
+            }
+        } else {
+            let kept = match (change, before, after) {
+                // A moved slot keeps its dirty bitmap (KVM_MR_MOVE in kvm_prepare_memory_region()).
+                (SlotChange::Move { .. }, Some(old), Some(new)) => [self.log_must, self.log_may]
+                    .map(|log| log.intersect(old.frames()).moved(old.frame.into(), new.frame.into())),
+                _ => [FrameSet::EMPTY; 2],
+            };
+            self.forget_log(touched);
+            self.log_must = self.log_must.union(kept[0]);
+            self.log_may = self.log_may.union(kept[1]);
+        }
+        allowed.changed = allowed.changed.union(touched);
+        self.slots[id.index()] = after;
+        self.index_slots();
+    }
+
+    fn index_slots(&mut self) {
+        self.slot_of = [NO_SLOT; FRAMES];
+        self.alias_holes = FrameSet::ALL;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Some(slot) = slot {
+                let start = usize::from(slot.frame);
+                self.slot_of[start..start + usize::from(slot.pages)].fill(index as u8);
+                if index < USER_SLOTS {
+                    self.alias_holes = self.alias_holes.minus(slot.frames());
+                }
+            }
+        }
+    }
+
+    /// The guest's own tables are read with stolen bits stripped from every pointer (`gpte_to_gfn_lvl()` in the seed).
+    fn translate(&self, host: &Host, table: Gpa, leaf: Gpa, allowed: &mut Allowed) {
+        let Some((frame, _)) = self.vm.locate(table) else { return };
+        let (leaf_gfn, _) = self.vm.stolen().split(leaf);
+        match self.entitled(host, frame, Alias::NONE) {
+            Entitled::Hole => allowed.guest_fault = true,
+            Entitled::Memory(..) => allowed.translated = Some(leaf_gfn),
+            Entitled::InFlux => {
+                (allowed.guest_fault, allowed.retry, allowed.translated) = (true, true, Some(leaf_gfn));
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The alphabet: everything a program can do to a VM, to its memslots and to the host memory behind them.
+
+use crate::addr::{Gfn, Gpa, Hva};
+use crate::flush::BackendMode;
+use crate::limits::{FRAMES, HOST_PAGES, PRIVATE_SLOTS, SLOTS, USER_SLOTS};
+use std::fmt;
+
+/// What a guest access does with the page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A data read.
+    Read,
+    /// A data write.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+impl Access {
+    /// All of them.
+    pub const ALL: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
+
+    /// The word for it in the text format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::Execute => "execute",
+        }
+    }
+}
+
+/// A memslot id. Ids at and above [`USER_SLOTS`] are private: the hypervisor's own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct SlotId(u8);
+
+impl SlotId {
+    /// The id `raw`, or `None` if there are not so many.
+    pub fn new(raw: u8) -> Option<Self> {
+        (usize::from(raw) < SLOTS).then_some(Self(raw))
+    }
+
+    /// User slot `n`, modulo their number.
+    pub const fn user(n: u8) -> Self {
+        Self(n % USER_SLOTS as u8)
+    }
+
+    /// Private slot `n`, modulo their number.
+    pub const fn private(n: u8) -> Self {
+        Self(USER_SLOTS as u8 + n % PRIVATE_SLOTS as u8)
+    }
+
+    /// The id as an index below [`SLOTS`].
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Whether the id is at or above `KVM_USER_MEM_SLOTS`.
+    pub const fn is_private(self) -> bool {
+        self.index() >= USER_SLOTS
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_private() { write!(f, "p{}", self.0 - USER_SLOTS as u8) } else { write!(f, "{}", self.0) }
+    }
+}
+
+/// Flags of a memslot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SlotFlags {
+    /// `KVM_MEM_READONLY`: a guest write exits to user space.
+    pub readonly: bool,
+    /// `KVM_MEM_LOG_DIRTY_PAGES`.
+    pub log_dirty: bool,
+}
+
+/// Consecutive host pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HvaRange {
+    /// The first.
+    pub start: Hva,
+    /// How many, at least 1.
+    pub pages: u8,
+}
+
+impl HvaRange {
+    /// Whether `hva` is one of them.
+    pub const fn contains(&self, hva: Hva) -> bool {
+        hva.page() >= self.start.page() && hva.page() < self.start.page() + self.pages as u64
+    }
+
+    /// Each page.
+    pub fn iter(&self) -> impl Iterator<Item = Hva> + use<> {
+        let start = self.start;
+        (0..u64::from(self.pages)).map(move |page| start.add(page))
+    }
+
+    /// Whether it is not empty and lies within the host pages a program can name.
+    pub const fn is_legal(&self) -> bool {
+        self.pages > 0 && self.start.page() + self.pages as u64 <= HOST_PAGES as u64
+    }
+}
+
+/// A change to one memslot, as `KVM_SET_USER_MEMORY_REGION` makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotChange {
+    /// A new slot.
+    Create {
+        /// First guest frame.
+        gfn: Gfn,
+        /// Number of pages, 1 to [`FRAMES`].
+        pages: u8,
+        /// First host page behind it.
+        hva: Hva,
+        /// Its flags.
+        flags: SlotFlags,
+    },
+    /// Remove the slot.
+    Delete,
+    /// The same host pages at another gfn.
+    Move {
+        /// New first guest frame.
+        gfn: Gfn,
+    },
+    /// The same slot with other flags. To change `readonly` KVM's user space has to delete and create, so the slot goes
+    /// through an INVALID window; `log_dirty` alone does not.
+    Flags(SlotFlags),
+}
+
+/// One operation. Operations that take time come whole, or as a begin and an end between which others can fall.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// A complete memslot change.
+    Slot {
+        /// Which slot.
+        id: SlotId,
+        /// What happens to it.
+        change: SlotChange,
+    },
+    /// The first half: the old slot becomes INVALID (delete, move, read-only) and what maps it is zapped, or the new
+    /// flags are visible but existing SPTEs are not write-protected yet (dirty logging).
+    SlotBegin {
+        /// Which slot.
+        id: SlotId,
+        /// What happens to it.
+        change: SlotChange,
+    },
+    /// The second half of the change in progress.
+    SlotEnd,
+    /// A guest access, with whatever faults it needs.
+    Access {
+        /// The vCPU.
+        vcpu: u8,
+        /// The address, with any alias.
+        gpa: Gpa,
+        /// Read, write or execute.
+        access: Access,
+    },
+    /// A guest access whose fault stops after the page was looked up and before it is mapped.
+    FaultBegin {
+        /// The vCPU, which can do nothing else until the fault ends.
+        vcpu: u8,
+        /// The address, with any alias.
+        gpa: Gpa,
+        /// Read, write or execute.
+        access: Access,
+    },
+    /// The rest of that fault: the staleness check under the lock, and the mapping.
+    FaultEnd {
+        /// The vCPU.
+        vcpu: u8,
+    },
+    /// The host replaces pages (`MADV_DONTNEED`, swap, migration): a whole MMU-notifier invalidation.
+    Unmap {
+        /// Which pages.
+        range: HvaRange,
+    },
+    /// `invalidate_range_start`: from here on nothing may map the pages.
+    UnmapBegin {
+        /// Which of the invalidations that may be in progress at once.
+        window: u8,
+        /// Which pages.
+        range: HvaRange,
+    },
+    /// `invalidate_range_end`: the pages have been replaced.
+    UnmapEnd {
+        /// Which invalidation.
+        window: u8,
+    },
+    /// Test and clear the accessed bits of host pages (`clear_young`).
+    Age {
+        /// Which pages.
+        range: HvaRange,
+    },
+    /// `KVM_GET_DIRTY_LOG` under manual protection: report, change nothing.
+    DirtyGet {
+        /// Which slot.
+        id: SlotId,
+    },
+    /// `KVM_CLEAR_DIRTY_LOG`: forget the pages, and write-protect them so that the next write is logged.
+    DirtyClear {
+        /// Which slot.
+        id: SlotId,
+        /// First frame.
+        gfn: Gfn,
+        /// How many.
+        pages: u8,
+    },
+    /// Write-protect one frame under every alias (`kvm_mmu_slot_gfn_write_protect()`).
+    WriteProtect {
+        /// The frame.
+        gfn: Gfn,
+    },
+    /// From now on the TLB flush back-end behaves so.
+    Backend(BackendMode),
+    /// A software walk of the guest's own page tables: one table pointer, one leaf, each with any alias.
+    Translate {
+        /// The vCPU.
+        vcpu: u8,
+        /// The address in the upper entry: where the lower table lies.
+        table: Gpa,
+        /// The address in the leaf entry.
+        leaf: Gpa,
+    },
+}
+
+/// The kinds of [`Op`], for weights, statistics and signatures.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+pub enum OpKind {
+    /// [`SlotChange::Create`], whole or begun.
+    SlotCreate,
+    /// [`SlotChange::Delete`], whole or begun.
+    SlotDelete,
+    /// [`SlotChange::Move`], whole or begun.
+    SlotMove,
+    /// [`SlotChange::Flags`], whole or begun.
+    SlotFlags,
+    /// [`Op::SlotEnd`].
+    SlotEnd,
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// An instruction fetch.
+    Execute,
+    /// [`Op::FaultBegin`].
+    FaultBegin,
+    /// [`Op::FaultEnd`].
+    FaultEnd,
+    /// [`Op::Unmap`].
+    Unmap,
+    /// [`Op::UnmapBegin`].
+    UnmapBegin,
+    /// [`Op::UnmapEnd`].
+    UnmapEnd,
+    /// [`Op::Age`].
+    Age,
+    /// [`Op::DirtyGet`].
+    DirtyGet,
+    /// [`Op::DirtyClear`].
+    DirtyClear,
+    /// [`Op::WriteProtect`].
+    WriteProtect,
+    /// [`Op::Backend`].
+    Backend,
+    /// [`Op::Translate`].
+    Translate,
+}
+
+impl OpKind {
+    /// Every kind, in declaration order.
+    pub const ALL: [OpKind; 19] = [
+        OpKind::SlotCreate,
+        OpKind::SlotDelete,
+        OpKind::SlotMove,
+        OpKind::SlotFlags,
+        OpKind::SlotEnd,
+        OpKind::Read,
+        OpKind::Write,
+        OpKind::Execute,
+        OpKind::FaultBegin,
+        OpKind::FaultEnd,
+        OpKind::Unmap,
+        OpKind::UnmapBegin,
+        OpKind::UnmapEnd,
+        OpKind::Age,
+        OpKind::DirtyGet,
+        OpKind::DirtyClear,
+        OpKind::WriteProtect,
+        OpKind::Backend,
+        OpKind::Translate,
+    ];
+
+    /// The name used in signatures and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OpKind::SlotCreate => "slot-create",
+            OpKind::SlotDelete => "slot-delete",
+            OpKind::SlotMove => "slot-move",
+            OpKind::SlotFlags => "slot-flags",
+            OpKind::SlotEnd => "slot-end",
+            OpKind::Read => "read",
+            OpKind::Write => "write",
+            OpKind::Execute => "execute",
+            OpKind::FaultBegin => "fault-begin",
+            OpKind::FaultEnd => "fault-end",
+            OpKind::Unmap => "unmap",
+            OpKind::UnmapBegin => "unmap-begin",
+            OpKind::UnmapEnd => "unmap-end",
+            OpKind::Age => "age",
+            OpKind::DirtyGet => "dirty-get",
+            OpKind::DirtyClear => "dirty-clear",
+            OpKind::WriteProtect => "write-protect",
+            OpKind::Backend => "backend",
+            OpKind::Translate => "translate",
+        }
+    }
+}
+
+impl Op {
+    /// What kind of op this is.
+    pub const fn kind(&self) -> OpKind {
+        match self {
+            Op::Slot { change, .. } | Op::SlotBegin { change, .. } => match change {
+                SlotChange::Create { .. } => OpKind::SlotCreate,
+                SlotChange::Delete => OpKind::SlotDelete,
+                SlotChange::Move { .. } => OpKind::SlotMove,
+                SlotChange::Flags(_) => OpKind::SlotFlags,
+            },
+            Op::SlotEnd => OpKind::SlotEnd,
+            Op::Access { access, .. } => match access {
+                Access::Read => OpKind::Read,
+                Access::Write => OpKind::Write,
+                Access::Execute => OpKind::Execute,
+            },
+            Op::FaultBegin { .. } => OpKind::FaultBegin,
+            Op::FaultEnd { .. } => OpKind::FaultEnd,
+            Op::Unmap { .. } => OpKind::Unmap,
+            Op::UnmapBegin { .. } => OpKind::UnmapBegin,
+            Op::UnmapEnd { .. } => OpKind::UnmapEnd,
+            Op::Age { .. } => OpKind::Age,
+            Op::DirtyGet { .. } => OpKind::DirtyGet,
+            Op::DirtyClear { .. } => OpKind::DirtyClear,
+            Op::WriteProtect { .. } => OpKind::WriteProtect,
+            Op::Backend(_) => OpKind::Backend,
+            Op::Translate { .. } => OpKind::Translate,
+        }
+    }
+}
+
+const _: () = assert!(FRAMES <= u8::MAX as usize && HOST_PAGES <= u8::MAX as usize);

@@ -1,0 +1,29 @@
+//! Programs as text: one op a line, versioned, made to be read, edited and diffed by people.
+//!
+//! ```text
+//! gpafuzz-program 1
+//! # A write through the alias, after the log was cleared through the base.
+//! vm stolen=40 vcpus=2 base=0x1e0 flush=works
+//! slot 0 create gfn=0x1e0 pages=4 hva=0 log-dirty
+//! v0 write 0x1e1@1
+//! dirty-clear 0 gfn=0x1e0 pages=4
+//! v1 write 0x1e1@1
+//! dirty-get 0
+//! ```
+//!
+//! `0x1e1@1` is gfn 0x1e1 under alias 1: bit *i* of the alias number stands for the *i*-th stolen bit, so a program means
+//! the same wherever the stolen bits are. Numbers are decimal, or hexadecimal after `0x`. `#` starts a comment; the comment
+//! lines right after the version are kept. Every op has its own line in `print`; the parser accepts what it prints.
+
+mod parse;
+mod print;
+mod words;
+
+pub use parse::parse;
+pub use print::{print, print_gpa, print_op};
+pub use words::{ParseError, Words, parse_op_words};
+
+/// The format version this crate writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+/// The word that opens a program.
+pub const MAGIC: &str = "gpafuzz-program";

@@ -1,0 +1,92 @@
+//! Printing a program, and single ops for reports.
+
+use super::{MAGIC, VERSION};
+use crate::addr::Gpa;
+use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
+use crate::program::Program;
+use crate::vm::Vm;
+use std::fmt::Write;
+
+/// The program as text, ending in a newline.
+pub fn print(program: &Program) -> String {
+    let mut out = format!("{MAGIC} {VERSION}\n");
+    for line in &program.comment {
+        out.push('#');
+        if !line.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    let vm = &program.vm;
+    out.push_str("vm stolen=");
+    if vm.stolen().bits().is_empty() {
+        out.push_str("none");
+    }
+    for (i, bit) in vm.stolen().bits().iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{bit}");
+    }
+    let _ = writeln!(out, " vcpus={} base={} flush={}", vm.vcpus(), vm.base(), vm.backend().name());
+    for op in &program.ops {
+        out.push_str(&print_op(vm, op));
+        out.push('\n');
+    }
+    out
+}
+
+/// A GPA as `gfn` or `gfn@alias`.
+pub fn print_gpa(vm: &Vm, gpa: Gpa) -> String {
+    let (gfn, alias) = vm.stolen().split(gpa);
+    if alias.is_none() { gfn.to_string() } else { format!("{gfn}@{}", vm.stolen().alias_index(alias)) }
+}
+
+/// One op as its line.
+pub fn print_op(vm: &Vm, op: &Op) -> String {
+    let gpa = |gpa| print_gpa(vm, gpa);
+    match *op {
+        Op::Slot { id, change } => format!("slot {id} {}", print_change(&change)),
+        Op::SlotBegin { id, change } => format!("slot-begin {id} {}", print_change(&change)),
+        Op::SlotEnd => "slot-end".into(),
+        Op::Access { vcpu, gpa: at, access } => format!("v{vcpu} {} {}", access.name(), gpa(at)),
+        Op::FaultBegin { vcpu, gpa: at, access } => format!("v{vcpu} fault-begin {} {}", access.name(), gpa(at)),
+        Op::FaultEnd { vcpu } => format!("v{vcpu} fault-end"),
+        Op::Unmap { range } => format!("unmap {}", print_range(range)),
+        Op::UnmapBegin { window, range } => format!("unmap-begin w{window} {}", print_range(range)),
+        Op::UnmapEnd { window } => format!("unmap-end w{window}"),
+        Op::Age { range } => format!("age {}", print_range(range)),
+        Op::DirtyGet { id } => format!("dirty-get {id}"),
+        Op::DirtyClear { id, gfn, pages } => format!("dirty-clear {id} gfn={gfn} pages={pages}"),
+        Op::WriteProtect { gfn } => format!("write-protect gfn={gfn}"),
+        Op::Backend(mode) => format!("backend {}", mode.name()),
+        Op::Translate { vcpu, table, leaf } => format!("v{vcpu} translate table={} leaf={}", gpa(table), gpa(leaf)),
+    }
+}
+
+fn print_range(range: HvaRange) -> String {
+    format!("hva={:#x} pages={}", range.start.page(), range.pages)
+}
+
+fn print_change(change: &SlotChange) -> String {
+    match change {
+        SlotChange::Create { gfn, pages, hva, flags } => {
+            let words = flag_words(*flags);
+            format!("create gfn={gfn} pages={pages} hva={:#x}{words}", hva.page())
+        }
+        SlotChange::Delete => "delete".into(),
+        SlotChange::Move { gfn } => format!("move gfn={gfn}"),
+        SlotChange::Flags(flags) => {
+            let words = flag_words(*flags);
+            if words.is_empty() { "flags none".into() } else { format!("flags{words}") }
+        }
+    }
+}
+
+fn flag_words(flags: SlotFlags) -> &'static str {
+    match (flags.readonly, flags.log_dirty) {
+        (false, false) => "",
+        (true, false) => " readonly",
+        (false, true) => " log-dirty",
+        (true, true) => " readonly log-dirty",
+    }
+}

@@ -1,0 +1,327 @@
+//! The words of a line with their columns, and the error that points at one of them.
+
+use crate::addr::{Gfn, Gpa, Hva};
+use crate::flush::BackendMode;
+use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
+use crate::program::check_op;
+use crate::vm::Vm;
+use std::fmt;
+
+/// Where and why a file cannot be read: what was expected there and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What would have been accepted.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: expected {}, found {}", self.line, self.column, self.expected, self.found)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// One line, read word by word.
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
+    text: &'a str,
+    line: usize,
+    at: usize,
+    word_at: usize,
+}
+
+impl<'a> Words<'a> {
+    /// The words of `text`, which is line number `line`, up to a `#`.
+    pub fn new(text: &'a str, line: usize) -> Self {
+        let end = text.find('#').unwrap_or(text.len());
+        Self { text: text[..end].trim_end(), line, at: 0, word_at: 0 }
+    }
+
+    /// Whether no word is left.
+    pub fn is_done(&self) -> bool {
+        self.text[self.at..].trim_start().is_empty()
+    }
+
+    /// The next word, if there is one.
+    pub fn peek(&self) -> Option<&'a str> {
+        self.text[self.at..].split_whitespace().next()
+    }
+
+    /// Take the next word.
+    ///
+    /// # Errors
+    /// If the line ends here; `expected` says what should have come.
+    pub fn next(&mut self, expected: &str) -> Result<&'a str, ParseError> {
+        let rest = &self.text[self.at..];
+        self.word_at = self.at + (rest.len() - rest.trim_start().len());
+        let word = rest.split_whitespace().next();
+        match word {
+            Some(word) => {
+                self.at = self.word_at + word.len();
+                Ok(word)
+            }
+            None => Err(self.error(expected, "the end of the line")),
+        }
+    }
+
+    /// An error at the word taken last.
+    pub fn error(&self, expected: impl Into<String>, found: impl Into<String>) -> ParseError {
+        let column = self.text.get(..self.word_at).map_or(1, |before| before.chars().count() + 1);
+        ParseError { line: self.line, column, expected: expected.into(), found: found.into() }
+    }
+
+    /// An error at the word taken last that shows `word` as what was found, cut short if it is long.
+    pub fn found(&self, expected: impl Into<String>, word: &str) -> ParseError {
+        let shown: String = word.chars().take(40).flat_map(char::escape_debug).collect();
+        let dots = if word.chars().count() > 40 { "…" } else { "" };
+        self.error(expected, format!("`{shown}{dots}`"))
+    }
+
+    /// Check that the line ends here.
+    ///
+    /// # Errors
+    /// If a word is left.
+    pub fn end(&mut self) -> Result<(), ParseError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => {
+                let word = self.next("")?;
+                Err(self.found("the end of the line", word))
+            }
+        }
+    }
+
+    /// Take `key=VALUE` and return the value.
+    ///
+    /// # Errors
+    /// If the next word is not of that form.
+    pub fn value(&mut self, key: &str) -> Result<&'a str, ParseError> {
+        let expected = format!("{key}=…");
+        let word = self.next(&expected)?;
+        match word.split_once('=') {
+            Some((found, value)) if found == key => Ok(value),
+            _ => Err(self.found(expected, word)),
+        }
+    }
+
+    /// Read `word` as a number up to `max`.
+    ///
+    /// # Errors
+    /// If it is none, or larger.
+    pub fn number(&self, word: &str, max: u64) -> Result<u64, ParseError> {
+        let parsed = match word.strip_prefix("0x") {
+            Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
+            None if !word.starts_with('+') => word.parse().ok(),
+            _ => None,
+        };
+        parsed.filter(|&n| n <= max).ok_or_else(|| self.found(format!("a number from 0 to {max:#x}"), word))
+    }
+
+    /// Take `key=NUMBER`.
+    ///
+    /// # Errors
+    /// If the next word is not of that form or the number is above `max`.
+    pub fn keyed_number(&mut self, key: &str, max: u64) -> Result<u64, ParseError> {
+        let value = self.value(key)?;
+        self.number(value, max)
+    }
+
+    /// Take a word of the form `v0` and so on: `letter` and a number.
+    fn tagged(&self, word: &str, letter: char, expected: &str) -> Result<u8, ParseError> {
+        word.strip_prefix(letter)
+            .and_then(|digits| digits.parse().ok().filter(|_| digits.len() <= 3 && !digits.starts_with('+')))
+            .ok_or_else(|| self.found(expected, word))
+    }
+
+    /// Read `word` as `GFN` or `GFN@ALIAS`.
+    ///
+    /// # Errors
+    /// If it is neither, or the alias is none of this VM's.
+    pub fn gpa(&self, vm: &Vm, word: &str) -> Result<Gpa, ParseError> {
+        let (gfn, alias) = word.split_once('@').unwrap_or((word, "0"));
+        let gfn = self.gfn_number(gfn)?;
+        let max = vm.stolen().alias_count() as u64 - 1;
+        let alias = self
+            .number(alias, max)
+            .map_err(|_| self.found(format!("an alias from 0 to {max} (the VM's stolen bits)"), word))?;
+        Ok(vm.stolen().join(gfn, vm.stolen().alias(alias as usize)))
+    }
+
+    fn gfn_number(&self, word: &str) -> Result<Gfn, ParseError> {
+        self.number(word, crate::limits::TOP_GFN).map(Gfn::new)
+    }
+
+    fn gfn(&mut self) -> Result<Gfn, ParseError> {
+        let value = self.value("gfn")?;
+        self.gfn_number(value)
+    }
+
+    fn pages(&mut self) -> Result<u8, ParseError> {
+        self.keyed_number("pages", u64::from(u8::MAX)).map(|pages| pages as u8)
+    }
+
+    fn hva_range(&mut self) -> Result<HvaRange, ParseError> {
+        let start = Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?);
+        Ok(HvaRange { start, pages: self.pages()? })
+    }
+
+    fn slot_id(&mut self) -> Result<SlotId, ParseError> {
+        let expected =
+            format!("a slot: 0 to {} or p0 to p{}", crate::limits::USER_SLOTS - 1, crate::limits::PRIVATE_SLOTS - 1);
+        let word = self.next(&expected)?;
+        let id = match word.strip_prefix('p') {
+            Some(digits) => {
+                digits.parse().ok().filter(|&n: &u8| usize::from(n) < crate::limits::PRIVATE_SLOTS).map(SlotId::private)
+            }
+            None => word.parse().ok().filter(|&n: &u8| usize::from(n) < crate::limits::USER_SLOTS).map(SlotId::user),
+        };
+        id.ok_or_else(|| self.found(expected, word))
+    }
+
+    fn flags(&mut self) -> Result<SlotFlags, ParseError> {
+        let mut flags = SlotFlags::default();
+        while let Some(word) = self.peek() {
+            self.next("")?;
+            match word {
+                "readonly" if !flags.readonly => flags.readonly = true,
+                "log-dirty" if !flags.log_dirty => flags.log_dirty = true,
+                _ => return Err(self.found("readonly or log-dirty, each once", word)),
+            }
+        }
+        Ok(flags)
+    }
+
+    fn slot_change(&mut self) -> Result<SlotChange, ParseError> {
+        let expected = "create, delete, move or flags";
+        Ok(match self.next(expected)? {
+            "create" => {
+                let gfn = self.gfn()?;
+                let pages = self.pages()?;
+                let hva = Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?);
+                SlotChange::Create { gfn, pages, hva, flags: self.flags()? }
+            }
+            "delete" => SlotChange::Delete,
+            "move" => SlotChange::Move { gfn: self.gfn()? },
+            "flags" if self.peek() == Some("none") => {
+                self.next("")?;
+                SlotChange::Flags(SlotFlags::default())
+            }
+            "flags" if self.is_done() => {
+                self.next("none, readonly or log-dirty")?;
+                SlotChange::Flags(SlotFlags::default())
+            }
+            "flags" => SlotChange::Flags(self.flags()?),
+            word => return Err(self.found(expected, word)),
+        })
+    }
+
+    fn access(&mut self) -> Result<Access, ParseError> {
+        let expected = "read, write or execute";
+        let word = self.next(expected)?;
+        Access::ALL.into_iter().find(|access| access.name() == word).ok_or_else(|| self.found(expected, word))
+    }
+
+    fn backend(&self, word: &str) -> Result<BackendMode, ParseError> {
+        BackendMode::ALL
+            .into_iter()
+            .find(|mode| mode.name() == word)
+            .ok_or_else(|| self.found("absent, works, fails-first, fails-second or fails-all", word))
+    }
+
+    fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
+        let expected = "read, write, execute, fault-begin, fault-end or translate";
+        let word = self.next(expected)?;
+        Ok(match word {
+            "fault-begin" => {
+                let access = self.access()?;
+                let word = self.next("a gfn, with @ALIAS or without")?;
+                Op::FaultBegin { vcpu, gpa: self.gpa(vm, word)?, access }
+            }
+            "fault-end" => Op::FaultEnd { vcpu },
+            "translate" => {
+                let table = self.value("table")?;
+                let table = self.gpa(vm, table)?;
+                let leaf = self.value("leaf")?;
+                Op::Translate { vcpu, table, leaf: self.gpa(vm, leaf)? }
+            }
+            _ => {
+                let access = Access::ALL.into_iter().find(|access| access.name() == word);
+                let access = access.ok_or_else(|| self.found(expected, word))?;
+                let word = self.next("a gfn, with @ALIAS or without")?;
+                Op::Access { vcpu, gpa: self.gpa(vm, word)?, access }
+            }
+        })
+    }
+
+    /// Read the `vm` line.
+    pub(super) fn vm(&mut self) -> Result<Vm, ParseError> {
+        let expected = "vm";
+        let word = self.next(expected)?;
+        if word != "vm" {
+            return Err(self.found("`vm stolen=… vcpus=… base=… flush=…` before the first op", word));
+        }
+        let list = self.value("stolen")?;
+        let mut bits = Vec::new();
+        if list != "none" {
+            for bit in list.split(',').take(crate::limits::STOLEN_BITS + 1) {
+                bits.push(self.number(bit, 63)? as u8);
+            }
+        }
+        let stolen =
+            crate::addr::StolenMask::new(&bits).map_err(|e| self.found(format!("legal stolen bits ({e})"), list))?;
+        let vcpus = self.value("vcpus")?;
+        let vcpus = self.number(vcpus, u64::from(u8::MAX))? as u8;
+        let base = self.value("base")?;
+        let base = Gfn::new(self.number(base, u64::MAX >> 1)?);
+        let mode = self.value("flush")?;
+        let mode = self.backend(mode)?;
+        self.end()?;
+        Vm::new(stolen, vcpus, base, mode).map_err(|e| self.error(format!("a legal VM ({e})"), "this line"))
+    }
+}
+
+/// Read one op from the words of a line.
+///
+/// # Errors
+/// A [`ParseError`] with the place, what was expected and what was found.
+pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
+    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, age, dirty-get, dirty-clear, \
+                    write-protect or backend";
+    let op = match words.next(expected)? {
+        "slot" => Op::Slot { id: words.slot_id()?, change: words.slot_change()? },
+        "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
+        "slot-end" => Op::SlotEnd,
+        "unmap" => Op::Unmap { range: words.hva_range()? },
+        "unmap-begin" => {
+            let word = words.next("w0 or w1")?;
+            Op::UnmapBegin { window: words.tagged(word, 'w', "w0 or w1")?, range: words.hva_range()? }
+        }
+        "unmap-end" => {
+            let word = words.next("w0 or w1")?;
+            Op::UnmapEnd { window: words.tagged(word, 'w', "w0 or w1")? }
+        }
+        "age" => Op::Age { range: words.hva_range()? },
+        "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
+        "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },
+        "write-protect" => Op::WriteProtect { gfn: words.gfn()? },
+        "backend" => {
+            let word = words.next("a back-end mode")?;
+            Op::Backend(words.backend(word)?)
+        }
+        word if word.starts_with('v') && word[1..].starts_with(|c: char| c.is_ascii_digit()) => {
+            let vcpu = words.tagged(word, 'v', "a vCPU: v0, v1, …")?;
+            words.vcpu_op(vm, vcpu)?
+        }
+        word => return Err(words.found(expected, word)),
+    };
+    words.end()?;
+    check_op(vm, &op).map_err(|e| words.error(e.to_string(), "an operand outside of it"))?;
+    Ok(op)
+}

@@ -1,0 +1,177 @@
+//! `alias_flush`: the worst-case TLB. It has cached every translation that was ever visible, on every vCPU, and drops only
+//! what is flushed; when an op returns it must hold nothing unsound, for any alias.
+//!
+//! What the tables show now is in every TLB by assumption and judged by the other oracles. What this oracle keeps are the
+//! *stale* translations: shown once, changed or zapped since, not flushed. A stale translation is no offence in itself; it
+//! is one when the guest is not entitled to it any more, or when the op promised to take the right to write.
+//!
+//! Limit: within one op, flushes are taken to follow the changes they belong to.
+
+use crate::gfn_unalias::{instead, is_sound};
+use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
+use gpa_model::limits::ALIASES;
+use gpa_model::{Exit, Flush, FrameSet, Gpa, Rights, Spte, VcpuSet, Vm};
+
+const STALE_PAGE: usize = 0;
+const STALE_WRITE: usize = 1;
+const STALE_ACCESS: usize = 2;
+
+/// The oracle `alias_flush`.
+#[derive(Debug, Default)]
+pub struct AliasFlush {
+    stale: Vec<Stale>,
+    /// Frames that were reached through each alias, so that a TLB may hold them.
+    reached: [FrameSet; ALIASES],
+    /// Those of them whose entitlement has changed since.
+    outdated: [FrameSet; ALIASES],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stale {
+    frame: u8,
+    alias: u8,
+    spte: Spte,
+    vcpus: VcpuSet,
+}
+
+impl Oracle for AliasFlush {
+    fn name(&self) -> &'static str {
+        "alias_flush"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        const { &[Clause::flushes("stale-page"), Clause::flushes("stale-write"), Clause::exits("stale-access")] }
+    }
+
+    fn reset(&mut self) {
+        self.stale.clear();
+        self.reached = [FrameSet::EMPTY; ALIASES];
+        self.outdated = [FrameSet::EMPTY; ALIASES];
+    }
+
+    fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        self.check_access(step, &mut tally[STALE_ACCESS])?;
+        if !step.shows.tables || !step.shows.flushes {
+            if !step.allowed.changed.is_empty() {
+                tally[STALE_PAGE].cannot();
+            }
+            if !step.allowed.revoked.is_empty() {
+                tally[STALE_WRITE].cannot();
+            }
+            return Ok(());
+        }
+        self.add_stale(step);
+        if self.stale.is_empty() {
+            return Ok(());
+        }
+        // Counted before the flushes: these are the translations that a missing flush would leave behind.
+        for stale in &self.stale {
+            let clause = if revokes_write(step, stale) { STALE_WRITE } else { STALE_PAGE };
+            let alias = step.model.vm().stolen().alias(stale.alias.into());
+            let sound = is_sound(stale.spte, step.model.entitled(step.host, stale.frame.into(), alias));
+            tally[clause].check_if(clause == STALE_WRITE || !sound);
+        }
+        for flush in step.flushes {
+            self.apply(step.model.vm(), flush);
+        }
+        self.stale.iter().try_for_each(|stale| judge(step, stale))
+    }
+}
+
+impl AliasFlush {
+    /// The first access to a frame after its entitlement changed, through an alias that was used before. This needs only
+    /// exits, so it can be asked of hardware.
+    fn check_access(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        for (reached, outdated) in self.reached.iter_mut().zip(&mut self.outdated) {
+            *outdated = outdated.union(reached.intersect(step.allowed.changed));
+            *reached = reached.minus(step.allowed.changed);
+        }
+        let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
+        let number = step.model.vm().stolen().alias_index(alias);
+        let outdated = self.outdated[number].contains(frame);
+        if let (Exit::Memory(pfn), true) = (step.exit, outdated)
+            && step.allowed.memory != Some(pfn)
+        {
+            tally.check();
+            let entitled = step.model.entitled(step.host, frame, alias);
+            let why = format!("the access still reached {pfn}, as before the last change, but {}", instead(entitled));
+            return Err(Objection { clause: STALE_ACCESS, blame: Some(Blame { frame, alias }), why });
+        }
+        if matches!(step.exit, Exit::Memory(_) | Exit::Mmio(_)) {
+            if outdated {
+                tally.check_if(step.shows.native);
+            }
+            self.outdated[number] = self.outdated[number].minus(FrameSet::one(frame));
+        }
+        if matches!(step.exit, Exit::Memory(_)) {
+            self.reached[number] = self.reached[number].union(FrameSet::one(frame));
+        }
+        Ok(())
+    }
+
+    /// Remember each translation that lost its page or a right in this op.
+    fn add_stale(&mut self, step: &Step<'_>) {
+        for alias in 0..step.view.aliases() {
+            for frame in step.view.changed(alias).iter() {
+                let Some(spte) = step.view.before(alias, frame) else { continue };
+                let covered = step.view.now(alias, frame).is_some_and(|now| covers(now, spte));
+                if !covered {
+                    let vcpus = VcpuSet::first(step.model.vm().vcpus());
+                    self.stale.push(Stale { frame: frame as u8, alias: alias as u8, spte, vcpus });
+                }
+            }
+        }
+        // What the tables show again is not stale any more.
+        self.stale.retain(|stale| {
+            step.view.now(stale.alias.into(), stale.frame.into()).is_none_or(|now| !covers(now, stale.spte))
+        });
+    }
+
+    fn apply(&mut self, vm: &Vm, flush: &Flush) {
+        match *flush {
+            Flush::All { vcpus } => {
+                for stale in &mut self.stale {
+                    stale.vcpus = stale.vcpus.minus(vcpus);
+                }
+                self.stale.retain(|stale| !stale.vcpus.is_empty());
+            }
+            Flush::Range { gpa, pages, ok: true } => {
+                self.stale.retain(|stale| !in_range(vm.gpa(stale.frame.into(), stale.alias.into()), gpa, pages));
+            }
+            Flush::Range { ok: false, .. } => {}
+        }
+    }
+}
+
+fn in_range(gpa: Gpa, start: Gpa, pages: u64) -> bool {
+    gpa.page().checked_sub(start.page()).is_some_and(|offset| offset < pages)
+}
+
+fn covers(now: Spte, old: Spte) -> bool {
+    now.pfn() == old.pfn() && now.rights().contains(old.rights())
+}
+
+fn revokes_write(step: &Step<'_>, stale: &Stale) -> bool {
+    step.allowed.revoked.contains(stale.frame.into())
+        && !step.allowed.revoked_rights.intersect(stale.spte.rights()).intersect(Rights::W).is_none()
+}
+
+fn judge(step: &Step<'_>, stale: &Stale) -> Result<(), Objection> {
+    let vm = step.model.vm();
+    let (frame, alias) = (usize::from(stale.frame), vm.stolen().alias(stale.alias.into()));
+    let object = |clause, but: String| {
+        let vcpus: Vec<String> = stale.vcpus.iter().map(|vcpu| format!("v{vcpu}")).collect();
+        let why = format!(
+            "the TLB of {} may still hold {:?} -> {}: no flush that worked reached it, and {but}",
+            vcpus.join(", "),
+            vm.gpa(frame, stale.alias.into()),
+            stale.spte
+        );
+        Err(Objection { clause, blame: Some(Blame { frame, alias }), why })
+    };
+    if revokes_write(step, stale) {
+        return object(STALE_WRITE, "a write through it would not be noticed".into());
+    }
+    let entitled = step.model.entitled(step.host, frame, alias);
+    if is_sound(stale.spte, entitled) { Ok(()) } else { object(STALE_PAGE, instead(entitled)) }
+}

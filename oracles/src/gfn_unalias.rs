@@ -1,0 +1,197 @@
+//! `gfn_unalias`: every alias of a frame is that frame. The guest finds through each what the model says; every present
+//! SPTE of every alias is sound; what is kept by gfn carries no stolen bit.
+
+use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
+use gpa_model::limits::ALIASES;
+use gpa_model::{Entitled, Exit, FrameSet, Op, SlotKind, Spte};
+
+const EXIT: usize = 0;
+const SPTE: usize = 1;
+const TRANSLATE: usize = 2;
+const AGE: usize = 3;
+const KEYED: usize = 4;
+
+/// The oracle `gfn_unalias`.
+#[derive(Debug, Default)]
+pub struct GfnUnalias {
+    /// Frames accessed through each alias since they were aged, whose translation is still the one that was used.
+    accessed: [FrameSet; ALIASES],
+}
+
+impl Oracle for GfnUnalias {
+    fn name(&self) -> &'static str {
+        "gfn_unalias"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        const {
+            &[
+                Clause::exits("exit"),
+                Clause::tables("spte"),
+                Clause::exits("translate"),
+                Clause::tables("age"),
+                Clause::keys("keyed"),
+            ]
+        }
+    }
+
+    fn reset(&mut self) {
+        self.accessed = [FrameSet::EMPTY; ALIASES];
+    }
+
+    fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        check_exit(step, tally)?;
+        if step.shows.tables {
+            check_sptes(step, &mut tally[SPTE])?;
+        } else if step.accessed.is_some() {
+            tally[SPTE].cannot();
+        }
+        self.check_age(step, &mut tally[AGE])
+    }
+
+    fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        if !end.shows.keys {
+            tally[KEYED].cannot();
+            return Ok(());
+        }
+        if end.keys.is_empty() || end.model.vm().stolen().gfn_mask() == 0 {
+            tally[KEYED].skip();
+            return Ok(());
+        }
+        tally[KEYED].check();
+        match end.keys.iter().find(|key| end.model.vm().stolen().taints(key.raw())) {
+            None => Ok(()),
+            Some(key) => {
+                let why = format!(
+                    "the {} is keyed by {:#x}, which carries a stolen bit: no gfn does",
+                    key.table(),
+                    key.raw()
+                );
+                Err(Objection { clause: KEYED, blame: None, why })
+            }
+        }
+    }
+}
+
+/// The answer to an access or a walk. Retries are `progress`'s to judge, private slots and alias holes `private_slot`'s.
+fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+    let clause = if matches!(step.op, Op::Translate { .. }) { TRANSLATE } else { EXIT };
+    let accessed = step.accessed_frame();
+    if clause == EXIT
+        && let Some((frame, alias)) = accessed
+    {
+        let kind = step.model.slot_kind(frame);
+        if kind == SlotKind::Private || kind == SlotKind::Hole && !alias.is_none() {
+            return Ok(());
+        }
+    }
+    match step.exit {
+        Exit::Unsupported => tally[clause].cannot(),
+        Exit::Retry if accessed.is_some() => tally[clause].skip(),
+        Exit::Pending if step.allowed.pending => tally[clause].skip(),
+        exit => {
+            tally[clause].check_if(step.shows.native);
+            if !step.allowed.admits(step.model.vm(), &exit) {
+                let blame = accessed.map(|(frame, alias)| Blame { frame, alias });
+                return Err(Objection { clause, blame, why: wrong_exit(step, exit) });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
+    let entitled = step.accessed_frame().map(|(frame, alias)| step.model.entitled(step.host, frame, alias));
+    let right = match entitled {
+        Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
+        Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),
+        Some(Entitled::Memory(pfn, rights)) => format!("every alias of this gfn is {pfn} {rights}"),
+        None => format!("allowed is {:?}", step.allowed.translated),
+    };
+    format!("the op ended in {exit:?}, but {right}")
+}
+
+/// Everything mapped that is new, or whose entitlement changed, is something the guest is entitled to.
+fn check_sptes(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+    let vm = step.model.vm();
+    let holes = step.model.alias_holes();
+    for number in 0..step.view.aliases() {
+        let touched = step.view.changed(number).union(step.allowed.changed);
+        let mut judged = step.view.present(number).intersect(touched);
+        if number != 0 {
+            judged = judged.minus(holes);
+        }
+        for frame in judged.iter() {
+            let Some(spte) = step.view.now(number, frame) else { continue };
+            let alias = vm.stolen().alias(number);
+            tally.check();
+            let entitled = step.model.entitled(step.host, frame, alias);
+            if !is_sound(spte, entitled) {
+                let why = format!("{:?} is mapped to {spte}, but {}", vm.gpa(frame, number), instead(entitled));
+                return Err(Objection { clause: SPTE, blame: Some(Blame { frame, alias }), why });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a translation promises no more than the guest is entitled to.
+pub(crate) fn is_sound(spte: Spte, entitled: Entitled) -> bool {
+    match entitled {
+        Entitled::Memory(pfn, rights) => spte.pfn() == pfn && rights.contains(spte.rights()),
+        Entitled::Hole | Entitled::InFlux => false,
+    }
+}
+
+/// The entitlement, for the second half of a sentence.
+pub(crate) fn instead(entitled: Entitled) -> String {
+    match entitled {
+        Entitled::Hole => "there is no memory for the guest to find here".into(),
+        Entitled::InFlux => "the memslot or page is being taken away and nothing may map it".into(),
+        Entitled::Memory(pfn, rights) => format!("the guest is entitled to {pfn} {rights}"),
+    }
+}
+
+impl GfnUnalias {
+    /// A page that was accessed under any alias is young: M88-age-base-only of the reference.
+    fn check_age(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        let vm = step.model.vm();
+        if step.shows.tables {
+            for number in 0..step.view.aliases() {
+                // A translation that was replaced took its accessed bit along.
+                self.accessed[number] = self.accessed[number].minus(step.view.changed(number));
+            }
+        }
+        if let (Some((frame, alias)), Exit::Memory(_)) = (step.accessed_frame(), step.exit) {
+            let number = vm.stolen().alias_index(alias);
+            self.accessed[number] = self.accessed[number].union(FrameSet::one(frame));
+        }
+        let Op::Age { range } = step.op else { return Ok(()) };
+        let Exit::Young(young) = step.exit else {
+            tally.cannot();
+            return Ok(());
+        };
+        if !step.shows.tables {
+            tally.cannot();
+            return Ok(());
+        }
+        let frames = step.model.frames_of(*range);
+        let mut used = self.accessed.iter().enumerate();
+        let used = used.find_map(|(number, set)| set.intersect(frames).first().map(|frame| (number, frame)));
+        for set in &mut self.accessed {
+            *set = set.minus(frames);
+        }
+        let Some((number, frame)) = used else {
+            tally.skip();
+            return Ok(());
+        };
+        tally.check();
+        if young {
+            return Ok(());
+        }
+        let why =
+            format!("{:?} was accessed and is still mapped, but aging its page found it idle", vm.gpa(frame, number));
+        let blame = Some(Blame { frame, alias: vm.stolen().alias(number) });
+        Err(Objection { clause: AGE, blame, why })
+    }
+}

@@ -1,0 +1,49 @@
+//! `progress`: a guest access gets somewhere. It may be retried only while something was in flux, and one that
+//! reached memory has left a translation behind, so that the same access does not fault for ever.
+
+use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
+use gpa_model::Exit;
+
+const RETRY: usize = 0;
+const MAPPED: usize = 1;
+
+/// The oracle `progress`.
+#[derive(Debug)]
+pub struct Progress;
+
+impl Oracle for Progress {
+    fn name(&self) -> &'static str {
+        "progress"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        const { &[Clause::exits("retry"), Clause::tables("mapped")] }
+    }
+
+    fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
+        let blame = Some(Blame { frame, alias });
+        match step.exit {
+            Exit::Retry => {
+                tally[RETRY].check();
+                if !step.allowed.retry {
+                    let why =
+                        "the access is retried although nothing is in flux: the guest would fault for ever".into();
+                    return Err(Objection { clause: RETRY, blame, why });
+                }
+            }
+            Exit::Memory(_) if step.shows.tables => {
+                tally[MAPPED].check();
+                let number = step.model.vm().stolen().alias_index(alias);
+                if step.view.now(number, frame).is_none() {
+                    let why = "the access reached memory, but no translation is left: the next one faults again".into();
+                    return Err(Objection { clause: MAPPED, blame, why });
+                }
+            }
+            Exit::Memory(_) => tally[MAPPED].cannot(),
+            // Every other answer is an answer.
+            _ => tally[RETRY].skip(),
+        }
+        Ok(())
+    }
+}

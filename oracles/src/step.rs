@@ -1,0 +1,232 @@
+//! What an oracle sees and what it says: [`Step`], [`Oracle`], [`Tally`], [`Violation`] and its [`Signature`].
+
+use crate::view::View;
+use gpa_model::{Alias, Allowed, Exit, Flush, Gpa, Host, Keyed, Model, Op, OpKind, Shows, SlotKind};
+use std::fmt;
+
+/// One op, seen from every side.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Number of the op in the program, from 0.
+    pub at: usize,
+    /// The op.
+    pub op: &'a Op,
+    /// The address a vCPU accessed, if the op is an access or the end of one.
+    pub accessed: Option<Gpa>,
+    /// What the target answered.
+    pub exit: Exit,
+    /// What the model allows.
+    pub allowed: &'a Allowed,
+    /// The model after the op.
+    pub model: &'a Model,
+    /// The host after the op.
+    pub host: &'a Host,
+    /// The flushes the target asked for, in order.
+    pub flushes: &'a [Flush],
+    /// What the target's tables held before and hold now.
+    pub view: &'a View,
+    /// What the target can show.
+    pub shows: Shows,
+}
+
+impl Step<'_> {
+    /// The `(frame, alias)` that was accessed.
+    pub fn accessed_frame(&self) -> Option<(usize, Alias)> {
+        self.accessed.and_then(|gpa| self.model.vm().locate(gpa))
+    }
+}
+
+/// What is left when a program has ended.
+#[derive(Debug)]
+pub struct End<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Everything the target keeps by gfn.
+    pub keys: &'a [Keyed],
+    /// What the target can show.
+    pub shows: Shows,
+}
+
+/// How often a clause was at stake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Judged, with something that could have been wrong.
+    pub checked: u64,
+    /// Came up, but there was nothing to judge: a legal retry, an empty set.
+    pub skipped: u64,
+    /// Came up, but the target cannot show it.
+    pub unsupported: u64,
+}
+
+impl Tally {
+    /// Count one.
+    pub fn check(&mut self) {
+        self.checked += 1;
+    }
+
+    /// Count one that was at stake only if `at_stake`.
+    pub fn check_if(&mut self, at_stake: bool) {
+        if at_stake {
+            self.checked += 1;
+        } else {
+            self.skipped += 1;
+        }
+    }
+
+    /// Count one with nothing to judge.
+    pub fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
+    /// Count one that the target cannot show.
+    pub fn cannot(&mut self) {
+        self.unsupported += 1;
+    }
+
+    /// Add another's counts.
+    pub fn add(&mut self, other: Tally) {
+        self.checked += other.checked;
+        self.skipped += other.skipped;
+        self.unsupported += other.unsupported;
+    }
+}
+
+/// A clause of an oracle's law, and what a target must show for it to be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clause {
+    /// The name used in signatures.
+    pub name: &'static str,
+    /// Whether it needs [`Shows::tables`].
+    pub needs_tables: bool,
+    /// Whether it needs [`Shows::flushes`].
+    pub needs_flushes: bool,
+    /// Whether it needs [`Shows::keys`].
+    pub needs_keys: bool,
+}
+
+impl Clause {
+    /// A clause that only needs exits.
+    pub const fn exits(name: &'static str) -> Self {
+        Self { name, needs_tables: false, needs_flushes: false, needs_keys: false }
+    }
+
+    /// A clause that needs the tables.
+    pub const fn tables(name: &'static str) -> Self {
+        Self { needs_tables: true, ..Self::exits(name) }
+    }
+
+    /// A clause that needs the tables and the flushes.
+    pub const fn flushes(name: &'static str) -> Self {
+        Self { needs_flushes: true, ..Self::tables(name) }
+    }
+
+    /// A clause that needs the keys.
+    pub const fn keys(name: &'static str) -> Self {
+        Self { needs_keys: true, ..Self::exits(name) }
+    }
+
+    /// Whether a target that shows `shows` can be judged by it.
+    pub const fn can_be_checked(&self, shows: Shows) -> bool {
+        (!self.needs_tables || shows.tables)
+            && (!self.needs_flushes || shows.flushes)
+            && (!self.needs_keys || shows.keys)
+    }
+}
+
+/// The address an objection is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blame {
+    /// Its frame in the window.
+    pub frame: usize,
+    /// Its alias.
+    pub alias: Alias,
+}
+
+/// What an oracle has to say against a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// Which clause: an index into [`Oracle::clauses`].
+    pub clause: usize,
+    /// The address it is about, if it is about one.
+    pub blame: Option<Blame>,
+    /// What was found and what would have been right.
+    pub why: String,
+}
+
+/// One law.
+pub trait Oracle {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// The clauses of the law.
+    fn clauses(&self) -> &'static [Clause];
+
+    /// A new program begins.
+    fn reset(&mut self) {}
+
+    /// Judge one op. `tally` has one place for each clause.
+    ///
+    /// # Errors
+    /// An [`Objection`] if the law is broken.
+    fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection>;
+
+    /// Judge what is left at the end of a program.
+    ///
+    /// # Errors
+    /// An [`Objection`] if the law is broken.
+    fn finish(&mut self, _end: &End<'_>, _tally: &mut [Tally]) -> Result<(), Objection> {
+        Ok(())
+    }
+}
+
+/// What makes two findings the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Signature {
+    /// The oracle that objected, or `panic`.
+    pub oracle: &'static str,
+    /// The clause of its law.
+    pub clause: &'static str,
+    /// The kind of the op at which it objected.
+    pub op: &'static str,
+    /// Whether the address it is about is `base`, an `alias`, or there is `none`.
+    pub alias: &'static str,
+    /// What stands behind that address: a [`SlotKind`] name, or `none`.
+    pub slot: &'static str,
+}
+
+impl Signature {
+    pub(crate) fn new(
+        oracle: &'static str,
+        clause: &'static str,
+        op: Option<OpKind>,
+        model: &Model,
+        blame: Option<Blame>,
+    ) -> Self {
+        let alias = blame.map_or("none", |blame| if blame.alias.is_none() { "base" } else { "alias" });
+        let slot = blame.map_or("none", |blame| SlotKind::name(model.slot_kind(blame.frame)));
+        Self { oracle, clause, op: op.map_or("end", OpKind::name), alias, slot }
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}/{}", self.oracle, self.clause, self.op, self.alias, self.slot)
+    }
+}
+
+/// A law is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What makes it the same as another.
+    pub signature: Signature,
+    /// Number of the op at which it showed, from 0; the number of ops if it showed at the end.
+    pub at: usize,
+    /// What was found and what would have been right.
+    pub why: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.signature, self.why)
+    }
+}
