@@ -1,0 +1,238 @@
+//! [`KvmMmu`]: the parts put together, and the ops of a program as calls into them.
+
+use crate::dirty::DirtyBitmap;
+use crate::fault::{FaultIn, PageFault, Resolved};
+use crate::flush::FlushOwed;
+use crate::memslots::{Memslot, Memslots};
+use crate::notifier::Notifier;
+use crate::policy::{Corrected, Policy};
+use crate::rmap::Rmap;
+use crate::shadow_page::ShadowPages;
+use gpa_model::limits::VCPUS;
+use gpa_model::{
+    Access, Exit, FlushBackend, FrameSet, Gpa, Host, HvaRange, Keyed, Mmu, Op, Rights, Shows, SlotChange, SlotId, Spte,
+    Vm,
+};
+use std::marker::PhantomData;
+
+/// A second-stage MMU of one VM.
+#[derive(Debug)]
+pub struct KvmMmu<P: Policy = Corrected> {
+    pub(crate) vm: Vm,
+    pub(crate) slots: Memslots,
+    pub(crate) shadow_pages: ShadowPages,
+    pub(crate) rmap: Rmap,
+    pub(crate) notifier: Notifier,
+    slot_change: Option<(SlotId, SlotChange)>,
+    faults: [Option<(PageFault, Access)>; VCPUS],
+    policy: PhantomData<P>,
+}
+
+impl<P: Policy> Mmu for KvmMmu<P> {
+    fn new(vm: &Vm) -> Self {
+        Self {
+            vm: *vm,
+            slots: Memslots::default(),
+            shadow_pages: ShadowPages::new(),
+            rmap: Rmap::new(),
+            notifier: Notifier::default(),
+            slot_change: None,
+            faults: [None; VCPUS],
+            policy: PhantomData,
+        }
+    }
+
+    fn reset(&mut self, vm: &Vm) {
+        self.vm = *vm;
+        self.slots.clear();
+        self.shadow_pages.clear();
+        self.rmap.clear();
+        self.notifier = Notifier::default();
+        self.slot_change = None;
+        self.faults = [None; VCPUS];
+    }
+
+    fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
+        match *op {
+            Op::Access { gpa, access, .. } => return self.access(host, tlb, gpa, access),
+            Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
+            Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
+            Op::Translate { table, leaf, .. } => return self.guest_walk(table, leaf),
+            Op::DirtyGet { id } => return Exit::Dirty(self.dirty_frames(id)),
+            Op::Age { range } => return Exit::Young(self.age(range)),
+            Op::Slot { id, change } => {
+                self.slot_begin(id, change, tlb);
+                self.slot_end(tlb);
+            }
+            Op::SlotBegin { id, change } => self.slot_begin(id, change, tlb),
+            Op::SlotEnd => self.slot_end(tlb),
+            Op::Unmap { range } => {
+                self.invalidate_begin(range, tlb);
+                self.notifier.end();
+            }
+            Op::UnmapBegin { range, .. } => self.invalidate_begin(range, tlb),
+            Op::UnmapEnd { .. } => self.notifier.end(),
+            Op::DirtyClear { id, gfn, pages } => self.clear_dirty_log(id, gfn, pages.into(), tlb),
+            Op::WriteProtect { gfn } => {
+                let mut owed = FlushOwed::nothing();
+                self.write_protect(gfn, true, &mut owed);
+                owed.range::<P>(self.vm.stolen(), gfn, 1, tlb);
+            }
+            Op::Backend(_) => {}
+        }
+        Exit::Done
+    }
+
+    fn walk(&self, gpa: Gpa) -> Option<Spte> {
+        self.shadow_pages.walk(gpa)
+    }
+
+    fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
+        self.shadow_pages.walk_window(gpa, out);
+    }
+
+    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        self.rmap.keys().for_each(|gfn| visit(Keyed::Rmap(gfn.raw())));
+        self.shadow_pages.keys().for_each(|key| visit(Keyed::ShadowPage(key.gfn.raw())));
+        for slot in self.slots.iter() {
+            slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
+        }
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { tables: true, flushes: true, keys: true, native: true }
+    }
+}
+
+impl<P: Policy> KvmMmu<P> {
+    /// What the processor does: walk, and fault once if the walk does not allow the access.
+    fn access(&mut self, host: &Host, tlb: &mut FlushBackend, gpa: Gpa, access: Access) -> Exit {
+        if let Some(exit) = self.hardware_walk(gpa, access) {
+            return exit;
+        }
+        match self.fault_in(host, gpa, access) {
+            FaultIn::Emulate => Exit::Mmio(gpa),
+            FaultIn::Retry => Exit::Retry,
+            FaultIn::Fixed => self.reenter(gpa, access),
+            FaultIn::Map(fault) => self.map_and_reenter(host, tlb, &fault, access),
+        }
+    }
+
+    /// A page walk by the processor, which sets the accessed bit; `None` if it faults.
+    fn hardware_walk(&mut self, gpa: Gpa, access: Access) -> Option<Exit> {
+        let at = self.shadow_pages.leaf(gpa)?;
+        let entry = self.shadow_pages.get(at);
+        if !entry.rights().contains(Rights::needed(access)) {
+            return None;
+        }
+        self.shadow_pages.set(at, entry.accessed());
+        Some(Exit::Memory(entry.pfn()))
+    }
+
+    /// The guest goes on after its fault was fixed; if it was fixed elsewhere it will only fault again.
+    fn reenter(&mut self, gpa: Gpa, access: Access) -> Exit {
+        self.hardware_walk(gpa, access).unwrap_or(Exit::Retry)
+    }
+
+    fn map_and_reenter(&mut self, host: &Host, tlb: &mut FlushBackend, fault: &PageFault, access: Access) -> Exit {
+        match self.map(host, tlb, fault) {
+            Resolved::Fixed => self.reenter(fault.gpa(), access),
+            Resolved::Retry => Exit::Retry,
+        }
+    }
+
+    fn fault_begin(&mut self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
+        if let Some(exit) = self.hardware_walk(gpa, access) {
+            return exit;
+        }
+        match self.fault_in(host, gpa, access) {
+            FaultIn::Emulate => Exit::Mmio(gpa),
+            FaultIn::Retry => Exit::Retry,
+            FaultIn::Fixed => self.reenter(gpa, access),
+            FaultIn::Map(fault) => {
+                self.faults[usize::from(vcpu)] = Some((fault, access));
+                Exit::Pending
+            }
+        }
+    }
+
+    fn fault_end(&mut self, host: &Host, tlb: &mut FlushBackend, vcpu: u8) -> Exit {
+        match self.faults[usize::from(vcpu)].take() {
+            Some((fault, access)) => self.map_and_reenter(host, tlb, &fault, access),
+            None => Exit::Error,
+        }
+    }
+
+    /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
+    fn invalidate_begin(&mut self, range: HvaRange, tlb: &mut FlushBackend) {
+        self.notifier.begin(range);
+        let mut owed = FlushOwed::nothing();
+        for gfn in self.gfns_of(range) {
+            self.zap_gfn(gfn, &mut owed);
+        }
+        owed.all::<P>(tlb);
+    }
+
+    fn age(&mut self, range: HvaRange) -> bool {
+        // Every gfn is aged, also after the first young one.
+        self.gfns_of(range).into_iter().fold(false, |young, gfn| young | self.age_gfn(gfn))
+    }
+
+    /// Every gfn that a page of `range` backs, in any slot.
+    fn gfns_of(&self, range: HvaRange) -> smallvec::SmallVec<[gpa_model::Gfn; 16]> {
+        self.slots.iter().flat_map(|slot| slot.gfns_of(range)).collect()
+    }
+
+    fn dirty_frames(&self, id: SlotId) -> FrameSet {
+        let Some(slot) = self.slots.get(id) else { return FrameSet::EMPTY };
+        let frames = slot.dirty.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
+        frames.fold(FrameSet::EMPTY, FrameSet::union)
+    }
+
+    /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
+    fn slot_begin(&mut self, id: SlotId, change: SlotChange, tlb: &mut FlushBackend) {
+        self.slot_change = Some((id, change));
+        self.slots.generation += 1;
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        match change {
+            SlotChange::Create { .. } => {}
+            SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => {
+                slot.flags = flags;
+                slot.dirty = DirtyBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
+            }
+            SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => {
+                slot.invalid = true;
+                let mut owed = FlushOwed::nothing();
+                for gfn in slot.gfns() {
+                    self.zap_gfn(gfn, &mut owed);
+                }
+                owed.all::<P>(tlb);
+            }
+        }
+    }
+
+    /// The second half (`kvm_commit_memory_region()`).
+    fn slot_end(&mut self, tlb: &mut FlushBackend) {
+        let Some((id, change)) = self.slot_change.take() else { return };
+        self.slots.generation += 1;
+        match (change, self.slots.get_mut(id)) {
+            (SlotChange::Create { gfn, pages, hva, flags }, _) => {
+                let pages = u64::from(pages);
+                let dirty = DirtyBitmap::new(if flags.log_dirty { pages } else { 0 });
+                self.slots.insert(Memslot { id, gfn, pages, hva, flags, invalid: false, dirty });
+            }
+            (SlotChange::Delete, _) => self.slots.remove(id),
+            (SlotChange::Move { gfn }, Some(slot)) => {
+                slot.gfn = gfn;
+                slot.invalid = false;
+            }
+            (SlotChange::Flags(flags), Some(slot)) if slot.invalid => {
+                slot.flags = flags;
+                slot.dirty = DirtyBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
+                slot.invalid = false;
+            }
+            (SlotChange::Flags(flags), _) if flags.log_dirty => self.write_protect_slot(id, tlb),
+            (SlotChange::Move { .. } | SlotChange::Flags(_), _) => {}
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The fault path, in KVM's order: unalias, slot, fast path, snapshot, page, then under the lock the staleness check, the
+//! mapping and the prefetch of neighbours.
+
+use crate::adapter::KvmMmu;
+use crate::flush::FlushOwed;
+use crate::policy::{AliasFault, Policy, SlotSeen};
+use crate::shadow_page::Sptep;
+use crate::spte::Entry;
+use gpa_model::{Access, Alias, FlushBackend, Gfn, Gpa, Host, Hva, Pfn, Rights};
+
+/// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
+const PREFETCH: u16 = 8;
+
+/// A fault whose page has been looked up and that waits for the lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageFault {
+    gpa: Gpa,
+    gfn: Gfn,
+    alias: Alias,
+    hva: Hva,
+    pfn: Pfn,
+    rights: Rights,
+    mmu_seq: u64,
+    slots_generation: u64,
+}
+
+impl PageFault {
+    /// The faulting address.
+    pub(crate) const fn gpa(&self) -> Gpa {
+        self.gpa
+    }
+}
+
+/// How far a fault got without the lock.
+#[derive(Debug)]
+pub(crate) enum FaultIn {
+    /// A fast page fault did it.
+    Fixed,
+    /// User space has to emulate the access.
+    Emulate,
+    /// Start again.
+    Retry,
+    /// The page is known; go on under the lock.
+    Map(PageFault),
+}
+
+/// How a fault ended (`RET_PF_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resolved {
+    Fixed,
+    Retry,
+}
+
+impl<P: Policy> KvmMmu<P> {
+    /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
+    pub(crate) fn fault_in(&mut self, host: &Host, gpa: Gpa, access: Access) -> FaultIn {
+        let stolen = self.vm.stolen();
+        let gfn = P::unalias(stolen, gpa);
+        let alias = P::alias_of(stolen, gpa);
+        if self.fast_page_fault(gpa, gfn, alias, access) {
+            return FaultIn::Fixed;
+        }
+        let (mmu_seq, slots_generation) = (self.notifier.mmu_seq, self.slots.generation);
+        let slot = self.slots.find(P::slot_gfn(stolen, gpa));
+        let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
+        match P::fault_in(stolen.split(gpa).1, seen) {
+            AliasFault::NoSlot => return FaultIn::Emulate,
+            AliasFault::Retry => return FaultIn::Retry,
+            AliasFault::Proceed => {}
+        }
+        let Some((slot, hva)) = slot.and_then(|slot| Some((slot, slot.hva_of(gfn)?))) else { return FaultIn::Emulate };
+        if slot.flags.readonly && access == Access::Write {
+            return FaultIn::Emulate;
+        }
+        let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
+        let pfn = host.pfn(hva);
+        FaultIn::Map(PageFault { gpa, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
+    }
+
+    /// A write to an SPTE that only dirty logging made read-only needs no lock (`fast_page_fault()`).
+    fn fast_page_fault(&mut self, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
+        let Some(at) = self.shadow_pages.leaf(gpa) else { return false };
+        let entry = self.shadow_pages.get(at);
+        if access != Access::Write || !entry.is_present() || !entry.is_mmu_writable() {
+            return false;
+        }
+        self.shadow_pages.set(at, entry.writable());
+        self.mark_dirty(P::fast_dirty_key(gfn, alias));
+        true
+    }
+
+    /// The rest, under the lock (`is_page_fault_stale()`, `__direct_map()`).
+    pub(crate) fn map(&mut self, host: &Host, tlb: &mut FlushBackend, fault: &PageFault) -> Resolved {
+        let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva);
+        if stale || self.slots.generation != fault.slots_generation {
+            return Resolved::Retry;
+        }
+        let walked = P::walked(self.vm.stolen(), fault.gpa);
+        let at = self.shadow_pages.leaf_or_alloc::<P>(walked, fault.gfn, fault.alias);
+        let mut owed = FlushOwed::nothing();
+        let old = self.shadow_pages.get(at);
+        if old.is_present() && old.pfn() != fault.pfn {
+            self.zap(at);
+            owed.owe();
+        }
+        self.set_leaf(at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, fault.rights, true));
+        owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
+        if P::prefetches_in_invalidation() || !self.notifier.is_active() {
+            self.prefetch(host, at);
+        }
+        Resolved::Fixed
+    }
+
+    /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
+    fn set_leaf(&mut self, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry) {
+        if !self.shadow_pages.get(at).is_present() {
+            self.rmap.add(P::rmap_key(gfn, alias), at);
+        }
+        self.shadow_pages.set(at, entry);
+        if entry.is_writable() {
+            self.mark_dirty(P::dirty_key(gfn, alias));
+        }
+    }
+
+    /// Map the neighbours that are plain memory (`direct_pte_prefetch()`). Never into a logged slot: a prefetched page is
+    /// writable, and nobody has written it.
+    fn prefetch(&mut self, host: &Host, around: Sptep) {
+        let key = *self.shadow_pages.key(around.table);
+        let first = around.index & !(PREFETCH - 1);
+        for index in first..first + PREFETCH {
+            let at = Sptep { index, ..around };
+            if index == around.index || self.shadow_pages.get(at).is_present() {
+                continue;
+            }
+            let gfn = self.shadow_pages.gfn_of(at);
+            let Some(slot) = self.slots.find(gfn) else { continue };
+            let plain = !slot.invalid && !slot.flags.readonly && !slot.flags.log_dirty;
+            if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
+                self.set_leaf(at, gfn, key.alias, Entry::leaf(host.pfn(hva), Rights::RWX, false));
+            }
+        }
+    }
+
+    /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
+    fn zap(&mut self, at: Sptep) {
+        let gfn = self.shadow_pages.gfn_of(at);
+        self.rmap.remove(gfn, at);
+        self.shadow_pages.set(at, Entry::ABSENT);
+    }
+
+    /// Take away what maps `gfn`, under every alias (`kvm_unmap_rmapp()`).
+    pub(crate) fn zap_gfn(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
+        let chain = crate::rmap::Chain::from_slice(self.rmap.chain(gfn));
+        for &at in &chain[..P::zapped(chain.len())] {
+            if self.shadow_pages.get(at).is_present() {
+                self.zap(at);
+                owed.owe();
+            }
+        }
+    }
+
+    /// Test and clear the accessed bits of `gfn` under every alias (`kvm_age_rmapp()`). Nothing is flushed: a TLB that
+    /// still holds the translation only makes the page look idle, as on Linux.
+    pub(crate) fn age_gfn(&mut self, gfn: Gfn) -> bool {
+        let mut young = false;
+        for &at in self.rmap.chain(gfn) {
+            let entry = self.shadow_pages.get(at);
+            if P::ages(self.shadow_pages.key(at.table).alias) {
+                young |= entry.is_present() && entry.is_accessed();
+                self.shadow_pages.set(at, entry.aged());
+            }
+        }
+        young
+    }
+}

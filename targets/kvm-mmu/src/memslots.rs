@@ -1,0 +1,84 @@
+//! Memslots: which gfns are memory, behind which hvas, and what is in each slot's dirty log.
+
+use crate::dirty::DirtyBitmap;
+use gpa_model::{Gfn, Hva, HvaRange, SlotFlags, SlotId};
+
+/// One memslot.
+#[derive(Clone, Debug)]
+pub(crate) struct Memslot {
+    pub(crate) id: SlotId,
+    pub(crate) gfn: Gfn,
+    pub(crate) pages: u64,
+    pub(crate) hva: Hva,
+    pub(crate) flags: SlotFlags,
+    /// Being deleted or moved: existing SPTEs are on their way out, new ones must wait (`KVM_MEMSLOT_INVALID`).
+    pub(crate) invalid: bool,
+    pub(crate) dirty: DirtyBitmap,
+}
+
+impl Memslot {
+    pub(crate) fn contains(&self, gfn: Gfn) -> bool {
+        gfn.offset_from(self.gfn).is_some_and(|offset| offset < self.pages)
+    }
+
+    pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<Hva> {
+        gfn.offset_from(self.gfn).filter(|&offset| offset < self.pages).map(|offset| self.hva.add(offset))
+    }
+
+    pub(crate) fn gfns(&self) -> impl Iterator<Item = Gfn> + use<> {
+        let gfn = self.gfn;
+        (0..self.pages).map(move |page| gfn.add(page))
+    }
+
+    /// The gfns that `range` backs in this slot.
+    pub(crate) fn gfns_of(&self, range: HvaRange) -> impl Iterator<Item = Gfn> + use<> {
+        let (start, gfn) = (self.hva.page(), self.gfn);
+        let low = range.start.page().max(start);
+        let high = (range.start.page() + u64::from(range.pages)).min(start + self.pages);
+        (low..high).map(move |page| gfn.add(page - start))
+    }
+}
+
+/// All memslots of a VM.
+#[derive(Debug, Default)]
+pub(crate) struct Memslots {
+    slots: Vec<Memslot>,
+    /// Changes whenever any slot does, so that a fault can tell that what it looked up is out of date.
+    pub(crate) generation: u64,
+}
+
+impl Memslots {
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+        self.generation = 0;
+    }
+
+    /// The slot that holds `gfn` (`gfn_to_memslot()`).
+    pub(crate) fn find(&self, gfn: Gfn) -> Option<&Memslot> {
+        self.slots.iter().find(|slot| slot.contains(gfn))
+    }
+
+    pub(crate) fn find_mut(&mut self, gfn: Gfn) -> Option<&mut Memslot> {
+        self.slots.iter_mut().find(|slot| slot.contains(gfn))
+    }
+
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Memslot> {
+        self.slots.iter().find(|slot| slot.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Memslot> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Memslot> {
+        self.slots.iter()
+    }
+
+    pub(crate) fn insert(&mut self, slot: Memslot) {
+        self.slots.push(slot);
+    }
+
+    pub(crate) fn remove(&mut self, id: SlotId) {
+        self.slots.retain(|slot| slot.id != id);
+    }
+}

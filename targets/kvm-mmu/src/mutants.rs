@@ -1,0 +1,269 @@
+//! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
+//!
+//! The names are those of the project's catalogue of mutants, where M*x* says which hunk of the RFC or which claim of its
+//! message is broken. To add one: a policy that overrides one method, and a line in the table.
+
+use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
+use crate::shadow_page::SpKey;
+use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotId, StolenMask, VcpuSet};
+
+/// What a mutant breaks, and who is meant to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mutant {
+    /// Its name in the catalogue.
+    pub name: &'static str,
+    /// The hunk or claim of the RFC that it breaks.
+    pub breaks: &'static str,
+    /// The oracle meant to catch it, and the clause.
+    pub caught_by: (&'static str, &'static str),
+}
+
+/// Something to be done for each mutant, with its policy as a type.
+pub trait Visitor {
+    /// Do it for the mutant with policy `P`.
+    fn visit<P: Policy>(&mut self, mutant: &Mutant);
+}
+
+macro_rules! mutants {
+    ($($policy:ident = $name:literal, $breaks:literal, $oracle:literal / $clause:literal, { $($body:tt)* })*) => {
+        $(
+            #[doc = concat!($name, ": ", $breaks, ".")]
+            #[derive(Clone, Copy, Debug)]
+            pub enum $policy {}
+
+            impl Policy for $policy { $($body)* }
+        )*
+
+        /// Every mutant, in the order of the catalogue.
+        pub const ALL: &[Mutant] = &[
+            $(Mutant { name: $name, breaks: $breaks, caught_by: ($oracle, $clause) },)*
+        ];
+
+        /// Visit every mutant in that order.
+        pub fn visit_all(visitor: &mut impl Visitor) {
+            let mut mutants = ALL.iter();
+            $(if let Some(mutant) = mutants.next() {
+                visitor.visit::<$policy>(mutant);
+            })*
+        }
+    };
+}
+
+/// The page number with its stolen bits, taken for a gfn: the mistake most of these mutants make.
+fn raw_gfn(gpa: Gpa) -> Gfn {
+    Gfn::new(gpa.page())
+}
+
+fn aliased(gfn: Gfn, alias: Alias) -> Gfn {
+    Gfn::new(gfn.raw() | alias.raw())
+}
+
+mutants! {
+    MaskShift = "M01-mask-shift", "mmu.h: the mask is applied in gpa position to a gfn", "gfn_unalias" / "exit", {
+        fn unalias(stolen: StolenMask, gpa: Gpa) -> Gfn {
+            Gfn::new(gpa.page() & !stolen.gpa_mask())
+        }
+    }
+    UnaliasNoop = "M02-unalias-noop", "mmu.h: stolen bits stay in the gfn", "gfn_unalias" / "exit", {
+        fn unalias(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    UnaliasWide = "M03-unalias-wide", "mmu.h: an ordinary address bit is stripped too", "gfn_unalias" / "spte", {
+        fn unalias(stolen: StolenMask, gpa: Gpa) -> Gfn {
+            Gfn::new(stolen.split(gpa).0.raw() & !2)
+        }
+    }
+    FlushBaseOnly = "M10-flush-base-only", "flush: the alias range is left out", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            flush_or_all(tlb, stolen.join(gfn, Alias::NONE), pages);
+        }
+    }
+    FlushAliasOnly = "M11-flush-alias-only", "flush: the base range is left out", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            let last = stolen.alias_count() - 1;
+            flush_or_all(tlb, stolen.join(gfn, stolen.alias(last)), pages);
+        }
+    }
+    FlushOnlyAllBits = "M13-flush-only-all-bits", "flush: with two stolen bits, only none and both", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if !tlb.has_range() || tlb.range(stolen.join(gfn, Alias::NONE), pages).is_err() {
+                return tlb.all();
+            }
+            flush_or_all(tlb, stolen.join(gfn, stolen.alias(stolen.alias_count() - 1)), pages);
+        }
+    }
+    NoRangeOpSilent = "M14-no-range-op-silent", "flush: nothing is flushed where ranges cannot be", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if tlb.has_range() {
+                Corrected::flush_range(stolen, gfn, pages, tlb);
+            }
+        }
+    }
+    FirstErrIgnored = "M15-first-err-ignored", "flush: the error of the first range is ignored", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if !tlb.has_range() || stolen.alias_count() > 2 {
+                return tlb.all();
+            }
+            let _ignored = tlb.range(stolen.join(gfn, Alias::NONE), pages);
+            if stolen.alias_count() == 2 {
+                flush_or_all(tlb, stolen.join(gfn, stolen.alias(1)), pages);
+            }
+        }
+    }
+    SecondErrIgnored = "M16-second-err-ignored", "flush: the error of the alias range is ignored (gap G1)", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            RfcV3::flush_range(stolen, gfn, pages, tlb);
+        }
+    }
+    PagesShort = "M1A-pages-short", "flush: the alias range is one page short", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if !tlb.has_range() || stolen.alias_count() > 2 {
+                return tlb.all();
+            }
+            for alias in stolen.aliases() {
+                let pages = if alias.is_none() { pages } else { pages - 1 };
+                if tlb.range(stolen.join(gfn, alias), pages).is_err() {
+                    return tlb.all();
+                }
+            }
+        }
+    }
+    FlushOneVcpu = "M1V-flush-one-vcpu", "flush: only one vCPU is reached", "alias_flush" / "stale-page", {
+        fn flush_all(tlb: &mut FlushBackend) {
+            tlb.on(VcpuSet::one(0));
+        }
+    }
+    CompareOnlyGfn = "M21-compare-only-gfn", "shadow pages: aliases share one", "private_slot" / "alias-unmapped", {
+        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+            existing.gfn == wanted.gfn && existing.level == wanted.level
+        }
+    }
+    StolenNotStored = "M22-stolen-not-stored", "shadow pages: the alias is not remembered", "private_slot" / "alias-unmapped", {
+        fn stored_key(key: SpKey) -> SpKey {
+            SpKey { alias: Alias::NONE, ..key }
+        }
+    }
+    SpGfnIncludesStolen = "M23-spgfn-includes-stolen", "shadow pages: the gfn carries the stolen bits", "gfn_unalias" / "keyed", {
+        fn stored_key(key: SpKey) -> SpKey {
+            SpKey { gfn: aliased(key.gfn, key.alias), ..key }
+        }
+    }
+    PrefetchPrivate = "M30-prefetch-private", "prefetch: private slots under an alias", "private_slot" / "alias-unmapped", {
+        fn may_prefetch(_: Alias, _: SlotId) -> bool {
+            true
+        }
+    }
+    PrefetchOffByOne = "M31-prefetch-off-by-one", "prefetch: the first private slot counts as a user's", "private_slot" / "alias-unmapped", {
+        fn may_prefetch(alias: Alias, id: SlotId) -> bool {
+            alias.is_none() || !id.is_private() || id == SlotId::private(0)
+        }
+    }
+    PrefetchInInvalidation = "M3V-prefetch-in-invalidation", "prefetch: of pages that are being taken away", "gfn_unalias" / "spte", {
+        fn prefetches_in_invalidation() -> bool {
+            true
+        }
+    }
+    WalkByGfn = "M41-walk-by-gfn", "mapping: the tables are walked by the base address", "progress" / "retry", {
+        fn walked(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.join(stolen.split(gpa).0, Alias::NONE)
+        }
+    }
+    RmapAliased = "M43-rmap-aliased", "mapping: the rmap key carries the stolen bits", "gfn_unalias" / "spte", {
+        fn rmap_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    AliasPrivateExposed = "M50-alias-private-exposed", "fault-in: aliases of private slots are memory", "private_slot" / "alias-exit", {
+        fn fault_in(_: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            Corrected::fault_in(Alias::NONE, slot)
+        }
+    }
+    InvalidAsNoslot = "M52-invalid-as-noslot", "fault-in: an alias of an INVALID slot has no slot (gap G2)", "gfn_unalias" / "exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            RfcV3::fault_in(alias, slot)
+        }
+    }
+    AppliesToBase = "M54-applies-to-base", "fault-in: private slots are shut off under their base name too", "private_slot" / "base-exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            match slot {
+                Some(slot) if slot.id.is_private() && !slot.invalid => AliasFault::NoSlot,
+                _ => Corrected::fault_in(alias, slot),
+            }
+        }
+    }
+    SlotIdOffByOne = "M55-slot-id-off-by-one", "fault-in: the first private slot counts as a user's", "private_slot" / "alias-exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            match slot {
+                Some(slot) if slot.id == SlotId::private(0) => Corrected::fault_in(Alias::NONE, Some(slot)),
+                _ => Corrected::fault_in(alias, slot),
+            }
+        }
+    }
+    VisibleIgnoresInvalid = "M56-visible-ignores-invalid", "fault-in: an INVALID slot is mapped", "gfn_unalias" / "exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            Corrected::fault_in(alias, slot.map(|slot| SlotSeen { invalid: false, ..slot }))
+        }
+    }
+    NotifierUnchecked = "M5V-notifier-unchecked", "fault-in: what raced with an invalidation is mapped", "gfn_unalias" / "exit", {
+        fn checks_notifier() -> bool {
+            false
+        }
+    }
+    SlotRaw = "M61-slot-raw", "fault: the memslot is looked up by the raw frame", "gfn_unalias" / "exit", {
+        fn slot_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    Pt64Nostrip = "M70-pt64-nostrip", "guest tables: no entry is stripped", "gfn_unalias" / "translate", {
+        fn table_gfn(_: StolenMask, table: Gpa) -> Gfn {
+            raw_gfn(table)
+        }
+
+        fn leaf_gfn(_: StolenMask, leaf: Gpa) -> Gfn {
+            raw_gfn(leaf)
+        }
+    }
+    Pt64StripLeafOnly = "M71-pt64-strip-leaf-only", "guest tables: table pointers are not stripped", "gfn_unalias" / "translate", {
+        fn table_gfn(_: StolenMask, table: Gpa) -> Gfn {
+            raw_gfn(table)
+        }
+    }
+    Pt64StripTableOnly = "M72-pt64-strip-table-only", "guest tables: leaves are not stripped", "gfn_unalias" / "translate", {
+        fn leaf_gfn(_: StolenMask, leaf: Gpa) -> Gfn {
+            raw_gfn(leaf)
+        }
+    }
+    DirtyByRaw = "M80-dirty-by-raw", "claim: the dirty log is kept by gfn", "dirty_log" / "missing", {
+        fn dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    WrprotFirstOnly = "M81-wrprot-first-spte-only", "claim: write-protection reaches every alias", "dirty_log" / "write-protected", {
+        fn write_protected(len: usize) -> usize {
+            len.min(1)
+        }
+    }
+    UnmapFirstOnly = "M87-unmap-first-spte-only", "claim: unmapping reaches every alias", "gfn_unalias" / "spte", {
+        fn zapped(len: usize) -> usize {
+            len.min(1)
+        }
+    }
+    AgeBaseOnly = "M88-age-base-only", "claim: ageing reaches every alias", "gfn_unalias" / "age", {
+        fn ages(alias: Alias) -> bool {
+            alias.is_none()
+        }
+    }
+    FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {
+        fn fast_dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+}
+
+/// One range if that works, everything otherwise.
+fn flush_or_all(tlb: &mut FlushBackend, gpa: Gpa, pages: u64) {
+    if !tlb.has_range() || tlb.range(gpa, pages).is_err() {
+        tlb.all();
+    }
+}

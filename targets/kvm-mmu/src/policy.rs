@@ -1,0 +1,174 @@
+//! The decisions that aliasing adds to an MMU. The defaults are the right answers; [`RfcV3`] has those of the RFC as posted.
+
+use crate::shadow_page::SpKey;
+use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotId, StolenMask};
+
+/// What becomes of a fault before its page is looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AliasFault {
+    /// The page is looked up.
+    Proceed,
+    /// There is no memory for the guest here: user space emulates the access.
+    NoSlot,
+    /// The slot is being deleted or moved: start again.
+    Retry,
+}
+
+/// What a policy is told about the memslot of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotSeen {
+    /// Its id.
+    pub id: SlotId,
+    /// Whether it is being deleted or moved.
+    pub invalid: bool,
+}
+
+/// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
+pub trait Policy: std::fmt::Debug + Send + 'static {
+    /// The frame of a faulting address (`vcpu_gpa_to_gfn_unalias()`).
+    fn unalias(stolen: StolenMask, gpa: Gpa) -> Gfn {
+        stolen.split(gpa).0
+    }
+
+    /// The alias of a faulting address, for the shadow pages on its path.
+    fn alias_of(stolen: StolenMask, gpa: Gpa) -> Alias {
+        stolen.split(gpa).1
+    }
+
+    /// The frame by which the memslot of a fault is looked up.
+    fn slot_gfn(stolen: StolenMask, gpa: Gpa) -> Gfn {
+        Self::unalias(stolen, gpa)
+    }
+
+    /// Flush `pages` frames from `gfn` under every alias: one range each where that works, everything where it does not.
+    /// With more than one stolen bit everything is flushed at once, as in the RFC.
+    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        if !tlb.has_range() || stolen.alias_count() > 2 {
+            return tlb.all();
+        }
+        for alias in stolen.aliases() {
+            if tlb.range(stolen.join(gfn, alias), pages).is_err() {
+                return tlb.all();
+            }
+        }
+    }
+
+    /// Flush everything.
+    fn flush_all(tlb: &mut FlushBackend) {
+        tlb.all();
+    }
+
+    /// Whether an existing shadow page serves for `wanted`: gfn, alias and role must all match.
+    fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+        existing == wanted
+    }
+
+    /// What a new shadow page is remembered as.
+    fn stored_key(key: SpKey) -> SpKey {
+        key
+    }
+
+    /// Whether a neighbour in slot `id` may be mapped under `alias` without being asked for (`direct_pte_prefetch_many()`).
+    fn may_prefetch(alias: Alias, id: SlotId) -> bool {
+        alias.is_none() || !id.is_private()
+    }
+
+    /// Whether to prefetch while pages are being invalidated. Their invalidation may not have reached the neighbours yet.
+    fn prefetches_in_invalidation() -> bool {
+        false
+    }
+
+    /// The address by which the tables are walked to map a fault.
+    fn walked(_stolen: StolenMask, gpa: Gpa) -> Gpa {
+        gpa
+    }
+
+    /// The key under which an SPTE goes into the rmap.
+    fn rmap_key(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// What becomes of a fault, by its alias and memslot (`kvm_faultin_pfn()`): an INVALID slot first, since its SPTEs may
+    /// still exist; then an alias of nothing or of a private slot.
+    fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+        match slot {
+            Some(slot) if slot.invalid => AliasFault::Retry,
+            Some(slot) if alias.is_none() || !slot.id.is_private() => AliasFault::Proceed,
+            _ => AliasFault::NoSlot,
+        }
+    }
+
+    /// Whether a fault asks the notifier, under the lock, if its page is out of date.
+    fn checks_notifier() -> bool {
+        true
+    }
+
+    /// The frame a table pointer of the guest leads to (`gpte_to_gfn()`).
+    fn table_gfn(stolen: StolenMask, table: Gpa) -> Gfn {
+        stolen.split(table).0
+    }
+
+    /// The frame a leaf of the guest's tables leads to (`gpte_to_gfn_lvl()`).
+    fn leaf_gfn(stolen: StolenMask, leaf: Gpa) -> Gfn {
+        stolen.split(leaf).0
+    }
+
+    /// The frame that is marked dirty when a writable SPTE is made.
+    fn dirty_key(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// The frame that is marked dirty when a fast page fault makes an SPTE writable.
+    fn fast_dirty_key(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// How many SPTEs of a chain of `len` are write-protected.
+    fn write_protected(len: usize) -> usize {
+        len
+    }
+
+    /// How many SPTEs of a chain of `len` are zapped.
+    fn zapped(len: usize) -> usize {
+        len
+    }
+
+    /// Whether ageing looks at SPTEs under `alias`.
+    fn ages(_alias: Alias) -> bool {
+        true
+    }
+}
+
+/// The right answers.
+#[derive(Clone, Copy, Debug)]
+pub enum Corrected {}
+
+impl Policy for Corrected {}
+
+/// The RFC as posted (Message of 2021-11-24, "[RFC PATCH v3 31/59] KVM: x86: Add infrastructure for stolen GPA bits").
+#[derive(Clone, Copy, Debug)]
+pub enum RfcV3 {}
+
+impl Policy for RfcV3 {
+    /// Gap G1: nobody looks whether the flush of the alias range worked.
+    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        if !tlb.has_range() || stolen.alias_count() > 2 {
+            return tlb.all();
+        }
+        if tlb.range(stolen.join(gfn, Alias::NONE), pages).is_err() {
+            return tlb.all();
+        }
+        if stolen.alias_count() == 2 {
+            let _unchecked = tlb.range(stolen.join(gfn, stolen.alias(1)), pages);
+        }
+    }
+
+    /// Gap G2: whether an alias is visible is asked before whether the slot is INVALID, and an INVALID slot is not visible.
+    fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+        let visible = slot.is_some_and(|slot| !slot.id.is_private() && !slot.invalid);
+        if !alias.is_none() && !visible {
+            return AliasFault::NoSlot;
+        }
+        Corrected::fault_in(alias, slot)
+    }
+}
