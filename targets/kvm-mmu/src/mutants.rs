@@ -24,6 +24,26 @@ pub trait Visitor {
     fn visit<P: Policy>(&mut self, mutant: &Mutant);
 }
 
+/// Do something for the mutant called `name`, or return `None` if there is none.
+pub fn visit_named<V: Visitor>(name: &str, visitor: V) -> Option<V> {
+    struct Named<'a, V> {
+        name: &'a str,
+        visitor: V,
+        found: bool,
+    }
+    impl<V: Visitor> Visitor for Named<'_, V> {
+        fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+            if mutant.name == self.name {
+                self.found = true;
+                self.visitor.visit::<P>(mutant);
+            }
+        }
+    }
+    let mut named = Named { name, visitor, found: false };
+    visit_all(&mut named);
+    named.found.then_some(named.visitor)
+}
+
 macro_rules! mutants {
     ($($policy:ident = $name:literal, $breaks:literal, $oracle:literal / $clause:literal, { $($body:tt)* })*) => {
         $(

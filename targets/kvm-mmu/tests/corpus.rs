@@ -1,0 +1,58 @@
+//! Every program of the corpus, on every policy it speaks of.
+//!
+//! A `good_` program shows a law at work and is clean. A `bad_` program and a regression say in their comment on which
+//! target which clause objects; there it must, and on the corrected design it must not.
+
+mod common;
+
+use common::{bad_on, judge, programs};
+use kvm_mmu::mutants;
+
+#[test]
+fn seeds_are_clean_on_the_corrected_design() {
+    for folder in ["seeds", "regressions"] {
+        for (name, program) in programs(folder) {
+            let (report, violation) = judge("kvm-mmu", &program);
+            assert!(violation.is_none(), "{folder}/{name}\n{report}");
+            assert!(!report.contains("skipped"), "{folder}/{name} has ops that mean nothing\n{report}");
+        }
+    }
+}
+
+#[test]
+fn bad_programs_are_objected_to_as_they_say() {
+    for folder in ["seeds", "regressions"] {
+        for (name, program) in programs(folder) {
+            let Some((target, law)) = bad_on(&program) else {
+                assert!(folder == "seeds" && !name.starts_with("bad_"), "{folder}/{name} does not say where it is bad");
+                continue;
+            };
+            let (report, violation) = judge(target, &program);
+            let violation = violation.unwrap_or_else(|| panic!("{folder}/{name} is clean on {target}\n{report}"));
+            let signature = violation.signature;
+            assert_eq!(format!("{}/{}", signature.oracle, signature.clause), law, "{folder}/{name}\n{report}");
+        }
+    }
+}
+
+#[test]
+fn every_mutant_has_a_regression() {
+    let regressions = programs("regressions");
+    for mutant in mutants::ALL {
+        let (_, program) = regressions.iter().find(|(name, _)| name == mutant.name).unwrap_or_else(|| {
+            panic!("corpus/regressions/{}.prog is missing; see examples/write_regressions.rs", mutant.name)
+        });
+        let (oracle, clause) = mutant.caught_by;
+        let (target, law) = (format!("mutant:{}", mutant.name), format!("{oracle}/{clause}"));
+        assert_eq!(bad_on(program), Some((target.as_str(), law.as_str())), "{}", mutant.name);
+        assert!(program.ops.len() <= 8, "{} is not minimal", mutant.name);
+    }
+}
+
+#[test]
+fn reports_of_the_seeds() {
+    for (name, program) in programs("seeds") {
+        let target = bad_on(&program).map_or("kvm-mmu", |(target, _)| target);
+        insta::assert_snapshot!(name.as_str(), judge(target, &program).0);
+    }
+}
