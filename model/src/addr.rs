@@ -125,6 +125,16 @@ impl Pfn {
     pub const fn raw(self) -> u32 {
         self.0
     }
+
+    /// The identity at the place where a page-table entry holds its page, all bits below it clear.
+    pub(crate) const fn in_entry(self) -> u64 {
+        (self.0 as u64) << PAGE_SHIFT
+    }
+
+    /// The identity that `entry` holds, whatever its bits below say: the inverse of [`Pfn::in_entry`].
+    pub(crate) const fn of_entry(entry: u64) -> Self {
+        Self((entry >> PAGE_SHIFT) as u32)
+    }
 }
 
 /// Why a stolen bit cannot be where it was asked for.
@@ -287,6 +297,11 @@ impl StolenMask {
             index |= ((alias.0 >> (u32::from(bit) - PAGE_SHIFT) & 1) as usize) << i;
         }
         index
+    }
+
+    /// The lowest stolen bit that frames up to `top` need as an ordinary address bit, if there is one.
+    pub fn bit_inside_frames(self, top: Gfn) -> Option<u8> {
+        self.bits().iter().copied().find(|&bit| top.0 >> (u32::from(bit) - PAGE_SHIFT) != 0)
     }
 
     /// Whether frame number `raw` carries a stolen bit, which no gfn may.

@@ -1,6 +1,6 @@
 //! The [`Mmu`] trait: the whole of what an implementation under test provides, and the answers it gives.
 
-use crate::addr::{Gpa, PAGE_SHIFT, Pfn};
+use crate::addr::{Gpa, Pfn};
 use crate::flush::FlushBackend;
 use crate::host::Host;
 use crate::op::{Access, Op};
@@ -88,14 +88,14 @@ impl fmt::Debug for Rights {
 
 /// A present translation as a walk of the target's tables finds it: a page and the rights to it.
 ///
-/// Packed into one word (rights in bits 0 to 2, pfn from bit 12) so that a window of them compares quickly.
+/// Packed into one word (rights in bits 0 to 2, the page where page tables hold it) so that a window of them compares quickly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spte(NonZeroU64);
 
 impl Spte {
     /// A translation to `pfn` with `rights`, or `None` if it grants nothing and so is not present.
     pub const fn new(pfn: Pfn, rights: Rights) -> Option<Self> {
-        if rights.is_none() { None } else { Self::from_raw((pfn.raw() as u64) << PAGE_SHIFT | rights.0 as u64) }
+        if rights.is_none() { None } else { Self::from_raw(pfn.in_entry() | rights.0 as u64) }
     }
 
     /// The packed form; `None` for 0, which is how an absent translation is packed.
@@ -113,7 +113,7 @@ impl Spte {
 
     /// The page.
     pub const fn pfn(self) -> Pfn {
-        Pfn::new((self.0.get() >> PAGE_SHIFT) as u32)
+        Pfn::of_entry(self.0.get())
     }
 
     /// What the guest may do with it.

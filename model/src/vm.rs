@@ -70,11 +70,8 @@ impl Vm {
         if base.raw() > TOP_GFN - FRAMES as u64 {
             return Err(VmError::Base(base.raw()));
         }
-        let top = base.raw() + FRAMES as u64 - 1;
-        for &bit in stolen.bits() {
-            if top >> (u32::from(bit) - crate::addr::PAGE_SHIFT) != 0 {
-                return Err(StolenBitError::InsideFrames { bit }.into());
-            }
+        if let Some(bit) = stolen.bit_inside_frames(base.add(FRAMES as u64 - 1)) {
+            return Err(StolenBitError::InsideFrames { bit }.into());
         }
         Ok(Self { stolen, vcpus, base, backend })
     }
