@@ -31,26 +31,31 @@ pub struct Pfn(u32);
 
 impl Gpa {
     /// The page-aligned or byte address `raw`.
+    #[inline]
     pub const fn new(raw: u64) -> Self {
         Self(raw)
     }
 
     /// The address in bytes, as hardware would report it.
+    #[inline]
     pub const fn raw(self) -> u64 {
         self.0
     }
 
     /// The page number **with** its stolen bits: an index for hardware tables and TLBs, never for a memslot.
+    #[inline]
     pub const fn page(self) -> u64 {
         self.0 >> PAGE_SHIFT
     }
 
     /// The address of page number `page`, stolen bits included.
+    #[inline]
     pub const fn from_page(page: u64) -> Self {
         Self(page << PAGE_SHIFT)
     }
 
     /// The address `pages` pages further on.
+    #[inline]
     pub const fn add_pages(self, pages: u64) -> Self {
         Self(self.0 + (pages << PAGE_SHIFT))
     }
@@ -58,26 +63,31 @@ impl Gpa {
 
 impl Gfn {
     /// Frame number `raw`, which must not carry stolen bits of the VM it is used in.
+    #[inline]
     pub const fn new(raw: u64) -> Self {
         Self(raw)
     }
 
     /// The frame number.
+    #[inline]
     pub const fn raw(self) -> u64 {
         self.0
     }
 
     /// The frame `pages` further on.
+    #[inline]
     pub const fn add(self, pages: u64) -> Self {
         Self(self.0 + pages)
     }
 
     /// How many frames `self` lies above `base`, or `None` if it lies below.
+    #[inline]
     pub const fn offset_from(self, base: Gfn) -> Option<u64> {
         self.0.checked_sub(base.0)
     }
 
     /// The first frame of the naturally aligned block of `pages` frames (a power of two) that holds `self`.
+    #[inline]
     pub const fn align_down(self, pages: u64) -> Self {
         Self(self.0 & !(pages - 1))
     }
@@ -88,11 +98,13 @@ impl Alias {
     pub const NONE: Alias = Alias(0);
 
     /// Whether this is the base name.
+    #[inline]
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
 
     /// The stolen bits, in gfn position.
+    #[inline]
     pub const fn raw(self) -> u64 {
         self.0
     }
@@ -100,16 +112,19 @@ impl Alias {
 
 impl Hva {
     /// Host page number `page`.
+    #[inline]
     pub const fn new(page: u64) -> Self {
         Self(page)
     }
 
     /// The host page number.
+    #[inline]
     pub const fn page(self) -> u64 {
         self.0
     }
 
     /// The host page `pages` further on.
+    #[inline]
     pub const fn add(self, pages: u64) -> Self {
         Self(self.0 + pages)
     }
@@ -117,21 +132,25 @@ impl Hva {
 
 impl Pfn {
     /// Page identity `raw`.
+    #[inline]
     pub const fn new(raw: u32) -> Self {
         Self(raw)
     }
 
     /// The identity as a number.
+    #[inline]
     pub const fn raw(self) -> u32 {
         self.0
     }
 
     /// The identity at the place where a page-table entry holds its page, all bits below it clear.
+    #[inline]
     pub(crate) const fn in_entry(self) -> u64 {
         (self.0 as u64) << PAGE_SHIFT
     }
 
     /// The identity that `entry` holds, whatever its bits below say: the inverse of [`Pfn::in_entry`].
+    #[inline]
     pub(crate) const fn of_entry(entry: u64) -> Self {
         Self((entry >> PAGE_SHIFT) as u32)
     }
@@ -244,42 +263,50 @@ impl StolenMask {
     }
 
     /// The stolen GPA bit positions, ascending.
+    #[inline]
     pub fn bits(&self) -> &[u8] {
         &self.bits[..usize::from(self.len)]
     }
 
     /// The mask in gfn position, as `kvm_gfn_stolen_mask()` returns it.
+    #[inline]
     pub const fn gfn_mask(self) -> u64 {
         self.gfn_mask
     }
 
     /// The mask in gpa position, as `kvm_gpa_stolen_mask()` returns it.
+    #[inline]
     pub const fn gpa_mask(self) -> u64 {
         self.gfn_mask << PAGE_SHIFT
     }
 
     /// Frame and alias of a GPA: the only way from a [`Gpa`] to a [`Gfn`] (`vcpu_gpa_to_gfn_unalias()`).
+    #[inline]
     pub const fn split(self, gpa: Gpa) -> (Gfn, Alias) {
         let page = gpa.page();
         (Gfn(page & !self.gfn_mask), Alias(page & self.gfn_mask))
     }
 
     /// The GPA that names `gfn` with `alias`.
+    #[inline]
     pub const fn join(self, gfn: Gfn, alias: Alias) -> Gpa {
         Gpa::from_page(gfn.0 | (alias.0 & self.gfn_mask))
     }
 
     /// How many aliases each frame has, the base name included.
+    #[inline]
     pub const fn alias_count(self) -> usize {
         1 << self.len
     }
 
     /// Every alias, [`Alias::NONE`] first.
+    #[inline]
     pub fn aliases(self) -> impl Iterator<Item = Alias> {
         (0..self.alias_count()).map(move |index| self.alias(index))
     }
 
     /// The alias with number `index`: bit *i* of the number stands for the *i*-th stolen bit.
+    #[inline]
     pub fn alias(self, index: usize) -> Alias {
         let mut raw = 0;
         for (i, &bit) in self.bits().iter().enumerate() {
@@ -291,6 +318,7 @@ impl StolenMask {
     }
 
     /// The number of `alias`, the inverse of [`StolenMask::alias`].
+    #[inline]
     pub fn alias_index(self, alias: Alias) -> usize {
         let mut index = 0;
         for (i, &bit) in self.bits().iter().enumerate() {
@@ -305,6 +333,7 @@ impl StolenMask {
     }
 
     /// Whether frame number `raw` carries a stolen bit, which no gfn may.
+    #[inline]
     pub const fn taints(self, raw: u64) -> bool {
         raw & self.gfn_mask != 0
     }

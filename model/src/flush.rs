@@ -30,6 +30,7 @@ impl BackendMode {
     ];
 
     /// The word for it in the text format.
+    #[inline]
     pub const fn name(self) -> &'static str {
         match self {
             BackendMode::Absent => "absent",
@@ -52,31 +53,37 @@ impl VcpuSet {
     pub const NONE: VcpuSet = VcpuSet(0);
 
     /// Just `vcpu`.
+    #[inline]
     pub const fn one(vcpu: u8) -> Self {
         Self(1 << vcpu)
     }
 
     /// The first `vcpus` vCPUs.
+    #[inline]
     pub const fn first(vcpus: u8) -> Self {
         Self((1 << vcpus) - 1)
     }
 
     /// One bit a vCPU.
+    #[inline]
     pub const fn bits(self) -> u8 {
         self.0
     }
 
     /// Members of `self` that are not in `other`.
+    #[inline]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Whether there is none.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The vCPUs, ascending.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = u8> {
         (0..VCPUS as u8).filter(move |vcpu| self.0 >> vcpu & 1 != 0)
     }
@@ -122,6 +129,7 @@ impl FlushBackend {
     }
 
     /// Whether range flushes exist at all (`kvm_available_flush_tlb_with_range()`).
+    #[inline]
     pub const fn has_range(&self) -> bool {
         !matches!(self.mode, BackendMode::Absent)
     }

@@ -27,16 +27,19 @@ impl Rights {
     pub const RWX: Rights = Rights(7);
 
     /// The rights whose bits (R 1, W 2, X 4) are set.
+    #[inline]
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits & 7)
     }
 
     /// R 1, W 2, X 4.
+    #[inline]
     pub const fn bits(self) -> u8 {
         self.0
     }
 
     /// The right that `access` needs.
+    #[inline]
     pub const fn needed(access: Access) -> Self {
         match access {
             Access::Read => Self::R,
@@ -46,26 +49,31 @@ impl Rights {
     }
 
     /// Whether all of `other` is in `self`.
+    #[inline]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Rights in both.
+    #[inline]
     pub const fn intersect(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Rights in either.
+    #[inline]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Rights of `self` that are not in `other`.
+    #[inline]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Whether there is none.
+    #[inline]
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
@@ -94,11 +102,13 @@ pub struct Spte(NonZeroU64);
 
 impl Spte {
     /// A translation to `pfn` with `rights`, or `None` if it grants nothing and so is not present.
+    #[inline]
     pub const fn new(pfn: Pfn, rights: Rights) -> Option<Self> {
         if rights.is_none() { None } else { Self::from_raw(pfn.in_entry() | rights.0 as u64) }
     }
 
     /// The packed form; `None` for 0, which is how an absent translation is packed.
+    #[inline]
     pub const fn from_raw(raw: u64) -> Option<Self> {
         match NonZeroU64::new(raw) {
             Some(raw) => Some(Self(raw)),
@@ -107,16 +117,19 @@ impl Spte {
     }
 
     /// The packed form.
+    #[inline]
     pub const fn raw(self) -> u64 {
         self.0.get()
     }
 
     /// The page.
+    #[inline]
     pub const fn pfn(self) -> Pfn {
         Pfn::of_entry(self.0.get())
     }
 
     /// What the guest may do with it.
+    #[inline]
     pub const fn rights(self) -> Rights {
         Rights((self.0.get() & 7) as u8)
     }
@@ -163,6 +176,7 @@ pub enum Exit {
 
 impl Exit {
     /// The name without its data.
+    #[inline]
     pub const fn name(&self) -> &'static str {
         match self {
             Exit::Done => "done",
@@ -193,6 +207,7 @@ pub enum Keyed {
 
 impl Keyed {
     /// The frame number used as key, as the target holds it.
+    #[inline]
     pub const fn raw(self) -> u64 {
         match self {
             Keyed::Rmap(raw) | Keyed::ShadowPage(raw) | Keyed::DirtyLog(raw) => raw,
@@ -200,6 +215,7 @@ impl Keyed {
     }
 
     /// The name of the table.
+    #[inline]
     pub const fn table(self) -> &'static str {
         match self {
             Keyed::Rmap(_) => "rmap",

@@ -77,41 +77,49 @@ impl Vm {
     }
 
     /// The stolen bits.
+    #[inline]
     pub const fn stolen(&self) -> StolenMask {
         self.stolen
     }
 
     /// Number of vCPUs, 1 to [`VCPUS`].
+    #[inline]
     pub const fn vcpus(&self) -> u8 {
         self.vcpus
     }
 
     /// First gfn of the window.
+    #[inline]
     pub const fn base(&self) -> Gfn {
         self.base
     }
 
     /// The TLB flush back-end at the start.
+    #[inline]
     pub const fn backend(&self) -> BackendMode {
         self.backend
     }
 
     /// The number of `gfn` within the window, or `None` if it lies outside.
+    #[inline]
     pub fn frame(&self, gfn: Gfn) -> Option<usize> {
         gfn.offset_from(self.base).map(|offset| offset as usize).filter(|&frame| frame < FRAMES)
     }
 
     /// The gfn of frame number `frame`.
+    #[inline]
     pub const fn gfn(&self, frame: usize) -> Gfn {
         self.base.add(frame as u64)
     }
 
     /// The GPA that names frame number `frame` with alias number `alias`.
+    #[inline]
     pub fn gpa(&self, frame: usize, alias: usize) -> Gpa {
         self.stolen.join(self.gfn(frame), self.stolen.alias(alias))
     }
 
     /// Frame number and alias of `gpa`, or `None` if its frame lies outside the window.
+    #[inline]
     pub fn locate(&self, gpa: Gpa) -> Option<(usize, Alias)> {
         let (gfn, alias) = self.stolen.split(gpa);
         Some((self.frame(gfn)?, alias))
@@ -134,21 +142,25 @@ impl FrameSet {
     pub const ALL: FrameSet = FrameSet(u64::MAX);
 
     /// The frames whose bits are set in `bits`.
+    #[inline]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
     /// One bit a frame.
+    #[inline]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// Just `frame`.
+    #[inline]
     pub const fn one(frame: usize) -> Self {
         Self(1 << frame)
     }
 
     /// `pages` frames from `frame`, cut off at the end of the window.
+    #[inline]
     pub const fn range(frame: usize, pages: usize) -> Self {
         if frame >= FRAMES || pages == 0 {
             return Self::EMPTY;
@@ -158,46 +170,55 @@ impl FrameSet {
     }
 
     /// Whether `frame` is in the set.
+    #[inline]
     pub const fn contains(self, frame: usize) -> bool {
         self.0 >> frame & 1 != 0
     }
 
     /// Whether the set is empty.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// How many frames it holds.
+    #[inline]
     pub const fn len(self) -> usize {
         self.0.count_ones() as usize
     }
 
     /// Frames in either.
+    #[inline]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Frames in both.
+    #[inline]
     pub const fn intersect(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Frames of `self` that are not in `other`.
+    #[inline]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// The same frames as seen from `to` instead of `from`; what leaves the window is lost.
+    #[inline]
     pub const fn moved(self, from: usize, to: usize) -> Self {
         if to >= from { Self(self.0 << (to - from)) } else { Self(self.0 >> (from - to)) }
     }
 
     /// The lowest frame.
+    #[inline]
     pub const fn first(self) -> Option<usize> {
         if self.0 == 0 { None } else { Some(self.0.trailing_zeros() as usize) }
     }
 
     /// The frames, ascending.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {

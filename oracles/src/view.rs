@@ -43,12 +43,19 @@ impl View {
         for alias in 0..self.aliases {
             let now = &mut self.now[alias];
             mmu.walk_window(vm.gpa(0, alias), now);
+            // Most ops leave most aliases alone, and a comparison of whole windows is cheap.
+            let difference =
+                now.iter().zip(&self.before[alias]).fold(0, |bits, (now, before)| bits | (raw(*now) ^ raw(*before)));
+            if difference == 0 {
+                self.changed[alias] = FrameSet::EMPTY;
+                continue;
+            }
             let (mut present, mut writable, mut changed) = (0u64, 0u64, 0u64);
             for (frame, (now, before)) in now.iter().zip(&self.before[alias]).enumerate() {
-                let raw = now.map_or(0, Spte::raw);
-                present |= u64::from(raw != 0) << frame;
-                writable |= (raw >> Rights::W.bits().trailing_zeros() & 1) << frame;
-                changed |= u64::from(raw != before.map_or(0, Spte::raw)) << frame;
+                let now = raw(*now);
+                present |= u64::from(now != 0) << frame;
+                writable |= (now >> Rights::W.bits().trailing_zeros() & 1) << frame;
+                changed |= u64::from(now != raw(*before)) << frame;
             }
             self.present[alias] = FrameSet::from_bits(present);
             self.writable[alias] = FrameSet::from_bits(writable);
@@ -90,4 +97,9 @@ impl View {
     pub fn changed(&self, alias: usize) -> FrameSet {
         self.changed[alias]
     }
+}
+
+#[inline]
+fn raw(spte: Option<Spte>) -> u64 {
+    spte.map_or(0, Spte::raw)
 }

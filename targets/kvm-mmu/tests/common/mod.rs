@@ -7,12 +7,12 @@ use kvm_mmu::{Corrected, KvmMmu, Policy, RfcV3};
 use std::path::{Path, PathBuf};
 
 /// The folder `name` of the corpus.
-pub fn corpus(name: &str) -> PathBuf {
+pub(crate) fn corpus(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus").join(name)
 }
 
 /// The programs of a folder of the corpus, by name.
-pub fn programs(folder: &str) -> Vec<(String, Program)> {
+pub(crate) fn programs(folder: &str) -> Vec<(String, Program)> {
     let dir = corpus(folder);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
@@ -33,7 +33,7 @@ fn parse(path: &Path) -> Program {
 }
 
 /// The report and verdict of `program` on `target`: `kvm-mmu`, `rfc-v3` or `mutant:NAME`.
-pub fn judge(target: &str, program: &Program) -> (String, Option<Violation>) {
+pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violation>) {
     struct Judge<'a>(&'a str, &'a Program, Option<(String, Option<Violation>)>);
     impl Visitor for Judge<'_> {
         fn visit<P: Policy>(&mut self, _: &Mutant) {
@@ -56,6 +56,6 @@ fn judge_on<P: Policy>(target: &str, program: &Program) -> (String, Option<Viola
 }
 
 /// Where a program says it is bad, from its comment: target, oracle and clause.
-pub fn bad_on(program: &Program) -> Option<(&str, &str)> {
+pub(crate) fn bad_on(program: &Program) -> Option<(&str, &str)> {
     program.comment.iter().find_map(|line| line.strip_prefix("bad on ")?.split_once(": "))
 }
