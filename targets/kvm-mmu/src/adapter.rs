@@ -105,16 +105,25 @@ impl<P: Policy> Mmu for KvmMmu<P> {
 }
 
 impl<P: Policy> KvmMmu<P> {
-    /// What the processor does: walk, and fault once if the walk does not allow the access.
+    /// A guest access, with the fault it needs.
     fn access(&mut self, host: &Host, tlb: &mut FlushBackend, gpa: Gpa, access: Access) -> Exit {
+        match self.access_up_to_map(host, gpa, access) {
+            Ok(fault) => self.map_and_reenter(host, tlb, &fault, access),
+            Err(exit) => exit,
+        }
+    }
+
+    /// What the processor does: walk, and fault if the walk does not allow the access. Everything before the lock; an
+    /// access that ends without a mapping has its exit.
+    fn access_up_to_map(&mut self, host: &Host, gpa: Gpa, access: Access) -> Result<PageFault, Exit> {
         if let Some(exit) = self.hardware_walk(gpa, access) {
-            return exit;
+            return Err(exit);
         }
         match self.fault_in(host, gpa, access) {
-            FaultIn::Emulate => Exit::Mmio(gpa),
-            FaultIn::Retry => Exit::Retry,
-            FaultIn::Fixed => self.reenter(gpa, access),
-            FaultIn::Map(fault) => self.map_and_reenter(host, tlb, &fault, access),
+            FaultIn::Emulate => Err(Exit::Mmio(gpa)),
+            FaultIn::Retry => Err(Exit::Retry),
+            FaultIn::Fixed => Err(self.reenter(gpa, access)),
+            FaultIn::Map(fault) => Ok(fault),
         }
     }
 
@@ -142,17 +151,12 @@ impl<P: Policy> KvmMmu<P> {
     }
 
     fn fault_begin(&mut self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
-        if let Some(exit) = self.hardware_walk(gpa, access) {
-            return exit;
-        }
-        match self.fault_in(host, gpa, access) {
-            FaultIn::Emulate => Exit::Mmio(gpa),
-            FaultIn::Retry => Exit::Retry,
-            FaultIn::Fixed => self.reenter(gpa, access),
-            FaultIn::Map(fault) => {
+        match self.access_up_to_map(host, gpa, access) {
+            Ok(fault) => {
                 self.faults[usize::from(vcpu)] = Some((fault, access));
                 Exit::Pending
             }
+            Err(exit) => exit,
         }
     }
 
