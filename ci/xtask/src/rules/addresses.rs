@@ -1,0 +1,101 @@
+//! Page-shift arithmetic and page masks stay in one file: everybody else asks the address types.
+
+use super::{Breach, Exception, is_excepted};
+use crate::tokens::Token;
+use crate::tree::Tree;
+
+pub(super) const LAW: &str = "page-shift arithmetic and raw page masks stand in model/src/addr.rs only; use the methods of \
+                              Gpa, Gfn and StolenMask, or add one there.";
+
+/// Files that may shift and mask all the same.
+pub(super) const EXCEPTIONS: &[Exception] = &[
+    Exception::new("model/src/addr.rs", "the one file where addresses are taken apart"),
+    Exception::new("oracles/src/features.rs", "packs feature cells into bit fields; no address is in them"),
+    Exception::new("targets/kvm-mmu/src/spte.rs", "the bit layout of this target's page-table entries"),
+    Exception::new("hw-runner/src/guest.rs", "the guest's own page tables and code, as hardware reads them"),
+];
+
+pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for (path, tokens) in tree.sources().filter(|(path, _)| !is_excepted(EXCEPTIONS, path)) {
+        for at in 0..tokens.len() {
+            if let Some(found) = page_arithmetic(&tokens[at..]) {
+                breaches.push(Breach::new(path, tokens[at].line, found));
+            }
+        }
+    }
+    breaches
+}
+
+const PAGE_SHIFT: u128 = 12;
+const PAGE_SIZE: u128 = 1 << PAGE_SHIFT;
+
+/// What page arithmetic begins here, if any.
+fn page_arithmetic(tokens: &[Token]) -> Option<String> {
+    let first = tokens.first()?;
+    if let Some(word @ ("PAGE_SHIFT" | "PAGE_MASK")) = first.word() {
+        return Some(format!("`{word}`"));
+    }
+    if let Some(value) = first.value() {
+        return is_page_mask(value).then(|| format!("the page mask {value:#x}"));
+    }
+    let operand = |at: usize| tokens.get(at).and_then(Token::value);
+    let shift = |sign| {
+        let twice = first.is_sign(sign) && tokens.get(1).is_some_and(|t| t.is_sign(sign) && t.joined);
+        let assigns = usize::from(tokens.get(2).is_some_and(|t| t.is_sign('=')));
+        twice && operand(2 + assigns) == Some(PAGE_SHIFT)
+    };
+    if shift('<') || shift('>') {
+        return Some("a shift by 12".into());
+    }
+    let scales = ['*', '/', '%'].into_iter().any(|sign| first.is_sign(sign)) && operand(1) == Some(PAGE_SIZE);
+    scales.then(|| "a page number scaled by 4096".into())
+}
+
+/// The offset within a page, or everything but, in any width of address.
+fn is_page_mask(value: u128) -> bool {
+    let offset = PAGE_SIZE - 1;
+    let widths = [32, 48, 52, 64].map(|width| ((1u128 << width) - 1) & !offset);
+    value == offset || widths.contains(&value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(source: &str) -> usize {
+        breaches(&Tree::of(&[("oracles/src/x.rs", source)])).len()
+    }
+
+    #[test]
+    fn page_arithmetic_is_caught_in_every_spelling() {
+        for bad in [
+            "fn f(a: u64) -> u64 { a << 12 }",
+            "fn f(a: u64) -> u64 { a >> 0xc }",
+            "fn f(mut a: u64) { a >>= 12u32; }",
+            "fn f(a: u64) -> u64 { a & 0xfff }",
+            "fn f(a: u64) -> u64 { a & !0xf_ff }",
+            "fn f(a: u64) -> u64 { a & 4095 }",
+            "fn f(a: u64) -> u64 { a & 0xffff_ffff_ffff_f000 }",
+            "fn f(a: u64) -> u64 { a & 0x000f_ffff_ffff_f000 }",
+            "fn f(a: u64) -> u64 { a >> gpa_model::addr::PAGE_SHIFT }",
+            "fn f(a: u64) -> u64 { a / 4096 }",
+        ] {
+            assert_eq!(found(bad), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn other_arithmetic_comments_and_strings_are_not() {
+        assert_eq!(
+            found("/* a << 12 */ fn f(a: u64) -> u64 { a << 13 | 0xffe } // 0xfff\n const S: &str = \"4095\";"),
+            0
+        );
+        assert_eq!(found("fn f(x: Vec<Vec<u8>>) { let _: [u8; 12]; if a < 12 {} }"), 0);
+    }
+
+    #[test]
+    fn the_address_file_may() {
+        assert!(breaches(&Tree::of(&[("model/src/addr.rs", "fn f(a: u64) -> u64 { a >> 12 }")])).is_empty());
+    }
+}
