@@ -296,8 +296,8 @@ mod tests {
 
     #[test]
     fn numbers_have_their_value_in_every_spelling() {
-        let values: Vec<_> = tokens("12 0xf_ff 4_095u64 0b11 1.5 0..7").iter().filter_map(Token::value).collect();
-        assert_eq!(values, [12, 0xfff, 4095, 3, 0, 7]);
+        let values: Vec<_> = tokens("12 0xf_f0 4_097u64 0b11 1.5 0..7").iter().filter_map(Token::value).collect();
+        assert_eq!(values, [12, 0xff0, 4097, 3, 0, 7]);
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-const PAGE_SHIFT: u128 = 12;
-const PAGE_SIZE: u128 = 1 << PAGE_SHIFT;
+const SHIFT: u128 = 12;
+const PAGE_SIZE: u128 = 1 << SHIFT;
 
 /// What page arithmetic begins here, if any.
 fn page_arithmetic(tokens: &[Token]) -> Option<String> {
@@ -43,7 +43,7 @@ fn page_arithmetic(tokens: &[Token]) -> Option<String> {
     let shift = |sign| {
         let twice = first.is_sign(sign) && tokens.get(1).is_some_and(|t| t.is_sign(sign) && t.joined);
         let assigns = usize::from(tokens.get(2).is_some_and(|t| t.is_sign('=')));
-        twice && operand(2 + assigns) == Some(PAGE_SHIFT)
+        twice && operand(2 + assigns) == Some(SHIFT)
     };
     if shift('<') || shift('>') {
         return Some("a shift by 12".into());
