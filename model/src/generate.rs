@@ -130,7 +130,10 @@ impl Sketch {
             }
             SlotChange::Delete => *slot = None,
             SlotChange::Move { gfn } => {
-                if let (Some(slot), Some(frame)) = (slot, vm.frame(gfn)) {
+                // A move that leaves the window is skipped; believed, it would lead to ops outside of it.
+                if let (Some(slot), Some(frame)) = (slot, vm.frame(gfn))
+                    && frame + usize::from(slot.pages) <= FRAMES
+                {
                     slot.frame = frame as u8;
                 }
             }
