@@ -1,0 +1,227 @@
+//! A campaign on one target: run the engine until its budget is spent, and turn what it finds into findings on disk.
+
+use crate::digest::Digest;
+use crate::engine::{Budget, Engine, Found};
+use crate::finding::{self, Finding, KnownText, Metadata, Store, StoreError};
+use crate::known::Known;
+use crate::progress::{Left, Progress, Status};
+use crate::summary::{self, FindingSummary, Ops, TargetSummary, TargetTiming};
+use crate::target::{Target, TargetError};
+use gpa_model::minimize::minimize;
+use gpa_model::{Program, text};
+use gpa_oracles::{Lockstep, Violation};
+use std::fmt;
+use std::time::Instant;
+
+/// What campaigns on all targets share.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Everything but the length follows from it.
+    pub seed: u64,
+    /// Where findings go.
+    pub store: &'a Store,
+    /// Defects that are no news.
+    pub known: &'a [Known],
+}
+
+/// Why a campaign ended before its time.
+#[derive(Debug)]
+pub enum CampaignError {
+    /// The target failed.
+    Target(TargetError),
+    /// A finding could not be written.
+    Store(StoreError),
+}
+
+impl fmt::Display for CampaignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CampaignError {}
+
+impl From<TargetError> for CampaignError {
+    fn from(error: TargetError) -> Self {
+        Self::Target(error)
+    }
+}
+
+impl From<StoreError> for CampaignError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Fuzz `target`, which is called `name`.
+///
+/// # Errors
+/// A [`CampaignError`]; findings made before it are on disk.
+pub fn run(
+    name: &str,
+    target: &mut dyn Target,
+    budget: Budget<'_>,
+    setting: Setting<'_>,
+) -> Result<(TargetSummary, TargetTiming), CampaignError> {
+    let start = Instant::now();
+    let left = match (budget.runs, budget.deadline) {
+        (Some(runs), _) => Left::Runs(runs),
+        (None, Some(deadline)) => Left::Until(deadline),
+        (None, None) => Left::Runs(u64::MAX),
+    };
+    let mut progress = Progress::new(name, left);
+    let mut engine = Engine::new(target, setting.seed, budget)?;
+    let mut findings = Vec::new();
+    while !engine.is_done() {
+        engine.round()?;
+        for found in engine.take_found() {
+            findings.push(keep(name, engine.target(), &found, setting)?);
+        }
+        progress.tick(|| status(&engine, findings.len()));
+    }
+    progress.finish(&status(&engine, findings.len()));
+    let (executions, ops) = (engine.executions(), engine.run().counts().judged);
+    let timing = TargetTiming::new(start.elapsed().as_secs_f64(), executions, ops);
+    Ok((summarize(name, &engine, findings), timing))
+}
+
+fn status(engine: &Engine<'_>, findings: usize) -> Status {
+    Status {
+        executions: engine.executions(),
+        ops: engine.run().counts().judged,
+        corpus: engine.corpus_len(),
+        cells: engine.cell_count(),
+        findings,
+    }
+}
+
+fn summarize(name: &str, engine: &Engine<'_>, findings: Vec<FindingSummary>) -> TargetSummary {
+    let (mut corpus, mut cells) = (Digest::default(), Digest::default());
+    engine.each_corpus_program(|program| corpus.add(text::print(program).as_bytes()));
+    engine.cells().for_each(|cell| cells.add(&cell.to_le_bytes()));
+    TargetSummary {
+        target: name.into(),
+        note: None,
+        executions: engine.executions(),
+        ops: Ops::from(engine.run().counts()),
+        corpus: engine.corpus_len(),
+        corpus_digest: corpus.to_string(),
+        cells: engine.cell_count(),
+        cells_digest: cells.to_string(),
+        checks: summary::checks(engine.run()),
+        findings,
+    }
+}
+
+/// Minimise what was found, write it down, and say what it is.
+fn keep(
+    name: &str,
+    target: &mut dyn Target,
+    found: &Found,
+    setting: Setting<'_>,
+) -> Result<FindingSummary, CampaignError> {
+    // A run of its own: what minimising judges is not what the campaign judged.
+    let mut run = Lockstep::default();
+    let smaller = shrink(target, &mut run, &found.program, &found.violation)?;
+    let signature = &found.violation.signature;
+    let mut minimized = smaller.program;
+    minimized.comment = vec![one_line(&format!("{name}: {signature}")), one_line(&smaller.why)];
+    let (report, _) = target.report(&mut run, &minimized, name)?;
+    let folder = setting.store.folder(name, signature);
+    let replay = replay_line(&folder.join(finding::MINIMIZED_FILE).display().to_string(), name);
+    let known = setting.known.iter().find(|known| known.matches(name, signature)).map(KnownText::from);
+    let mut program = found.program.clone();
+    program.comment = vec![one_line(&format!("{name}: {}", found.violation))];
+    let metadata = Metadata {
+        schema_version: finding::SCHEMA_VERSION,
+        gpafuzz: env!("CARGO_PKG_VERSION").into(),
+        target: name.into(),
+        signature: signature.into(),
+        why: smaller.why,
+        known: known.clone(),
+        seed: setting.seed,
+        execution: found.execution,
+        reproduces: smaller.reproduces,
+        ops_before: program.ops.len(),
+        ops_after: minimized.ops.len(),
+        minimize_executions: smaller.executions,
+        replay: replay.clone(),
+    };
+    let (ops_before, ops_after) = (program.ops.len(), minimized.ops.len());
+    setting.store.save(&folder, &Finding { program, minimized, report, metadata })?;
+    Ok(FindingSummary {
+        signature: signature.into(),
+        known,
+        execution: found.execution,
+        ops_before,
+        ops_after,
+        reproduces: smaller.reproduces,
+        folder: folder.display().to_string(),
+        replay,
+    })
+}
+
+/// What [`shrink`] made of a program.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// The smallest program that was seen to show the same.
+    pub program: Program,
+    /// What the oracle says about it.
+    pub why: String,
+    /// Whether it showed the same when it was run once more.
+    pub reproduces: bool,
+    /// How many programs were run.
+    pub executions: usize,
+}
+
+/// Minimise `program` as long as `target` breaks the same law in the same way: the same signature as `violation`.
+///
+/// # Errors
+/// If the target fails.
+pub fn shrink(
+    target: &mut dyn Target,
+    run: &mut Lockstep,
+    program: &Program,
+    violation: &Violation,
+) -> Result<Shrunk, TargetError> {
+    let mut failed = None;
+    let same = |violation: &Violation, other: &Option<Violation>| {
+        other.as_ref().is_some_and(|other| other.signature == violation.signature)
+    };
+    let smaller = minimize(program, |candidate| match target.judge(run, candidate) {
+        Ok(other) => same(violation, &other),
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let again = target.judge(run, &smaller.program)?;
+    let reproduces = same(violation, &again);
+    let why = again.filter(|_| reproduces).map_or_else(|| violation.why.clone(), |again| again.why);
+    Ok(Shrunk { program: smaller.program, why, reproduces, executions: smaller.executions })
+}
+
+/// The line that shows a finding again.
+pub fn replay_line(path: &str, target: &str) -> String {
+    format!("cargo run --release -- replay {} --target {target}", quoted(path))
+}
+
+/// `path` as a shell reads it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
+    if !path.is_empty() && path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// `text` as one line of a comment.
+fn one_line(text: &str) -> String {
+    const LENGTH: usize = 200;
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let clean = words.chars().filter(|c| !c.is_control());
+    clean.take(LENGTH).collect()
+}

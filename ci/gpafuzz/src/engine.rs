@@ -1,0 +1,444 @@
+//! The fuzzing engine: every type of LibAFL that this project uses, and nothing else knows of.
+//!
+//! Inputs are typed programs, never bytes. Each round takes the next program of the corpus, runs mutants of it, and runs
+//! freshly generated programs beside them: generation alone misses what depends on the order of ops, mutation alone is
+//! slow to reach what is shallow. A program that reaches a feature cell no other has reached joins the corpus, unless an
+//! oracle objected to it: what follows a violation was not judged.
+//!
+//! There is no clock, no signal handler and no file here, and no choice that is not drawn from the seed: only the
+//! [`Budget`] may look at the time, and it decides nothing but when to stop.
+
+use crate::target::{Target, TargetError};
+use gpa_model::choices::Choices;
+use gpa_model::generate::Generator;
+use gpa_model::{Program, text};
+use gpa_oracles::{Lockstep, Signature, Violation, features::CELLS};
+use libafl::corpus::{Corpus, CorpusId, HasCurrentCorpusId, InMemoryCorpus};
+use libafl::events::NopEventManager;
+use libafl::executors::{Executor, ExitKind, HasObservers};
+use libafl::feedbacks::{ConstFeedback, Feedback, StateInitializer};
+use libafl::inputs::{BytesInputConverter, Input};
+use libafl::observers::Observer;
+use libafl::schedulers::QueueScheduler;
+use libafl::stages::{Restartable, Stage};
+use libafl::state::{HasCorpus, HasExecutions, HasRand, StdState};
+use libafl::{Evaluator, Fuzzer, NopInputFilter, StdFuzzer};
+use libafl_bolts::Named;
+use libafl_bolts::rands::{Rand, StdRand};
+use libafl_bolts::tuples::RefIndexable;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Mutants of one corpus entry that a round runs.
+const MUTANTS: u32 = 48;
+/// Generated programs that a round runs.
+const GENERATED: u32 = 16;
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget<'a> {
+    /// After so many executions.
+    pub runs: Option<u64>,
+    /// At this time.
+    pub deadline: Option<Instant>,
+    /// When this is set.
+    pub stop: &'a AtomicBool,
+}
+
+impl Budget<'_> {
+    fn is_spent(&self, executions: u64) -> bool {
+        self.stop.load(Ordering::Relaxed)
+            || self.runs.is_some_and(|runs| executions >= runs)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// The first program that broke a law in its way.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The program.
+    pub program: Program,
+    /// What an oracle said.
+    pub violation: Violation,
+    /// Which execution it was, from 1.
+    pub execution: u64,
+}
+
+/// A campaign in progress on one target.
+pub struct Engine<'a> {
+    fuzzer: StdFuzzer<QueueScheduler, Novelty, BytesInputConverter, NopInputFilter, ConstFeedback>,
+    state: State,
+    judge: Judge<'a>,
+    stages: (Mutate, (Generate, ())),
+}
+
+impl<'a> Engine<'a> {
+    /// A campaign on `target`; everything but its length follows from `seed`.
+    ///
+    /// # Errors
+    /// If the target fails on its first program.
+    pub fn new(target: &'a mut dyn Target, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
+        let generator = Generator::new(target.profile());
+        let (mut novelty, mut never) = (Novelty::default(), ConstFeedback::new(false));
+        let rand = StdRand::with_seed(seed);
+        let corpus = (InMemoryCorpus::new(), InMemoryCorpus::new());
+        let state = StdState::new(rand, corpus.0, corpus.1, &mut novelty, &mut never).map_err(library)?;
+        let judge = Judge {
+            target,
+            run: Lockstep::default(),
+            reached: (Reached::default(), ()),
+            budget,
+            signatures: BTreeSet::new(),
+            found: Vec::new(),
+            recorder: None,
+            failed: None,
+        };
+        let stages = (
+            Mutate { generator: generator.clone(), base: Case::default(), mutant: Case::default() },
+            (Generate { generator, case: Case::default() }, ()),
+        );
+        let fuzzer = StdFuzzer::new(QueueScheduler::new(), novelty, never);
+        Ok(Self { fuzzer, state, judge, stages })
+    }
+
+    /// Keep a copy of every program that is run from now on.
+    pub fn record(&mut self) {
+        self.judge.recorder = Some(Vec::new());
+    }
+
+    /// The programs run since [`Engine::record`].
+    pub fn recording(self) -> Vec<Program> {
+        self.judge.recorder.unwrap_or_default()
+    }
+
+    /// Whether the budget is spent.
+    pub fn is_done(&self) -> bool {
+        self.judge.budget.is_spent(self.executions())
+    }
+
+    /// Run the programs of one round, or fewer if the budget ends.
+    ///
+    /// # Errors
+    /// If the target fails.
+    pub fn round(&mut self) -> Result<(), TargetError> {
+        let Self { fuzzer, state, judge, stages } = self;
+        let mut manager = NopEventManager::new();
+        let done = if state.corpus().count() == 0 {
+            // Something to mutate: the first program joins the corpus whatever it reaches.
+            let mut first = Case::default();
+            stages.1.0.generator.program(&mut Draw(state.rand_mut()), &mut first.0);
+            fuzzer.add_input(state, judge, &mut manager, first).map(|_| ())
+        } else {
+            fuzzer.fuzz_one(stages, judge, state, &mut manager).map(|_| ())
+        };
+        match (judge.failed.take(), done) {
+            (Some(error), _) => Err(error),
+            (None, done) => done.map_err(library),
+        }
+    }
+
+    /// The findings since the last call, of which no two have the same signature.
+    pub fn take_found(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.judge.found)
+    }
+
+    /// The target.
+    pub fn target(&mut self) -> &mut dyn Target {
+        self.judge.target
+    }
+
+    /// Programs run so far.
+    pub fn executions(&self) -> u64 {
+        *self.state.executions()
+    }
+
+    /// What was judged, with its counts.
+    pub fn run(&self) -> &Lockstep {
+        &self.judge.run
+    }
+
+    /// Programs in the corpus.
+    pub fn corpus_len(&self) -> usize {
+        self.state.corpus().count()
+    }
+
+    /// Each program of the corpus, in the order in which they joined.
+    pub fn each_corpus_program(&self, mut see: impl FnMut(&Program)) {
+        for id in self.state.corpus().ids() {
+            if let Ok(testcase) = self.state.corpus().get(id)
+                && let Some(case) = testcase.borrow().input()
+            {
+                see(&case.0);
+            }
+        }
+    }
+
+    /// The feature cells reached by a program to which nobody objected, ascending.
+    pub fn cells(&self) -> impl Iterator<Item = u16> {
+        let seen = &self.fuzzer_feedback().seen;
+        (0..=u16::MAX).filter(|cell| seen[usize::from(*cell) / 64] >> (cell % 64) & 1 != 0)
+    }
+
+    /// How many feature cells those are.
+    pub fn cell_count(&self) -> usize {
+        self.fuzzer_feedback().count
+    }
+
+    fn fuzzer_feedback(&self) -> &Novelty {
+        libafl::HasFeedback::feedback(&self.fuzzer)
+    }
+}
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("executions", &self.executions()).finish_non_exhaustive()
+    }
+}
+
+type State = StdState<InMemoryCorpus<Case>, Case, StdRand, InMemoryCorpus<Case>>;
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function to map errors with")]
+fn library(error: libafl::Error) -> TargetError {
+    TargetError::Failed(format!("the fuzzing engine: {error}"))
+}
+
+/// A program as LibAFL wants its inputs. It is never hashed or serialised in a campaign; where the traits demand a way,
+/// it is the text, which means the same in every version.
+#[derive(Clone, Debug, Default)]
+struct Case(Program);
+
+impl Case {
+    /// Become a copy of `other`, keeping allocations.
+    fn copy(&mut self, other: &Program) {
+        self.0.vm = other.vm;
+        self.0.ops.clone_from(&other.ops);
+        self.0.comment.clear();
+    }
+}
+
+impl Input for Case {
+    fn generate_name(&self, id: Option<CorpusId>) -> String {
+        id.map_or_else(|| "new".to_owned(), |id| id.to_string())
+    }
+}
+
+impl Hash for Case {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        text::print(&self.0).hash(state);
+    }
+}
+
+impl Serialize for Case {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text::print(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Case {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let printed = String::deserialize(deserializer)?;
+        text::parse(&printed).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Decisions drawn from LibAFL's seeded generator.
+struct Draw<'a>(&'a mut StdRand);
+
+impl Choices for Draw<'_> {
+    fn below(&mut self, n: u32) -> u32 {
+        (((self.0.next() >> 32) * u64::from(n)) >> 32) as u32
+    }
+}
+
+/// The executor: one program, one verdict.
+struct Judge<'a> {
+    target: &'a mut dyn Target,
+    run: Lockstep,
+    reached: (Reached, ()),
+    budget: Budget<'a>,
+    signatures: BTreeSet<Signature>,
+    found: Vec<Found>,
+    recorder: Option<Vec<Program>>,
+    failed: Option<TargetError>,
+}
+
+impl<EM, Z> Executor<EM, Case, State, Z> for Judge<'_> {
+    fn run_target(&mut self, _: &mut Z, state: &mut State, _: &mut EM, case: &Case) -> Result<ExitKind, libafl::Error> {
+        *state.executions_mut() += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(case.0.clone());
+        }
+        let violation = match self.target.judge(&mut self.run, &case.0) {
+            Ok(violation) => violation,
+            Err(error) => {
+                self.failed = Some(error);
+                return Err(libafl::Error::shutting_down());
+            }
+        };
+        let Some(violation) = violation else {
+            self.reached.0.cells.clear();
+            self.reached.0.cells.extend_from_slice(self.run.features().cells());
+            return Ok(ExitKind::Ok);
+        };
+        if self.signatures.insert(violation.signature) {
+            self.found.push(Found { program: case.0.clone(), violation, execution: *state.executions() });
+        }
+        Ok(ExitKind::Crash)
+    }
+}
+
+impl HasObservers for Judge<'_> {
+    type Observers = (Reached, ());
+
+    fn observers(&self) -> RefIndexable<&Self::Observers, Self::Observers> {
+        RefIndexable::from(&self.reached)
+    }
+
+    fn observers_mut(&mut self) -> RefIndexable<&mut Self::Observers, Self::Observers> {
+        RefIndexable::from(&mut self.reached)
+    }
+}
+
+/// The feature cells of the last program: a short list, where a dense map would cost more than the run.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Reached {
+    cells: Vec<u16>,
+}
+
+impl Named for Reached {
+    fn name(&self) -> &Cow<'static, str> {
+        &Cow::Borrowed("reached")
+    }
+}
+
+impl Observer<Case, State> for Reached {}
+
+/// The feedback: has this program reached a cell that none has reached before?
+#[derive(Debug)]
+struct Novelty {
+    seen: Box<[u64; CELLS / 64]>,
+    count: usize,
+}
+
+impl Default for Novelty {
+    fn default() -> Self {
+        Self { seen: Box::new([0; CELLS / 64]), count: 0 }
+    }
+}
+
+impl Named for Novelty {
+    fn name(&self) -> &Cow<'static, str> {
+        &Cow::Borrowed("novelty")
+    }
+}
+
+impl StateInitializer<State> for Novelty {}
+
+impl<EM> Feedback<EM, Case, (Reached, ()), State> for Novelty {
+    fn is_interesting(
+        &mut self,
+        _: &mut State,
+        _: &mut EM,
+        _: &Case,
+        (reached, ()): &(Reached, ()),
+        exit: &ExitKind,
+    ) -> Result<bool, libafl::Error> {
+        if *exit != ExitKind::Ok {
+            return Ok(false);
+        }
+        let before = self.count;
+        for cell in &reached.cells {
+            let (word, bit) = (&mut self.seen[usize::from(*cell) / 64], 1 << (cell % 64));
+            self.count += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+        Ok(self.count > before)
+    }
+}
+
+/// The stage that runs mutants of the current corpus entry.
+struct Mutate {
+    generator: Generator,
+    base: Case,
+    mutant: Case,
+}
+
+impl<'a, EM, Z: Evaluator<Judge<'a>, EM, Case, State>> Stage<Judge<'a>, EM, State, Z> for Mutate {
+    fn perform(
+        &mut self,
+        fuzzer: &mut Z,
+        judge: &mut Judge<'a>,
+        state: &mut State,
+        manager: &mut EM,
+    ) -> Result<(), libafl::Error> {
+        let Some(id) = state.current_corpus_id()? else { return Ok(()) };
+        copy_entry(state, id, &mut self.base)?;
+        for _ in 0..MUTANTS {
+            if judge.budget.is_spent(*state.executions()) {
+                break;
+            }
+            self.mutant.copy(&self.base.0);
+            let mut rand = *state.rand();
+            let other = Draw(&mut rand).below(state.corpus().count() as u32) as usize;
+            if let Some(other) = state.corpus().get(state.corpus().nth(other))?.borrow().input() {
+                self.generator.mutate(&mut Draw(&mut rand), &mut self.mutant.0, &other.0);
+            }
+            *state.rand_mut() = rand;
+            fuzzer.evaluate_input(state, judge, manager, &self.mutant)?;
+        }
+        Ok(())
+    }
+}
+
+fn copy_entry(state: &State, id: CorpusId, to: &mut Case) -> Result<(), libafl::Error> {
+    let entry = state.corpus().get(id)?.borrow();
+    if let Some(case) = entry.input() {
+        to.copy(&case.0);
+    }
+    Ok(())
+}
+
+/// The stage that runs programs made from nothing.
+struct Generate {
+    generator: Generator,
+    case: Case,
+}
+
+impl<'a, EM, Z: Evaluator<Judge<'a>, EM, Case, State>> Stage<Judge<'a>, EM, State, Z> for Generate {
+    fn perform(
+        &mut self,
+        fuzzer: &mut Z,
+        judge: &mut Judge<'a>,
+        state: &mut State,
+        manager: &mut EM,
+    ) -> Result<(), libafl::Error> {
+        for _ in 0..GENERATED {
+            if judge.budget.is_spent(*state.executions()) {
+                break;
+            }
+            self.generator.program(&mut Draw(state.rand_mut()), &mut self.case.0);
+            fuzzer.evaluate_input(state, judge, manager, &self.case)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nothing here survives a crash of the process, so nothing is ever restarted.
+macro_rules! never_restarted {
+    ($($stage:ty),*) => { $(
+        impl Restartable<State> for $stage {
+            fn should_restart(&mut self, _: &mut State) -> Result<bool, libafl::Error> {
+                Ok(true)
+            }
+
+            fn clear_progress(&mut self, _: &mut State) -> Result<(), libafl::Error> {
+                Ok(())
+            }
+        }
+    )* };
+}
+never_restarted!(Mutate, Generate);

@@ -1,0 +1,105 @@
+//! Defects that are known: a checked-in list of signatures, each with the gap it stands for and the reason.
+
+use gpa_oracles::Signature;
+use std::fmt;
+
+/// The list, as it is checked in.
+const LIST: &str = include_str!("../known-findings.txt");
+
+/// One known defect of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    target: String,
+    signature: [String; 5],
+    /// The gap in the design that it shows, such as G1.
+    pub gap: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A line of the list that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownError {
+    line: usize,
+    found: String,
+}
+
+impl fmt::Display for KnownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, found } = self;
+        write!(
+            f,
+            "known-findings.txt:{line}: expected `TARGET ORACLE/CLAUSE/OP/ALIAS/SLOT GAP REASON`, found `{found}`"
+        )
+    }
+}
+
+impl std::error::Error for KnownError {}
+
+/// The checked-in list.
+///
+/// # Errors
+/// A [`KnownError`] at the first line that cannot be read; a test keeps that from happening.
+pub fn list() -> Result<Vec<Known>, KnownError> {
+    parse(LIST)
+}
+
+/// Read a list.
+///
+/// # Errors
+/// A [`KnownError`] at the first line that cannot be read.
+pub fn parse(text: &str) -> Result<Vec<Known>, KnownError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines.map(|(at, line)| parse_line(line).ok_or_else(|| KnownError { line: at + 1, found: line.into() })).collect()
+}
+
+fn parse_line(line: &str) -> Option<Known> {
+    let mut words = line.split_whitespace();
+    let target = words.next()?.to_owned();
+    let parts: Vec<String> = words.next()?.split('/').map(str::to_owned).collect();
+    let gap = words.next()?.to_owned();
+    let reason = words.collect::<Vec<_>>().join(" ");
+    (!reason.is_empty()).then_some(Known { target, signature: parts.try_into().ok()?, gap, reason })
+}
+
+impl Known {
+    /// Whether a violation of `signature` on `target` is this defect.
+    pub fn matches(&self, target: &str, signature: &Signature) -> bool {
+        let Signature { oracle, clause, op, alias, slot } = *signature;
+        let parts = [oracle, clause, op, alias, slot];
+        let fits = |(wanted, part): (&String, &str)| wanted == "*" || wanted.split('|').any(|word| word == part);
+        self.target == target && self.signature.iter().zip(parts).all(fits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNATURE: Signature =
+        Signature { oracle: "alias_flush", clause: "stale-page", op: "unmap", alias: "alias", slot: "user" };
+
+    #[test]
+    fn the_checked_in_list_can_be_read() {
+        assert_eq!(list().err(), None);
+    }
+
+    #[test]
+    fn a_part_is_a_word_or_several_or_any() {
+        for (line, matches) in [
+            ("t alias_flush/stale-page/unmap/alias/user G1 why", true),
+            ("t alias_flush/*/unmap|unmap-end/*/* G1 why", true),
+            ("t alias_flush/stale-page/unmap-end/alias/user G1 why", false),
+            ("other alias_flush/*/*/*/* G1 why", false),
+        ] {
+            let list = parse(line).expect(line);
+            assert_eq!(list[0].matches("t", &SIGNATURE), matches, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_named() {
+        insta::assert_snapshot!(parse("# fine\n\nt a/b/c G1 why").unwrap_err());
+        insta::assert_snapshot!(parse("t a/b/c/d/e G1").unwrap_err());
+    }
+}

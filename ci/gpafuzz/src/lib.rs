@@ -1,0 +1,17 @@
+//! Campaigns against MMUs that alias guest physical addresses, and the command line that starts them.
+//!
+//! A campaign runs programs on a [`target`](target::Target) until its budget is spent. Whatever an oracle objects to is
+//! minimised, told apart by its signature, and written as a folder that replays in one line. This is the only crate that
+//! knows the fuzzing library, and [`engine`] the only file of it.
+
+pub mod campaign;
+pub mod digest;
+pub mod engine;
+pub mod finding;
+pub mod input;
+pub mod known;
+pub mod progress;
+pub mod quiet;
+pub mod summary;
+pub mod target;
+pub mod targets;

@@ -1,0 +1,262 @@
+//! The summary of a campaign: what was run, what was judged, what was found, as a table and as JSON.
+//!
+//! Two runs with the same seed and the same number of runs agree in everything but [`Timing`]. [`Summary::digest`] is
+//! made of it, so comparing two runs is comparing two words.
+
+use crate::digest::Digest;
+use crate::finding::{KnownText, SignatureText};
+use gpa_oracles::{Lockstep, OpCounts};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The version of [`Summary`] as JSON; larger when a field changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a campaign did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The version of gpafuzz.
+    pub gpafuzz: String,
+    /// The seed everything was drawn from.
+    pub seed: u64,
+    /// What was done on each target, in order.
+    pub targets: Vec<TargetSummary>,
+    /// Digest of all the above: equal if and only if two runs did the same.
+    pub digest: String,
+    /// What differs from run to run.
+    pub timing: Timing,
+}
+
+/// What a campaign did on one target.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TargetSummary {
+    /// The target.
+    pub target: String,
+    /// How the target came to be, if there was a choice: live or recorded.
+    pub note: Option<String>,
+    /// Programs run.
+    pub executions: u64,
+    /// What became of their ops.
+    pub ops: Ops,
+    /// Programs in the corpus at the end.
+    pub corpus: usize,
+    /// Digest of their texts, in the order in which they joined.
+    pub corpus_digest: String,
+    /// Feature cells reached.
+    pub cells: usize,
+    /// Digest of which.
+    pub cells_digest: String,
+    /// How often each clause of each oracle was at stake.
+    pub checks: Vec<Check>,
+    /// What was found, in order.
+    pub findings: Vec<FindingSummary>,
+}
+
+/// Ops by what became of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ops {
+    /// Carried out and judged.
+    pub judged: u64,
+    /// Skipped because they meant nothing in their state.
+    pub skipped: u64,
+    /// Skipped because the target cannot carry them out.
+    pub unsupported: u64,
+}
+
+impl From<OpCounts> for Ops {
+    fn from(OpCounts { judged, skipped, unsupported }: OpCounts) -> Self {
+        Self { judged, skipped, unsupported }
+    }
+}
+
+/// One clause of one oracle. If nothing was checked it was not passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// The oracle.
+    pub oracle: String,
+    /// The clause of its law.
+    pub clause: String,
+    /// Judged, with something that could have been wrong.
+    pub checked: u64,
+    /// Came up with nothing to judge.
+    pub skipped: u64,
+    /// Came up, but the target cannot show it.
+    pub unsupported: u64,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FindingSummary {
+    /// What makes it the same as another.
+    pub signature: SignatureText,
+    /// The known defect it shows, if it is known.
+    pub known: Option<KnownText>,
+    /// Which execution it was, from 1.
+    pub execution: u64,
+    /// Ops of the program as found.
+    pub ops_before: usize,
+    /// Ops of the minimised program.
+    pub ops_after: usize,
+    /// Whether the minimised program showed it again when it was run once more.
+    pub reproduces: bool,
+    /// The folder it was written to.
+    pub folder: String,
+    /// The line that shows it again.
+    pub replay: String,
+}
+
+/// How long it took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Timing {
+    /// Seconds, all in all.
+    pub seconds: f64,
+    /// For each target, in the order of [`Summary::targets`].
+    pub targets: Vec<TargetTiming>,
+}
+
+/// How long it took on one target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TargetTiming {
+    /// Seconds spent, minimising included.
+    pub seconds: f64,
+    /// Programs a second.
+    pub executions_per_second: f64,
+    /// Judged ops a second.
+    pub ops_per_second: f64,
+}
+
+impl TargetTiming {
+    /// The rates of `executions` and `ops` in `seconds`.
+    pub fn new(seconds: f64, executions: u64, ops: u64) -> Self {
+        let rate = |count: u64| if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 };
+        Self { seconds, executions_per_second: rate(executions), ops_per_second: rate(ops) }
+    }
+}
+
+/// The clauses of `run` with their counts.
+pub fn checks(run: &Lockstep) -> Vec<Check> {
+    let check = |(oracle, clause, tally): (&str, &gpa_oracles::Clause, gpa_oracles::Tally)| Check {
+        oracle: oracle.into(),
+        clause: clause.name.into(),
+        checked: tally.checked,
+        skipped: tally.skipped,
+        unsupported: tally.unsupported,
+    };
+    run.tallies().map(check).collect()
+}
+
+impl Summary {
+    /// The summary of what was done on `targets`, with its digest.
+    ///
+    /// # Errors
+    /// If it cannot be turned into JSON, which it always can.
+    pub fn new(seed: u64, targets: Vec<TargetSummary>, timing: Timing) -> serde_json::Result<Self> {
+        let mut digest = Digest::default();
+        digest.add(&seed.to_le_bytes());
+        for target in &targets {
+            // Where findings are written is no part of what was done.
+            let mut target = target.clone();
+            for finding in &mut target.findings {
+                finding.folder.clear();
+                finding.replay.clear();
+            }
+            digest.add(serde_json::to_string(&target)?.as_bytes());
+        }
+        let gpafuzz = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Self { schema_version: SCHEMA_VERSION, gpafuzz, seed, targets, digest: digest.to_string(), timing })
+    }
+
+    /// Findings that are not known.
+    pub fn new_findings(&self) -> usize {
+        self.targets.iter().flat_map(|target| &target.findings).filter(|finding| finding.known.is_none()).count()
+    }
+
+    /// The tables that a person reads.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        self.targets_table(&mut out);
+        self.oracles_table(&mut out);
+        self.findings_list(&mut out);
+        let _ = writeln!(out, "\nseed {}, digest {}", self.seed, self.digest);
+        out
+    }
+
+    fn targets_table(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "{:<16} {:>12} {:>14} {:>12} {:>8} {:>8} {:>9}",
+            "target", "executions", "ops", "ops/s", "corpus", "cells", "findings"
+        );
+        for (target, timing) in self.targets.iter().zip(&self.timing.targets) {
+            let _ = writeln!(
+                out,
+                "{:<16} {:>12} {:>14} {:>12} {:>8} {:>8} {:>9}",
+                target.target,
+                target.executions,
+                target.ops.judged,
+                timing.ops_per_second,
+                target.corpus,
+                target.cells,
+                target.findings.len()
+            );
+        }
+    }
+
+    fn oracles_table(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\n{:<16} {:<14} {:>12} {:>12} {:>12}",
+            "target", "oracle", "checked", "skipped", "unsupported"
+        );
+        for target in &self.targets {
+            for (oracle, [checked, skipped, unsupported]) in by_oracle(&target.checks) {
+                let nothing = if checked > 0 { "" } else { "   nothing was judged" };
+                let _ = writeln!(
+                    out,
+                    "{:<16} {oracle:<14} {checked:>12} {skipped:>12} {unsupported:>12}{nothing}",
+                    target.target
+                );
+            }
+        }
+    }
+
+    fn findings_list(&self, out: &mut String) {
+        for target in &self.targets {
+            for finding in &target.findings {
+                let SignatureText { oracle, clause, op, alias, slot } = &finding.signature;
+                let what = match &finding.known {
+                    Some(known) => format!("known ({}: {})", known.gap, known.reason),
+                    None => "new".into(),
+                };
+                let flaky = if finding.reproduces { "" } else { "; it did not show again" };
+                let _ = writeln!(
+                    out,
+                    "\n{}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}",
+                    target.target, finding.ops_before, finding.ops_after, finding.folder, finding.replay
+                );
+            }
+        }
+        if self.targets.iter().all(|target| target.findings.is_empty()) {
+            out.push_str("\nno oracle objects\n");
+        }
+    }
+}
+
+/// Checked, skipped and unsupported for each oracle, in the order in which they come.
+fn by_oracle(checks: &[Check]) -> Vec<(&str, [u64; 3])> {
+    let mut oracles: Vec<(&str, [u64; 3])> = Vec::new();
+    for check in checks {
+        let counts = [check.checked, check.skipped, check.unsupported];
+        match oracles.last_mut() {
+            Some((oracle, sums)) if *oracle == check.oracle => {
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum += count;
+                }
+            }
+            _ => oracles.push((&check.oracle, counts)),
+        }
+    }
+    oracles
+}

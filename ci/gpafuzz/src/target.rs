@@ -1,0 +1,154 @@
+//! A [`Target`]: an implementation under test, ready to be judged, whatever its type.
+
+use gpa_model::generate::Profile;
+use gpa_model::{Access, Gfn, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, Vm};
+use gpa_oracles::{Lockstep, Violation};
+use std::fmt;
+
+/// Something that programs can be run on and judged. Object safe, so that campaigns are written once.
+pub trait Target {
+    /// Run `program` and return the first violation.
+    ///
+    /// # Errors
+    /// If the target itself cannot run any more: not a finding, the end of the campaign.
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError>;
+
+    /// The same, written down op by op. `name` is shown as the target's.
+    ///
+    /// # Errors
+    /// As [`Target::judge`].
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError>;
+
+    /// What programs for it should be made of.
+    fn profile(&self) -> Profile;
+
+    /// What oracles can see of it.
+    fn shows(&self) -> Shows;
+
+    /// The only programs it can run, if it cannot run any: it answers from a record.
+    fn recorded(&self) -> Option<Vec<Program>> {
+        None
+    }
+}
+
+/// Why there is no target, or no target any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetError {
+    /// No target has this name.
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// This machine lacks what the target needs.
+    Absent {
+        /// The target.
+        name: &'static str,
+        /// What is missing and what to do.
+        why: String,
+    },
+    /// It stopped working.
+    Failed(String),
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { name, known } => {
+                write!(f, "unknown target: expected one of {}, found `{name}`", known.join(", "))
+            }
+            Self::Absent { name, why } => write!(f, "target {name} cannot be used here: {why}"),
+            Self::Failed(why) => write!(f, "the target stopped working: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TargetError {}
+
+/// An [`Mmu`] in this process, as a target.
+#[derive(Debug)]
+pub struct InProcess<M>(M);
+
+impl<M: Mmu> Default for InProcess<M> {
+    fn default() -> Self {
+        Self(M::new(&Vm::default()))
+    }
+}
+
+impl<M: Mmu> Target for InProcess<M> {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        Ok(crate::quiet::quietly(|| run.run(&mut self.0, program)))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        Ok(crate::quiet::quietly(|| gpa_oracles::report(run, &mut self.0, program, name)))
+    }
+
+    fn profile(&self) -> Profile {
+        profile_of(&self.0)
+    }
+
+    fn shows(&self) -> Shows {
+        self.0.shows()
+    }
+}
+
+/// What `mmu` can be given, found out by asking for one op of each kind.
+pub fn profile_of(mmu: &impl Mmu) -> Profile {
+    let vm = Vm::default();
+    let (gfn, gpa, hva) = (vm.gfn(0), vm.gpa(0, 0), HvaRange { start: Hva::new(0), pages: 1 });
+    let whole = |kind| mmu.supports(&sample(kind, gfn, gpa, hva));
+    let begun = [
+        Op::FaultBegin { vcpu: 0, gpa, access: Access::Read },
+        Op::UnmapBegin { window: 0, range: hva },
+        Op::SlotBegin { id: SlotId::user(0), change: SlotChange::Delete },
+    ];
+    let private = Op::Slot { id: SlotId::private(0), change: SlotChange::Delete };
+    let profile = Profile {
+        windows: begun.iter().all(|op| mmu.supports(op)),
+        private_slots: mmu.supports(&private),
+        ..Profile::default()
+    };
+    profile.only(whole)
+}
+
+/// An op of this kind, in one piece where there is a choice.
+fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
+    let id = SlotId::user(0);
+    let slot = |change| Op::Slot { id, change };
+    let access = |access| Op::Access { vcpu: 0, gpa, access };
+    match kind {
+        OpKind::SlotCreate => {
+            slot(SlotChange::Create { gfn, pages: 1, hva: range.start, flags: gpa_model::SlotFlags::default() })
+        }
+        OpKind::SlotDelete => slot(SlotChange::Delete),
+        OpKind::SlotMove => slot(SlotChange::Move { gfn }),
+        OpKind::SlotFlags => slot(SlotChange::Flags(gpa_model::SlotFlags { readonly: false, log_dirty: true })),
+        OpKind::SlotEnd => Op::SlotEnd,
+        OpKind::Read => access(Access::Read),
+        OpKind::Write => access(Access::Write),
+        OpKind::Execute => access(Access::Execute),
+        OpKind::FaultBegin => Op::FaultBegin { vcpu: 0, gpa, access: Access::Read },
+        OpKind::FaultEnd => Op::FaultEnd { vcpu: 0 },
+        OpKind::Unmap => Op::Unmap { range },
+        OpKind::UnmapBegin => Op::UnmapBegin { window: 0, range },
+        OpKind::UnmapEnd => Op::UnmapEnd { window: 0 },
+        OpKind::Age => Op::Age { range },
+        OpKind::DirtyGet => Op::DirtyGet { id },
+        OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },
+        OpKind::WriteProtect => Op::WriteProtect { gfn },
+        OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),
+        OpKind::Translate => Op::Translate { vcpu: 0, table: gpa, leaf: gpa },
+    }
+}
