@@ -5,6 +5,8 @@
 //! knows the fuzzing library, and [`engine`] the only file of it.
 
 pub mod campaign;
+pub mod cli;
+pub mod commands;
 pub mod digest;
 pub mod engine;
 pub mod finding;

@@ -3,7 +3,8 @@
 mod kvm;
 
 use crate::target::{InProcess, Target, TargetError};
-use kvm_mmu::{Corrected, KvmMmu, RfcV3};
+use kvm_mmu::mutants::{self, Mutant};
+use kvm_mmu::{Corrected, KvmMmu, Policy, RfcV3};
 
 /// A target that can be asked for by name.
 #[derive(Clone, Copy, Debug)]
@@ -23,26 +24,29 @@ pub struct Opened {
     pub note: Option<String>,
 }
 
-/// Every target, in the order in which a campaign takes them.
+/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` can be named.
 pub const ALL: [Entry; 3] = [
     Entry {
         name: "kvm-mmu",
         about: "the MMU in Rust, with the corrected design",
-        open: in_process::<KvmMmu<Corrected>>,
+        open: || Ok(in_process::<Corrected>()),
     },
     Entry {
         name: "rfc-v3",
         about: "the same MMU with the decisions of the patches as posted",
-        open: in_process::<KvmMmu<RfcV3>>,
+        open: || Ok(in_process::<RfcV3>()),
     },
-    Entry { name: "kvm", about: "this host's /dev/kvm, or traces recorded on one", open: kvm::open },
+    Entry { name: "kvm", about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
 ];
 
 /// The target that a program without a target of its own is meant for.
 pub const DEFAULT: &str = "kvm-mmu";
 
-fn in_process<M: gpa_model::Mmu + 'static>() -> Result<Opened, TargetError> {
-    Ok(Opened { target: Box::new(InProcess::<M>::default()), note: None })
+/// What stands before the name of a mutant.
+pub const MUTANT: &str = "mutant:";
+
+fn in_process<P: Policy>() -> Opened {
+    Opened { target: Box::new(InProcess::<KvmMmu<P>>::default()), note: None }
 }
 
 /// The target called `name`.
@@ -50,24 +54,30 @@ fn in_process<M: gpa_model::Mmu + 'static>() -> Result<Opened, TargetError> {
 /// # Errors
 /// [`TargetError::Unknown`] or [`TargetError::Absent`].
 pub fn open(name: &str) -> Result<Opened, TargetError> {
+    if let Some(mutant) = name.strip_prefix(MUTANT) {
+        let mut wanted = Wanted { name: mutant, opened: None };
+        mutants::visit_all(&mut wanted);
+        let known = || mutants::ALL.iter().map(|mutant| format!("{MUTANT}{}", mutant.name)).collect();
+        return wanted.opened.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() });
+    }
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),
-        None => Err(TargetError::Unknown { name: name.into(), known: names() }),
+        None => {
+            let known = ALL.iter().map(|entry| entry.name.to_owned()).chain([format!("{MUTANT}NAME")]);
+            Err(TargetError::Unknown { name: name.into(), known: known.collect() })
+        }
     }
 }
 
-/// Check that there is a target called `name`, without opening it.
-///
-/// # Errors
-/// [`TargetError::Unknown`].
-pub fn check_name(name: &str) -> Result<(), TargetError> {
-    if names().iter().any(|known| known == name) {
-        return Ok(());
-    }
-    Err(TargetError::Unknown { name: name.into(), known: names() })
+struct Wanted<'a> {
+    name: &'a str,
+    opened: Option<Opened>,
 }
 
-/// Every name that [`open`] takes.
-pub fn names() -> Vec<String> {
-    ALL.iter().map(|entry| entry.name.to_owned()).collect()
+impl mutants::Visitor for Wanted<'_> {
+    fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+        if mutant.name == self.name {
+            self.opened = Some(in_process::<P>());
+        }
+    }
 }

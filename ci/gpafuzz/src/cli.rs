@@ -1,0 +1,222 @@
+//! The command line: what can be asked for, and how the answer becomes an exit status.
+
+use crate::campaign::CampaignError;
+use crate::commands;
+use crate::finding::StoreError;
+use crate::input::InputError;
+use crate::known::KnownError;
+use crate::target::TargetError;
+use clap::{Args, Parser, Subcommand};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Fuzz, replay and minimise programs that alias guest physical addresses.
+///
+/// Without a command: `fuzz`, for 30 seconds, on every target.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the exit status means.
+const EXIT_CODES: &str = "\
+Exit status:
+  0  clean: nothing found, or nothing that is not known
+  1  findings: an oracle objects
+  2  usage or bad input, or output that cannot be written
+  3  this machine lacks something that was asked for by name";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Fuzz(FuzzArgs),
+    Replay(ReplayArgs),
+    Minimize(MinimizeArgs),
+    Targets,
+    Bench(BenchArgs),
+}
+
+/// Run programs on targets and keep what an oracle objects to.
+///
+/// With the same --runs and --seed two campaigns do the same, byte for byte.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct FuzzArgs {
+    /// A target (see `gpafuzz targets`); may be given several times [default: kvm-mmu, rfc-v3, kvm]
+    #[arg(long, value_name = "NAME")]
+    pub target: Vec<String>,
+    /// How long, shared equally by the targets [default: 30]
+    #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// How many programs on each target, however long it takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Where findings are written
+    #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
+    pub out: PathBuf,
+    /// Write the summary as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+}
+
+impl Default for FuzzArgs {
+    fn default() -> Self {
+        Self { target: Vec::new(), seconds: None, runs: None, seed: 1, out: "gpafuzz-out".into(), summary: None }
+    }
+}
+
+/// Run programs once and report each op: what is allowed, what the target did, and where an oracle objects.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ReplayArgs {
+    /// A program, or the folder of a finding
+    #[arg(required = true)]
+    pub file: Vec<PathBuf>,
+    /// The target [default: that of the finding, or else kvm-mmu]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+}
+
+/// Make a program smaller that still breaks the same law in the same way.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct MinimizeArgs {
+    /// A program, or the folder of a finding
+    pub file: PathBuf,
+    /// The target [default: that of the finding, or else kvm-mmu]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Where to write the program [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Measure how fast a target is judged, and what the fuzzing engine costs beside it.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = crate::targets::DEFAULT)]
+    pub target: String,
+    /// How many programs
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
+    pub runs: u64,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing found, or nothing that is not known.
+    Clean,
+    /// An oracle objects.
+    Findings,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+pub enum CliError {
+    /// A file that cannot be used.
+    Input(InputError),
+    /// A target that cannot be used.
+    Target(TargetError),
+    /// Findings that cannot be written.
+    Store(StoreError),
+    /// Another file that cannot be written.
+    Output(PathBuf, io::Error),
+    /// The list of known findings cannot be read.
+    Known(KnownError),
+    /// The summary cannot be put into JSON.
+    Json(serde_json::Error),
+    /// There is nothing to minimise: no oracle objects to the program on the target.
+    NothingToMinimize(PathBuf, String),
+    /// Ctrl-C cannot be listened for.
+    Signal(ctrlc::Error),
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(error) => error.fmt(f),
+            Self::Target(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Output(path, error) => write!(f, "{}: cannot be written: {error}", path.display()),
+            Self::Known(error) => error.fmt(f),
+            Self::Json(error) => error.fmt(f),
+            Self::NothingToMinimize(path, target) => write!(
+                f,
+                "{}: expected a program to which an oracle objects on {target}, found none; name another with --target",
+                path.display()
+            ),
+            Self::Signal(error) => write!(f, "cannot listen for Ctrl-C: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl CliError {
+    const fn status(&self) -> u8 {
+        match self {
+            Self::Target(TargetError::Absent { .. } | TargetError::Failed(_)) => 3,
+            _ => 2,
+        }
+    }
+}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),*) => { $(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        }
+    )* };
+}
+from!(InputError => Input, TargetError => Target, StoreError => Store, KnownError => Known, ctrlc::Error => Signal);
+from!(serde_json::Error => Json);
+
+impl From<CampaignError> for CliError {
+    fn from(error: CampaignError) -> Self {
+        match error {
+            CampaignError::Target(error) => Self::Target(error),
+            CampaignError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Do what the command line asks for.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command.unwrap_or_else(|| Command::Fuzz(FuzzArgs::default())) {
+        Command::Fuzz(args) => commands::fuzz::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
+        Command::Minimize(args) => commands::minimize::run(&args),
+        Command::Targets => commands::targets::run(),
+        Command::Bench(args) => commands::bench::run(&args),
+    };
+    match done {
+        Ok(Exit::Clean) => ExitCode::SUCCESS,
+        Ok(Exit::Findings) => ExitCode::from(1),
+        Err(error) => {
+            note(&format!("gpafuzz: {error}"));
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+/// Write results. A reader that has closed its end, such as `head`, has seen enough; that is no error.
+pub fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Write a line about what is going on, beside the results.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,7 @@
+//! The commands, one a file.
+
+pub mod bench;
+pub mod fuzz;
+pub mod minimize;
+pub mod replay;
+pub mod targets;

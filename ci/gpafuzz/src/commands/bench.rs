@@ -1,0 +1,77 @@
+//! `gpafuzz bench`: how fast programs are judged, and what the engine costs: the same programs fuzzed and merely replayed.
+
+use crate::cli::{BenchArgs, CliError, Exit, print};
+use crate::engine::{Budget, Engine};
+use crate::target::{Target, TargetError};
+use crate::targets;
+use gpa_model::Program;
+use gpa_oracles::Lockstep;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// How often each of the two is measured; the fastest counts, because whatever else runs here only slows down.
+const ROUNDS: usize = 3;
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`] if the target cannot be used.
+pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
+    let mut opened = targets::open(&args.target)?;
+    let target = opened.target.as_mut();
+    let programs = record(target, args)?;
+    let (mut fuzz, mut replay, mut ops) = (f64::INFINITY, f64::INFINITY, 0);
+    for _ in 0..ROUNDS {
+        fuzz = fuzz.min(time(|| fuzz_once(target, args).map(|_| ()))?);
+        replay = replay.min(time(|| {
+            let mut run = Lockstep::default();
+            for program in &programs {
+                target.judge(&mut run, program)?;
+            }
+            ops = run.counts().judged;
+            Ok(())
+        })?);
+    }
+    let rates = |seconds: f64| {
+        format!("{:>10.0} programs/s {:>10.0} judged ops/s", programs.len() as f64 / seconds, ops as f64 / seconds)
+    };
+    print(&format!(
+        "{} programs, {ops} judged ops, seed {}, the best of {ROUNDS} rounds\nfuzz loop    {}\ntight replay {}\nratio        {:.3}\n",
+        programs.len(),
+        args.seed,
+        rates(fuzz),
+        rates(replay),
+        replay / fuzz
+    ));
+    Ok(Exit::Clean)
+}
+
+/// The programs that a campaign runs.
+fn record(target: &mut dyn Target, args: &BenchArgs) -> Result<Vec<Program>, TargetError> {
+    let stop = AtomicBool::new(false);
+    let mut engine = Engine::new(target, args.seed, budget(args, &stop))?;
+    engine.record();
+    while !engine.is_done() {
+        engine.round()?;
+    }
+    Ok(engine.recording())
+}
+
+fn fuzz_once(target: &mut dyn Target, args: &BenchArgs) -> Result<u64, TargetError> {
+    let stop = AtomicBool::new(false);
+    let mut engine = Engine::new(target, args.seed, budget(args, &stop))?;
+    while !engine.is_done() {
+        engine.round()?;
+    }
+    Ok(engine.executions())
+}
+
+fn budget<'a>(args: &BenchArgs, stop: &'a AtomicBool) -> Budget<'a> {
+    Budget { runs: Some(args.runs), deadline: None, stop }
+}
+
+fn time(what: impl FnOnce() -> Result<(), TargetError>) -> Result<f64, TargetError> {
+    let start = Instant::now();
+    what()?;
+    Ok(start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,125 @@
+//! `gpafuzz fuzz`: a campaign on each target in turn, and the summary of all.
+
+use crate::campaign::{self, Setting};
+use crate::cli::{CliError, Exit, FuzzArgs, note, print};
+use crate::engine::Budget;
+use crate::finding::Store;
+use crate::known;
+use crate::summary::{Summary, Timing};
+use crate::target::TargetError;
+use crate::targets::{self, Opened};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a campaign lasts if nobody says.
+const SECONDS: u32 = 30;
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`]; what was found before is on disk and has been reported.
+pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
+    let known = known::list()?;
+    let targets = open(&args.target)?;
+    let store = Store::open(&args.out)?;
+    let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
+    listen_for_ctrl_c()?;
+    let setting = Setting { seed: args.seed, store: &store, known: &known };
+    let (summary, failed) = campaigns(args, targets, setting)?;
+    print(&format!("\n{}", summary.table()));
+    if let Some(file) = summary_file {
+        file.write(&summary)?;
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if summary.new_findings() > 0 => Ok(Exit::Findings),
+        None => Ok(Exit::Clean),
+    }
+}
+
+/// The targets asked for. Of the default ones, one that this machine cannot have is left out, with a note.
+fn open(asked: &[String]) -> Result<Vec<(String, Opened)>, CliError> {
+    let mut names: Vec<String> = Vec::new();
+    for name in asked {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    if asked.is_empty() {
+        names.extend(targets::ALL.iter().map(|entry| entry.name.to_owned()));
+    }
+    let mut opened = Vec::new();
+    for name in names {
+        match targets::open(&name) {
+            Ok(target) => opened.push((name, target)),
+            Err(error @ TargetError::Absent { .. }) if asked.is_empty() => note(&error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(opened)
+}
+
+/// Run a campaign on each target. An error ends them, but not what is said about those before.
+fn campaigns(
+    args: &FuzzArgs,
+    targets: Vec<(String, Opened)>,
+    setting: Setting<'_>,
+) -> Result<(Summary, Option<CliError>), CliError> {
+    let (start, count) = (Instant::now(), targets.len().max(1) as u32);
+    let share = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()) / count;
+    let (mut summaries, mut timing, mut failed) = (Vec::new(), Timing::default(), None);
+    for (name, mut opened) in targets {
+        if STOP.load(Ordering::Relaxed) {
+            break;
+        }
+        if let Some(about) = &opened.note {
+            note(&format!("{name}: {about}"));
+        }
+        let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
+        let budget = Budget { runs: args.runs, deadline, stop: &STOP };
+        match campaign::run(&name, opened.target.as_mut(), budget, setting) {
+            Ok((mut summary, target_timing)) => {
+                summary.note = opened.note;
+                summaries.push(summary);
+                timing.targets.push(target_timing);
+            }
+            Err(error) => {
+                failed = Some(error.into());
+                break;
+            }
+        }
+    }
+    timing.seconds = start.elapsed().as_secs_f64();
+    Ok((Summary::new(args.seed, summaries, timing)?, failed))
+}
+
+/// The first Ctrl-C ends the campaign with its summary, the second ends it at once.
+fn listen_for_ctrl_c() -> Result<(), CliError> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(())
+}
+
+/// Where the summary goes; made before the campaign, so that a bad path is no late surprise.
+struct SummaryFile(PathBuf, File);
+
+impl SummaryFile {
+    fn create(path: &Path) -> Result<Self, CliError> {
+        let file = File::create(path).map_err(|error| CliError::Output(path.into(), error))?;
+        Ok(Self(path.into(), file))
+    }
+
+    fn write(mut self, summary: &Summary) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(summary)? + "\n";
+        self.1.write_all(text.as_bytes()).map_err(|error| CliError::Output(self.0, error))
+    }
+}

@@ -1,0 +1,36 @@
+//! `gpafuzz minimize`: a smaller program that breaks the same law in the same way.
+
+use crate::campaign::shrink;
+use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
+use crate::input;
+use crate::targets;
+use gpa_model::text;
+use gpa_oracles::Lockstep;
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`] if the file or the target cannot be used, or no oracle objects to begin with.
+pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
+    let input = input::read(&args.file)?;
+    let name = args.target.as_deref().or(input.target.as_deref()).unwrap_or(targets::DEFAULT);
+    let mut opened = targets::open(name)?;
+    let target = opened.target.as_mut();
+    let mut run = Lockstep::default();
+    let Some(violation) = target.judge(&mut run, &input.program)? else {
+        return Err(CliError::NothingToMinimize(input.path, name.into()));
+    };
+    let smaller = shrink(target, &mut run, &input.program, &violation)?;
+    let printed = text::print(&smaller.program);
+    match &args.output {
+        Some(path) => std::fs::write(path, printed).map_err(|error| CliError::Output(path.clone(), error))?,
+        None => print(&printed),
+    }
+    let (before, after) = (input.program.ops.len(), smaller.program.ops.len());
+    let flaky = if smaller.reproduces { "" } else { "; it did not show again when it was run once more" };
+    note(&format!(
+        "{}: {before} ops before, {after} after, {} executions{flaky}",
+        violation.signature, smaller.executions
+    ));
+    Ok(Exit::Clean)
+}

@@ -1,0 +1,31 @@
+//! `gpafuzz replay`: the report of programs.
+
+use crate::cli::{CliError, Exit, ReplayArgs, note, print};
+use crate::input;
+use crate::targets;
+use gpa_oracles::Lockstep;
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`] at the first file or target that cannot be used.
+pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
+    let mut exit = Exit::Clean;
+    for file in &args.file {
+        let input = input::read(file)?;
+        let name = args.target.as_deref().or(input.target.as_deref()).unwrap_or(targets::DEFAULT);
+        let mut opened = targets::open(name)?;
+        if let Some(about) = opened.note {
+            note(&format!("{name}: {about}"));
+        }
+        let (report, violation) = opened.target.report(&mut Lockstep::default(), &input.program, name)?;
+        if args.file.len() > 1 {
+            print(&format!("== {}\n", input.path.display()));
+        }
+        print(&report);
+        if violation.is_some() {
+            exit = Exit::Findings;
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,74 @@
+//! `gpafuzz targets`: what there is to be tested, and which laws each can be held to.
+
+use crate::cli::{CliError, Exit, print};
+use crate::target::Target;
+use crate::targets::{self, MUTANT};
+use gpa_model::OpKind;
+use gpa_model::Shows;
+use gpa_model::generate::Profile;
+use gpa_oracles::{Clause, Lockstep};
+use kvm_mmu::mutants;
+use std::fmt::Write;
+
+/// Carry out the command.
+///
+/// # Errors
+/// None; the type is that of every command.
+pub fn run() -> Result<Exit, CliError> {
+    let mut out = String::new();
+    for entry in targets::ALL {
+        let _ = writeln!(out, "{}: {}", entry.name, entry.about);
+        match targets::open(entry.name) {
+            Ok(opened) => {
+                if let Some(note) = &opened.note {
+                    let _ = writeln!(out, "  {note}");
+                }
+                describe(&mut out, opened.target.as_ref());
+            }
+            Err(error) => {
+                let _ = writeln!(out, "  {error}");
+            }
+        }
+        out.push('\n');
+    }
+    let _ = writeln!(out, "{MUTANT}NAME: kvm-mmu with one decision made wrongly; the oracles must notice");
+    for mutant in mutants::ALL {
+        let _ = writeln!(out, "  {:<30} {}", mutant.name, mutant.breaks);
+    }
+    print(&out);
+    Ok(Exit::Clean)
+}
+
+fn describe(out: &mut String, target: &dyn Target) {
+    let shows = target.shows();
+    let run = Lockstep::default();
+    for (oracle, clause, _) in run.tallies() {
+        let answer = if clause.can_be_checked(shows) { "can be checked".into() } else { lacking(clause, shows) };
+        let _ = writeln!(out, "  {:<30} {answer}", format!("{oracle}/{}", clause.name));
+    }
+    if !shows.native {
+        out.push_str("  it was not shown that accesses really go through the MMU: what is right counts for nothing\n");
+    }
+    let missing = left_out(&target.profile());
+    if !missing.is_empty() {
+        let _ = writeln!(out, "  cannot carry out: {}", missing.join(", "));
+    }
+}
+
+/// What the target would have to show.
+fn lacking(clause: &Clause, shows: Shows) -> String {
+    let needs = [
+        (clause.needs_tables && !shows.tables, "its tables"),
+        (clause.needs_flushes && !shows.flushes, "its flushes"),
+        (clause.needs_keys && !shows.keys, "what it keeps by gfn"),
+    ];
+    let missing: Vec<&str> = needs.iter().filter(|(missing, _)| *missing).map(|(_, what)| *what).collect();
+    format!("unsupported: the target does not show {}", missing.join(", "))
+}
+
+/// What programs for the target are made without.
+fn left_out(profile: &Profile) -> Vec<&'static str> {
+    let kinds = OpKind::ALL.into_iter().filter(|kind| profile.kinds >> *kind as u32 & 1 == 0).map(OpKind::name);
+    let rest = [(!profile.windows, "ops in two halves"), (!profile.private_slots, "private slots")];
+    kinds.chain(rest.into_iter().filter(|(missing, _)| *missing).map(|(_, what)| what)).collect()
+}
