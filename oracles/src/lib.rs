@@ -34,3 +34,8 @@ pub fn all() -> Vec<Box<dyn Oracle + Send>> {
         Box::new(dirty_log::DirtyLog),
     ]
 }
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
