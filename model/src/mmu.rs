@@ -1,6 +1,6 @@
 //! The [`Mmu`] trait: the whole of what an implementation under test provides, and the answers it gives.
 
-use crate::addr::{Gpa, Pfn};
+use crate::addr::{Alias, Gpa, Pfn};
 use crate::flush::FlushBackend;
 use crate::host::Host;
 use crate::op::{Access, Op};
@@ -194,32 +194,37 @@ impl Exit {
     }
 }
 
-/// A place where a target keeps something by gfn.
+/// Something a target keeps by gfn. Frame numbers are given as the target holds them, right or wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keyed {
-    /// A key of the reverse map.
-    Rmap(u64),
-    /// The gfn of a shadow page.
-    ShadowPage(u64),
+    /// The reverse map lists, under this key, the entry that translates this address.
+    Rmap(u64, Gpa),
+    /// A shadow page.
+    ShadowPage {
+        /// The frame it begins with.
+        gfn: u64,
+        /// The alias it is for.
+        alias: Alias,
+        /// Its level, 1 for a table of leaves.
+        level: u8,
+    },
     /// The absolute frame of a bit in a dirty log.
     DirtyLog(u64),
 }
 
 impl Keyed {
-    /// The frame number used as key, as the target holds it.
-    #[inline]
+    /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
-            Keyed::Rmap(raw) | Keyed::ShadowPage(raw) | Keyed::DirtyLog(raw) => raw,
+            Keyed::Rmap(raw, _) | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
         }
     }
 
     /// The name of the table.
-    #[inline]
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap(_) => "rmap",
-            Keyed::ShadowPage(_) => "shadow page",
+            Keyed::Rmap(..) => "rmap",
+            Keyed::ShadowPage { .. } => "shadow page",
             Keyed::DirtyLog(_) => "dirty log",
         }
     }

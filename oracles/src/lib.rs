@@ -16,6 +16,7 @@ pub mod private_slot;
 pub mod progress;
 pub mod report;
 pub mod step;
+pub mod structure;
 pub mod view;
 
 pub use features::Features;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Box<dyn Oracle + Send>> {
         Box::new(alias_flush::AliasFlush::default()),
         Box::new(gfn_unalias::GfnUnalias::default()),
         Box::new(dirty_log::DirtyLog),
+        Box::new(structure::Structure::default()),
     ]
 }
 

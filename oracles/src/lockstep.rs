@@ -199,7 +199,7 @@ impl Lockstep {
         if shows.keys {
             mmu.inspect(&mut |key| self.keys.push(key));
         }
-        let end = End { model: &self.model, keys: &self.keys, shows };
+        let end = End { model: &self.model, view: &self.view, keys: &self.keys, shows };
         for (oracle, tally) in self.oracles.iter_mut().zip(&mut self.tallies) {
             if let Err(objection) = oracle.finish(&end, tally) {
                 let clause = oracle.clauses()[objection.clause].name;

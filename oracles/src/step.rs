@@ -41,6 +41,8 @@ impl Step<'_> {
 pub struct End<'a> {
     /// The model.
     pub model: &'a Model,
+    /// What the target's tables hold.
+    pub view: &'a View,
     /// Everything the target keeps by gfn.
     pub keys: &'a [Keyed],
     /// What the target can show.
@@ -123,6 +125,11 @@ impl Clause {
     /// A clause that needs the keys.
     pub const fn keys(name: &'static str) -> Self {
         Self { needs_keys: true, ..Self::exits(name) }
+    }
+
+    /// A clause that needs the keys and the tables.
+    pub const fn keys_and_tables(name: &'static str) -> Self {
+        Self { needs_keys: true, ..Self::tables(name) }
     }
 
     /// Whether a target that shows `shows` can be judged by it.

@@ -7,7 +7,7 @@ use crate::memslots::{Memslot, Memslots};
 use crate::notifier::Notifier;
 use crate::policy::{Corrected, Policy};
 use crate::rmap::Rmap;
-use crate::shadow_page::ShadowPages;
+use crate::shadow_page::{ShadowPages, SpKey};
 use gpa_model::limits::VCPUS;
 use gpa_model::{
     Access, Exit, FlushBackend, FrameSet, Gpa, Host, HvaRange, Keyed, Mmu, Op, Rights, Shows, SlotChange, SlotId, Spte,
@@ -32,10 +32,10 @@ impl<P: Policy> Mmu for KvmMmu<P> {
     fn new(vm: &Vm) -> Self {
         Self {
             vm: *vm,
-            slots: Memslots::default(),
+            slots: Memslots::new(),
             shadow_pages: ShadowPages::new(),
             rmap: Rmap::new(),
-            notifier: Notifier::default(),
+            notifier: Notifier::new(),
             slot_change: None,
             faults: [None; VCPUS],
             policy: PhantomData,
@@ -47,7 +47,7 @@ impl<P: Policy> Mmu for KvmMmu<P> {
         self.slots.clear();
         self.shadow_pages.clear();
         self.rmap.clear();
-        self.notifier = Notifier::default();
+        self.notifier = Notifier::new();
         self.slot_change = None;
         self.faults = [None; VCPUS];
     }
@@ -92,8 +92,12 @@ impl<P: Policy> Mmu for KvmMmu<P> {
     }
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
-        self.rmap.keys().for_each(|gfn| visit(Keyed::Rmap(gfn.raw())));
-        self.shadow_pages.keys().for_each(|key| visit(Keyed::ShadowPage(key.gfn.raw())));
+        for (gfn, at) in self.rmap.iter() {
+            visit(Keyed::Rmap(gfn.raw(), self.shadow_pages.gpa_of(self.vm.stolen(), at)));
+        }
+        for &SpKey { gfn, alias, level } in self.shadow_pages.keys() {
+            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
+        }
         for slot in self.slots.iter() {
             slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
         }
@@ -127,10 +131,15 @@ impl<P: Policy> KvmMmu<P> {
         }
     }
 
-    /// A page walk by the processor, which sets the accessed bit; `None` if it faults.
+    /// A page walk by the processor, which sets the accessed bit; `None` if it faults. An MMIO entry exits without a
+    /// look at the memslots, as long as they are those it was made for.
     fn hardware_walk(&mut self, gpa: Gpa, access: Access) -> Option<Exit> {
         let at = self.shadow_pages.leaf(gpa)?;
         let entry = self.shadow_pages.get(at);
+        if let Some(generation) = entry.mmio_generation() {
+            let current = P::mmio_is_current(generation, self.slots.generation(), self.slots.in_flux());
+            return current.then_some(Exit::Mmio(gpa));
+        }
         if !entry.rights().contains(Rights::needed(access)) {
             return None;
         }
@@ -184,7 +193,8 @@ impl<P: Policy> KvmMmu<P> {
 
     /// Every gfn that a page of `range` backs, in any slot.
     fn gfns_of(&self, range: HvaRange) -> smallvec::SmallVec<[gpa_model::Gfn; 16]> {
-        self.slots.iter().flat_map(|slot| slot.gfns_of(range)).collect()
+        let slots = self.slots.iter().filter(|slot| P::invalidates(slot.id));
+        slots.flat_map(|slot| slot.gfns_of(range)).collect()
     }
 
     fn dirty_frames(&self, id: SlotId) -> FrameSet {
@@ -196,7 +206,7 @@ impl<P: Policy> KvmMmu<P> {
     /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
     fn slot_begin(&mut self, id: SlotId, change: SlotChange, tlb: &mut FlushBackend) {
         self.slot_change = Some((id, change));
-        self.slots.generation += 1;
+        self.slots_changed(true);
         let Some(slot) = self.slots.get_mut(id) else { return };
         match change {
             SlotChange::Create { .. } => {}
@@ -207,18 +217,28 @@ impl<P: Policy> KvmMmu<P> {
             SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => {
                 slot.invalid = true;
                 let mut owed = FlushOwed::nothing();
-                for gfn in slot.gfns() {
-                    self.zap_gfn(gfn, &mut owed);
+                if P::zaps_for(&change) {
+                    for gfn in slot.gfns() {
+                        self.zap_gfn(gfn, &mut owed);
+                    }
                 }
                 owed.all::<P>(tlb);
             }
         }
     }
 
+    /// New memslots, new generation; when the number wraps, MMIO entries of an older round must not come back to life
+    /// (`kvm_mmu_invalidate_mmio_sptes()`).
+    fn slots_changed(&mut self, in_flux: bool) {
+        if self.slots.next_generation(in_flux) && P::drops_mmio_on_wrap() {
+            self.shadow_pages.drop_mmio();
+        }
+    }
+
     /// The second half (`kvm_commit_memory_region()`).
     fn slot_end(&mut self, tlb: &mut FlushBackend) {
         let Some((id, change)) = self.slot_change.take() else { return };
-        self.slots.generation += 1;
+        self.slots_changed(false);
         match (change, self.slots.get_mut(id)) {
             (SlotChange::Create { gfn, pages, hva, flags }, _) => {
                 let pages = u64::from(pages);

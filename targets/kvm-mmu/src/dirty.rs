@@ -72,7 +72,7 @@ impl<P: Policy> KvmMmu<P> {
         let (gfn, slot_pages) = (slot.gfn, slot.pages);
         let Some(offset) = first.offset_from(gfn) else { return };
         let mut cleared: SmallVec<[Gfn; 64]> = SmallVec::new();
-        for page in offset..offset + pages {
+        for page in offset..offset + P::cleared(pages) {
             if slot.dirty.take(page) {
                 cleared.push(gfn.add(page));
             }

@@ -60,11 +60,14 @@ impl<P: Policy> KvmMmu<P> {
         if self.fast_page_fault(gpa, gfn, alias, access) {
             return FaultIn::Fixed;
         }
-        let (mmu_seq, slots_generation) = (self.notifier.mmu_seq, self.slots.generation);
+        let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq), self.slots.generation());
         let slot = self.slots.find(P::slot_gfn(stolen, gpa));
         let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
         match P::fault_in(stolen.split(gpa).1, seen) {
-            AliasFault::NoSlot => return FaultIn::Emulate,
+            AliasFault::NoSlot => {
+                self.cache_mmio(gpa, gfn, alias);
+                return FaultIn::Emulate;
+            }
             AliasFault::Retry => return FaultIn::Retry,
             AliasFault::Proceed => {}
         }
@@ -75,6 +78,17 @@ impl<P: Policy> KvmMmu<P> {
         let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
         let pfn = host.pfn(hva);
         FaultIn::Map(PageFault { gpa, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
+    }
+
+    /// Remember that there is nothing here, unless the memslots are changing right now (`mark_mmio_spte()`).
+    fn cache_mmio(&mut self, gpa: Gpa, gfn: Gfn, alias: Alias) {
+        if !P::caches_mmio(self.slots.in_flux()) {
+            return;
+        }
+        let at = self.shadow_pages.leaf_or_alloc::<P>(P::walked(self.vm.stolen(), gpa), gfn, alias);
+        if !self.shadow_pages.get(at).is_present() {
+            self.shadow_pages.set(at, Entry::mmio(P::mmio_generation(self.slots.generation())));
+        }
     }
 
     /// A write to an SPTE that only dirty logging made read-only needs no lock (`fast_page_fault()`).
@@ -92,7 +106,8 @@ impl<P: Policy> KvmMmu<P> {
     /// The rest, under the lock (`is_page_fault_stale()`, `__direct_map()`).
     pub(crate) fn map(&mut self, host: &Host, tlb: &mut FlushBackend, fault: &PageFault) -> Resolved {
         let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva);
-        if stale || self.slots.generation != fault.slots_generation {
+        let obsolete = P::checks_slots() && self.slots.generation() != fault.slots_generation;
+        if stale || obsolete {
             return Resolved::Retry;
         }
         let walked = P::walked(self.vm.stolen(), fault.gpa);
@@ -143,7 +158,7 @@ impl<P: Policy> KvmMmu<P> {
 
     /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
     fn zap(&mut self, at: Sptep) {
-        let gfn = self.shadow_pages.gfn_of(at);
+        let gfn = P::remove_key(self.shadow_pages.gfn_of(at), self.shadow_pages.key(at.table).alias);
         self.rmap.remove(gfn, at);
         self.shadow_pages.set(at, Entry::ABSENT);
     }
@@ -151,6 +166,7 @@ impl<P: Policy> KvmMmu<P> {
     /// Take away what maps `gfn`, under every alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfn(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
         let chain = crate::rmap::Chain::from_slice(self.rmap.chain(gfn));
+        let chain = if P::can_zap(gfn) { chain } else { crate::rmap::Chain::new() };
         for &at in &chain[..P::zapped(chain.len())] {
             if self.shadow_pages.get(at).is_present() {
                 self.zap(at);

@@ -40,17 +40,45 @@ impl Memslot {
 }
 
 /// All memslots of a VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memslots {
     slots: Vec<Memslot>,
-    /// Changes whenever any slot does, so that a fault can tell that what it looked up is out of date.
-    pub(crate) generation: u64,
+    generation: u64,
+    in_flux: bool,
 }
 
+/// Generations before the number wraps. Few, so that it does; KVM has 2^19 and starts near the end for the same reason.
+const GENERATIONS: u64 = 64;
+/// The first generation.
+const FIRST_GENERATION: u64 = GENERATIONS - 12;
+
 impl Memslots {
+    pub(crate) fn new() -> Self {
+        Self { slots: Vec::new(), generation: FIRST_GENERATION, in_flux: false }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
-        self.generation = 0;
+        self.generation = FIRST_GENERATION;
+        self.in_flux = false;
+    }
+
+    /// Changes whenever any slot does, so that what was looked up before can be told to be out of date.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a change has begun and not ended.
+    pub(crate) fn in_flux(&self) -> bool {
+        self.in_flux
+    }
+
+    /// A change begins or ends. True if the generation wrapped: an old one may now look new.
+    #[must_use = "what carries a generation must go when generations begin anew"]
+    pub(crate) fn next_generation(&mut self, in_flux: bool) -> bool {
+        self.in_flux = in_flux;
+        self.generation = (self.generation + 1) % GENERATIONS;
+        self.generation == 0
     }
 
     /// The slot that holds `gfn` (`gfn_to_memslot()`).

@@ -1,11 +1,11 @@
 //! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
 //!
-//! The names are those of the project's catalogue of mutants, where M*x* says which hunk of the RFC or which claim of its
-//! message is broken. To add one: a policy that overrides one method, and a line in the table.
+//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V is a variant of our own. B*nn* makes a
+//! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, and a line in the table.
 
 use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotId, StolenMask, VcpuSet};
+use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +277,74 @@ mutants! {
     FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {
         fn fast_dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
+        }
+    }
+    FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            Corrected::flush_range(stolen, gfn.add(1), pages, tlb);
+        }
+    }
+    ObsoleteSlots = "B15-obsolete-slots", "history: a fault is resolved against memslots that are gone (a955cad84cda)", "gfn_unalias" / "exit", {
+        fn checks_slots() -> bool {
+            false
+        }
+    }
+    InvalidIsMmio = "B17-invalid-is-mmio", "history: an INVALID slot is taken for no slot (e0c378684b65)", "gfn_unalias" / "exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            Corrected::fault_in(alias, slot.filter(|slot| !slot.invalid))
+        }
+    }
+    MoveWithoutZap = "B20-move-without-zap", "history: a slot moves without an INVALID step (CVE-2013-4592)", "gfn_unalias" / "spte", {
+        fn zaps_for(change: &SlotChange) -> bool {
+            !matches!(change, SlotChange::Move { .. })
+        }
+    }
+    MappableNotZappable = "B22-mappable-not-zappable", "history: frames above a bound are mapped but never zapped (86931ff7207b)", "gfn_unalias" / "spte", {
+        fn can_zap(gfn: Gfn) -> bool {
+            gfn.raw() < 0x200
+        }
+    }
+    MmioGenerationOverlap = "B23-mmio-generation-overlap", "history: a bit of the MMIO generation is lost (56871d444bc4)", "gfn_unalias" / "exit", {
+        fn mmio_generation(generation: u64) -> u64 {
+            generation & !2
+        }
+    }
+    MmioCachedInFlux = "B24-mmio-cached-in-flux", "history: MMIO is cached while memslots change (ddfd1730fd82)", "gfn_unalias" / "exit", {
+        fn caches_mmio(_: bool) -> bool {
+            true
+        }
+
+        fn mmio_is_current(made: u64, now: u64, _: bool) -> bool {
+            made == now || made + 1 == now
+        }
+    }
+    MmioWrapIgnored = "B25-mmio-wrap-ignored", "history: MMIO entries survive the wrap of the generation (152482580a1b)", "gfn_unalias" / "exit", {
+        fn drops_mmio_on_wrap() -> bool {
+            false
+        }
+
+        fn mmio_is_current(made: u64, now: u64, in_flux: bool) -> bool {
+            made >= now && !in_flux
+        }
+    }
+    RemoveKeyDiffers = "B27-remove-key-differs", "history: an rmap entry is looked for under another gfn than it was put under (CVE-2026-46113)", "structure" / "rmap", {
+        fn remove_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    ClearOffByOne = "B34-clear-off-by-one", "history: the log forgets one page more than it was asked for", "dirty_log" / "missing", {
+        fn cleared(pages: u64) -> u64 {
+            pages + 1
+        }
+    }
+    NarrowSeq = "B38-narrow-mmu-seq", "history: the snapshot of mmu_seq has 31 bits (ba6e3fe25543)", "progress" / "retry", {
+        fn snapshot(mmu_seq: u64) -> u64 {
+            mmu_seq & 0x7fff_ffff
+        }
+    }
+    PrivateNotInvalidated = "B40-private-not-invalidated", "history: invalidations leave private slots out (878940b33d76)", "gfn_unalias" / "spte", {
+        fn invalidates(id: SlotId) -> bool {
+            !id.is_private()
         }
     }
 }

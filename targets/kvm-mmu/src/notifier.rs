@@ -3,7 +3,7 @@
 use gpa_model::{Hva, HvaRange};
 
 /// Invalidations in progress, and the sequence number of those that have ended (`mmu_notifier_count`, `mmu_notifier_seq`).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Notifier {
     /// Ended invalidations.
     pub(crate) mmu_seq: u64,
@@ -12,7 +12,14 @@ pub(crate) struct Notifier {
     range: (u64, u64),
 }
 
+/// The first sequence number: near where 31 bits end, so that a comparison in too few bits shows.
+const FIRST_SEQ: u64 = (1 << 31) - 2;
+
 impl Notifier {
+    pub(crate) const fn new() -> Self {
+        Self { mmu_seq: FIRST_SEQ, in_progress: 0, range: (0, 0) }
+    }
+
     /// `invalidate_range_start`.
     pub(crate) fn begin(&mut self, range: HvaRange) {
         let (start, end) = (range.start.page(), range.start.page() + u64::from(range.pages));

@@ -1,7 +1,7 @@
 //! The decisions that aliasing adds to an MMU. The defaults are the right answers; [`RfcV3`] has those of the RFC as posted.
 
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotId, StolenMask};
+use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +88,12 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
         gfn
     }
 
+    /// The key under which an SPTE is taken out of the rmap again, worked out from where it is. It must be the key it was
+    /// put in with.
+    fn remove_key(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
     /// What becomes of a fault, by its alias and memslot (`kvm_faultin_pfn()`): an INVALID slot first, since its SPTEs may
     /// still exist; then an alias of nothing or of a private slot.
     fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
@@ -101,6 +107,56 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
     /// Whether a fault asks the notifier, under the lock, if its page is out of date.
     fn checks_notifier() -> bool {
         true
+    }
+
+    /// Whether a fault asks, under the lock, if the memslots are still those it looked its page up in.
+    fn checks_slots() -> bool {
+        true
+    }
+
+    /// The sequence number of invalidations as a fault remembers it.
+    fn snapshot(mmu_seq: u64) -> u64 {
+        mmu_seq
+    }
+
+    /// Whether an access without a slot may be remembered in an MMIO entry; not while the memslots are changing.
+    fn caches_mmio(in_flux: bool) -> bool {
+        !in_flux
+    }
+
+    /// The memslot generation as an MMIO entry remembers it.
+    fn mmio_generation(generation: u64) -> u64 {
+        generation
+    }
+
+    /// Whether an MMIO entry of `made` may be believed now.
+    fn mmio_is_current(made: u64, now: u64, in_flux: bool) -> bool {
+        made == Self::mmio_generation(now) && !in_flux
+    }
+
+    /// Whether MMIO entries are dropped when the generation wraps.
+    fn drops_mmio_on_wrap() -> bool {
+        true
+    }
+
+    /// Whether what maps a slot is zapped when `change` makes it INVALID.
+    fn zaps_for(_change: &SlotChange) -> bool {
+        true
+    }
+
+    /// Whether invalidations reach slot `id`; private slots too.
+    fn invalidates(_id: SlotId) -> bool {
+        true
+    }
+
+    /// Whether what maps `gfn` can be zapped: whatever can be mapped can.
+    fn can_zap(_gfn: Gfn) -> bool {
+        true
+    }
+
+    /// How many pages `KVM_CLEAR_DIRTY_LOG` forgets when it is asked for `pages`.
+    fn cleared(pages: u64) -> u64 {
+        pages
     }
 
     /// The frame a table pointer of the guest leads to (`gpte_to_gfn()`).

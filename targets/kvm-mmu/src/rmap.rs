@@ -63,9 +63,9 @@ impl Rmap {
         self.slots[self.position(gfn)].as_ref().map_or(&[], |(_, chain)| chain)
     }
 
-    /// Every gfn that some SPTE maps.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = Gfn> {
-        self.slots.iter().flatten().filter(|(_, chain)| !chain.is_empty()).map(|(gfn, _)| *gfn)
+    /// Every SPTE with the gfn it is listed under.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Gfn, Sptep)> {
+        self.slots.iter().flatten().flat_map(|(gfn, chain)| chain.iter().map(|at| (*gfn, *at)))
     }
 
     fn grow(&mut self) {

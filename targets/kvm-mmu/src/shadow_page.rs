@@ -2,7 +2,7 @@
 
 use crate::policy::Policy;
 use crate::spte::{ENTRIES, Entry, ROOT_LEVEL, index, pages_of_table};
-use gpa_model::{Alias, Gfn, Gpa, Spte};
+use gpa_model::{Alias, Gfn, Gpa, Spte, StolenMask};
 
 /// What a shadow page is for: the first frame it translates, under which alias, at which level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +94,11 @@ impl ShadowPages {
         self.key(at.table).gfn.add(u64::from(at.index))
     }
 
+    /// The address that a leaf entry translates.
+    pub(crate) fn gpa_of(&self, stolen: StolenMask, at: Sptep) -> Gpa {
+        stolen.join(self.gfn_of(at), self.key(at.table).alias)
+    }
+
     pub(crate) fn get(&self, at: Sptep) -> Entry {
         self.pages[at.table as usize].page.0[usize::from(at.index)]
     }
@@ -148,6 +153,15 @@ impl ShadowPages {
         let table = self.alloc(P::stored_key(key));
         self.buckets[bucket_of(&P::stored_key(key))].push(table);
         table
+    }
+
+    /// Forget every MMIO entry.
+    pub(crate) fn drop_mmio(&mut self) {
+        for sp in self.pages[..self.used].iter_mut().filter(|sp| sp.key.level == 1) {
+            for entry in sp.page.0.iter_mut().filter(|entry| entry.mmio_generation().is_some()) {
+                *entry = Entry::ABSENT;
+            }
+        }
     }
 
     /// What the tables say about `gpa`.

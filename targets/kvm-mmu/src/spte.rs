@@ -14,6 +14,10 @@ const ACCESSED: u64 = 1 << 8;
 /// Software bit: the MMU may make the entry writable again without taking the lock, because only dirty logging took the
 /// right away.
 const MMU_WRITABLE: u64 = 1 << 58;
+/// Software bit of an entry that is not present: accesses go to user space.
+const MMIO: u64 = 1 << 62;
+/// Where an MMIO entry keeps the memslot generation it was made in.
+const MMIO_GENERATION_SHIFT: u32 = 3;
 const ADDRESS: u64 = ((1 << 48) - 1) & !((1 << PAGE_SHIFT) - 1);
 
 /// One entry of a table page. Zero is not present.
@@ -30,6 +34,16 @@ impl Entry {
         let writable = if rights.contains(Rights::W) { MMU_WRITABLE } else { 0 };
         let accessed = if accessed { ACCESSED } else { 0 };
         Self(u64::from(pfn.raw()) << PAGE_SHIFT | u64::from(rights.bits()) | writable | accessed)
+    }
+
+    /// An entry that remembers that there is no memslot here, for as long as the memslots stay what they are.
+    pub(crate) const fn mmio(generation: u64) -> Self {
+        Self(MMIO | generation << MMIO_GENERATION_SHIFT)
+    }
+
+    /// The generation of an MMIO entry.
+    pub(crate) const fn mmio_generation(self) -> Option<u64> {
+        if self.0 & MMIO == 0 { None } else { Some((self.0 & !MMIO) >> MMIO_GENERATION_SHIFT) }
     }
 
     /// A pointer to table number `table`.
@@ -95,7 +109,7 @@ impl Entry {
 
     /// What the model calls a present leaf: the page and the rights, nothing of our own bits.
     pub(crate) const fn spte(self) -> Option<Spte> {
-        Spte::from_raw(self.0 & (ADDRESS | RWX))
+        if self.is_present() { Spte::from_raw(self.0 & (ADDRESS | RWX)) } else { None }
     }
 }
 

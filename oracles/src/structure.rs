@@ -1,0 +1,97 @@
+//! `structure`: what a target keeps beside its tables agrees with them. Each present leaf is in the rmap exactly once,
+//! under its own gfn, and nothing else is; each shadow page is unique.
+//!
+//! A leaf that rmap lost is never zapped; an rmap entry without its leaf is a use after free waiting for the next walk.
+
+use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
+use gpa_model::limits::ALIASES;
+use gpa_model::{FrameSet, Gpa, Keyed, Vm};
+
+const RMAP: usize = 0;
+const UNIQUE: usize = 1;
+
+/// The oracle `structure`.
+#[derive(Debug, Default)]
+pub struct Structure {
+    shadow_pages: Vec<(u64, u64, u8)>,
+}
+
+impl Oracle for Structure {
+    fn name(&self) -> &'static str {
+        "structure"
+    }
+
+    fn clauses(&self) -> &'static [Clause] {
+        const { &[Clause::keys_and_tables("rmap"), Clause::keys("unique")] }
+    }
+
+    /// Nothing: between ops the tables are judged by others, and what lies beside them is only walked at the end.
+    fn check(&mut self, _: &Step<'_>, _: &mut [Tally]) -> Result<(), Objection> {
+        Ok(())
+    }
+
+    fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        if !end.shows.keys || !end.shows.tables {
+            tally.iter_mut().for_each(Tally::cannot);
+            return Ok(());
+        }
+        check_rmap(end, &mut tally[RMAP])?;
+        self.check_unique(end, &mut tally[UNIQUE])
+    }
+}
+
+fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
+    let vm = end.model.vm();
+    let object = |gpa: Gpa, what: String| {
+        let blame = vm.locate(gpa).map(|(frame, alias)| Blame { frame, alias });
+        Err(Objection { clause: RMAP, blame, why: format!("{gpa:?} {what}") })
+    };
+    let mut listed = [FrameSet::EMPTY; ALIASES];
+    let mut any = false;
+    for key in end.keys {
+        let Keyed::Rmap(gfn, gpa) = *key else { continue };
+        any = true;
+        let Some((frame, alias)) = locate(vm, gpa).filter(|&(frame, alias)| end.view.present(alias).contains(frame))
+        else {
+            return object(gpa, format!("is in the rmap of gfn {gfn:#x}, but nothing is mapped there"));
+        };
+        if vm.gfn(frame).raw() != gfn {
+            return object(gpa, format!("is in the rmap of gfn {gfn:#x} instead of {}", vm.gfn(frame)));
+        }
+        if listed[alias].contains(frame) {
+            return object(gpa, format!("is in the rmap of gfn {gfn:#x} twice"));
+        }
+        listed[alias] = listed[alias].union(FrameSet::one(frame));
+    }
+    for (alias, listed) in listed.iter().enumerate().take(end.view.aliases()) {
+        let present = end.view.present(alias);
+        any |= !present.is_empty();
+        if let Some(frame) = present.minus(*listed).first() {
+            return object(vm.gpa(frame, alias), format!("is mapped, but is not in the rmap of gfn {}", vm.gfn(frame)));
+        }
+    }
+    tally.check_if(any);
+    Ok(())
+}
+
+fn locate(vm: &Vm, gpa: Gpa) -> Option<(usize, usize)> {
+    vm.locate(gpa).map(|(frame, alias)| (frame, vm.stolen().alias_index(alias)))
+}
+
+impl Structure {
+    fn check_unique(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        self.shadow_pages.clear();
+        self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
+            Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
+            Keyed::Rmap(..) | Keyed::DirtyLog(_) => None,
+        }));
+        tally.check_if(self.shadow_pages.len() > 1);
+        self.shadow_pages.sort_unstable();
+        let twice = self.shadow_pages.windows(2).find(|pair| pair[0] == pair[1]);
+        twice.map_or(Ok(()), |pair| {
+            let (gfn, alias, level) = pair[0];
+            let why = format!("two shadow pages are for gfn {gfn:#x}, stolen bits {alias:#x}, level {level}");
+            Err(Objection { clause: UNIQUE, blame: None, why })
+        })
+    }
+}
