@@ -84,6 +84,13 @@ impl<'a> Words<'a> {
         self.error(expected, format!("`{shown}{dots}`"))
     }
 
+    /// An error about the line as a whole: words that are right one by one and wrong together.
+    fn whole(&self, expected: impl Into<String>) -> ParseError {
+        let line = self.text.trim_start();
+        let start = Words { word_at: self.text.len() - line.len(), ..self.clone() };
+        start.error(expected, format!("`{line}`"))
+    }
+
     /// Check that the line ends here.
     ///
     /// # Errors
@@ -283,7 +290,7 @@ impl<'a> Words<'a> {
         let mode = self.value("flush")?;
         let mode = self.backend(mode)?;
         self.end()?;
-        Vm::new(stolen, vcpus, base, mode).map_err(|e| self.error(format!("a legal VM ({e})"), "this line"))
+        Vm::new(stolen, vcpus, base, mode).map_err(|e| self.whole(format!("a legal VM ({e})")))
     }
 }
 
@@ -322,6 +329,6 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         word => return Err(words.found(expected, word)),
     };
     words.end()?;
-    check_op(vm, &op).map_err(|e| words.error(e.to_string(), "an operand outside of it"))?;
+    check_op(vm, &op).map_err(|e| words.whole(e.to_string()))?;
     Ok(op)
 }
