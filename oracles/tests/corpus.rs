@@ -1,0 +1,138 @@
+//! Every program of the corpus reads, prints back as it stands, says what it shows, and runs.
+//!
+//! It runs on an MMU that answers what the model says and keeps nothing: if an oracle objects to that, the oracle is wrong.
+//! What the corpus shows of real targets is for their own tests.
+
+use gpa_model::choices::FromRng;
+use gpa_model::generate::{Generator, Profile};
+use gpa_model::{Alias, Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Program, Shows, Spte, Vm, text};
+use gpa_oracles::Lockstep;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+use std::path::{Path, PathBuf};
+
+/// Answers as the model would. Where it leaves a choice, `eager` takes the largest result and otherwise the smallest.
+struct Ideal {
+    model: Model,
+    eager: bool,
+}
+
+impl Ideal {
+    fn answer(&self, host: &Host, op: &Op) -> Exit {
+        let vm = self.model.vm();
+        let allowed = self.model.clone().step(host, op, &Exit::Unsupported);
+        let gpa = match *op {
+            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } => Some(gpa),
+            Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
+            _ => None,
+        };
+        let memory = allowed.memory.map(Exit::Memory);
+        let mmio = allowed.mmio.and(gpa).map(Exit::Mmio);
+        let dirty = allowed.dirty.map(|(must, may)| Exit::Dirty(if self.eager { may } else { must }));
+        let translated = allowed.translated.map(|gfn| Exit::Translated(vm.stolen().join(gfn, Alias::NONE)));
+        let plain = [
+            (allowed.pending && !self.eager, Exit::Pending),
+            (allowed.retry && !self.eager, Exit::Retry),
+            (allowed.done, Exit::Done),
+            (allowed.young, Exit::Young(self.eager)),
+        ];
+        let late = [(allowed.guest_fault, Exit::GuestFault), (allowed.retry, Exit::Retry)];
+        let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
+        let data = [memory, mmio, dirty, translated].into_iter().flatten().next();
+        pick(&plain).or(data).or(pick(&late)).expect("the model always leaves an answer")
+    }
+}
+
+impl Mmu for Ideal {
+    fn new(vm: &Vm) -> Self {
+        Self { model: Model::new(vm), eager: false }
+    }
+
+    fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
+        let exit = self.answer(host, op);
+        flush.all();
+        self.model.step(host, op, &exit);
+        exit
+    }
+
+    fn walk(&self, _: Gpa) -> Option<Spte> {
+        None
+    }
+
+    /// There are no tables to show, so the exits are judged, and nothing else.
+    fn shows(&self) -> Shows {
+        Shows { tables: false, flushes: true, keys: false, native: true }
+    }
+
+    fn reset(&mut self, vm: &Vm) {
+        *self = Self { eager: self.eager, ..Self::new(vm) };
+    }
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(folder);
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("corpus/{folder}: {error}"));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "corpus/{folder} is empty");
+    paths
+}
+
+fn programs() -> Vec<(PathBuf, String, Program)> {
+    let paths = ["seeds", "regressions"].into_iter().flat_map(files);
+    paths
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let program = text::parse(&text).unwrap_or_else(|error| panic!("{}:{error}", path.display()));
+            (path, text, program)
+        })
+        .collect()
+}
+
+#[test]
+fn every_program_prints_back_as_it_stands() {
+    for (path, text, program) in programs() {
+        assert!(path.extension().is_some_and(|end| end == "prog"), "{} is no program", path.display());
+        assert_eq!(text::print(&program), text, "{}", path.display());
+        assert_eq!(program.check(), Ok(()), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_program_opens_with_what_it_shows() {
+    for (path, _, program) in programs() {
+        let first = program.comment.first().map_or("", |line| line.trim());
+        assert!(!first.is_empty(), "{} does not say what it shows", path.display());
+        assert!(!program.ops.is_empty(), "{} does nothing", path.display());
+    }
+}
+
+#[test]
+fn no_oracle_objects_to_the_model_itself_on_the_corpus() {
+    let mut run = Lockstep::default();
+    for eager in [false, true] {
+        let mut ideal = Ideal { eager, ..Ideal::new(&Vm::default()) };
+        for (path, _, program) in programs() {
+            let violation = run.run(&mut ideal, &program);
+            assert!(violation.is_none(), "{}: {}", path.display(), violation.unwrap());
+        }
+    }
+    assert!(run.counts().judged > 100, "{:?}", run.counts());
+}
+
+#[test]
+fn no_oracle_objects_to_the_model_itself_on_random_programs() {
+    let generator = Generator::new(Profile::default());
+    let mut run = Lockstep::default();
+    let mut program = Program::default();
+    for eager in [false, true] {
+        let mut ideal = Ideal { eager, ..Ideal::new(&Vm::default()) };
+        for seed in 0..3000 {
+            generator.program(&mut FromRng(Xoshiro256PlusPlus::seed_from_u64(seed)), &mut program);
+            if let Some(violation) = run.run(&mut ideal, &program) {
+                let (report, _) = gpa_oracles::report(&mut run, &mut ideal, &program, "the model itself");
+                panic!("seed {seed}: {violation}\n{report}");
+            }
+        }
+    }
+}
