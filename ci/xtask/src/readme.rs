@@ -2,6 +2,7 @@
 //!
 //! - A block ```` ```console ```` is a session: `$ ` starts a command, and what follows is what it prints, line by line and
 //!   in order, where `…` stands for anything. `# exit N` after a command states its exit status, which is 0 otherwise.
+//! - A block ```` ```sh ```` holds commands alone, a line each.
 //! - A block whose first line opens a program is replayed: it must be read, whatever the oracles say about it.
 //! - A block ```` ```rust ```` must be a doc test of some crate, by `#[doc = include_str!(…README.md)]`.
 //! - A link to a file must lead to one.
@@ -23,8 +24,8 @@ pub(crate) fn check(gate: &Gate) -> Verdict {
     problems.extend(untested_rust(&blocks, &tree));
     let (mut commands, mut programs) = (0, 0);
     for block in &blocks {
-        if block.language == "console" {
-            for command in commands_of(&block.text).map_err(Halt::Failed)?.iter().filter(|c| c.line != GATE) {
+        if let Some(session) = block.session() {
+            for command in commands_of(&session).map_err(Halt::Failed)?.iter().filter(|c| c.line != GATE) {
                 commands += 1;
                 problems.extend(run(gate, command)?);
             }
@@ -46,6 +47,17 @@ struct Block {
     line: usize,
     language: String,
     text: String,
+}
+
+impl Block {
+    /// The block as a session, if it is one or holds commands.
+    fn session(&self) -> Option<String> {
+        match self.language.as_str() {
+            "console" => Some(self.text.clone()),
+            "sh" => Some(self.text.lines().map(|line| format!("$ {line}\n")).collect()),
+            _ => None,
+        }
+    }
 }
 
 fn blocks(markdown: &str) -> Vec<Block> {
@@ -191,6 +203,13 @@ mod tests {
         assert_eq!(found[0].output, ["line one", "…"]);
         assert_eq!((found[1].line.as_str(), found[1].exit), ("cargo run", 0));
         assert!(commands_of("no prompt").is_err());
+    }
+
+    #[test]
+    fn commands_alone_are_a_session() {
+        let block = &blocks("```sh\ncargo run   # the main job\ncargo xtask test\n```\n")[0];
+        let found = commands_of(&block.session().unwrap()).unwrap();
+        assert_eq!(found.iter().map(|command| command.line.as_str()).collect::<Vec<_>>(), ["cargo run", GATE]);
     }
 
     #[test]
