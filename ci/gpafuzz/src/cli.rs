@@ -35,6 +35,7 @@ enum Command {
     Fuzz(FuzzArgs),
     Replay(ReplayArgs),
     Minimize(MinimizeArgs),
+    /// List the targets, and which laws each can be held to.
     Targets,
     Bench(BenchArgs),
 }

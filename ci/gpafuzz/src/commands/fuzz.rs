@@ -78,9 +78,8 @@ fn campaigns(
         if STOP.load(Ordering::Relaxed) {
             break;
         }
-        if let Some(about) = &opened.note {
-            note(&format!("{name}: {about}"));
-        }
+        let about = opened.note.as_ref().map_or_else(String::new, |about| format!(", {about}"));
+        note(&format!("fuzzing {name}{about}: seed {}, findings go to {}", args.seed, args.out.display()));
         let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
         let budget = Budget { runs: args.runs, deadline, stop: &STOP };
         match campaign::run(&name, opened.target.as_mut(), budget, setting) {

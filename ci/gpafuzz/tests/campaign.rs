@@ -1,0 +1,97 @@
+//! Campaigns on somebody else's MMU: what is found, how small it gets, and what is left on disk.
+
+mod toy;
+
+use gpa_model::text;
+use gpafuzz::campaign::{self, Setting};
+use gpafuzz::engine::Budget;
+use gpafuzz::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError};
+use gpafuzz::known::{self, Known};
+use gpafuzz::summary::TargetSummary;
+use gpafuzz::target::{InProcess, Target};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+fn campaign(target: &mut dyn Target, out: &Path, known: &[Known]) -> TargetSummary {
+    let stop = AtomicBool::new(false);
+    let store = Store::open(out).expect("a new folder");
+    let budget = Budget { runs: Some(3000), deadline: None, stop: &stop };
+    let setting = Setting { seed: 7, store: &store, known };
+    campaign::run("toy", target, budget, setting).expect("a campaign").0
+}
+
+#[test]
+fn a_forgotten_flush_is_found_minimised_and_written() {
+    let out = tempfile::tempdir().expect("a folder");
+    let mut target = InProcess::<toy::ForgetsAliases>::default();
+    let summary = campaign(&mut target, out.path(), &[]);
+    assert_eq!(summary.executions, 3000);
+    assert!(summary.findings.iter().any(|finding| finding.signature.oracle == "alias_flush"), "{summary:#?}");
+    for finding in &summary.findings {
+        let folder = Path::new(&finding.folder);
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect(name);
+        let (program, minimized) = (read(PROGRAM_FILE), read(MINIMIZED_FILE));
+        assert!(finding.ops_after <= 6, "{minimized}");
+        assert!(text::parse(&program).expect(&program).ops.len() >= finding.ops_after);
+        let metadata: Metadata = serde_json::from_str(&read(FINDING_FILE)).expect("metadata");
+        assert_eq!(metadata.signature, finding.signature);
+        assert!(read(REPORT_FILE).contains(&metadata.why));
+
+        // The minimised program breaks the same law in the same way.
+        let minimized = text::parse(&minimized).expect(&minimized);
+        let again = target.judge(&mut gpa_oracles::Lockstep::default(), &minimized).expect("a verdict");
+        assert_eq!(again.map(|violation| (&violation.signature).into()), Some(metadata.signature));
+    }
+}
+
+#[test]
+fn a_panic_is_a_finding_like_any_other() {
+    let out = tempfile::tempdir().expect("a folder");
+    let summary = campaign(&mut InProcess::<toy::PanicsOnAge>::default(), out.path(), &[]);
+    let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
+    assert_eq!((finding.signature.oracle.as_str(), finding.ops_after), ("panic", 1));
+    let minimized = std::fs::read_to_string(Path::new(&finding.folder).join(MINIMIZED_FILE)).expect("a program");
+    insta::assert_snapshot!(minimized);
+}
+
+#[test]
+fn what_is_known_is_written_and_says_so() {
+    let out = tempfile::tempdir().expect("a folder");
+    let known = known::parse("toy panic/panic/age/none/none G0 it feels its age").expect("a list");
+    let summary = campaign(&mut InProcess::<toy::PanicsOnAge>::default(), out.path(), &known);
+    let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
+    assert_eq!(finding.known.as_ref().map(|known| known.gap.as_str()), Some("G0"));
+    assert!(Path::new(&finding.folder).join(FINDING_FILE).is_file());
+}
+
+#[test]
+fn a_campaign_that_was_killed_leaves_nothing_half_written() {
+    let out = tempfile::tempdir().expect("a folder");
+    let findings = out.path().join("findings/toy");
+    for folder in [".half.new", ".lost.old", ".kept.old", "kept"] {
+        std::fs::create_dir_all(findings.join(folder)).expect(folder);
+    }
+    drop(Store::open(out.path()).expect("a store"));
+    let mut left: Vec<_> =
+        std::fs::read_dir(&findings).expect("a folder").map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["kept", "lost"]);
+}
+
+#[test]
+fn two_campaigns_do_not_write_to_one_folder() {
+    let out = tempfile::tempdir().expect("a folder");
+    let _first = Store::open(out.path()).expect("a store");
+    assert!(matches!(Store::open(out.path()), Err(StoreError::Busy(_))));
+}
+
+#[test]
+fn finding_it_again_replaces_it() {
+    let out = tempfile::tempdir().expect("a folder");
+    let mut target = InProcess::<toy::PanicsOnAge>::default();
+    let first = campaign(&mut target, out.path(), &[]);
+    std::fs::write(Path::new(&first.findings[0].folder).join("stale"), "").expect("a file");
+    assert_eq!(campaign(&mut target, out.path(), &[]).findings, first.findings);
+    assert_eq!(std::fs::read_dir(out.path().join("findings/toy")).expect("a folder").count(), 1);
+    assert!(!Path::new(&first.findings[0].folder).join("stale").exists());
+}

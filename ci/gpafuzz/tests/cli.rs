@@ -1,0 +1,236 @@
+//! The command line, through the built binary.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+const GPAFUZZ: &str = env!("CARGO_BIN_EXE_gpafuzz");
+
+/// The shortest program in which the patches as posted ignore a flush error.
+const G1: &str = "gpafuzz-program 1
+vm stolen=40 vcpus=1 base=0x1e0 flush=fails-second
+v0 read 0x1f0
+slot 0 create gfn=0x1e0 pages=2 hva=0 log-dirty
+v0 write 0x1e1@1
+age hva=8 pages=1
+dirty-clear 0 gfn=0x1e0 pages=2
+";
+
+struct Ran {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Run gpafuzz in `folder`.
+fn gpafuzz(folder: &Path, args: &[&str]) -> Ran {
+    let output = Command::new(GPAFUZZ).args(args).current_dir(folder).output().expect("gpafuzz runs");
+    let text = |bytes| String::from_utf8(bytes).expect("output is text");
+    Ran { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// Every file below `folder` with what is in it.
+fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below").display().to_string();
+                files.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn the_same_seed_does_the_same_byte_for_byte() {
+    let args = ["fuzz", "--target", "rfc-v3", "--runs", "2000", "--seed", "5", "--summary", "summary.json"];
+    let run = || {
+        let folder = folder();
+        let ran = gpafuzz(folder.path(), &args);
+        assert_eq!(ran.status, Some(0), "what is known is no news: {}{}", ran.stdout, ran.stderr);
+        let text = fs::read_to_string(folder.path().join("summary.json")).expect("a summary");
+        let mut summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        summary.as_object_mut().expect("an object").remove("timing").expect("timing");
+        (summary, tree(&folder.path().join("gpafuzz-out")))
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first, second);
+    let target = &first.0["targets"][0];
+    assert_eq!(target["executions"], 2000);
+    let gaps: Vec<_> = target["findings"].as_array().expect("findings").iter().map(|f| &f["known"]["gap"]).collect();
+    assert!(gaps.iter().any(|gap| **gap == "G1") && gaps.iter().any(|gap| **gap == "G2"), "{gaps:?}");
+    assert!(first.1.len() > 2);
+}
+
+#[test]
+fn the_corrected_design_stays_clean_and_is_judged_by_every_oracle() {
+    let folder = folder();
+    let ran = gpafuzz(folder.path(), &["fuzz", "--target", "kvm-mmu", "--runs", "3000", "--summary", "s.json"]);
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let text = fs::read_to_string(folder.path().join("s.json")).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mut checked = BTreeMap::new();
+    for check in summary["targets"][0]["checks"].as_array().expect("checks") {
+        *checked.entry(check["oracle"].to_string()).or_insert(0) += check["checked"].as_u64().expect("a count");
+    }
+    assert!(checked.values().all(|count| *count > 0), "{checked:?}");
+}
+
+#[test]
+fn a_new_finding_makes_the_status_1_and_its_line_replays_it() {
+    let folder = folder();
+    let ran = gpafuzz(folder.path(), &["fuzz", "--target", "mutant:M70-pt64-nostrip", "--runs", "500"]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    let line = ran.stdout.lines().find_map(|line| line.trim().strip_prefix("cargo run --release -- "));
+    let args: Vec<&str> = line.expect("a line that replays it").split(' ').collect();
+    let replayed = gpafuzz(folder.path(), &args);
+    assert_eq!(replayed.status, Some(1));
+    assert!(replayed.stdout.contains(">>>"), "{}", replayed.stdout);
+    // The folder alone is enough: it says which target it was found on.
+    let finding = Path::new(args[1]).parent().expect("a folder").display().to_string();
+    assert_eq!(gpafuzz(folder.path(), &["replay", &finding]).stdout, replayed.stdout);
+}
+
+#[test]
+fn replay_says_where_an_oracle_objects() {
+    let folder = folder();
+    fs::write(folder.path().join("g1.prog"), G1).expect("a file");
+    let clean = gpafuzz(folder.path(), &["replay", "g1.prog"]);
+    assert_eq!(clean.status, Some(0), "{}", clean.stderr);
+    let broken = gpafuzz(folder.path(), &["replay", "g1.prog", "--target", "rfc-v3"]);
+    assert_eq!(broken.status, Some(1), "{}", broken.stderr);
+    insta::assert_snapshot!(broken.stdout);
+}
+
+#[test]
+fn minimize_keeps_the_signature() {
+    let folder = folder();
+    fs::write(folder.path().join("g1.prog"), G1).expect("a file");
+    let ran = gpafuzz(folder.path(), &["minimize", "g1.prog", "--target", "rfc-v3", "-o", "small.prog"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    insta::assert_snapshot!(ran.stderr);
+    let printed = gpafuzz(folder.path(), &["minimize", "g1.prog", "--target", "rfc-v3"]).stdout;
+    assert_eq!(fs::read_to_string(folder.path().join("small.prog")).expect("a program"), printed);
+    insta::assert_snapshot!(printed);
+    let signature = |file| {
+        let report = gpafuzz(folder.path(), &["replay", file, "--target", "rfc-v3"]).stdout;
+        report.lines().rev().nth(1).map(str::to_owned)
+    };
+    assert_eq!(signature("small.prog"), signature("g1.prog"));
+}
+
+/// Bad input, each with its message and status 2.
+#[test]
+fn bad_input_is_explained() {
+    let folder = folder();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect(name);
+    write("g1.prog", G1.as_bytes());
+    write("malformed.prog", G1.replace("age hva", "forget hva").as_bytes());
+    write("newer.prog", G1.replace("program 1", "program 99").as_bytes());
+    write("binary.prog", b"gpafuzz-program 1\nvm \xff\xfe");
+    write("empty.prog", b"");
+    write("large.prog", &vec![b'#'; gpa_model::limits::FILE_BYTES + 1]);
+    fs::create_dir_all(folder.path().join("broken")).expect("a folder");
+    write("broken/minimized.prog", G1.as_bytes());
+    write("broken/finding.json", b"{}");
+    fs::create_dir(folder.path().join("void")).expect("a folder");
+    write("file", b"");
+    let commands: [&[&str]; 17] = [
+        &["replay", "malformed.prog"],
+        &["replay", "newer.prog"],
+        &["replay", "binary.prog"],
+        &["replay", "empty.prog"],
+        &["replay", "large.prog"],
+        &["replay", "absent.prog"],
+        &["replay", "void"],
+        &["replay", "broken"],
+        &["replay", "g1.prog", "--target", "kvn"],
+        &["minimize", "g1.prog"],
+        &["minimize", "g1.prog", "--target", "rfc-v3", "-o", "void/no/such"],
+        &["fuzz", "--runs", "1", "--target", "kvn"],
+        &["fuzz", "--runs", "1", "--target", "kvm-mmu", "--out", "file"],
+        &["fuzz", "--runs", "1", "--target", "kvm-mmu", "--summary", "void"],
+        &["fuzz", "--runs", "1", "--seconds", "1"],
+        &["fuzz", "--seconds", "0"],
+        &["frobnicate"],
+    ];
+    let mut messages = String::new();
+    for args in commands {
+        let ran = gpafuzz(folder.path(), args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""), "{args:?}: {}", ran.stderr);
+        messages += &format!("$ gpafuzz {}\n{}\n", args.join(" "), ran.stderr);
+    }
+    insta::assert_snapshot!(messages);
+}
+
+#[test]
+fn an_unknown_mutant_lists_the_mutants() {
+    let ran = gpafuzz(folder().path(), &["fuzz", "--target", "mutant:M00"]);
+    assert_eq!(ran.status, Some(2));
+    assert!(ran.stderr.contains("mutant:M16-second-err-ignored"), "{}", ran.stderr);
+}
+
+#[test]
+fn help_tells_the_exit_status() {
+    for args in
+        [&["--help"][..], &["fuzz", "--help"], &["replay", "--help"], &["minimize", "--help"], &["bench", "--help"]]
+    {
+        let ran = gpafuzz(folder().path(), args);
+        assert_eq!(ran.status, Some(0));
+        insta::assert_snapshot!(format!("help {}", args.join(" ")), ran.stdout);
+    }
+}
+
+/// Of the target `kvm` only that it is listed: what it can show depends on the machine.
+#[test]
+fn targets_are_listed_with_what_can_be_checked() {
+    let ran = gpafuzz(folder().path(), &["targets"]);
+    assert_eq!(ran.status, Some(0));
+    let paragraphs = ran.stdout.split("\n\n");
+    let fixed: Vec<&str> = paragraphs
+        .map(|text| if text.starts_with("kvm: ") { text.lines().next().unwrap_or("") } else { text })
+        .collect();
+    insta::assert_snapshot!(fixed.join("\n\n"));
+}
+
+#[test]
+fn ctrl_c_ends_a_campaign_with_its_summary() {
+    let folder = folder();
+    let mut child = Command::new(GPAFUZZ)
+        .args(["fuzz", "--target", "kvm-mmu", "--seconds", "600"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("gpafuzz runs");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line");
+    assert!(line.starts_with("fuzzing kvm-mmu: seed 1"), "{line}");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let mut stdout = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    assert!(stdout.contains("no oracle objects") && stdout.contains("digest"), "{stdout}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = Command::new(GPAFUZZ).arg("targets").stdout(Stdio::piped()).spawn().expect("gpafuzz runs");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}
