@@ -130,8 +130,9 @@ fn keep(
     let mut minimized = smaller.program;
     minimized.comment = vec![one_line(&format!("{name}: {signature}")), one_line(&smaller.why)];
     let (report, _) = target.report(&mut run, &minimized, name)?;
-    let folder = setting.store.folder(name, signature);
-    let replay = replay_line(&folder.join(finding::MINIMIZED_FILE).display().to_string(), name);
+    let folder = Store::folder(name, signature);
+    let minimized_file = setting.store.out().join(&folder).join(finding::MINIMIZED_FILE);
+    let replay = replay_line(&minimized_file.display().to_string(), name);
     let known = setting.known.iter().find(|known| known.matches(name, signature)).map(KnownText::from);
     let mut program = found.program.clone();
     program.comment = vec![one_line(&format!("{name}: {}", found.violation))];

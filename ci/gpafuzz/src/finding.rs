@@ -171,18 +171,24 @@ impl Store {
         Ok(Self { out: out.to_owned(), _lock: lock })
     }
 
-    /// Where a finding of `signature` on `target` belongs.
-    pub fn folder(&self, target: &str, signature: &Signature) -> PathBuf {
+    /// Where a finding of `signature` on `target` belongs, below [`Store::out`].
+    pub fn folder(target: &str, signature: &Signature) -> PathBuf {
         let name = signature.to_string().replace('/', "-");
-        self.out.join(FINDINGS).join(target.replace(':', "-")).join(name)
+        Path::new(FINDINGS).join(target.replace(':', "-")).join(name)
     }
 
-    /// Write `finding` to `folder`. When this returns it is on disk.
+    /// The folder that holds everything.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Write `finding` to `folder`, which is below [`Store::out`]. When this returns it is on disk.
     ///
     /// # Errors
     /// [`StoreError::Unwritable`].
     pub fn save(&self, folder: &Path, finding: &Finding) -> Result<(), StoreError> {
-        save(folder, finding).map_err(|error| StoreError::Unwritable(folder.to_owned(), error))
+        let folder = self.out.join(folder);
+        save(&folder, finding).map_err(|error| StoreError::Unwritable(folder, error))
     }
 }
 

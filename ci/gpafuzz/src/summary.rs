@@ -1,13 +1,14 @@
 //! The summary of a campaign: what was run, what was judged, what was found, as a table and as JSON.
 //!
-//! Two runs with the same seed and the same number of runs agree in everything but [`Timing`]. [`Summary::digest`] is
-//! made of it, so comparing two runs is comparing two words.
+//! Two campaigns with the same seed and the same number of runs agree in [`Untimed`], and so in its digest: comparing two
+//! campaigns is comparing two words.
 
 use crate::digest::Digest;
 use crate::finding::{KnownText, SignatureText};
 use gpa_oracles::{Lockstep, OpCounts};
 use serde::Serialize;
 use std::fmt::Write;
+use std::path::Path;
 
 /// The version of [`Summary`] as JSON; larger when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -19,14 +20,25 @@ pub struct Summary {
     pub schema_version: u32,
     /// The version of gpafuzz.
     pub gpafuzz: String,
+    /// Where findings were written.
+    pub out: String,
+    /// What depends on neither the time nor the place.
+    pub untimed: Untimed,
+    /// For each finding, in order, the line that shows it again.
+    pub replay: Vec<String>,
+    /// What differs from campaign to campaign.
+    pub timing: Timing,
+}
+
+/// The part of a [`Summary`] in which two campaigns agree that did the same.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Untimed {
     /// The seed everything was drawn from.
     pub seed: u64,
     /// What was done on each target, in order.
     pub targets: Vec<TargetSummary>,
-    /// Digest of all the above: equal if and only if two runs did the same.
+    /// Digest of all the above.
     pub digest: String,
-    /// What differs from run to run.
-    pub timing: Timing,
 }
 
 /// What a campaign did on one target.
@@ -101,9 +113,10 @@ pub struct FindingSummary {
     pub ops_after: usize,
     /// Whether the minimised program showed it again when it was run once more.
     pub reproduces: bool,
-    /// The folder it was written to.
+    /// The folder it was written to, below [`Summary::out`].
     pub folder: String,
-    /// The line that shows it again.
+    /// The line that shows it again; [`Summary::replay`] has those of all findings.
+    #[serde(skip)]
     pub replay: String,
 }
 
@@ -152,25 +165,25 @@ impl Summary {
     ///
     /// # Errors
     /// If it cannot be turned into JSON, which it always can.
-    pub fn new(seed: u64, targets: Vec<TargetSummary>, timing: Timing) -> serde_json::Result<Self> {
+    pub fn new(seed: u64, out: &Path, targets: Vec<TargetSummary>, timing: Timing) -> serde_json::Result<Self> {
         let mut digest = Digest::default();
         digest.add(&seed.to_le_bytes());
-        for target in &targets {
-            // Where findings are written is no part of what was done.
-            let mut target = target.clone();
-            for finding in &mut target.findings {
-                finding.folder.clear();
-                finding.replay.clear();
-            }
-            digest.add(serde_json::to_string(&target)?.as_bytes());
-        }
-        let gpafuzz = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Self { schema_version: SCHEMA_VERSION, gpafuzz, seed, targets, digest: digest.to_string(), timing })
+        digest.add(&serde_json::to_vec(&targets)?);
+        let findings = targets.iter().flat_map(|target| &target.findings);
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            gpafuzz: env!("CARGO_PKG_VERSION").to_owned(),
+            out: out.display().to_string(),
+            replay: findings.map(|finding| finding.replay.clone()).collect(),
+            untimed: Untimed { seed, targets, digest: digest.to_string() },
+            timing,
+        })
     }
 
     /// Findings that are not known.
     pub fn new_findings(&self) -> usize {
-        self.targets.iter().flat_map(|target| &target.findings).filter(|finding| finding.known.is_none()).count()
+        let findings = self.untimed.targets.iter().flat_map(|target| &target.findings);
+        findings.filter(|finding| finding.known.is_none()).count()
     }
 
     /// The tables that a person reads.
@@ -179,7 +192,7 @@ impl Summary {
         self.targets_table(&mut out);
         self.oracles_table(&mut out);
         self.findings_list(&mut out);
-        let _ = writeln!(out, "\nseed {}, digest {}", self.seed, self.digest);
+        let _ = writeln!(out, "\nseed {}, digest {}", self.untimed.seed, self.untimed.digest);
         out
     }
 
@@ -189,7 +202,7 @@ impl Summary {
             "{:<16} {:>12} {:>14} {:>12} {:>8} {:>8} {:>9}",
             "target", "executions", "ops", "ops/s", "corpus", "cells", "findings"
         );
-        for (target, timing) in self.targets.iter().zip(&self.timing.targets) {
+        for (target, timing) in self.untimed.targets.iter().zip(&self.timing.targets) {
             let _ = writeln!(
                 out,
                 "{:<16} {:>12} {:>14} {:>12} {:>8} {:>8} {:>9}",
@@ -210,7 +223,7 @@ impl Summary {
             "\n{:<16} {:<14} {:>12} {:>12} {:>12}",
             "target", "oracle", "checked", "skipped", "unsupported"
         );
-        for target in &self.targets {
+        for target in &self.untimed.targets {
             for (oracle, [checked, skipped, unsupported]) in by_oracle(&target.checks) {
                 let nothing = if checked > 0 { "" } else { "   nothing was judged" };
                 let _ = writeln!(
@@ -223,7 +236,7 @@ impl Summary {
     }
 
     fn findings_list(&self, out: &mut String) {
-        for target in &self.targets {
+        for target in &self.untimed.targets {
             for finding in &target.findings {
                 let SignatureText { oracle, clause, op, alias, slot } = &finding.signature;
                 let what = match &finding.known {
@@ -234,11 +247,15 @@ impl Summary {
                 let _ = writeln!(
                     out,
                     "\n{}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}",
-                    target.target, finding.ops_before, finding.ops_after, finding.folder, finding.replay
+                    target.target,
+                    finding.ops_before,
+                    finding.ops_after,
+                    Path::new(&self.out).join(&finding.folder).display(),
+                    finding.replay
                 );
             }
         }
-        if self.targets.iter().all(|target| target.findings.is_empty()) {
+        if self.untimed.targets.iter().all(|target| target.findings.is_empty()) {
             out.push_str("\nno oracle objects\n");
         }
     }

@@ -28,7 +28,7 @@ fn a_forgotten_flush_is_found_minimised_and_written() {
     assert_eq!(summary.executions, 3000);
     assert!(summary.findings.iter().any(|finding| finding.signature.oracle == "alias_flush"), "{summary:#?}");
     for finding in &summary.findings {
-        let folder = Path::new(&finding.folder);
+        let folder = out.path().join(&finding.folder);
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect(name);
         let (program, minimized) = (read(PROGRAM_FILE), read(MINIMIZED_FILE));
         assert!(finding.ops_after <= 6, "{minimized}");
@@ -50,7 +50,7 @@ fn a_panic_is_a_finding_like_any_other() {
     let summary = campaign(&mut InProcess::<toy::PanicsOnAge>::default(), out.path(), &[]);
     let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
     assert_eq!((finding.signature.oracle.as_str(), finding.ops_after), ("panic", 1));
-    let minimized = std::fs::read_to_string(Path::new(&finding.folder).join(MINIMIZED_FILE)).expect("a program");
+    let minimized = std::fs::read_to_string(out.path().join(&finding.folder).join(MINIMIZED_FILE)).expect("a program");
     insta::assert_snapshot!(minimized);
 }
 
@@ -61,7 +61,7 @@ fn what_is_known_is_written_and_says_so() {
     let summary = campaign(&mut InProcess::<toy::PanicsOnAge>::default(), out.path(), &known);
     let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
     assert_eq!(finding.known.as_ref().map(|known| known.gap.as_str()), Some("G0"));
-    assert!(Path::new(&finding.folder).join(FINDING_FILE).is_file());
+    assert!(out.path().join(&finding.folder).join(FINDING_FILE).is_file());
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn finding_it_again_replaces_it() {
     let out = tempfile::tempdir().expect("a folder");
     let mut target = InProcess::<toy::PanicsOnAge>::default();
     let first = campaign(&mut target, out.path(), &[]);
-    std::fs::write(Path::new(&first.findings[0].folder).join("stale"), "").expect("a file");
+    std::fs::write(out.path().join(&first.findings[0].folder).join("stale"), "").expect("a file");
     assert_eq!(campaign(&mut target, out.path(), &[]).findings, first.findings);
     assert_eq!(std::fs::read_dir(out.path().join("findings/toy")).expect("a folder").count(), 1);
-    assert!(!Path::new(&first.findings[0].folder).join("stale").exists());
+    assert!(!out.path().join(&first.findings[0].folder).join("stale").exists());
 }

@@ -95,7 +95,7 @@ fn campaigns(
         }
     }
     timing.seconds = start.elapsed().as_secs_f64();
-    Ok((Summary::new(args.seed, summaries, timing)?, failed))
+    Ok((Summary::new(args.seed, &args.out, summaries, timing)?, failed))
 }
 
 /// The first Ctrl-C ends the campaign with its summary, the second ends it at once.
