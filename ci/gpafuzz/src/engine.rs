@@ -74,6 +74,8 @@ pub struct Engine<'a> {
     state: State,
     judge: Judge<'a>,
     stages: (Mutate, (Generate, ())),
+    /// What is left of the only programs the target can run, if it cannot run any.
+    recorded: Option<std::vec::IntoIter<Program>>,
 }
 
 impl<'a> Engine<'a> {
@@ -83,6 +85,7 @@ impl<'a> Engine<'a> {
     /// If the target fails on its first program.
     pub fn new(target: &'a mut dyn Target, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
         let generator = Generator::new(target.profile());
+        let recorded = target.recorded().map(Vec::into_iter);
         let (mut novelty, mut never) = (Novelty::default(), ConstFeedback::new(false));
         let rand = StdRand::with_seed(seed);
         let corpus = (InMemoryCorpus::new(), InMemoryCorpus::new());
@@ -102,7 +105,7 @@ impl<'a> Engine<'a> {
             (Generate { generator, case: Case::default() }, ()),
         );
         let fuzzer = StdFuzzer::new(QueueScheduler::new(), novelty, never);
-        Ok(Self { fuzzer, state, judge, stages })
+        Ok(Self { fuzzer, state, judge, stages, recorded })
     }
 
     /// Keep a copy of every program that is run from now on.
@@ -115,19 +118,23 @@ impl<'a> Engine<'a> {
         self.judge.recorder.unwrap_or_default()
     }
 
-    /// Whether the budget is spent.
+    /// Whether the budget is spent, or there is nothing left to run.
     pub fn is_done(&self) -> bool {
-        self.judge.budget.is_spent(self.executions())
+        let nothing_left = self.recorded.as_ref().is_some_and(|left| left.len() == 0);
+        nothing_left || self.judge.budget.is_spent(self.executions())
     }
 
-    /// Run the programs of one round, or fewer if the budget ends.
+    /// Run the programs of one round, or fewer if the budget ends; on a target that answers from a record, the next one.
     ///
     /// # Errors
     /// If the target fails.
     pub fn round(&mut self) -> Result<(), TargetError> {
-        let Self { fuzzer, state, judge, stages } = self;
+        let Self { fuzzer, state, judge, stages, recorded } = self;
         let mut manager = NopEventManager::new();
-        let done = if state.corpus().count() == 0 {
+        let done = if let Some(left) = recorded {
+            let program = left.next().unwrap_or_default();
+            fuzzer.evaluate_input(state, judge, &mut manager, &Case(program)).map(|_| ())
+        } else if state.corpus().count() == 0 {
             // Something to mutate: the first program joins the corpus whatever it reaches.
             let mut first = Case::default();
             stages.1.0.generator.program(&mut Draw(state.rand_mut()), &mut first.0);

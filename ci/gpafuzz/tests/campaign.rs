@@ -2,13 +2,15 @@
 
 mod toy;
 
-use gpa_model::text;
+use gpa_model::generate::Profile;
+use gpa_model::{Program, Shows, text};
+use gpa_oracles::{Lockstep, Violation};
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::Budget;
 use gpafuzz::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError};
 use gpafuzz::known::{self, Known};
 use gpafuzz::summary::TargetSummary;
-use gpafuzz::target::{InProcess, Target};
+use gpafuzz::target::{InProcess, Target, TargetError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -39,7 +41,7 @@ fn a_forgotten_flush_is_found_minimised_and_written() {
 
         // The minimised program breaks the same law in the same way.
         let minimized = text::parse(&minimized).expect(&minimized);
-        let again = target.judge(&mut gpa_oracles::Lockstep::default(), &minimized).expect("a verdict");
+        let again = target.judge(&mut Lockstep::default(), &minimized).expect("a verdict");
         assert_eq!(again.map(|violation| (&violation.signature).into()), Some(metadata.signature));
     }
 }
@@ -94,4 +96,50 @@ fn finding_it_again_replaces_it() {
     assert_eq!(campaign(&mut target, out.path(), &[]).findings, first.findings);
     assert_eq!(std::fs::read_dir(out.path().join("findings/toy")).expect("a folder").count(), 1);
     assert!(!out.path().join(&first.findings[0].folder).join("stale").exists());
+}
+
+/// Answers only for the programs it has on record.
+struct FromRecord(InProcess<toy::PanicsOnAge>, Vec<Program>);
+
+impl Target for FromRecord {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        if self.1.iter().any(|recorded| recorded.ops == program.ops) {
+            return self.0.judge(run, program);
+        }
+        Err(TargetError::Failed("not on record".into()))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        self.0.report(run, program, name)
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile()
+    }
+
+    fn shows(&self) -> Shows {
+        self.0.shows()
+    }
+
+    fn recorded(&self) -> Option<Vec<Program>> {
+        Some(self.1.clone())
+    }
+}
+
+#[test]
+fn a_record_is_judged_once_and_as_it_is() {
+    let out = tempfile::tempdir().expect("a folder");
+    let head =
+        "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=1 hva=0\n";
+    let programs = ["slot 0 delete", "unmap hva=0 pages=1\nage hva=0 pages=1"];
+    let programs = programs.map(|rest| text::parse(&format!("{head}{rest}\n")).expect(rest)).to_vec();
+    let summary = campaign(&mut FromRecord(InProcess::default(), programs), out.path(), &[]);
+    assert_eq!(summary.executions, 2);
+    let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
+    assert_eq!((finding.ops_before, finding.ops_after), (3, 3), "a record cannot be minimised");
 }
