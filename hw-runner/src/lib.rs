@@ -1,1 +1,29 @@
-//! Being built.
+//! Runs programs of GPA aliasing on the real `/dev/kvm`, records what it does as traces, and replays traces anywhere.
+//!
+//! [`Machine`] carries out a [`Program`](gpa_model::Program) and returns a [`Trace`]; [`Replay`] makes a trace a target that
+//! the oracles can judge. So a run on hardware is always: record, then judge the recording. A trace that was written to a file
+//! is judged the same on a machine without `/dev/kvm`.
+
+pub mod cli;
+pub mod error;
+pub mod fingerprint;
+mod guest;
+mod ioctl;
+pub mod machine;
+mod memory;
+mod memslots;
+pub mod replay;
+mod stats;
+pub mod support;
+pub mod trace;
+mod vcpu;
+mod watchdog;
+pub mod witness;
+
+pub use error::MachineError;
+pub use fingerprint::Fingerprint;
+pub use machine::{Machine, Proof};
+pub use replay::Replay;
+pub use support::{profile, supports};
+pub use trace::Trace;
+pub use witness::Witness;

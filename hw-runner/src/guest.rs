@@ -1,0 +1,275 @@
+//! The guest: a few machine instructions that carry out a list of accesses, and the page tables they run under.
+//!
+//! The guest runs at CPL 3 with IOPL 3, because some hypervisors emulate ring 0 instruction by instruction and then no
+//! translation of theirs is at stake. It has no IDT: an exception ends in a shutdown exit, which is an answer too.
+//!
+//! Guest physical memory above the frames of programs:
+//!
+//! ```text
+//! OWN_GFN    code | one stack page for each vCPU | request pages of vCPU 0, 1, …
+//! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf table of the windows
+//! ```
+//!
+//! One leaf table holds every name of every frame: [`ALIASES`] × [`FRAMES`] entries. Two roots with the same content let
+//! CR3 change whenever the leaf table does, so that no translation of the last program survives in a TLB.
+
+use crate::memory::{PAGE_BYTES, Pages};
+use gpa_model::limits::{ALIASES, FRAMES, OPS, TOP_GFN, VCPUS};
+use gpa_model::{Access, Gpa, Pfn, Vm};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+
+/// First gfn of code, stacks and requests.
+pub(crate) const OWN_GFN: u64 = TOP_GFN;
+/// First gfn of the page tables.
+pub(crate) const TABLE_GFN: u64 = OWN_GFN + 0x100;
+/// The port that says a batch is done.
+pub(crate) const DONE_PORT: u16 = 0x10;
+
+const REQUEST_BYTES: usize = 32;
+const REQUESTS_PER_PAGE: usize = PAGE_BYTES / REQUEST_BYTES;
+/// One page more than the accesses of a whole program need, for the request that ends the list.
+const REQUEST_PAGES: usize = OPS / REQUESTS_PER_PAGE + 1;
+const CODE_PAGE: usize = 0;
+const STACK_PAGE: usize = 1;
+const REQUEST_PAGE: usize = STACK_PAGE + VCPUS;
+/// Pages of code, stacks and requests.
+pub(crate) const OWN_PAGES: usize = REQUEST_PAGE + VCPUS * REQUEST_PAGES;
+
+const ROOTS: [usize; 2] = [0, 1];
+const POINTERS: usize = 2;
+const DIRECTORY: usize = 3;
+const OWN_LEAVES: usize = 4;
+const WINDOW_LEAVES: usize = 5;
+/// Pages of page tables.
+pub(crate) const TABLE_PAGES: usize = 6;
+
+/// Entries of a table of any level.
+const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
+const _: () = assert!(ALIASES * FRAMES <= ENTRIES && OWN_PAGES <= ENTRIES);
+
+/// Linear page numbers: each directory entry covers [`ENTRIES`] pages, the first for the guest itself, the second for the
+/// windows of the aliases.
+const OWN_LINEAR: u64 = 0;
+const WINDOW_LINEAR: u64 = ENTRIES as u64;
+
+/// Present, writable, user; accessed and dirty, so that no walk has to write to the tables.
+const ENTRY_BITS: u64 = 0b110_0111;
+
+/// Where the stub of a page starts: `mov eax, imm32; ret` with the page's identity, for instruction fetches.
+const STUB: usize = 0;
+/// Where the identity lies for reads.
+const STAMP: usize = 8;
+/// Where the words lie that guests write, one for each op of a program.
+const WORDS: usize = 1024;
+const _: () = assert!(WORDS + OPS * size_of::<u64>() <= PAGE_BYTES);
+
+// Offsets in a request, as the code below has them.
+const GVA: usize = 0x00;
+const VALUE: usize = 0x08;
+const KIND: usize = 0x10;
+const EXITED: usize = 0x14;
+const RESULT: usize = 0x18;
+const DONE: usize = 0x1c;
+
+const END: u32 = 0;
+
+/// The guest's whole program. `r15` holds the address of its requests. After the `out` it starts over, so one `KVM_RUN`
+/// carries out one list.
+#[rustfmt::skip]
+const CODE: [u8; 74] = [
+    // start:
+    0x4c, 0x89, 0xfe,                         // 00  mov  rsi, r15
+    // next:
+    0x8b, 0x46, 0x10,                         // 03  mov  eax, [rsi+KIND]
+    0x48, 0x8b, 0x3e,                         // 06  mov  rdi, [rsi+GVA]
+    0x83, 0xf8, 0x01,                         // 09  cmp  eax, 1
+    0x72, 0x38,                               // 0c  jb   done             ; 0: end
+    0x74, 0x1f,                               // 0e  je   read             ; 1
+    0x83, 0xf8, 0x02,                         // 10  cmp  eax, 2
+    0x74, 0x04,                               // 13  je   write            ; 2
+    0xff, 0xd7,                               // 15  call rdi              ; 3: the page's stub puts its identity in eax
+    0xeb, 0x19,                               // 17  jmp  store
+    // write:
+    0x48, 0x8b, 0x46, 0x08,                   // 19  mov  rax, [rsi+VALUE]
+    0x48, 0x89, 0x07,                         // 1d  mov  [rdi], rax
+    0x83, 0x7e, 0x14, 0x00,                   // 20  cmp  dword [rsi+EXITED], 0
+    0x75, 0x0c,                               // 24  jne  store            ; user space took the write: no page to name
+    0x48, 0x81, 0xe7, 0x00, 0xf0, 0xff, 0xff, // 26  and  rdi, -0x1000
+    0x66, 0x90,                               // 2d  nop
+    // read:
+    0x8b, 0x47, 0x08,                         // 2f  mov  eax, [rdi+STAMP]
+    // store:
+    0x89, 0x46, 0x18,                         // 32  mov  [rsi+RESULT], eax
+    0xc7, 0x46, 0x1c, 0x01, 0x00, 0x00, 0x00, // 35  mov  dword [rsi+DONE], 1
+    0x48, 0x83, 0xc6, 0x20,                   // 3c  add  rsi, REQUEST_BYTES
+    0xeb, 0xc1,                               // 40  jmp  next
+    0x66, 0x90, 0x66, 0x90,                   // 42  nop; nop
+    // done:
+    0xe6, 0x10,                               // 46  out  DONE_PORT, al
+    0xeb, 0xb6,                               // 48  jmp  start
+];
+const START: u64 = 0x00;
+const NEXT: u64 = 0x03;
+
+/// What a guest is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) access: Access,
+    pub(crate) frame: usize,
+    /// Alias number.
+    pub(crate) alias: usize,
+    /// Number of the op in its program: each has a word of its own in each page, so that no write hides another.
+    pub(crate) word: usize,
+    /// What a write leaves there.
+    pub(crate) value: u64,
+}
+
+/// Put the code in place.
+pub(crate) fn load_code(own: &Pages) {
+    for (word, bytes) in CODE.chunks(size_of::<u32>()).enumerate() {
+        let mut padded = [0x90; size_of::<u32>()];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        own.write_u32(CODE_PAGE, word * size_of::<u32>(), u32::from_le_bytes(padded));
+    }
+}
+
+/// Write request number `n` of `vcpu`.
+pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
+    let page = Gpa::from_page(WINDOW_LINEAR + (request.alias * FRAMES + request.frame) as u64).raw();
+    let (kind, gva) = match request.access {
+        Access::Read => (1, page),
+        Access::Write => (2, page + word_offset(request.word) as u64),
+        Access::Execute => (3, page + STUB as u64),
+    };
+    let (at, offset) = request_at(vcpu, n);
+    own.write_u64(at, offset + GVA, gva);
+    own.write_u64(at, offset + VALUE, request.value);
+    own.write_u32(at, offset + EXITED, 0);
+    own.write_u32(at, offset + RESULT, 0);
+    own.write_u32(at, offset + DONE, 0);
+    own.write_u32(at, offset + KIND, kind);
+}
+
+/// End the list of `vcpu` after `n` requests.
+pub(crate) fn end_requests(own: &Pages, vcpu: usize, n: usize) {
+    let (at, offset) = request_at(vcpu, n);
+    own.write_u32(at, offset + KIND, END);
+}
+
+/// Tell the guest that request `n` went to user space.
+pub(crate) fn note_exit(own: &Pages, vcpu: usize, n: usize) {
+    let (at, offset) = request_at(vcpu, n);
+    own.write_u32(at, offset + EXITED, 1);
+}
+
+/// Whether the guest has finished request `n`.
+pub(crate) fn is_done(own: &Pages, vcpu: usize, n: usize) -> bool {
+    let (at, offset) = request_at(vcpu, n);
+    own.read_u32(at, offset + DONE) != 0
+}
+
+/// The page identity that request `n` found.
+pub(crate) fn result(own: &Pages, vcpu: usize, n: usize) -> Pfn {
+    let (at, offset) = request_at(vcpu, n);
+    Pfn::new(own.read_u32(at, offset + RESULT))
+}
+
+fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
+    let page = REQUEST_PAGE + vcpu * REQUEST_PAGES + n / REQUESTS_PER_PAGE;
+    (page, n % REQUESTS_PER_PAGE * REQUEST_BYTES)
+}
+
+/// Where in a page the word of op number `word` lies.
+pub(crate) const fn word_offset(word: usize) -> usize {
+    WORDS + word * size_of::<u64>()
+}
+
+/// Give a page its identity, for reads and for fetches.
+pub(crate) fn stamp(memory: &Pages, page: usize, pfn: Pfn) {
+    let [a, b, c, d] = pfn.raw().to_le_bytes();
+    // b8 imm32 = mov eax, imm32; c3 = ret.
+    memory.write_u64(page, STUB, u64::from_le_bytes([0xb8, a, b, c, d, 0xc3, 0x90, 0x90]));
+    memory.write_u64(page, STAMP, pfn.raw().into());
+}
+
+/// Write everything of the tables but the windows.
+pub(crate) fn write_tables(tables: &Pages) {
+    let table = |page: usize| Gpa::from_page(TABLE_GFN + page as u64);
+    let set = |page, index: usize, gpa: Gpa| tables.write_u64(page, index * size_of::<u64>(), gpa.raw() | ENTRY_BITS);
+    for root in ROOTS {
+        set(root, 0, table(POINTERS));
+    }
+    set(POINTERS, 0, table(DIRECTORY));
+    set(DIRECTORY, 0, table(OWN_LEAVES));
+    set(DIRECTORY, 1, table(WINDOW_LEAVES));
+    for page in 0..OWN_PAGES {
+        set(OWN_LEAVES, page, Gpa::from_page(OWN_GFN + page as u64));
+    }
+}
+
+/// Point the windows at every name of every frame of `vm`.
+pub(crate) fn write_windows(tables: &Pages, vm: &Vm) {
+    for index in 0..ENTRIES {
+        let (alias, frame) = (index / FRAMES, index % FRAMES);
+        let present = alias < vm.stolen().alias_count();
+        let entry = if present { vm.gpa(frame, alias).raw() | ENTRY_BITS } else { 0 };
+        tables.write_u64(WINDOW_LEAVES, index * size_of::<u64>(), entry);
+    }
+}
+
+/// Long mode at CPL 3, with root table A or B.
+pub(crate) fn special_registers(sregs: &mut kvm_sregs, root: usize) {
+    const PE_MP_ET_NE_PG: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 31;
+    const PAE: u64 = 1 << 5;
+    const LME_LMA: u64 = 1 << 8 | 1 << 10;
+    sregs.cr0 = PE_MP_ET_NE_PG;
+    sregs.cr2 = 0;
+    sregs.cr3 = Gpa::from_page(TABLE_GFN + ROOTS[root % ROOTS.len()] as u64).raw();
+    sregs.cr4 = PAE;
+    sregs.efer = LME_LMA;
+    let flat =
+        kvm_segment { limit: u32::MAX, present: 1, dpl: 3, s: 1, g: 1, selector: 0x2b, type_: 3, ..Default::default() };
+    sregs.cs = kvm_segment { selector: 0x33, type_: 11, l: 1, ..flat };
+    (sregs.ss, sregs.ds, sregs.es) = (kvm_segment { db: 1, ..flat }, flat, flat);
+    (sregs.fs, sregs.gs) = (flat, flat);
+    // A busy 64-bit TSS: hardware refuses to enter long mode without one.
+    sregs.tr = kvm_segment { selector: 0x40, type_: 11, present: 1, limit: 0x67, ..Default::default() };
+    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+    (sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit) = (0, 0, 0, 0);
+}
+
+/// Registers of `vcpu` to begin with request `n`.
+pub(crate) fn registers(vcpu: usize, n: usize) -> kvm_regs {
+    const RESERVED_ONE_AND_IOPL_3: u64 = 0x3002;
+    let own = |page: usize| Gpa::from_page(OWN_LINEAR + page as u64).raw();
+    let (page, offset) = request_at(vcpu, n);
+    kvm_regs {
+        rip: own(CODE_PAGE) + if n == 0 { START } else { NEXT },
+        rsp: own(STACK_PAGE + vcpu + 1),
+        rsi: own(page) + offset as u64,
+        r15: own(request_at(vcpu, 0).0),
+        rflags: RESERVED_ONE_AND_IOPL_3,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the relative jump at `at` leads.
+    fn target(at: usize) -> usize {
+        (at + 2).wrapping_add_signed(isize::from(CODE[at + 1] as i8))
+    }
+
+    #[test]
+    fn jumps_lead_to_their_labels() {
+        let (start, next, write, read, store, done) = (0x00, 0x03, 0x19, 0x2f, 0x32, 0x46);
+        for (at, to) in [(0x0c, done), (0x0e, read), (0x13, write), (0x17, store), (0x24, store)] {
+            assert_eq!(target(at), to, "the jump at {at:#x}");
+        }
+        assert_eq!((target(0x40), target(0x48)), (next, start));
+        assert_eq!((START as usize, NEXT as usize), (start, next));
+        assert_eq!(CODE[done + 1], DONE_PORT as u8);
+    }
+}

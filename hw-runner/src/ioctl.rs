@@ -1,0 +1,79 @@
+//! The ioctls of KVM that the wrapper crate lacks or marks unsafe, each checked once here.
+#![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
+
+use crate::memory::Pages;
+use gpa_model::Gpa;
+use kvm_bindings::{kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// `_IOWR(KVMIO, 0xc0, struct kvm_clear_dirty_log)`.
+const KVM_CLEAR_DIRTY_LOG: libc::c_ulong = 0xc018_aec0;
+/// `_IO(KVMIO, 0xce)`.
+const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
+
+/// A memslot as KVM sees it: one name of some host pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    pub(crate) slot: u32,
+    pub(crate) flags: u32,
+    pub(crate) gpa: Gpa,
+    pub(crate) page: usize,
+    pub(crate) pages: usize,
+}
+
+/// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
+pub(crate) fn set_region(vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
+    assert!(region.pages > 0 && region.page + region.pages <= memory.len(), "{region:?} leaves its memory");
+    let Region { slot, flags, gpa, page, pages } = region;
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags,
+        guest_phys_addr: gpa.raw(),
+        memory_size: Gpa::from_page(pages as u64).raw(),
+        userspace_addr: memory.hva(page),
+    };
+    // SAFETY: the pages lie in `memory` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
+    unsafe { vm.set_user_memory_region(region) }.map_err(into_io)
+}
+
+/// Delete memslot `slot`.
+pub(crate) fn delete_region(vm: &VmFd, slot: u32) -> io::Result<()> {
+    let region = kvm_userspace_memory_region { slot, ..Default::default() };
+    // SAFETY: a region of no bytes takes memory away from the guest and gives it none.
+    unsafe { vm.set_user_memory_region(region) }.map_err(into_io)
+}
+
+/// `KVM_CLEAR_DIRTY_LOG` for the first `pages` pages of a slot, at most 64: forget those whose bit is set.
+pub(crate) fn clear_dirty_log(vm: &VmFd, slot: u32, pages: u32, mut bits: u64) -> io::Result<()> {
+    assert!(pages <= u64::BITS, "one word holds {} pages, not {pages}", u64::BITS);
+    let dirty_bitmap = (&raw mut bits).cast();
+    let log = kvm_clear_dirty_log {
+        slot,
+        num_pages: pages,
+        first_page: 0,
+        __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap },
+    };
+    // SAFETY: KVM reads `log` and, of the bitmap, one word for up to 64 pages; both outlive the call.
+    match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CLEAR_DIRTY_LOG as _, &raw const log) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `KVM_GET_STATS_FD` of a VM or a vCPU.
+pub(crate) fn stats_file(of: &impl AsRawFd) -> io::Result<File> {
+    // SAFETY: the ioctl takes no argument and returns a new file descriptor, which is then ours alone.
+    match unsafe { libc::ioctl(of.as_raw_fd(), KVM_GET_STATS_FD as _, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above.
+        fd => Ok(unsafe { File::from_raw_fd(fd) }),
+    }
+}
+
+/// An error of the wrapper crate as one of the standard library's.
+pub(crate) fn into_io(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
+}

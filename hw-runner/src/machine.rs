@@ -1,0 +1,379 @@
+//! The executor: carries out programs on a real VM of `/dev/kvm` and says what was observed.
+//!
+//! One VM serves any number of programs. Each begins with no memslots and with every host page bearing its first identity,
+//! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
+//! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
+
+use crate::error::{Doing, MachineError};
+use crate::fingerprint::{self, Fingerprint};
+use crate::guest::{self, Request};
+use crate::ioctl::{Region, delete_region, set_region, stats_file};
+use crate::memory::Pages;
+use crate::memslots::{Backing, KVM_SLOTS, Memslots};
+use crate::stats::Stats;
+use crate::support::supports;
+use crate::trace::Trace;
+use crate::vcpu::{Outcome, Vcpu};
+use crate::watchdog::Watchdog;
+use crate::witness::Witness;
+use gpa_model::limits::{HOST_PAGES, VCPUS};
+use gpa_model::{Access, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+const OWN_SLOT: u32 = KVM_SLOTS;
+const TABLE_SLOT: u32 = KVM_SLOTS + 1;
+
+/// A VM of `/dev/kvm`, ready for programs. It belongs to the thread that opened it.
+#[derive(Debug)]
+pub struct Machine {
+    // Declared, and so dropped, before the memory they use.
+    vcpus: Vec<Vcpu>,
+    stats: Option<Stats>,
+    fd: VmFd,
+    memory: Pages,
+    own: Pages,
+    tables: Pages,
+    watchdog: Watchdog,
+    fingerprint: Fingerprint,
+    proof: Option<Proof>,
+    memslots: Memslots,
+    /// The VM whose frames the windows show.
+    windows_of: Option<Vm>,
+    root: usize,
+    /// The identity each host page bears.
+    stamps: [Pfn; HOST_PAGES],
+    batch: Batch,
+    accesses: u64,
+}
+
+/// What KVM's counters said before and after accesses whose number is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The counters before.
+    pub before: Witness,
+    /// The counters after.
+    pub after: Witness,
+}
+
+/// Accesses that wait for their vCPU to run.
+#[derive(Debug, Default)]
+struct Batch {
+    vcpu: u8,
+    requests: Vec<Request>,
+    /// The number of each request's op.
+    ops: Vec<usize>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Machine {
+    /// Open `/dev/kvm`, create the VM, and find out whether its guest runs natively.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if there is no usable KVM here.
+    pub fn open() -> Result<Self, MachineError> {
+        let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
+        let fd = kvm.create_vm().doing("create a VM")?;
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
+        let fingerprint = fingerprint::read(&fd, &cpuid)?;
+        let (memory, own, tables) = (pages(HOST_PAGES)?, pages(guest::OWN_PAGES)?, pages(guest::TABLE_PAGES)?);
+        enable_manual_protect(&fd)?;
+        guest::load_code(&own);
+        guest::write_tables(&tables);
+        map_whole(&fd, &own, OWN_SLOT, guest::OWN_GFN)?;
+        map_whole(&fd, &tables, TABLE_SLOT, guest::TABLE_GFN)?;
+        let vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<_, _>>()?;
+        let mut machine = Self {
+            stats: stats_file(&fd).and_then(Stats::new).ok(),
+            vcpus,
+            fd,
+            memory,
+            own,
+            tables,
+            watchdog: Watchdog::new().doing("set up the watchdog")?,
+            fingerprint,
+            proof: None,
+            memslots: Memslots::default(),
+            windows_of: None,
+            root: 0,
+            stamps: [Pfn::new(0); HOST_PAGES],
+            batch: Batch::default(),
+            accesses: 0,
+        };
+        machine.prove()?;
+        Ok(machine)
+    }
+
+    /// What this machine is, for traces.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// The evidence that guest accesses run natively, or do not; `None` if this kernel shows no counters.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    /// Guest accesses carried out so far.
+    pub fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    /// KVM's counters now, those of vCPUs summed up.
+    pub fn witness(&self) -> Witness {
+        let vcpus = self.vcpus.iter().filter_map(Vcpu::stats);
+        let files: Vec<&Stats> = self.stats.iter().chain(vcpus).collect();
+        Witness::read(self.accesses, &files)
+    }
+
+    /// Carry out `program`.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails; the next program finds it in order again, or fails too.
+    pub fn run(&mut self, program: &Program) -> Result<Trace, MachineError> {
+        let mut trace = Trace::default();
+        self.run_into(program, &mut trace)?;
+        Ok(trace)
+    }
+
+    /// The same, over an old trace, whose allocations are kept.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_into(&mut self, program: &Program, trace: &mut Trace) -> Result<(), MachineError> {
+        trace.fingerprint.clone_from(&self.fingerprint);
+        trace.program.clone_from(program);
+        trace.observations.clear();
+        trace.observations.resize(program.ops.len(), None);
+        let result = self.carry_out(program, &mut trace.observations);
+        let cleared = self.memslots.clear(&self.fd);
+        if result.is_err() || cleared.is_err() {
+            self.recover();
+        }
+        result.and(cleared)
+    }
+
+    fn carry_out(&mut self, program: &Program, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        let vm = &program.vm;
+        let maxphyaddr = self.fingerprint.maxphyaddr;
+        if let Some(&bit) = vm.stolen().bits().iter().find(|&&bit| bit >= maxphyaddr) {
+            return Err(MachineError::StolenBit { bit, maxphyaddr });
+        }
+        let (mut host, mut model) = (Host::default(), Model::new(vm));
+        self.begin(vm, &host)?;
+        self.watchdog.arm().doing("arm the watchdog")?;
+        for (at, op) in program.ops.iter().enumerate() {
+            if !supports(vm, op) || !model.accepts(&host, op) {
+                continue;
+            }
+            if let Op::Access { vcpu, gpa, access } = *op {
+                // Whether later ops are accepted hangs on memslots alone, so the model need not wait for the answer.
+                self.enqueue(vm, at, vcpu, gpa, access, observations)?;
+                continue;
+            }
+            self.run_batch(vm, observations)?;
+            host.apply(op);
+            model.step(&host, op, &Exit::Done);
+            observations[at] = Some(self.carry_out_op(vm, &host, at, op)?);
+        }
+        self.run_batch(vm, observations)?;
+        self.watchdog.disarm();
+        Ok(())
+    }
+
+    /// Make the machine that of a new VM.
+    fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
+        self.memslots.begin(vm);
+        self.batch.clear();
+        for page in 0..HOST_PAGES {
+            let pfn = host.pfn(Hva::new(page as u64));
+            if self.stamps[page] != pfn {
+                self.stamp(page, pfn);
+            }
+        }
+        let same = self.windows_of.is_some_and(|old| old.stolen() == vm.stolen() && old.base() == vm.base());
+        if !same {
+            self.show_windows(vm)?;
+        }
+        Ok(())
+    }
+
+    /// Let the guest see the frames of `vm`. Writes to page tables from user space are invisible to KVM, so what it made
+    /// of the old tables has to go: their memslot is deleted, and CR3 changes.
+    fn show_windows(&mut self, vm: &Vm) -> Result<(), MachineError> {
+        self.windows_of = None;
+        delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
+        guest::write_windows(&self.tables, vm);
+        map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
+        self.root += 1;
+        for vcpu in &mut self.vcpus {
+            vcpu.set_root(self.root)?;
+        }
+        self.windows_of = Some(*vm);
+        Ok(())
+    }
+
+    /// Put everything in order after a failure, as well as it goes.
+    fn recover(&mut self) {
+        self.watchdog.disarm();
+        self.batch.clear();
+        self.memslots.scrub(&self.fd);
+        for vcpu in &mut self.vcpus {
+            // What cannot be restarted fails again, and says so, when it is used.
+            let _ = vcpu.restart(0);
+        }
+    }
+
+    fn stamp(&mut self, page: usize, pfn: Pfn) {
+        guest::stamp(&self.memory, page, pfn);
+        self.stamps[page] = pfn;
+    }
+
+    fn carry_out_op(&mut self, vm: &Vm, host: &Host, at: usize, op: &Op) -> Result<Exit, MachineError> {
+        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
+        Ok(match *op {
+            Op::Slot { id, change } => {
+                self.memslots.change(kvm, id, change)?;
+                Exit::Done
+            }
+            Op::DirtyGet { id } => Exit::Dirty(self.memslots.dirty(kvm, id)?),
+            Op::DirtyClear { id, gfn, pages } => {
+                self.memslots.clear_dirty(kvm, id, gfn, pages)?;
+                Exit::Done
+            }
+            Op::Unmap { range } => {
+                self.unmap(host, at, range)?;
+                Exit::Done
+            }
+            _ => Exit::Unsupported,
+        })
+    }
+
+    /// Put other pages behind hvas. Even and odd ops drive different notifiers of the kernel.
+    fn unmap(&mut self, host: &Host, at: usize, range: HvaRange) -> Result<(), MachineError> {
+        let (start, pages) = (range.start.page() as usize, usize::from(range.pages));
+        if at.is_multiple_of(2) {
+            self.memory.discard(start, pages).doing("discard host pages")?;
+        } else {
+            self.memory.replace(start, pages).doing("replace host pages")?;
+        }
+        for hva in range.iter() {
+            self.stamp(hva.page() as usize, host.pfn(hva));
+        }
+        Ok(())
+    }
+
+    fn enqueue(
+        &mut self,
+        vm: &Vm,
+        at: usize,
+        vcpu: u8,
+        gpa: Gpa,
+        access: Access,
+        observations: &mut [Option<Exit>],
+    ) -> Result<(), MachineError> {
+        if self.batch.vcpu != vcpu {
+            self.run_batch(vm, observations)?;
+            self.batch.vcpu = vcpu;
+        }
+        let Some((frame, alias)) = vm.locate(gpa) else { return Ok(()) };
+        let alias = vm.stolen().alias_index(alias);
+        self.accesses += 1;
+        // Never the same value twice, so that a word of an earlier program cannot pass for one of this.
+        self.batch.requests.push(Request { access, frame, alias, word: at, value: self.accesses });
+        self.batch.ops.push(at);
+        Ok(())
+    }
+
+    /// Let the guest carry out the accesses that wait, and note what it found.
+    fn run_batch(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        if self.batch.requests.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
+        let result = vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes);
+        if result.is_ok() {
+            for ((&at, request), &outcome) in batch.ops.iter().zip(&batch.requests).zip(&batch.outcomes) {
+                observations[at] = Some(self.observed(vm, request, outcome));
+            }
+        }
+        batch.clear();
+        self.batch = batch;
+        result
+    }
+
+    fn observed(&self, vm: &Vm, request: &Request, outcome: Outcome) -> Exit {
+        match outcome {
+            Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, pfn),
+            Outcome::Found(pfn) => Exit::Memory(pfn),
+            Outcome::Exited(gpa) => {
+                let page = Gpa::from_page(gpa.page());
+                // An address that no access of a program names cannot be said in a trace, and is certainly wrong.
+                if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
+            }
+            Outcome::GuestFault => Exit::GuestFault,
+            Outcome::Failed => Exit::Error,
+        }
+    }
+
+    /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
+    /// identity that the guest read through the same address right after.
+    fn written(&self, vm: &Vm, request: &Request, found: Pfn) -> Exit {
+        let holds = |page: usize| self.memory.read_u64(page, guest::word_offset(request.word)) == request.value;
+        match self.memslots.host_page(vm, request.frame) {
+            Some(page) if holds(page) => Exit::Memory(found),
+            belongs => match (0..HOST_PAGES).find(|&page| holds(page)) {
+                Some(page) => Exit::Memory(self.stamps[page]),
+                // Lost. If the guest read another page, that names what it was lost to.
+                None if belongs.is_none_or(|page| self.stamps[page] != found) => Exit::Memory(found),
+                None => Exit::Error,
+            },
+        }
+    }
+
+    /// Carry out accesses whose number is known, and look at KVM's counters.
+    fn prove(&mut self) -> Result<(), MachineError> {
+        let program = crate::witness::calibration();
+        let mut observations = vec![None; program.ops.len()];
+        let before = self.witness();
+        let result = self.carry_out(&program, &mut observations);
+        // Before the memslots go: some counters say what is mapped now.
+        let after = self.witness();
+        self.memslots.clear(&self.fd)?;
+        result?;
+        self.fingerprint.native = after.is_native_since(&before);
+        self.proof = after.has_counters().then_some(Proof { before, after });
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.ops.clear();
+    }
+}
+
+fn pages(count: usize) -> Result<Pages, MachineError> {
+    Pages::new(count).doing("map memory for the guest")
+}
+
+fn map_whole(fd: &VmFd, memory: &Pages, slot: u32, gfn: u64) -> Result<(), MachineError> {
+    let region = Region { slot, flags: 0, gpa: Gpa::from_page(gfn), page: 0, pages: memory.len() };
+    set_region(fd, memory, region).doing("set a memslot of the guest's own")
+}
+
+/// Get the dirty log without clearing it, and clear it page by page.
+fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
+    let cap = kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+    if fd.check_extension_raw(cap.into()) == 0 {
+        return Err(MachineError::Missing("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2"));
+    }
+    if !fd.check_extension(Cap::ReadonlyMem) {
+        return Err(MachineError::Missing("KVM_CAP_READONLY_MEM"));
+    }
+    let mut enable = kvm_enable_cap { cap, ..Default::default() };
+    enable.args[0] = kvm_bindings::KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.into();
+    fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
+}

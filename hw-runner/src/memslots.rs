@@ -1,0 +1,149 @@
+//! A program's memslots on KVM: one KVM slot for each name of each slot, all over the same host pages.
+//!
+//! Stock KVM strips nothing from a GPA, so a stolen bit is played by a second slot at `gpa | bit`. To the guest that is the
+//! same promise: every name of a frame is that frame. The dirty log of a slot is the union of its names' logs.
+
+use crate::error::{Doing, MachineError};
+use crate::ioctl::{Region, clear_dirty_log, delete_region, set_region};
+use crate::memory::Pages;
+use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
+use gpa_model::{FrameSet, Gfn, Hva, SlotChange, SlotFlags, SlotId, Vm};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
+use kvm_ioctls::VmFd;
+
+/// KVM slots of programs are those below this number.
+pub(crate) const KVM_SLOTS: u32 = (USER_SLOTS * ALIASES) as u32;
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    gfn: Gfn,
+    pages: u8,
+    hva: Hva,
+    flags: SlotFlags,
+}
+
+/// The slots that exist now.
+#[derive(Debug, Default)]
+pub(crate) struct Memslots {
+    slots: [Option<Slot>; USER_SLOTS],
+    aliases: usize,
+}
+
+/// A VM being configured, and the host pages behind its slots.
+#[derive(Clone, Copy)]
+pub(crate) struct Backing<'a> {
+    pub(crate) fd: &'a VmFd,
+    pub(crate) memory: &'a Pages,
+    pub(crate) vm: &'a Vm,
+}
+
+impl Memslots {
+    /// Start with no slots, for a VM with so many aliases. There must be none left.
+    pub(crate) fn begin(&mut self, vm: &Vm) {
+        self.aliases = vm.stolen().alias_count();
+    }
+
+    /// Carry out a change that the model accepts.
+    pub(crate) fn change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> Result<(), MachineError> {
+        let old = self.slots[id.index()];
+        let new = match (change, old) {
+            (SlotChange::Create { gfn, pages, hva, flags }, _) => Some(Slot { gfn, pages, hva, flags }),
+            (SlotChange::Delete, _) | (_, None) => None,
+            (SlotChange::Move { gfn }, Some(old)) => Some(Slot { gfn, ..old }),
+            (SlotChange::Flags(flags), Some(old)) => Some(Slot { flags, ..old }),
+        };
+        // KVM does not let a slot become read-only or stop being it: such a slot goes and comes back.
+        let again = old.zip(new).is_some_and(|(old, new)| old.flags.readonly != new.flags.readonly);
+        if old.is_some() && (new.is_none() || again) {
+            self.delete(kvm.fd, id.index())?;
+        }
+        if let Some(new) = new {
+            for alias in 0..self.aliases {
+                set_region(kvm.fd, kvm.memory, region(kvm.vm, id.index(), alias, &new)).doing("set a memslot")?;
+            }
+        }
+        self.slots[id.index()] = new;
+        Ok(())
+    }
+
+    /// Delete every slot.
+    pub(crate) fn clear(&mut self, fd: &VmFd) -> Result<(), MachineError> {
+        (0..USER_SLOTS).try_for_each(|id| self.delete(fd, id))
+    }
+
+    fn delete(&mut self, fd: &VmFd, id: usize) -> Result<(), MachineError> {
+        if self.slots[id].is_none() {
+            return Ok(());
+        }
+        for alias in 0..self.aliases {
+            delete_region(fd, kvm_slot(id, alias)).doing("delete a memslot")?;
+        }
+        self.slots[id] = None;
+        Ok(())
+    }
+
+    /// Delete whatever may be there, after a failure that left a change half done.
+    pub(crate) fn scrub(&mut self, fd: &VmFd) {
+        for slot in 0..KVM_SLOTS {
+            // Most do not exist, which KVM answers with an error.
+            let _ = delete_region(fd, slot);
+        }
+        self.slots = [None; USER_SLOTS];
+    }
+
+    /// The host page behind `frame`.
+    pub(crate) fn host_page(&self, vm: &Vm, frame: usize) -> Option<usize> {
+        self.slots.iter().flatten().find_map(|slot| {
+            let offset = vm.gfn(frame).offset_from(slot.gfn).filter(|&offset| offset < slot.pages.into())?;
+            Some(slot.hva.add(offset).page() as usize)
+        })
+    }
+
+    /// The frames of slot `id` that are dirty under any name.
+    pub(crate) fn dirty(&self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
+        let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
+        let bytes = usize::from(slot.pages) * crate::memory::PAGE_BYTES;
+        let mut bits = 0;
+        for alias in 0..self.aliases {
+            let log = kvm.fd.get_dirty_log(kvm_slot(id.index(), alias), bytes).doing("get a dirty log")?;
+            bits |= log.first().copied().unwrap_or(0);
+        }
+        let first = kvm.vm.frame(slot.gfn).unwrap_or(0);
+        let inside = FrameSet::range(0, slot.pages.into());
+        Ok(FrameSet::from_bits(bits).intersect(inside).moved(0, first))
+    }
+
+    /// Forget that `pages` frames from `gfn`, which lie in slot `id`, are dirty under any name.
+    pub(crate) fn clear_dirty(&self, kvm: Backing<'_>, id: SlotId, gfn: Gfn, pages: u8) -> Result<(), MachineError> {
+        let Some(slot) = &self.slots[id.index()] else { return Ok(()) };
+        let skip = gfn.offset_from(slot.gfn).unwrap_or(0) as usize;
+        let bits = FrameSet::range(skip, pages.into()).bits();
+        for alias in 0..self.aliases {
+            clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages.into(), bits).doing("clear a dirty log")?;
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(FRAMES <= u64::BITS as usize);
+
+const fn kvm_slot(id: usize, alias: usize) -> u32 {
+    (id * ALIASES + alias) as u32
+}
+
+fn region(vm: &Vm, id: usize, alias: usize, slot: &Slot) -> Region {
+    let mut flags = 0;
+    if slot.flags.readonly {
+        flags |= KVM_MEM_READONLY;
+    }
+    if slot.flags.log_dirty {
+        flags |= KVM_MEM_LOG_DIRTY_PAGES;
+    }
+    Region {
+        slot: kvm_slot(id, alias),
+        flags,
+        gpa: vm.stolen().join(slot.gfn, vm.stolen().alias(alias)),
+        page: slot.hva.page() as usize,
+        pages: slot.pages.into(),
+    }
+}

@@ -1,0 +1,39 @@
+//! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
+
+use gpa_model::generate::Profile;
+use gpa_model::{Op, OpKind, Vm};
+
+/// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
+pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
+
+/// Whether real KVM can carry out `op` in a VM like `vm`.
+///
+/// User space sees memslot changes and invalidations only as wholes, cannot reach private slots, and on stock KVM plays an
+/// alias as a memslot of its own over the same host pages.
+pub fn supports(vm: &Vm, op: &Op) -> bool {
+    let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
+    realisable
+        && supports_kind(op.kind())
+        && match *op {
+            Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
+            Op::Access { .. } | Op::Unmap { .. } => true,
+            _ => false,
+        }
+}
+
+const fn supports_kind(kind: OpKind) -> bool {
+    match kind {
+        OpKind::SlotCreate | OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => true,
+        OpKind::Read | OpKind::Write | OpKind::Execute => true,
+        OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
+        OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
+        OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
+    }
+}
+
+/// What to generate for real KVM.
+pub fn profile() -> Profile {
+    let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
+    let profile = Profile { windows: false, private_slots: false, stolen_low, stolen_high, ..Profile::default() };
+    profile.only(supports_kind)
+}

@@ -1,0 +1,196 @@
+//! Parsing a trace: bounded, total, and exact about where it stopped.
+
+use super::{ARROW, MAGIC, Trace, VERSION};
+use crate::fingerprint::{Fingerprint, is_word};
+use gpa_model::limits::FILE_BYTES;
+use gpa_model::text::{ParseError, Words};
+use gpa_model::{Exit, FrameSet, Gpa, Pfn, Vm};
+
+/// Lines of the header, the version among them.
+const HEADER_LINES: usize = 6;
+/// Capabilities a header may list.
+const CAPABILITIES_MAX: usize = 32;
+
+/// Read a trace.
+///
+/// # Errors
+/// A [`ParseError`] at the first line that cannot be read, or that goes over a limit.
+pub fn parse(text: &str) -> Result<Trace, ParseError> {
+    if text.len() > FILE_BYTES {
+        let expected = format!("at most {FILE_BYTES} bytes (limits::FILE_BYTES)");
+        return Err(ParseError { line: 1, column: 1, expected, found: format!("{} bytes", text.len()) });
+    }
+    let fingerprint = header(text)?;
+    let program = gpa_model::text::parse(&program_text(text))?;
+    let mut observations = vec![None; program.ops.len()];
+    let mut ops = 0;
+    let mut vm_seen = false;
+    for (number, line) in body(text) {
+        let mut words = Words::new(line, number);
+        if words.is_done() {
+            continue;
+        }
+        if words.peek() != Some(ARROW) {
+            // The first line of words is the vm's, each other an op: the program parser has seen to that.
+            ops += usize::from(std::mem::replace(&mut vm_seen, true));
+            continue;
+        }
+        words.next(ARROW)?;
+        let place = ops.checked_sub(1).and_then(|at| observations.get_mut(at));
+        let Some(place @ None) = place else {
+            return Err(words.error("an op, and then at most one observation", "an observation of no op"));
+        };
+        *place = Some(observation(&program.vm, &mut words)?);
+    }
+    Ok(Trace { fingerprint, program, observations })
+}
+
+/// The lines after the header, with their numbers.
+fn body(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(i, line)| (i + 1, line)).skip(HEADER_LINES)
+}
+
+/// The program alone, each line where it stands in the trace, so that errors point there.
+fn program_text(text: &str) -> String {
+    let mut out = format!("{} {}", gpa_model::text::MAGIC, gpa_model::text::VERSION);
+    out.extend(std::iter::repeat_n('\n', HEADER_LINES.min(text.lines().count())));
+    for (number, line) in body(text) {
+        if Words::new(line, number).peek() != Some(ARROW) {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn header(text: &str) -> Result<Fingerprint, ParseError> {
+    let mut lines = text.lines().enumerate();
+    let mut line = |expected: &str| match lines.next() {
+        Some((i, line)) => Ok(Words::new(line, i + 1)),
+        None => {
+            let found = if text.is_empty() { "an empty file" } else { "the end of the file" };
+            let line = text.lines().count().max(1);
+            Err(ParseError { line, column: 1, expected: expected.into(), found: found.into() })
+        }
+    };
+    version(&mut line(&format!("`{MAGIC} {VERSION}`"))?)?;
+    let module = one_word(&mut line("`module …`")?, "module")?;
+    let paging = one_word(&mut line("`paging …`")?, "paging")?;
+    let mut words = line("`maxphyaddr …`")?;
+    let bits = one_word(&mut words, "maxphyaddr")?;
+    let maxphyaddr = words.number(&bits, 64)? as u8;
+    let capabilities = capabilities(&mut line("`capabilities …`")?)?;
+    let mut words = line("`native yes` or `native no`")?;
+    let native = match one_word(&mut words, "native")?.as_str() {
+        "yes" => true,
+        "no" => false,
+        word => return Err(words.found("yes or no", word)),
+    };
+    Ok(Fingerprint { module, paging, maxphyaddr, capabilities, native })
+}
+
+fn version(words: &mut Words<'_>) -> Result<(), ParseError> {
+    let expected = format!("`{MAGIC} {VERSION}`");
+    let magic = words.next(&expected)?;
+    if magic != MAGIC {
+        return Err(words.found(expected, magic));
+    }
+    let word = words.next("a format version")?;
+    let number = words.number(word, u64::from(u32::MAX))?;
+    if number > u64::from(VERSION) {
+        return Err(
+            words.found(format!("format version {VERSION} or older (written by a newer hw-runner; update it)"), word)
+        );
+    }
+    if number == 0 {
+        return Err(words.found(format!("a format version from 1 to {VERSION}"), word));
+    }
+    words.end()
+}
+
+fn key(words: &mut Words<'_>, key: &str) -> Result<(), ParseError> {
+    let expected = format!("`{key} …`");
+    let word = words.next(&expected)?;
+    if word == key { Ok(()) } else { Err(words.found(expected, word)) }
+}
+
+fn name(words: &mut Words<'_>) -> Result<String, ParseError> {
+    let expected = "a word of letters, digits, - and _";
+    let word = words.next(expected)?;
+    if is_word(word) { Ok(word.to_owned()) } else { Err(words.found(expected, word)) }
+}
+
+fn one_word(words: &mut Words<'_>, expected: &str) -> Result<String, ParseError> {
+    key(words, expected)?;
+    let word = name(words)?;
+    if words.is_done() { Ok(word) } else { words.end().map(|()| word) }
+}
+
+fn capabilities(words: &mut Words<'_>) -> Result<Vec<String>, ParseError> {
+    key(words, "capabilities")?;
+    let mut all = Vec::new();
+    while !words.is_done() {
+        if all.len() == CAPABILITIES_MAX {
+            return Err(words.error(format!("at most {CAPABILITIES_MAX} capabilities"), "one more"));
+        }
+        all.push(name(words)?);
+    }
+    Ok(all)
+}
+
+/// Read an observation after its arrow.
+fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
+    let expected = "done, memory, mmio, dirty, error, guest-fault, retry, pending, young, translated or unsupported";
+    let exit = match words.next(expected)? {
+        "done" => Exit::Done,
+        "memory" => {
+            let word = words.next("the identity of a page, a number")?;
+            Exit::Memory(Pfn::new(words.number(word, u64::from(u32::MAX))? as u32))
+        }
+        "mmio" => Exit::Mmio(gpa(vm, words)?),
+        "translated" => Exit::Translated(gpa(vm, words)?),
+        "dirty" => Exit::Dirty(frames(vm, words)?),
+        "young" => match words.next("yes or no")? {
+            "yes" => Exit::Young(true),
+            "no" => Exit::Young(false),
+            word => return Err(words.found("yes or no", word)),
+        },
+        "retry" => Exit::Retry,
+        "pending" => Exit::Pending,
+        "guest-fault" => Exit::GuestFault,
+        "error" => Exit::Error,
+        "unsupported" => Exit::Unsupported,
+        word => return Err(words.found(expected, word)),
+    };
+    words.end()?;
+    Ok(exit)
+}
+
+fn gpa(vm: &Vm, words: &mut Words<'_>) -> Result<Gpa, ParseError> {
+    let word = words.next("a gfn, with @ALIAS or without")?;
+    let gpa = words.gpa(vm, word)?;
+    match vm.locate(gpa) {
+        Some(_) => Ok(gpa),
+        None => Err(words.found("a gfn of this VM", word)),
+    }
+}
+
+fn frames(vm: &Vm, words: &mut Words<'_>) -> Result<FrameSet, ParseError> {
+    let mut frames = FrameSet::EMPTY;
+    let expected = "none, or gfns of this VM";
+    if words.peek() == Some("none") {
+        words.next(expected)?;
+        return Ok(frames);
+    }
+    loop {
+        let word = words.next(expected)?;
+        let (gfn, alias) = vm.stolen().split(words.gpa(vm, word)?);
+        match vm.frame(gfn).filter(|_| alias.is_none()) {
+            Some(frame) => frames = frames.union(FrameSet::one(frame)),
+            None => return Err(words.found(expected, word)),
+        }
+        if words.is_done() {
+            return Ok(frames);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! One vCPU that carries out lists of accesses and says what became of each.
+
+use crate::error::{Doing, MachineError};
+use crate::guest::{self, Request};
+use crate::memory::Pages;
+use crate::stats::Stats;
+use crate::watchdog::{LIMIT, Watchdog};
+use gpa_model::{Gpa, Pfn};
+use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_sregs, kvm_vcpu_events};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+
+/// More exits than one access can explain; after so many it counts as failed.
+const EXITS_PER_ACCESS: u32 = 8;
+
+/// What became of one access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It found this page identity, or whatever stands in its place.
+    Found(Pfn),
+    /// It went to user space, which was told this address first.
+    Exited(Gpa),
+    /// It raised a page fault.
+    GuestFault,
+    /// KVM gave up on it.
+    Failed,
+}
+
+/// A vCPU of the machine.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    fd: VcpuFd,
+    number: usize,
+    sregs: kvm_sregs,
+    events: kvm_vcpu_events,
+    stats: Option<Stats>,
+}
+
+/// Why `KVM_RUN` returned, without borrowing from the vCPU.
+enum Stop {
+    Done,
+    Mmio(Gpa),
+    Gone(&'static str),
+    Interrupted,
+}
+
+impl Vcpu {
+    /// Create vCPU `number`, ready for its first list.
+    pub(crate) fn new(vm: &VmFd, cpuid: &CpuId, number: usize) -> Result<Self, MachineError> {
+        let fd = vm.create_vcpu(number as u64).doing("create a vCPU")?;
+        fd.set_cpuid2(cpuid).doing("set the CPUID of a vCPU")?;
+        let mut sregs = fd.get_sregs().doing("get the registers of a vCPU")?;
+        guest::special_registers(&mut sregs, 0);
+        let events = fd.get_vcpu_events().doing("get the events of a vCPU")?;
+        let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
+        let mut vcpu = Self { fd, number, sregs, events, stats };
+        vcpu.restart(0)?;
+        Ok(vcpu)
+    }
+
+    /// KVM's counters of this vCPU.
+    pub(crate) fn stats(&self) -> Option<&Stats> {
+        self.stats.as_ref()
+    }
+
+    /// Use page tables that were rewritten: changes the root, which flushes the guest's TLB.
+    pub(crate) fn set_root(&mut self, root: usize) -> Result<(), MachineError> {
+        self.settle()?;
+        guest::special_registers(&mut self.sregs, root);
+        self.fd.set_sregs(&self.sregs).doing("set the page tables of a vCPU")
+    }
+
+    /// Make all state fresh, to begin with request `n`.
+    pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
+        self.settle()?;
+        self.fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).doing("wake a vCPU")?;
+        self.fd.set_vcpu_events(&self.events).doing("reset the events of a vCPU")?;
+        self.fd.set_sregs(&self.sregs).doing("reset the special registers of a vCPU")?;
+        self.fd.set_regs(&guest::registers(self.number, n)).doing("reset the registers of a vCPU")
+    }
+
+    /// KVM completes an instruction that exited when it is entered again, and then overwrites registers that were set in
+    /// between. So enter and leave at once.
+    fn settle(&mut self) -> Result<(), MachineError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let result = self.fd.run().map(|_| ());
+        self.fd.set_kvm_immediate_exit(0);
+        match result {
+            Err(error) if error.errno() != libc::EINTR => Err(error).doing("let a vCPU complete its exit"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`.
+    pub(crate) fn run(
+        &mut self,
+        own: &Pages,
+        watchdog: &Watchdog,
+        requests: &[Request],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), MachineError> {
+        for (n, request) in requests.iter().enumerate() {
+            guest::write_request(own, self.number, n, request);
+        }
+        guest::end_requests(own, self.number, requests.len());
+        let mut left = Left { at: 0, exits: 0, early: vec![None; requests.len()] };
+        loop {
+            match self.enter()? {
+                Stop::Done => break,
+                Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(LIMIT.as_secs())),
+                Stop::Interrupted => {}
+                Stop::Mmio(gpa) => {
+                    let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;
+                    guest::note_exit(own, self.number, n);
+                    if left.early[n].is_none() {
+                        (left.early[n], left.exits) = (Some(Outcome::Exited(gpa)), 0);
+                    }
+                    left.exits += 1;
+                    if left.exits > EXITS_PER_ACCESS {
+                        self.give_up(n, &mut left, Outcome::Failed)?;
+                    }
+                }
+                Stop::Gone(why) => {
+                    let n = self.current(own, &mut left, || why.to_owned())?;
+                    let page_fault = self.fd.get_sregs().doing("get the registers of a vCPU")?.cr2 != 0;
+                    self.give_up(n, &mut left, if page_fault { Outcome::GuestFault } else { Outcome::Failed })?;
+                }
+            }
+        }
+        outcomes.clear();
+        let found = |n| Outcome::Found(guest::result(own, self.number, n));
+        outcomes.extend(left.early.iter().enumerate().map(|(n, early)| early.unwrap_or_else(|| found(n))));
+        Ok(())
+    }
+
+    /// The request the guest is at.
+    fn current(&self, own: &Pages, left: &mut Left, why: impl Fn() -> String) -> Result<usize, MachineError> {
+        while left.at < left.early.len() && guest::is_done(own, self.number, left.at) {
+            left.at += 1;
+        }
+        if left.at < left.early.len() { Ok(left.at) } else { Err(MachineError::Exit(why())) }
+    }
+
+    /// Leave request `n` and go on with the next. An exit that was seen first is the better answer.
+    fn give_up(&mut self, n: usize, left: &mut Left, outcome: Outcome) -> Result<(), MachineError> {
+        left.early[n].get_or_insert(outcome);
+        left.at = n + 1;
+        self.restart(n + 1)
+    }
+
+    fn enter(&mut self) -> Result<Stop, MachineError> {
+        Ok(match self.fd.run() {
+            Ok(VcpuExit::IoOut(guest::DONE_PORT, _)) => Stop::Done,
+            Ok(VcpuExit::MmioRead(gpa, data)) => {
+                data.fill(0);
+                Stop::Mmio(Gpa::new(gpa))
+            }
+            Ok(VcpuExit::MmioWrite(gpa, _)) => Stop::Mmio(Gpa::new(gpa)),
+            Ok(VcpuExit::Shutdown) => Stop::Gone("a shutdown"),
+            Ok(VcpuExit::InternalError) => Stop::Gone("an internal error of KVM"),
+            Ok(VcpuExit::Intr) => Stop::Interrupted,
+            Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Stop::Interrupted,
+            // KVM cannot get at the host page: user space sees that as an error of the access.
+            Err(error) if matches!(error.errno(), libc::EFAULT | libc::EHWPOISON) => Stop::Gone("a bad host page"),
+            Err(error) => return Err(error).doing("run a vCPU"),
+        })
+    }
+}
+
+/// Progress through one list.
+struct Left {
+    at: usize,
+    exits: u32,
+    early: Vec<Option<Outcome>>,
+}

@@ -1,0 +1,93 @@
+//! KVM's own word on whether guest accesses went through its MMU, or were carried out by its instruction emulator.
+//!
+//! Some hypervisors emulate guest code instead of running it. Then every answer is right and means nothing, because no
+//! translation of the MMU under test was at stake. The counters tell the two apart.
+
+use crate::stats::Stats;
+use gpa_model::limits::{FRAMES, OPS};
+use gpa_model::{Access, Gfn, Hva, Op, Program, SlotChange, SlotFlags, SlotId, Vm};
+use std::fmt;
+
+/// Names of the counters, as the kernel has them, that this runner looks at.
+pub const COUNTERS: [&str; 8] = [
+    "insn_emulation",
+    "pf_taken",
+    "pf_fixed",
+    "pages_4k",
+    "pages_2m",
+    "mmu_shadow_zapped",
+    "tlb_flush",
+    "remote_tlb_flush",
+];
+const INSN_EMULATION: usize = 0;
+const PF_FIXED: usize = 2;
+const PAGES_4K: usize = 3;
+
+/// KVM's counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Witness {
+    /// Guest accesses carried out so far, as this runner counts them.
+    pub accesses: u64,
+    /// [`COUNTERS`] in that order; `None` if the kernel has no such counter.
+    pub counters: [Option<u64>; COUNTERS.len()],
+}
+
+impl Witness {
+    /// Add up each counter over the VM's and the vCPUs' files that have it.
+    pub(crate) fn read(accesses: u64, files: &[&Stats]) -> Self {
+        let sum = |name| files.iter().filter_map(|stats| stats.read(name)).reduce(u64::wrapping_add);
+        Self { accesses, counters: COUNTERS.map(sum) }
+    }
+
+    /// The counter `name`, one of [`COUNTERS`].
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.counters[COUNTERS.iter().position(|known| *known == name)?]
+    }
+
+    pub(crate) fn has_counters(&self) -> bool {
+        self.counters.iter().any(Option::is_some)
+    }
+
+    /// Whether the accesses since `before` are proven to have run natively: far fewer instructions were emulated than
+    /// accesses made, and the MMU mapped pages. What cannot be seen is not proven.
+    pub fn is_native_since(&self, before: &Witness) -> bool {
+        let accesses = self.accesses.saturating_sub(before.accesses);
+        let emulated = self.since(before, INSN_EMULATION);
+        let mapped = self.since(before, PF_FIXED).is_some_and(|fixed| fixed > 0)
+            || self.counters[PAGES_4K].is_some_and(|pages| pages > 0);
+        accesses > 0 && mapped && emulated.is_some_and(|emulated| emulated.saturating_mul(4) < accesses)
+    }
+
+    fn since(&self, before: &Witness, counter: usize) -> Option<u64> {
+        Some(self.counters[counter]?.saturating_sub(before.counters[counter]?))
+    }
+
+    /// The counters with what they grew by since `before`.
+    pub fn show_since(&self, before: &Witness) -> impl fmt::Display {
+        let mut out = format!("accesses {}", self.accesses.saturating_sub(before.accesses));
+        for (counter, name) in COUNTERS.iter().enumerate() {
+            // How many pages are mapped is a level, not a count of events.
+            let shown = if name.starts_with("pages_") { self.counters[counter] } else { self.since(before, counter) };
+            let shown = shown.map_or_else(|| "unknown".into(), |value| value.to_string());
+            out.push_str(&format!(", {name} {shown}"));
+        }
+        out
+    }
+}
+
+/// A program of as many accesses as fit: reads and writes of every frame through both names.
+pub(crate) fn calibration() -> Program {
+    let vm = Vm::default();
+    let change = SlotChange::Create {
+        gfn: Gfn::new(vm.base().raw()),
+        pages: FRAMES as u8,
+        hva: Hva::new(0),
+        flags: SlotFlags::default(),
+    };
+    let mut ops = vec![Op::Slot { id: SlotId::user(0), change }];
+    ops.extend((1..OPS).map(|n| {
+        let access = if n % 2 == 0 { Access::Read } else { Access::Write };
+        Op::Access { vcpu: 0, gpa: vm.gpa(n / 2 % FRAMES, n / 2 / FRAMES % 2), access }
+    }));
+    Program { vm, ops, comment: Vec::new() }
+}
