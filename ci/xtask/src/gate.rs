@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Lines of a failed stage's log that are shown.
-const TAIL: usize = 40;
+const LINES: usize = 40;
 
 /// One check of the gate.
 pub(crate) struct Stage {
@@ -142,9 +142,12 @@ impl Gate {
         command
     }
 
-    /// A release binary of the workspace, built from the same profile and features as the tests.
+    /// A release binary, built as `cargo run --release` builds it: what is judged is what a person runs.
     pub(crate) fn binary(&self, name: &str) -> Result<Command, Halt> {
-        self.expect(0, &mut self.cargo(&["build", "--workspace", "--release", "--bins"]))?;
+        self.expect(
+            0,
+            &mut self.cargo(&["build", "--release", "--package", "gpafuzz", "--package", "hw-runner", "--bins"]),
+        )?;
         let path = self.target.join("release").join(name);
         if !path.exists() {
             return Err(Halt::failed(format!(
@@ -176,24 +179,36 @@ impl Gate {
             return Ok(());
         }
         let line = show(command);
+        let log = fs::read(self.log()).unwrap_or_default();
         Err(Halt::failed(format!(
-            "`{line}`: expected exit status {wanted}, found {found}; {}\nthe whole log: {}",
-            self.tail(),
+            "`{line}`: expected exit status {wanted}, found {found}; from its log:\n{}\nthe whole log: {}",
+            excerpt(&String::from_utf8_lossy(&log)),
             self.log().display()
         )))
-    }
-
-    /// The last lines of the stage's log.
-    pub(crate) fn tail(&self) -> String {
-        let text = fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        format!("the last lines of its log:\n{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"))
     }
 
     fn append(&self) -> std::io::Result<File> {
         OpenOptions::new().create(true).append(true).open(self.log())
     }
+}
+
+/// The lines of a log that say what went wrong: from the first that announces it, or the last ones.
+fn excerpt(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let announces =
+        |line: &&str| line.starts_with("failures:") || line.starts_with("error") || line.starts_with("warning");
+    let start = match lines.iter().position(announces) {
+        Some(first) => first.min(lines.len()),
+        None => lines.len().saturating_sub(LINES),
+    };
+    let mut shown: Vec<&str> = lines[start..].iter().take(LINES).copied().collect();
+    // A test suite goes on after the first failure; its last lines say which targets failed.
+    let last = lines.len().saturating_sub(3).max(start + shown.len());
+    if last < lines.len() {
+        shown.push("…");
+        shown.extend(&lines[last..]);
+    }
+    shown.join("\n")
 }
 
 /// The line that closes the gate.
@@ -240,12 +255,25 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_exit_status_fails_with_the_tail_of_the_log() {
+    fn the_wrong_exit_status_fails_with_what_the_log_says() {
         let gate = Gate::new().unwrap();
         *gate.stage.borrow_mut() = "t-status";
         let halt = gate.expect(0, &mut gate.cargo(&["no-such-command-at-all"])).unwrap_err();
         let Halt::Failed(why) = halt else { panic!("{halt:?}") };
         assert!(why.contains("expected exit status 0, found 101") && why.contains("no-such-command-at-all"), "{why}");
+    }
+
+    #[test]
+    fn of_a_long_log_the_first_failure_and_the_end_are_shown() {
+        let noise = "fine\n".repeat(100);
+        let shown = excerpt(&format!("{noise}failures:\nthe reason\n{noise}error: 1 target failed"));
+        assert!(
+            shown.starts_with("failures:\nthe reason\nfine")
+                && shown.ends_with("…\nfine\nfine\nerror: 1 target failed")
+        );
+        assert!(shown.lines().count() <= LINES + 4, "{shown}");
+        assert_eq!(excerpt(&noise).lines().count(), LINES);
+        assert_eq!(excerpt("error: a\nb"), "error: a\nb");
     }
 
     #[test]
