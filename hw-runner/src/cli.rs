@@ -1,1 +1,69 @@
-//! x
+//! The command line: `probe` this host, `record` programs on it, `verify` recorded traces anywhere.
+
+mod files;
+mod probe;
+mod record;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// How the command ends. The number is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Status {
+    /// Everything was done, and no oracle objects.
+    Clean = 0,
+    /// An oracle objects.
+    Findings = 1,
+    /// A file or an argument cannot be used.
+    BadInput = 2,
+    /// The environment lacks what was asked for: no `/dev/kvm`, or no permission to use it.
+    Absent = 3,
+}
+
+/// Run programs of GPA aliasing on the real /dev/kvm, and judge what was recorded.
+///
+/// Exit status: 0 clean, 1 an oracle objects, 2 bad usage or input, 3 no usable /dev/kvm.
+#[derive(Debug, Parser)]
+#[command(name = "hw-runner", version)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say which KVM this is and whether guest code really runs natively on it, with the counters that prove it
+    Probe,
+    /// Run programs on /dev/kvm, write what is observed as traces, and judge it
+    Record {
+        /// Programs, as text
+        #[arg(required = true, value_name = "FILE")]
+        programs: Vec<PathBuf>,
+        /// The folder for the traces, each named after its program
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Judge recorded traces by the reference model; needs no /dev/kvm
+    Verify {
+        /// Traces, as text
+        #[arg(required = true, value_name = "TRACE")]
+        traces: Vec<PathBuf>,
+    },
+}
+
+/// Do what `args` ask for. Results go to `out`, complaints to `err`.
+pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    match &args.command {
+        Command::Probe => probe::run(out, err),
+        Command::Record { programs, output } => record::run(programs, output, out, err),
+        Command::Verify { traces } => verify::run(traces, out, err),
+    }
+}
+
+/// Write a line. A reader that went away wants no more of them, which is no reason to fail.
+fn line(to: &mut dyn Write, text: impl std::fmt::Display) {
+    let _ = writeln!(to, "{text}");
+}

@@ -1,0 +1,37 @@
+//! Files: bounded reading, and writing that leaves a whole file or none.
+
+use gpa_model::limits::FILE_BYTES;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// The text of `path`, of which no more is read than a parser looks at.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let most = FILE_BYTES as u64 + 1;
+    let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    read.map_err(|error| format!("{}: expected a readable file, found: {error}", path.display()))?;
+    if bytes.len() > FILE_BYTES {
+        return Err(format!("{}: expected at most {FILE_BYTES} bytes, found more", path.display()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("{}: expected UTF-8 text, found something else at byte {at}", path.display())
+    })
+}
+
+/// Make `dir/name` hold `text`: a reader sees the old file or the new one, never a part.
+pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    let done = written.and_then(|()| fs::rename(&temporary, dir.join(name)));
+    if done.is_err() {
+        // It may never have been created.
+        let _ = fs::remove_file(&temporary);
+    }
+    done?;
+    File::open(dir)?.sync_all()
+}

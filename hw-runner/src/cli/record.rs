@@ -1,0 +1,70 @@
+//! `record`: run programs on `/dev/kvm`, write traces, judge them.
+
+use super::{Status, files, line, verify};
+use crate::{Machine, MachineError, trace};
+use gpa_model::text;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(programs: &[PathBuf], output: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    if let Err(complaint) = check_arguments(programs, output) {
+        line(err, complaint);
+        return Status::BadInput;
+    }
+    let mut machine = match Machine::open() {
+        Ok(machine) => machine,
+        Err(error) => {
+            line(err, error);
+            return Status::Absent;
+        }
+    };
+    let mut status = Status::Clean;
+    for path in programs {
+        let result = record(&mut machine, path, output, out);
+        status = status.max(result.unwrap_or_else(|(status, complaint)| {
+            line(err, complaint);
+            status
+        }));
+    }
+    status
+}
+
+/// What can be said before any program runs: the folder is there, and no trace would overwrite another of this run.
+fn check_arguments(programs: &[PathBuf], output: &Path) -> Result<(), String> {
+    if !output.is_dir() {
+        return Err(format!("{}: expected a folder to write traces to, found none; create it", output.display()));
+    }
+    let mut stems = BTreeSet::new();
+    for path in programs {
+        let stem = path.file_stem().ok_or_else(|| format!("{}: expected the name of a file", path.display()))?;
+        if !stems.insert(stem) {
+            return Err(format!(
+                "{}: expected programs with different names, found two whose trace would be {}.trace",
+                path.display(),
+                stem.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn record(machine: &mut Machine, path: &Path, output: &Path, out: &mut dyn Write) -> Result<Status, (Status, String)> {
+    let bad = |complaint| (Status::BadInput, complaint);
+    let source = files::read(path).map_err(bad)?;
+    let program = text::parse(&source).map_err(|error| bad(format!("{}:{error}", path.display())))?;
+    let trace = machine.run(&program).map_err(|error| (status_of(&error), format!("{}: {error}", path.display())))?;
+    let name = format!("{}.trace", path.file_stem().unwrap_or_default().display());
+    let write = files::write(output, &name, &trace::print(&trace));
+    write.map_err(|error| bad(format!("{}: cannot write: {error}", output.join(&name).display())))?;
+    Ok(verify::judge(&path.display().to_string(), trace, out))
+}
+
+/// A guest that hangs or dies is a finding about this KVM; all else is the environment.
+const fn status_of(error: &MachineError) -> Status {
+    match error {
+        MachineError::Hung(_) | MachineError::Exit(_) => Status::Findings,
+        MachineError::Open(_) | MachineError::Missing(_) | MachineError::StolenBit { .. } => Status::Absent,
+        MachineError::Call { .. } => Status::Absent,
+    }
+}

@@ -1,0 +1,67 @@
+//! `verify`: judge recorded traces.
+
+use super::{Status, files, line};
+use crate::trace::{self, Trace};
+use crate::{Fingerprint, Replay};
+use gpa_model::text::print_op;
+use gpa_oracles::{Lockstep, report};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(paths: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    let judged = paths.iter().map(|path| match load(path) {
+        Ok(trace) => judge(&path.display().to_string(), trace, out),
+        Err(complaint) => {
+            line(err, complaint);
+            Status::BadInput
+        }
+    });
+    judged.max().unwrap_or(Status::Clean)
+}
+
+fn load(path: &Path) -> Result<Trace, String> {
+    let text = files::read(path)?;
+    let trace = trace::parse(&text).map_err(|error| format!("{}:{error}", path.display()))?;
+    match trace.missing() {
+        None => Ok(trace),
+        Some(at) => Err(format!(
+            "{}: expected an observation (`  => …`) of op {}, `{}`, found none; record the trace again",
+            path.display(),
+            at + 1,
+            print_op(&trace.program.vm, &trace.program.ops[at])
+        )),
+    }
+}
+
+/// Judge one trace and write a line about it, or the report of an objection.
+pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
+    let program = trace.program.clone();
+    let target = describe(&trace.fingerprint);
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace);
+    let (report, violation) = report(&mut run, &mut replay, &program, &target);
+    let counts = run.counts();
+    let checks: u64 = run.tallies().map(|(_, _, tally)| tally.checked).sum();
+    let verdict = match &violation {
+        Some(_) => "an oracle objects",
+        None if checks == 0 => "vacuous, nothing could be judged",
+        None => "clean",
+    };
+    line(
+        out,
+        format_args!(
+            "{name}: {verdict}: {} ops judged, {} skipped, {} unsupported; {checks} checks",
+            counts.judged, counts.skipped, counts.unsupported
+        ),
+    );
+    if violation.is_none() {
+        return Status::Clean;
+    }
+    line(out, report);
+    Status::Findings
+}
+
+fn describe(fingerprint: &Fingerprint) -> String {
+    let native = if fingerprint.native { "native" } else { "not proven native" };
+    format!("{} ({} paging, {native})", fingerprint.module, fingerprint.paging)
+}
