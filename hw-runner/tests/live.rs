@@ -1,10 +1,10 @@
 //! Programs on the host's own `/dev/kvm`. Where it does not open, each test says SKIPPED and why.
 
-use gpa_model::Program;
 use gpa_model::choices::FromRng;
 use gpa_model::generate::Generator;
+use gpa_model::{Exit, Pfn, Program};
 use gpa_oracles::{Lockstep, Tally};
-use hw_runner::{Machine, Replay, profile};
+use hw_runner::{Machine, Replay, Trace, profile};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -67,4 +67,49 @@ fn random_programs_are_clean_on_hardware() {
         println!("{oracle}/{clause}: {tally:?}");
         assert!(tally.checked > 0, "{oracle}/{clause}: {tally:?}");
     }
+}
+
+/// What is observed hangs on the program alone, not on those that ran before it on the same machine.
+#[test]
+fn a_program_is_answered_the_same_after_any_other() {
+    let Some(mut machine) = machine() else { return };
+    let programs = random_programs(60);
+    let first: Vec<Trace> = programs.iter().map(|program| machine.run(program).expect("a run")).collect();
+    for (program, first) in programs.iter().zip(&first).rev() {
+        assert_eq!(machine.run(program).expect("a run"), *first);
+    }
+    let mut fresh = Machine::open().expect("another machine");
+    for (program, first) in programs.iter().zip(&first).step_by(7) {
+        assert_eq!(fresh.run(program).expect("a run"), *first);
+    }
+}
+
+/// The positive control on hardware: a recording from which one page identity was changed is objected to.
+#[test]
+fn a_falsified_recording_is_objected_to() {
+    let Some(mut machine) = machine() else { return };
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0\nv0 write 0x1e0\nunmap hva=0 pages=1\nv1 read 0x1e0@1\n";
+    let program = gpa_model::text::parse(text).expect("a program");
+    let mut trace = machine.run(&program).expect("a run");
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace.clone());
+    assert_eq!(run.run(&mut replay, &program), None);
+    trace.observations[3] = Some(Exit::Memory(Pfn::new(1)));
+    replay.load(trace);
+    assert_eq!(run.run(&mut replay, &program).map(|violation| violation.at), Some(3));
+}
+
+/// Stolen bits that memslots cannot play are no error: nothing is carried out, and that is counted.
+#[test]
+fn a_program_with_other_stolen_bits_is_unsupported() {
+    let Some(mut machine) = machine() else { return };
+    let text = "gpafuzz-program 1\nvm stolen=30 vcpus=1 base=0x1e0 flush=works\nv0 read 0x1e0@1\n";
+    let program = gpa_model::text::parse(text).expect("a program");
+    let trace = machine.run(&program).expect("a run");
+    assert_eq!(trace.observations, [None]);
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace);
+    assert_eq!(run.run(&mut replay, &program), None);
+    assert_eq!(run.counts().unsupported, 1);
 }

@@ -1,0 +1,216 @@
+//! The trace format: what is printed parses back, what is hostile is refused with its place, what is false is objected to.
+
+use gpa_model::limits::FILE_BYTES;
+use gpa_model::{Exit, FrameSet, Pfn, Program};
+use gpa_oracles::{Lockstep, Violation, report};
+use hw_runner::trace::{Trace, parse, print};
+use hw_runner::{Fingerprint, Replay};
+use std::path::{Path, PathBuf};
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(folder);
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    paths
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn judge(trace: &Trace) -> (String, Option<Violation>, Lockstep) {
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace.clone());
+    let (report, violation) = report(&mut run, &mut replay, &trace.program, "trace");
+    (report, violation, run)
+}
+
+const SMALL: &str = "\
+gpafuzz-trace 1
+module kvm_test
+paging shadow
+maxphyaddr 48
+capabilities readonly-mem
+native yes
+# A write and a read under two names.
+vm stolen=40 vcpus=1 base=0x1e0 flush=works
+slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty
+  => done
+v0 write 0x1e1@1
+  => memory 2
+v0 read 0x1e1
+  => memory 2
+v0 read 0x1e4@1
+  => mmio 0x1e4@1
+slot 0 create gfn=0x1e0 pages=2 hva=0x0
+age hva=0x0 pages=1
+dirty-get 0
+  => dirty 0x1e1
+";
+
+fn small() -> Trace {
+    parse(SMALL).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn what_is_printed_parses_back_identically() {
+    assert_eq!(print(&small()), SMALL);
+    for path in files("hw", "trace") {
+        let text = read(&path);
+        let trace = parse(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()));
+        assert_eq!(print(&trace), text, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_observation_prints_and_parses_back() {
+    let program = small().program;
+    let vm = program.vm;
+    let gpa = vm.gpa(3, 1);
+    let exits = [
+        Exit::Done,
+        Exit::Memory(Pfn::new(u32::MAX)),
+        Exit::Mmio(gpa),
+        Exit::Retry,
+        Exit::Pending,
+        Exit::Dirty(FrameSet::EMPTY),
+        Exit::Dirty(FrameSet::ALL),
+        Exit::Young(true),
+        Exit::Young(false),
+        Exit::Translated(gpa),
+        Exit::GuestFault,
+        Exit::Error,
+        Exit::Unsupported,
+    ];
+    for exit in exits {
+        let program = Program { ops: program.ops[..1].to_vec(), ..program.clone() };
+        let trace = Trace { fingerprint: Fingerprint::default(), program, observations: vec![Some(exit)] };
+        assert_eq!(parse(&print(&trace)), Ok(trace));
+    }
+}
+
+#[test]
+fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
+    let traces = files("hw", "trace");
+    assert!(traces.len() >= 12, "only {} traces", traces.len());
+    for path in traces {
+        let trace = parse(&read(&path)).unwrap_or_else(|e| panic!("{}:{e}", path.display()));
+        assert_eq!(trace.missing(), None, "{}", path.display());
+        assert!(trace.fingerprint.native, "{} proves nothing", path.display());
+        let (report, violation, run) = judge(&trace);
+        assert!(violation.is_none(), "{}\n{report}", path.display());
+        assert_eq!(run.counts().unsupported + run.counts().skipped, 0, "{}\n{report}", path.display());
+        let seed = path.with_extension("prog");
+        let seed =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/seeds").join(seed.file_name().expect("a name"));
+        assert_eq!(gpa_model::text::print(&trace.program), read(&seed), "{}", seed.display());
+    }
+}
+
+#[test]
+fn ops_that_mean_nothing_are_skipped_and_impossible_ones_unsupported() {
+    let (report, violation, run) = judge(&small());
+    assert!(violation.is_none(), "{report}");
+    let counts = run.counts();
+    assert_eq!((counts.judged, counts.skipped, counts.unsupported), (5, 1, 1), "{report}");
+}
+
+/// The positive control: change one observation, and the oracle whose law it breaks says so.
+#[test]
+fn a_falsified_observation_is_objected_to() {
+    let vm = small().program.vm;
+    let cases = [
+        (1, Exit::Memory(Pfn::new(3)), "gfn_unalias/exit"),
+        (2, Exit::Mmio(vm.gpa(1, 0)), "gfn_unalias/exit"),
+        (2, Exit::Retry, "progress/retry"),
+        (3, Exit::Memory(Pfn::new(5)), "private_slot/alias-exit"),
+        (6, Exit::Dirty(FrameSet::EMPTY), "dirty_log/missing"),
+        (6, Exit::Dirty(FrameSet::range(0, 2)), "dirty_log/excess"),
+    ];
+    for (at, lie, law) in cases {
+        let mut trace = small();
+        trace.observations[at] = Some(lie);
+        let (report, violation, _) = judge(&trace);
+        let violation = violation.unwrap_or_else(|| panic!("nobody objects to {lie:?}\n{report}"));
+        assert_eq!(
+            (violation.at, format!("{}/{}", violation.signature.oracle, violation.signature.clause)),
+            (at, law.into())
+        );
+    }
+}
+
+/// The same on what real KVM answered: an old page after an invalidation is exactly what a missed flush would show.
+#[test]
+fn a_stale_page_in_a_recorded_trace_is_objected_to() {
+    let path =
+        files("hw", "trace").into_iter().find(|path| path.ends_with("hw_unmap_then_read_through_each_alias.trace"));
+    let mut trace = parse(&read(&path.expect("the trace"))).expect("a trace");
+    let after = trace.observations.iter().rposition(|exit| matches!(exit, Some(Exit::Memory(_)))).expect("an access");
+    trace.observations[after] = Some(Exit::Memory(Pfn::new(3)));
+    let (report, violation, _) = judge(&trace);
+    assert!(violation.is_some_and(|violation| violation.at == after), "{report}");
+}
+
+#[test]
+fn a_trace_that_is_not_native_checks_nothing_by_its_exits() {
+    let mut trace = small();
+    trace.fingerprint.native = false;
+    let (_, violation, run) = judge(&trace);
+    assert!(violation.is_none());
+    let checked: u64 =
+        run.tallies().filter(|(oracle, _, _)| *oracle == "gfn_unalias").map(|(_, _, tally)| tally.checked).sum();
+    assert_eq!(checked, 0);
+}
+
+#[test]
+fn a_missing_observation_is_named() {
+    let mut trace = small();
+    trace.observations[2] = None;
+    assert_eq!(trace.missing(), Some(2));
+}
+
+#[test]
+fn hostile_traces_are_refused_with_their_place() {
+    let change = |from: &str, to: &str| parse(&SMALL.replacen(from, to, 1)).expect_err(to).to_string();
+    let found = [
+        parse("").expect_err("empty").to_string(),
+        parse("gpafuzz-program 1\n").expect_err("a program").to_string(),
+        parse("gpafuzz-trace 1\nmodule kvm\n").expect_err("cut short").to_string(),
+        change("gpafuzz-trace 1", "gpafuzz-trace 2"),
+        change("gpafuzz-trace 1", "gpafuzz-trace 0"),
+        change("gpafuzz-trace 1", "gpafuzz-trace one"),
+        change("module kvm_test", "module kvm/../x"),
+        change("maxphyaddr 48", "maxphyaddr 480"),
+        change("native yes", "native maybe"),
+        change("native yes", "# native yes"),
+        change("  => done", "  => done done"),
+        change("  => done", "  => memory"),
+        change("  => done", "  => memory 4294967296"),
+        change("  => done", "  => nonsense"),
+        change("  => done", "  =>"),
+        change("  => mmio 0x1e4@1", "  => mmio 0x1e4@2"),
+        change("  => mmio 0x1e4@1", "  => mmio 0x1df"),
+        change("  => dirty 0x1e1", "  => dirty 0x1e1@1"),
+        change("  => dirty 0x1e1", "  => dirty 0x1e1\n  => dirty 0x1e1"),
+        change("vm stolen=40", "  => done\nvm stolen=40"),
+        change("v0 write 0x1e1@1", "v0 wriggle 0x1e1@1"),
+        change("v0 write 0x1e1@1", "v7 write 0x1e1@1"),
+    ];
+    insta::assert_snapshot!(found.join("\n"));
+}
+
+#[test]
+fn no_input_makes_the_parser_panic_or_run_away() {
+    let huge = "x".repeat(FILE_BYTES + 1);
+    assert_eq!(parse(&huge).expect_err("huge").line, 1);
+    for end in 0..SMALL.len() {
+        // Whatever it says, it says it without panicking.
+        let _ = parse(&SMALL[..end]);
+        let _ = parse(&format!("{}\u{0}\u{fffd}é=>@#{}", &SMALL[..end], &SMALL[end..]));
+    }
+    let _ = parse(&SMALL.replace('\n', "\r\n"));
+    let _ = parse(&format!("{SMALL}{}", "  => done\n".repeat(5000)));
+    let _ = parse(&format!("{SMALL}{}", "v0 read 0x1e0\n".repeat(5000)));
+}
