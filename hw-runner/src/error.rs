@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// A failure of the machine. What KVM answers to a program is never one.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub enum MachineError {
     },
     /// The guest stopped in a way that no access explains.
     Exit(String),
-    /// The guest ran for this many seconds without an exit.
-    Hung(u64),
+    /// The guest ran for so long without an exit.
+    Hung(Duration),
 }
 
 impl MachineError {
@@ -57,8 +58,8 @@ impl fmt::Display for MachineError {
             ),
             Self::Call { doing, source } => write!(f, "cannot {doing}: {source}"),
             Self::Exit(exit) => write!(f, "expected the guest to finish its accesses, found {exit}"),
-            Self::Hung(seconds) => {
-                write!(f, "expected the guest to exit within {seconds} s, found it still running; it was stopped")
+            Self::Hung(limit) => {
+                write!(f, "expected the guest to exit within {limit:?}, found it still running; it was stopped")
             }
         }
     }

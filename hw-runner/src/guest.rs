@@ -133,6 +133,13 @@ pub(crate) fn load_code(own: &Pages) {
     }
 }
 
+/// Let the guest run for ever instead.
+#[cfg(test)]
+pub(crate) fn break_code(own: &Pages) {
+    // eb fe = jmp $, at the start and at the end of a list.
+    own.write_u32(CODE_PAGE, START as usize, u32::from_le_bytes([0xeb, 0xfe, 0x90, 0x90]));
+}
+
 /// Write request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
     let page = Gpa::from_page(WINDOW_LINEAR + (request.alias * FRAMES + request.frame) as u64).raw();

@@ -40,11 +40,14 @@ pub struct Machine {
     memslots: Memslots,
     /// The VM whose frames the windows show.
     windows_of: Option<Vm>,
-    root: usize,
+    /// How often the windows were rewritten.
+    tables_written: u64,
     /// The identity each host page bears.
     stamps: [Pfn; HOST_PAGES],
     batch: Batch,
     accesses: u64,
+    /// What the write enqueued last leaves in its word.
+    values: u64,
 }
 
 /// What KVM's counters said before and after accesses whose number is known.
@@ -95,10 +98,11 @@ impl Machine {
             proof: None,
             memslots: Memslots::default(),
             windows_of: None,
-            root: 0,
+            tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             batch: Batch::default(),
             accesses: 0,
+            values: 0,
         };
         machine.prove()?;
         Ok(machine)
@@ -205,10 +209,7 @@ impl Machine {
         delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
         guest::write_windows(&self.tables, vm);
         map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
-        self.root += 1;
-        for vcpu in &mut self.vcpus {
-            vcpu.set_root(self.root)?;
-        }
+        self.tables_written += 1;
         self.windows_of = Some(*vm);
         Ok(())
     }
@@ -278,9 +279,9 @@ impl Machine {
         }
         let Some((frame, alias)) = vm.locate(gpa) else { return Ok(()) };
         let alias = vm.stolen().alias_index(alias);
-        self.accesses += 1;
+        self.values += 1;
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this.
-        self.batch.requests.push(Request { access, frame, alias, word: at, value: self.accesses });
+        self.batch.requests.push(Request { access, frame, alias, word: at, value: self.values });
         self.batch.ops.push(at);
         Ok(())
     }
@@ -292,7 +293,10 @@ impl Machine {
         }
         let mut batch = std::mem::take(&mut self.batch);
         let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
-        let result = vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes);
+        let result = vcpu.use_tables(self.tables_written).and_then(|()| {
+            self.accesses += batch.requests.len() as u64;
+            vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
+        });
         if result.is_ok() {
             for ((&at, request), &outcome) in batch.ops.iter().zip(&batch.requests).zip(&batch.outcomes) {
                 observations[at] = Some(self.observed(vm, request, outcome));
@@ -376,4 +380,47 @@ fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     let mut enable = kvm_enable_cap { cap, ..Default::default() };
     enable.args[0] = kvm_bindings::KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.into();
     fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn machine() -> Option<Machine> {
+        match Machine::open() {
+            Ok(machine) => Some(machine),
+            Err(error) if error.is_absence() => {
+                println!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("/dev/kvm is there, but: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_guest_that_never_exits_is_an_error_and_the_machine_goes_on() {
+        let Some(mut machine) = machine() else { return };
+        let program = crate::witness::calibration();
+        let good = machine.run(&program).expect("a run");
+        machine.watchdog = Watchdog::with_limit(Duration::from_millis(50)).expect("a watchdog");
+        guest::break_code(&machine.own);
+        assert!(matches!(machine.run(&program), Err(MachineError::Hung(_))));
+        machine.watchdog = Watchdog::new().expect("a watchdog");
+        guest::load_code(&machine.own);
+        assert_eq!(machine.run(&program).expect("a run"), good);
+    }
+
+    /// The positive control of stamps: a page that bears another identity than the model's is seen as that other page.
+    #[test]
+    fn a_page_with_another_identity_is_noticed_by_every_kind_of_access() {
+        let Some(mut machine) = machine() else { return };
+        let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                    slot 0 create gfn=0x1e0 pages=1 hva=3\nv0 read 0x1e0\nv0 write 0x1e0@1\nv0 execute 0x1e0@1\n";
+        let program = gpa_model::text::parse(text).expect("a program");
+        // Behind the machine's back: it still believes that the page bears its first identity.
+        guest::stamp(&machine.memory, 3, Pfn::new(777));
+        let trace = machine.run(&program).expect("a run");
+        assert_eq!(trace.observations[1..], [Some(Exit::Memory(Pfn::new(777))); 3]);
+    }
 }

@@ -4,7 +4,7 @@ use crate::error::{Doing, MachineError};
 use crate::guest::{self, Request};
 use crate::memory::Pages;
 use crate::stats::Stats;
-use crate::watchdog::{LIMIT, Watchdog};
+use crate::watchdog::Watchdog;
 use gpa_model::{Gpa, Pfn};
 use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
@@ -31,6 +31,10 @@ pub(crate) struct Vcpu {
     fd: VcpuFd,
     number: usize,
     sregs: kvm_sregs,
+    /// How often the page tables had been rewritten when CR3 changed last.
+    tables: u64,
+    /// Which of the two roots CR3 points at.
+    root: usize,
     events: kvm_vcpu_events,
     stats: Option<Stats>,
 }
@@ -52,7 +56,7 @@ impl Vcpu {
         guest::special_registers(&mut sregs, 0);
         let events = fd.get_vcpu_events().doing("get the events of a vCPU")?;
         let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
-        let mut vcpu = Self { fd, number, sregs, events, stats };
+        let mut vcpu = Self { fd, number, sregs, tables: 0, root: 0, events, stats };
         vcpu.restart(0)?;
         Ok(vcpu)
     }
@@ -62,11 +66,17 @@ impl Vcpu {
         self.stats.as_ref()
     }
 
-    /// Use page tables that were rewritten: changes the root, which flushes the guest's TLB.
-    pub(crate) fn set_root(&mut self, root: usize) -> Result<(), MachineError> {
+    /// Use page tables that were rewritten `tables` times: if that is news, CR3 changes, which flushes the guest's TLB.
+    pub(crate) fn use_tables(&mut self, tables: u64) -> Result<(), MachineError> {
+        if self.tables == tables {
+            return Ok(());
+        }
         self.settle()?;
-        guest::special_registers(&mut self.sregs, root);
-        self.fd.set_sregs(&self.sregs).doing("set the page tables of a vCPU")
+        self.root ^= 1;
+        guest::special_registers(&mut self.sregs, self.root);
+        self.fd.set_sregs(&self.sregs).doing("set the page tables of a vCPU")?;
+        self.tables = tables;
+        Ok(())
     }
 
     /// Make all state fresh, to begin with request `n`.
@@ -106,7 +116,7 @@ impl Vcpu {
         loop {
             match self.enter()? {
                 Stop::Done => break,
-                Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(LIMIT.as_secs())),
+                Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),
                 Stop::Interrupted => {}
                 Stop::Mmio(gpa) => {
                     let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;

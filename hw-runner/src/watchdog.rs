@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-/// How long one run of consecutive guest accesses may take; it needs microseconds.
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+/// How long one program may take; it needs milliseconds.
+const LIMIT: Duration = Duration::from_secs(5);
 /// How often the timer asks again, because a signal that comes just before `KVM_RUN` is lost.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -15,6 +15,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     timer: libc::timer_t,
+    limit: Duration,
     deadline: Option<Instant>,
     this_thread_only: PhantomData<*const ()>,
 }
@@ -23,6 +24,10 @@ extern "C" fn wake(_signal: libc::c_int) {}
 
 impl Watchdog {
     pub(crate) fn new() -> io::Result<Self> {
+        Self::with_limit(LIMIT)
+    }
+
+    pub(crate) fn with_limit(limit: Duration) -> io::Result<Self> {
         let signal = libc::SIGRTMIN() + 7;
         // SAFETY: both structures are plain data for which zero is valid; all fields that matter are set before use.
         let (mut action, mut event): (libc::sigaction, libc::sigevent) =
@@ -37,13 +42,18 @@ impl Watchdog {
         let mut timer = std::ptr::null_mut();
         // SAFETY: `event` is initialised and `timer` is written before it is read.
         check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) })?;
-        Ok(Self { timer, deadline: None, this_thread_only: PhantomData })
+        Ok(Self { timer, limit, deadline: None, this_thread_only: PhantomData })
+    }
+
+    /// After how long it is up.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Start counting.
     pub(crate) fn arm(&mut self) -> io::Result<()> {
-        self.deadline = Some(Instant::now() + LIMIT);
-        self.set(LIMIT, AGAIN)
+        self.deadline = Some(Instant::now() + self.limit);
+        self.set(self.limit, AGAIN)
     }
 
     /// Stop counting.
