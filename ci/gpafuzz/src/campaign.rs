@@ -84,7 +84,7 @@ pub fn run(
     }
     progress.finish(&status(&engine, findings.len()));
     let (executions, ops) = (engine.executions(), engine.run().counts().judged);
-    let timing = TargetTiming::new(start.elapsed().as_secs_f64(), executions, ops);
+    let timing = TargetTiming::new(start.elapsed().as_secs_f64(), executions, ops, engine.target());
     Ok((summarize(name, &engine, findings), timing))
 }
 

@@ -76,10 +76,10 @@ impl Default for FuzzArgs {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ReplayArgs {
-    /// A program, or the folder of a finding
+    /// A program, a recorded trace, or the folder of a finding
     #[arg(required = true)]
     pub file: Vec<PathBuf>,
-    /// The target [default: that of the finding, or else kvm-mmu]
+    /// The target [default: that of the finding, the trace itself, or else kvm-mmu]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
 }
@@ -220,4 +220,17 @@ pub fn print(text: &str) {
 /// Write a line about what is going on, beside the results.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_told_apart_from_what_was_typed_wrong() {
+        let absent = TargetError::Absent { name: "kvm", why: "expected /dev/kvm, found nothing".into() };
+        let unknown = TargetError::Unknown { name: "kvn".into(), known: vec!["kvm".into()] };
+        insta::assert_snapshot!(CliError::from(absent.clone()));
+        assert_eq!((CliError::from(absent).status(), CliError::from(unknown).status()), (3, 2));
+    }
 }

@@ -1,9 +1,12 @@
-//! Reading what a person names on the command line: a program, or a finding folder that holds one.
+//! Reading what a person names on the command line: a program, a recorded trace, or a finding folder.
 
 use crate::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE};
+use crate::target::TargetError;
+use crate::targets::{self, Opened};
 use gpa_model::Program;
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{self, ParseError};
+use hw_runner::Trace;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,6 +21,8 @@ pub struct Input {
     pub program: Program,
     /// The target it was found on, if it comes from a finding.
     pub target: Option<String>,
+    /// The trace that it is part of, if the file is one.
+    pub trace: Option<Trace>,
 }
 
 /// Why a file cannot be used.
@@ -29,8 +34,10 @@ pub enum InputError {
     TooLarge(PathBuf),
     /// It is no text: where, and which byte.
     NotText(PathBuf, usize, usize, u8),
-    /// It is no program.
+    /// It is no program, or no trace.
     Parse(PathBuf, ParseError),
+    /// It is a trace that ends too soon: the number of the first op without an observation.
+    CutShort(PathBuf, usize),
     /// It is a folder, but no finding.
     NoFinding(PathBuf),
     /// The metadata of a finding cannot be read.
@@ -50,6 +57,12 @@ impl fmt::Display for InputError {
                 write!(f, "{}:{line}:{column}: expected UTF-8 text, found byte {byte:#04x}", path.display())
             }
             Self::Parse(path, error) => write!(f, "{}:{error}", path.display()),
+            Self::CutShort(path, op) => write!(
+                f,
+                "{}: expected an observation of each op that means something, found none of op {op}: the trace is cut \
+                 short; record it again",
+                path.display()
+            ),
             Self::NoFinding(path) => write!(
                 f,
                 "{}: expected a program, or a finding folder with {MINIMIZED_FILE} or {PROGRAM_FILE} in it, found a \
@@ -76,9 +89,44 @@ pub fn read(path: &Path) -> Result<Input, InputError> {
         path = inside.ok_or(InputError::NoFinding(path))?;
     }
     let text = read_text(&path)?;
+    if text.starts_with(hw_runner::trace::MAGIC) {
+        let trace = parse_trace(&path, &text)?;
+        return Ok(Input { path, program: trace.program.clone(), target: None, trace: Some(trace) });
+    }
     let program = text::parse(&text).map_err(|error| InputError::Parse(path.clone(), error))?;
     let target = target_of(&path)?;
-    Ok(Input { path, program, target })
+    Ok(Input { path, program, target, trace: None })
+}
+
+/// Read the trace at `path`.
+///
+/// # Errors
+/// An [`InputError`], as [`read`].
+pub fn read_trace(path: &Path) -> Result<Trace, InputError> {
+    parse_trace(path, &read_text(path)?)
+}
+
+fn parse_trace(path: &Path, text: &str) -> Result<Trace, InputError> {
+    let trace = hw_runner::trace::parse(text).map_err(|error| InputError::Parse(path.to_owned(), error))?;
+    match trace.missing() {
+        None => Ok(trace),
+        Some(at) => Err(InputError::CutShort(path.to_owned(), at + 1)),
+    }
+}
+
+impl Input {
+    /// The target called `name`; without a name that of the finding, the trace itself, or else the default one.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_target(&self, name: Option<&str>) -> Result<(String, Opened), TargetError> {
+        if let (None, Some(trace)) = (name, &self.trace) {
+            let (name, opened) = targets::of_trace(trace.clone());
+            return Ok((name.to_owned(), opened));
+        }
+        let name = name.or(self.target.as_deref()).unwrap_or(targets::DEFAULT);
+        Ok((name.to_owned(), targets::open(name)?))
+    }
 }
 
 /// The target that the finding around `program` names, if there is one.

@@ -5,6 +5,7 @@
 
 use crate::digest::Digest;
 use crate::finding::{KnownText, SignatureText};
+use crate::target::Target;
 use gpa_oracles::{Lockstep, OpCounts};
 use serde::Serialize;
 use std::fmt::Write;
@@ -138,13 +139,23 @@ pub struct TargetTiming {
     pub executions_per_second: f64,
     /// Judged ops a second.
     pub ops_per_second: f64,
+    /// Guest accesses a second, where a real guest carries them out.
+    pub accesses_per_second: Option<f64>,
+    /// What is known about how they were carried out.
+    pub evidence: Option<String>,
 }
 
 impl TargetTiming {
-    /// The rates of `executions` and `ops` in `seconds`.
-    pub fn new(seconds: f64, executions: u64, ops: u64) -> Self {
+    /// The rates of `executions` and `ops` in `seconds`, and of the accesses of `target` if it has a real guest.
+    pub fn new(seconds: f64, executions: u64, ops: u64, target: &dyn Target) -> Self {
         let rate = |count: u64| if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 };
-        Self { seconds, executions_per_second: rate(executions), ops_per_second: rate(ops) }
+        Self {
+            seconds,
+            executions_per_second: rate(executions),
+            ops_per_second: rate(ops),
+            accesses_per_second: target.accesses().map(rate),
+            evidence: target.evidence(),
+        }
     }
 }
 
@@ -191,6 +202,7 @@ impl Summary {
         let mut out = String::new();
         self.targets_table(&mut out);
         self.oracles_table(&mut out);
+        self.evidence_list(&mut out);
         self.findings_list(&mut out);
         let _ = writeln!(out, "\nseed {}, digest {}", self.untimed.seed, self.untimed.digest);
         out
@@ -231,6 +243,14 @@ impl Summary {
                     "{:<16} {oracle:<14} {checked:>12} {skipped:>12} {unsupported:>12}{nothing}",
                     target.target
                 );
+            }
+        }
+    }
+
+    fn evidence_list(&self, out: &mut String) {
+        for (target, timing) in self.untimed.targets.iter().zip(&self.timing.targets) {
+            if let (Some(rate), Some(evidence)) = (timing.accesses_per_second, &timing.evidence) {
+                let _ = writeln!(out, "\n{}: {rate} accesses/s; {evidence}", target.target);
             }
         }
     }

@@ -34,6 +34,16 @@ pub trait Target {
     fn recorded(&self) -> Option<Vec<Program>> {
         None
     }
+
+    /// Guest accesses carried out so far, if a real guest carries them out.
+    fn accesses(&self) -> Option<u64> {
+        None
+    }
+
+    /// What is known about how they were carried out.
+    fn evidence(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Why there is no target, or no target any more.

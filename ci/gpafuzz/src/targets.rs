@@ -36,7 +36,7 @@ pub const ALL: [Entry; 3] = [
         about: "the same MMU with the decisions of the patches as posted",
         open: || Ok(in_process::<RfcV3>()),
     },
-    Entry { name: "kvm", about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
+    Entry { name: kvm::NAME, about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
 ];
 
 /// The target that a program without a target of its own is meant for.
@@ -67,6 +67,11 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
             Err(TargetError::Unknown { name: name.into(), known: known.collect() })
         }
     }
+}
+
+/// The target that a recorded trace is: it answers to its own program and no other. Its name is `kvm`.
+pub fn of_trace(trace: hw_runner::Trace) -> (&'static str, Opened) {
+    (kvm::NAME, kvm::recorded(trace))
 }
 
 struct Wanted<'a> {

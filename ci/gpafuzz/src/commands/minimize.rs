@@ -3,7 +3,6 @@
 use crate::campaign::shrink;
 use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
 use crate::input;
-use crate::targets;
 use gpa_model::text;
 use gpa_oracles::Lockstep;
 
@@ -13,12 +12,11 @@ use gpa_oracles::Lockstep;
 /// A [`CliError`] if the file or the target cannot be used, or no oracle objects to begin with.
 pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
     let input = input::read(&args.file)?;
-    let name = args.target.as_deref().or(input.target.as_deref()).unwrap_or(targets::DEFAULT);
-    let mut opened = targets::open(name)?;
+    let (name, mut opened) = input.open_target(args.target.as_deref())?;
     let target = opened.target.as_mut();
     let mut run = Lockstep::default();
     let Some(violation) = target.judge(&mut run, &input.program)? else {
-        return Err(CliError::NothingToMinimize(input.path, name.into()));
+        return Err(CliError::NothingToMinimize(input.path, name));
     };
     let smaller = shrink(target, &mut run, &input.program, &violation)?;
     let printed = text::print(&smaller.program);

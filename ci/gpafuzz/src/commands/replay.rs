@@ -1,8 +1,7 @@
-//! `gpafuzz replay`: the report of programs.
+//! `gpafuzz replay`: the report of programs, traces and findings.
 
 use crate::cli::{CliError, Exit, ReplayArgs, note, print};
 use crate::input;
-use crate::targets;
 use gpa_oracles::Lockstep;
 
 /// Carry out the command.
@@ -13,12 +12,11 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     let mut exit = Exit::Clean;
     for file in &args.file {
         let input = input::read(file)?;
-        let name = args.target.as_deref().or(input.target.as_deref()).unwrap_or(targets::DEFAULT);
-        let mut opened = targets::open(name)?;
+        let (name, mut opened) = input.open_target(args.target.as_deref())?;
         if let Some(about) = opened.note {
             note(&format!("{name}: {about}"));
         }
-        let (report, violation) = opened.target.report(&mut Lockstep::default(), &input.program, name)?;
+        let (report, violation) = opened.target.report(&mut Lockstep::default(), &input.program, &name)?;
         if args.file.len() > 1 {
             print(&format!("== {}\n", input.path.display()));
         }

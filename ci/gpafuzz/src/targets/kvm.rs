@@ -1,9 +1,175 @@
-//! The target `kvm`: the host's `/dev/kvm`, live if it opens, otherwise traces recorded from one.
+//! The target `kvm`: the host's `/dev/kvm`, live if it opens, otherwise traces that were recorded on one.
+//!
+//! Both are judged alike: the answers of real KVM are a trace, and the trace is what the oracles see. The only difference is
+//! whether it is made now.
 
 use super::Opened;
-use crate::target::TargetError;
+use crate::input;
+use crate::target::{Target, TargetError};
+use gpa_model::generate::Profile;
+use gpa_model::{Mmu, Program, Shows};
+use gpa_oracles::{Lockstep, Violation};
+use hw_runner::{Fingerprint, Machine, MachineError, Replay, Trace, Witness};
+use std::path::{Path, PathBuf};
+
+/// The name of the target.
+pub(super) const NAME: &str = "kvm";
 
 /// Live, or else recorded.
 pub(super) fn open() -> Result<Opened, TargetError> {
-    Err(TargetError::Absent { name: "kvm", why: "this build drives no hardware yet".into() })
+    let why = match Machine::open() {
+        Ok(machine) => {
+            let note = format!("live on /dev/kvm, {}", describe(machine.fingerprint()));
+            return Ok(Opened { target: Box::new(Live::new(machine)), note: Some(note) });
+        }
+        Err(error) if error.is_absence() => error.to_string(),
+        Err(error) => return Err(failed(&error)),
+    };
+    let traces = checked_in()?;
+    if traces.is_empty() {
+        let why = format!("{why}; and there are no recorded traces in corpus/hw");
+        return Err(TargetError::Absent { name: NAME, why });
+    }
+    let note = format!("{} recorded traces, because there is no live one: {why}", traces.len());
+    Ok(Opened { target: Box::new(Recorded::new(traces)), note: Some(note) })
+}
+
+/// What answers from `trace` alone.
+pub(super) fn recorded(trace: Trace) -> Opened {
+    let note = format!("a trace recorded on {}", describe(&trace.fingerprint));
+    Opened { target: Box::new(Recorded::new(vec![trace])), note: Some(note) }
+}
+
+fn describe(fingerprint: &Fingerprint) -> String {
+    let native = if fingerprint.native { "native" } else { "not proven native" };
+    format!("{}, paging {}, {native}", fingerprint.module, fingerprint.paging)
+}
+
+fn failed(error: &MachineError) -> TargetError {
+    TargetError::Failed(error.to_string())
+}
+
+/// The traces that are checked in: below the current folder, or else where this was built.
+fn checked_in() -> Result<Vec<Trace>, TargetError> {
+    let folders = [PathBuf::from("corpus/hw"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/hw")];
+    let entries = folders.iter().find_map(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "trace"));
+    paths.sort();
+    let read = |path: &PathBuf| input::read_trace(path).map_err(|error| TargetError::Failed(error.to_string()));
+    paths.iter().map(read).collect()
+}
+
+/// Real KVM, now.
+struct Live {
+    machine: Machine,
+    replay: Replay,
+    start: Witness,
+}
+
+impl Live {
+    fn new(machine: Machine) -> Self {
+        let start = machine.witness();
+        Self { machine, replay: Replay::default(), start }
+    }
+
+    fn record(&mut self, program: &Program) -> Result<(), TargetError> {
+        let mut trace = self.replay.unload();
+        match self.machine.run_into(program, &mut trace) {
+            Ok(()) => self.replay.load(trace),
+            Err(error) if error.is_absence() => {
+                return Err(TargetError::Absent { name: NAME, why: error.to_string() });
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+        Ok(())
+    }
+}
+
+impl Target for Live {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        self.record(program)?;
+        Ok(run.run(&mut self.replay, program))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        self.record(program)?;
+        Ok(gpa_oracles::report(run, &mut self.replay, program, name))
+    }
+
+    /// No stolen bit above what this host translates.
+    fn profile(&self) -> Profile {
+        let profile = hw_runner::profile();
+        let highest = self.machine.fingerprint().maxphyaddr.saturating_sub(1);
+        Profile { stolen_high: profile.stolen_high.min(highest).max(profile.stolen_low), ..profile }
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { native: self.machine.fingerprint().native, ..self.replay.shows() }
+    }
+
+    fn accesses(&self) -> Option<u64> {
+        Some(self.machine.accesses() - self.start.accesses)
+    }
+
+    fn evidence(&self) -> Option<String> {
+        Some(self.machine.witness().show_since(&self.start).to_string())
+    }
+}
+
+/// Real KVM, as it was.
+struct Recorded {
+    traces: Vec<Trace>,
+    replay: Replay,
+}
+
+impl Recorded {
+    fn new(traces: Vec<Trace>) -> Self {
+        Self { traces, replay: Replay::default() }
+    }
+
+    /// Answer from the trace of `program`. What its file says about it does not matter.
+    fn find(&mut self, program: &Program) -> Result<(), TargetError> {
+        let same = |trace: &&Trace| trace.program.vm == program.vm && trace.program.ops == program.ops;
+        let Some(trace) = self.traces.iter().find(same) else {
+            let why = "this program is not on record, and /dev/kvm cannot be opened to run it".into();
+            return Err(TargetError::Absent { name: NAME, why });
+        };
+        self.replay.load(trace.clone());
+        Ok(())
+    }
+}
+
+impl Target for Recorded {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        self.find(program)?;
+        Ok(run.run(&mut self.replay, program))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        self.find(program)?;
+        Ok(gpa_oracles::report(run, &mut self.replay, program, name))
+    }
+
+    fn profile(&self) -> Profile {
+        hw_runner::profile()
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { native: self.traces.iter().all(|trace| trace.fingerprint.native), ..self.replay.shows() }
+    }
+
+    fn recorded(&self) -> Option<Vec<Program>> {
+        Some(self.traces.iter().map(|trace| trace.program.clone()).collect())
+    }
 }
