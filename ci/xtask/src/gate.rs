@@ -195,8 +195,7 @@ impl Gate {
 /// The lines of a log that say what went wrong: from the first that announces it, or the last ones.
 fn excerpt(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    let announces =
-        |line: &&str| line.starts_with("failures:") || line.starts_with("error") || line.starts_with("warning");
+    let announces = |line: &&str| line.starts_with("failures:") || line.starts_with("error");
     let start = match lines.iter().position(announces) {
         Some(first) => first.min(lines.len()),
         None => lines.len().saturating_sub(LINES),
