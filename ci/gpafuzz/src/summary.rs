@@ -126,7 +126,7 @@ pub struct FindingSummary {
 pub struct Timing {
     /// Seconds, all in all.
     pub seconds: f64,
-    /// For each target, in the order of [`Summary::targets`].
+    /// For each target, in the order of [`Untimed::targets`].
     pub targets: Vec<TargetTiming>,
 }
 
