@@ -1,0 +1,119 @@
+//! The command line: what each outcome says, and its exit status.
+
+use clap::Parser;
+use hw_runner::cli::{Args, Status, run};
+use std::fs;
+use std::path::Path;
+
+/// Run with `args` and return the status and both outputs, with the folder's name taken out.
+fn hw_runner(dir: &Path, args: &[&str]) -> (Status, String) {
+    let args = Args::try_parse_from(std::iter::once("hw-runner").chain(args.iter().copied())).expect("legal arguments");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = run(&args, &mut out, &mut err);
+    let text = String::from_utf8([out, err].concat()).expect("text");
+    (status, text.replace(&format!("{}/", dir.display()), ""))
+}
+
+const TRACE: &str = "\
+gpafuzz-trace 1
+module kvm_test
+paging shadow
+maxphyaddr 48
+capabilities readonly-mem
+native yes
+vm stolen=40 vcpus=1 base=0x1e0 flush=works
+slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty
+  => done
+v0 write 0x1e1@1
+  => memory 2
+dirty-get 0
+  => dirty 0x1e1
+";
+
+fn verify(change: impl Fn(&str) -> String) -> (Status, String) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("x.trace");
+    fs::write(&path, change(TRACE)).expect("a file");
+    hw_runner(dir.path(), &["verify", path.to_str().expect("a path")])
+}
+
+#[test]
+fn a_clean_trace() {
+    let (status, said) = verify(str::to_owned);
+    assert_eq!(status, Status::Clean);
+    insta::assert_snapshot!(said, @"x.trace: clean: 3 ops judged, 0 skipped, 0 unsupported; 5 checks");
+}
+
+#[test]
+fn a_trace_that_proves_nothing_is_not_called_clean() {
+    let (status, said) = verify(|trace| {
+        let vm_only: Vec<&str> = trace.lines().take(7).collect();
+        vm_only.join("\n")
+    });
+    assert_eq!(status, Status::Clean);
+    insta::assert_snapshot!(said, @"x.trace: vacuous, nothing could be judged: 0 ops judged, 0 skipped, 0 unsupported; 0 checks");
+}
+
+#[test]
+fn an_objection_prints_the_report() {
+    let (status, said) = verify(|trace| trace.replace("dirty 0x1e1", "dirty none"));
+    assert_eq!(status, Status::Findings);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn bad_traces_say_where_and_what_to_do() {
+    let missing = verify(|trace| trace.replace("  => memory 2\n", ""));
+    let wrong = verify(|trace| trace.replace("memory 2", "memory two"));
+    assert_eq!((missing.0, wrong.0), (Status::BadInput, Status::BadInput));
+    insta::assert_snapshot!(missing.1 + &wrong.1);
+}
+
+#[test]
+fn unreadable_files_are_bad_input() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let binary = dir.path().join("binary");
+    fs::write(&binary, [0xff, 0xfe, 0]).expect("a file");
+    let huge = dir.path().join("huge");
+    fs::write(&huge, vec![b'#'; gpa_model::limits::FILE_BYTES + 1]).expect("a file");
+    let absent = dir.path().join("absent");
+    let paths = [&binary, &huge, &absent].map(|path| path.to_str().expect("a path"));
+    let (status, said) = hw_runner(dir.path(), &[&["verify"], &paths[..]].concat());
+    assert_eq!(status, Status::BadInput);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn record_refuses_what_it_could_not_write() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let absent = dir.path().join("absent");
+    let absent = absent.to_str().expect("a path");
+    let (status, said) = hw_runner(dir.path(), &["record", "a.prog", "-o", absent]);
+    assert_eq!(status, Status::BadInput);
+    let here = dir.path().to_str().expect("a path");
+    let (again, twice) = hw_runner(dir.path(), &["record", "a/x.prog", "b/x.prog", "-o", here]);
+    assert_eq!(again, Status::BadInput);
+    insta::assert_snapshot!(said + &twice);
+}
+
+#[test]
+fn record_writes_whole_traces_that_verify() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = dir.path().join("p.prog");
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nv0 read 0x1e1\n";
+    fs::write(&program, text).expect("a file");
+    let (program, here) = (program.to_str().expect("a path"), dir.path().to_str().expect("a path"));
+    let (status, said) = hw_runner(dir.path(), &["record", program, "-o", here]);
+    if status == Status::Absent {
+        println!("SKIPPED: {said}");
+        return;
+    }
+    assert_eq!(status, Status::Clean, "{said}");
+    let names: Vec<_> =
+        fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(names.len(), 2, "only the program and its trace: {names:?}");
+    let trace = dir.path().join("p.trace");
+    let (status, said) = hw_runner(dir.path(), &["verify", trace.to_str().expect("a path")]);
+    assert_eq!(status, Status::Clean, "{said}");
+}
