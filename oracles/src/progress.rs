@@ -24,25 +24,26 @@ impl Oracle for Progress {
         let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
         let blame = Some(Blame { frame, alias });
         match step.exit {
-            Exit::Retry => {
+            Exit::Unsupported => tally[RETRY].cannot(),
+            Exit::Retry if !step.allowed.retry => {
                 tally[RETRY].check();
-                if !step.allowed.retry {
-                    let why =
-                        "the access is retried although nothing is in flux: the guest would fault for ever".into();
-                    return Err(Objection { clause: RETRY, blame, why });
-                }
+                let why = "the access is retried although nothing is in flux: the guest would fault for ever".into();
+                return Err(Objection { clause: RETRY, blame, why });
             }
-            Exit::Memory(_) if step.shows.tables => {
-                tally[MAPPED].check();
-                let number = step.model.vm().stolen().alias_index(alias);
-                if step.view.now(number, frame).is_none() {
-                    let why = "the access reached memory, but no translation is left: the next one faults again".into();
-                    return Err(Objection { clause: MAPPED, blame, why });
-                }
-            }
-            Exit::Memory(_) => tally[MAPPED].cannot(),
-            // Every other answer is an answer.
-            _ => tally[RETRY].skip(),
+            _ => tally[RETRY].check(),
+        }
+        if !matches!(step.exit, Exit::Memory(_)) {
+            return Ok(());
+        }
+        if !step.shows.tables {
+            tally[MAPPED].cannot();
+            return Ok(());
+        }
+        tally[MAPPED].check();
+        let number = step.model.vm().stolen().alias_index(alias);
+        if step.view.now(number, frame).is_none() {
+            let why = "the access reached memory, but no translation is left: the next one faults again".into();
+            return Err(Objection { clause: MAPPED, blame, why });
         }
         Ok(())
     }
