@@ -127,7 +127,7 @@ impl Machine {
     pub fn witness(&self) -> Witness {
         let vcpus = self.vcpus.iter().filter_map(Vcpu::stats);
         let files: Vec<&Stats> = self.stats.iter().chain(vcpus).collect();
-        Witness::read(self.accesses, &files)
+        Witness::read(self.accesses, self.vcpus.iter().map(Vcpu::exits).sum(), &files)
     }
 
     /// Carry out `program`.

@@ -37,6 +37,8 @@ pub(crate) struct Vcpu {
     root: usize,
     events: kvm_vcpu_events,
     stats: Option<Stats>,
+    /// Exits so far. KVM emulates the instruction behind each of them, wherever the rest of the guest runs.
+    exits: u64,
 }
 
 /// Why `KVM_RUN` returned, without borrowing from the vCPU.
@@ -56,7 +58,7 @@ impl Vcpu {
         guest::special_registers(&mut sregs, 0);
         let events = fd.get_vcpu_events().doing("get the events of a vCPU")?;
         let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
-        let mut vcpu = Self { fd, number, sregs, tables: 0, root: 0, events, stats };
+        let mut vcpu = Self { fd, number, sregs, tables: 0, root: 0, events, stats, exits: 0 };
         vcpu.restart(0)?;
         Ok(vcpu)
     }
@@ -64,6 +66,11 @@ impl Vcpu {
     /// KVM's counters of this vCPU.
     pub(crate) fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()
+    }
+
+    /// How often the guest came out with an instruction that KVM had to emulate.
+    pub(crate) fn exits(&self) -> u64 {
+        self.exits
     }
 
     /// Use page tables that were rewritten `tables` times: if that is news, CR3 changes, which flushes the guest's TLB.
@@ -114,7 +121,9 @@ impl Vcpu {
         guest::end_requests(own, self.number, requests.len());
         let mut left = Left { at: 0, exits: 0, early: vec![None; requests.len()] };
         loop {
-            match self.enter()? {
+            let stop = self.enter()?;
+            self.exits += u64::from(!matches!(stop, Stop::Interrupted));
+            match stop {
                 Stop::Done => break,
                 Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),
                 Stop::Interrupted => {}

@@ -28,15 +28,17 @@ const PAGES_4K: usize = 3;
 pub struct Witness {
     /// Guest accesses carried out so far, as this runner counts them.
     pub accesses: u64,
+    /// Exits so far, as this runner counts them. Each of them is one emulated instruction that proves nothing.
+    pub exits: u64,
     /// [`COUNTERS`] in that order; `None` if the kernel has no such counter.
     pub counters: [Option<u64>; COUNTERS.len()],
 }
 
 impl Witness {
     /// Add up each counter over the VM's and the vCPUs' files that have it.
-    pub(crate) fn read(accesses: u64, files: &[&Stats]) -> Self {
+    pub(crate) fn read(accesses: u64, exits: u64, files: &[&Stats]) -> Self {
         let sum = |name| files.iter().filter_map(|stats| stats.read(name)).reduce(u64::wrapping_add);
-        Self { accesses, counters: COUNTERS.map(sum) }
+        Self { accesses, exits, counters: COUNTERS.map(sum) }
     }
 
     /// The counter `name`, one of [`COUNTERS`].
@@ -48,11 +50,12 @@ impl Witness {
         self.counters.iter().any(Option::is_some)
     }
 
-    /// Whether the accesses since `before` are proven to have run natively: far fewer instructions were emulated than
-    /// accesses made, and the MMU mapped pages. What cannot be seen is not proven.
+    /// Whether the accesses since `before` are proven to have run natively: beside those that exited, far fewer
+    /// instructions were emulated than accesses made, and the MMU mapped pages. What cannot be seen is not proven.
     pub fn is_native_since(&self, before: &Witness) -> bool {
         let accesses = self.accesses.saturating_sub(before.accesses);
-        let emulated = self.since(before, INSN_EMULATION);
+        let exits = self.exits.saturating_sub(before.exits);
+        let emulated = self.since(before, INSN_EMULATION).map(|emulated| emulated.saturating_sub(exits));
         let mapped = self.since(before, PF_FIXED).is_some_and(|fixed| fixed > 0)
             || self.counters[PAGES_4K].is_some_and(|pages| pages > 0);
         accesses > 0 && mapped && emulated.is_some_and(|emulated| emulated.saturating_mul(4) < accesses)
@@ -64,7 +67,9 @@ impl Witness {
 
     /// The counters with what they grew by since `before`.
     pub fn show_since(&self, before: &Witness) -> impl fmt::Display {
-        let mut out = format!("accesses {}", self.accesses.saturating_sub(before.accesses));
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let mut out =
+            format!("accesses {}, exits {}", since(self.accesses, before.accesses), since(self.exits, before.exits));
         for (counter, name) in COUNTERS.iter().enumerate() {
             // How many pages are mapped is a level, not a count of events.
             let shown = if name.starts_with("pages_") { self.counters[counter] } else { self.since(before, counter) };
