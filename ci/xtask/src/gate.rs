@@ -137,8 +137,8 @@ impl Gate {
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(args).current_dir(&self.root).stdin(Stdio::null());
-        // A snapshot that differs is a failure here, whatever the person's shell asks insta to do.
-        command.env("INSTA_UPDATE", "no").env_remove("INSTA_FORCE_PASS");
+        // A snapshot that differs is a failure here, whatever the shell asks insta to do; the message says where.
+        command.env("INSTA_UPDATE", "no").env_remove("INSTA_FORCE_PASS").env("RUST_BACKTRACE", "0");
         command
     }
 
