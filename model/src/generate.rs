@@ -56,7 +56,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 18] = [
+const WEIGHTS: [(OpKind, u32); 21] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -69,6 +69,9 @@ const WEIGHTS: [(OpKind, u32); 18] = [
     (OpKind::DirtyGet, 6),
     (OpKind::DirtyClear, 8),
     (OpKind::WriteProtect, 4),
+    (OpKind::Track, 3),
+    (OpKind::Untrack, 2),
+    (OpKind::SlotAliased, 1),
     (OpKind::SlotCreate, 5),
     (OpKind::SlotDelete, 3),
     (OpKind::SlotMove, 3),
@@ -190,7 +193,7 @@ impl Generator {
         let mut sketch = Sketch::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &sketch);
-        let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max - 4);
+        let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
         while (program.ops.len() as u32) < wanted.min(self.profile.ops_max) {
             let op = self.op(choices, &vm, &sketch, &focus);
             sketch.note(&vm, &op);
@@ -444,6 +447,11 @@ impl Generator {
                 let (gfn, _) = vm.stolen().split(self.gpa(choices, vm, sketch, focus));
                 Op::WriteProtect { gfn }
             }
+            OpKind::Track | OpKind::Untrack => {
+                let (gfn, _) = vm.stolen().split(self.gpa(choices, vm, sketch, focus));
+                if kind == OpKind::Track { Op::Track { gfn } } else { Op::Untrack { gfn } }
+            }
+            OpKind::SlotAliased => self.slot_aliased(choices, vm, sketch, focus),
             OpKind::SlotEnd if sketch.slot_pending => Op::SlotEnd,
             OpKind::SlotCreate | OpKind::SlotEnd => {
                 let private = self.profile.private_slots && choices.chance(1, 4);
@@ -465,6 +473,20 @@ impl Generator {
 
     fn slot_op(id: SlotId, change: SlotChange, begun: bool) -> Op {
         if begun { Op::SlotBegin { id, change } } else { Op::Slot { id, change } }
+    }
+
+    /// A memslot under an alias, or under its base name where there are no aliases.
+    fn slot_aliased(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+        let id = sketch.free_id(choices, false);
+        let frame = usize::from(focus.hot[choices.below(3) as usize]);
+        let pages = (1 + choices.below(4)).min((FRAMES - frame) as u32) as u8;
+        let hva = Hva::new(u64::from(choices.below(HOST_PAGES as u32 - 4)));
+        let aliases = vm.stolen().alias_count() as u32;
+        if aliases == 1 {
+            let change = SlotChange::Create { gfn: vm.gfn(frame), pages, hva, flags: SlotFlags::default() };
+            return Op::Slot { id, change };
+        }
+        Op::SlotAliased { id, gpa: vm.gpa(frame, 1 + choices.below(aliases - 1) as usize), pages, hva }
     }
 
     fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {
@@ -575,6 +597,14 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
         Op::DirtyClear { id, gfn: at, pages } => Op::DirtyClear { id, gfn: gfn(at), pages },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
+        Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
+        Op::Untrack { gfn: at } => Op::Untrack { gfn: gfn(at) },
+        Op::SlotAliased { id, gpa: at, pages, hva } => {
+            let (at, (gfn, alias)) = (gpa(at), to.stolen().split(gpa(at)));
+            // A VM without that alias can only be asked for the base name.
+            let change = SlotChange::Create { gfn, pages, hva, flags: SlotFlags::default() };
+            if alias.is_none() { Op::Slot { id, change } } else { Op::SlotAliased { id, gpa: at, pages, hva } }
+        }
         Op::Translate { vcpu: v, table, leaf } => Op::Translate { vcpu: vcpu(v), table: gpa(table), leaf: gpa(leaf) },
         Op::SlotEnd
         | Op::Unmap { .. }

@@ -154,6 +154,8 @@ pub enum Exit {
     Done,
     /// The access reached this page.
     Memory(Pfn),
+    /// The write was carried out by emulation on this page, and whoever tracks the frame was told.
+    Emulated(Pfn),
     /// The access went to user space, which was told this address.
     Mmio(Gpa),
     /// Nothing happened; the guest will fault again.
@@ -170,6 +172,8 @@ pub enum Exit {
     GuestFault,
     /// The access failed in a way that user space sees as an error.
     Error,
+    /// The request was refused: it makes no sense (`EINVAL`).
+    Refused,
     /// The target cannot show the result of this op.
     Unsupported,
 }
@@ -181,6 +185,7 @@ impl Exit {
         match self {
             Exit::Done => "done",
             Exit::Memory(_) => "memory",
+            Exit::Emulated(_) => "emulated",
             Exit::Mmio(_) => "mmio",
             Exit::Retry => "retry",
             Exit::Pending => "pending",
@@ -189,6 +194,7 @@ impl Exit {
             Exit::Translated(_) => "translated",
             Exit::GuestFault => "guest-fault",
             Exit::Error => "error",
+            Exit::Refused => "refused",
             Exit::Unsupported => "unsupported",
         }
     }

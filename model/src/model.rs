@@ -25,6 +25,10 @@ impl Slot {
         FrameSet::range(self.frame.into(), self.pages.into())
     }
 
+    fn hva_of(&self, frame: usize) -> Hva {
+        self.hva.add((frame - usize::from(self.frame)) as u64)
+    }
+
     fn range(&self) -> HvaRange {
         HvaRange { start: self.hva, pages: self.pages }
     }
@@ -77,6 +81,10 @@ impl SlotKind {
 pub struct Allowed {
     /// The page an access may reach.
     pub memory: Option<Pfn>,
+    /// The page a tracked write may be emulated on.
+    pub emulated: Option<Pfn>,
+    /// The request may be refused.
+    pub refused: bool,
     /// The frame user space may be told about; any alias of it.
     pub mmio: Option<Gfn>,
     /// The access may be retried, because something is in flux or was since the fault began.
@@ -109,6 +117,8 @@ impl Allowed {
         match *exit {
             Exit::Done => self.done,
             Exit::Memory(pfn) => self.memory == Some(pfn),
+            Exit::Emulated(pfn) => self.emulated == Some(pfn),
+            Exit::Refused => self.refused,
             Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
             Exit::Retry => self.retry,
             Exit::Pending => self.pending,
@@ -148,6 +158,7 @@ pub struct Model {
     faults: [Option<PendingFault>; VCPUS],
     log_must: FrameSet,
     log_may: FrameSet,
+    tracked: FrameSet,
 }
 
 const NO_SLOT: u8 = u8::MAX;
@@ -164,6 +175,7 @@ impl Model {
             faults: [None; VCPUS],
             log_must: FrameSet::EMPTY,
             log_may: FrameSet::EMPTY,
+            tracked: FrameSet::EMPTY,
         }
     }
 
@@ -224,11 +236,12 @@ impl Model {
         if id.is_private() && !alias.is_none() {
             return Entitled::Hole;
         }
-        let hva = slot.hva.add((frame - usize::from(slot.frame)) as u64);
+        let hva = slot.hva_of(frame);
         if slot.invalid || host.invalidating(hva) {
             return Entitled::InFlux;
         }
-        let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
+        let readonly = slot.flags.readonly || self.tracked.contains(frame);
+        let rights = if readonly { Rights::RX } else { Rights::RWX };
         Entitled::Memory(host.pfn(hva), rights)
     }
 
@@ -257,12 +270,22 @@ impl Model {
                 let frames = self.vm.frames(gfn, pages.into());
                 self.change.is_none() && self.is_logged(id) && frames.minus(self.slot_frames(id)).is_empty()
             }
+            // Whoever tracks holds the memslots still meanwhile.
+            Op::Track { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(false),
+            Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
+            Op::SlotAliased { id, .. } => self.change.is_none() && self.slots[id.index()].is_none(),
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } | Op::Backend(_) => true,
         }
     }
 
     fn is_logged(&self, id: SlotId) -> bool {
         self.slots[id.index()].is_some_and(|slot| slot.flags.log_dirty)
+    }
+
+    /// Whether writes to `gfn` are tracked, if a memslot is there.
+    fn is_tracked(&self, gfn: Gfn) -> Option<bool> {
+        let frame = self.vm.frame(gfn)?;
+        self.slot_at(frame).map(|_| self.tracked.contains(frame))
     }
 
     fn change_is_legal(&self, id: SlotId, change: SlotChange) -> bool {
@@ -354,6 +377,14 @@ impl Model {
                 allowed.done = true;
                 (allowed.revoked, allowed.revoked_rights) = (self.vm.frames(gfn, 1), Rights::W);
             }
+            Op::Track { gfn } | Op::Untrack { gfn } => {
+                let frames = self.vm.frames(gfn, 1);
+                let on = matches!(op, Op::Track { .. });
+                self.tracked = if on { self.tracked.union(frames) } else { self.tracked.minus(frames) };
+                allowed.done = true;
+                allowed.changed = frames;
+            }
+            Op::SlotAliased { .. } => allowed.refused = true,
             Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
         }
@@ -378,13 +409,28 @@ impl Model {
                     allowed.mmio = Some(gfn);
                 }
             }
-            Entitled::Memory(_, rights) if !rights.contains(Rights::needed(access)) => allowed.mmio = Some(gfn),
+            Entitled::Memory(_, rights) if !rights.contains(Rights::needed(access)) => {
+                if self.slot_kind(frame) == SlotKind::ReadOnly {
+                    allowed.mmio = Some(gfn);
+                }
+            }
             Entitled::Memory(pfn, _) => {
                 allowed.memory = Some(pfn);
                 self.log_access(frame, access, exit);
             }
         }
+        self.tracked_write(host, frame, access, exit, &mut allowed);
         allowed
+    }
+
+    /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.
+    fn tracked_write(&mut self, host: &Host, frame: usize, access: Access, exit: &Exit, allowed: &mut Allowed) {
+        let Some((_, slot)) = self.slot_at(frame) else { return };
+        let emulates = access == Access::Write && self.tracked.contains(frame);
+        if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
+            allowed.emulated = Some(host.pfn(slot.hva_of(frame)));
+            self.log_access(frame, access, exit);
+        }
     }
 
     fn log_access(&mut self, frame: usize, access: Access, exit: &Exit) {
@@ -396,7 +442,7 @@ impl Model {
         let one = FrameSet::one(frame);
         // Reads too: a writable slot may be mapped writable on a read fault, and is then dirty from the start.
         self.log_may = self.log_may.union(one);
-        if access == Access::Write && matches!(exit, Exit::Memory(_)) && !settling {
+        if access == Access::Write && matches!(exit, Exit::Memory(_) | Exit::Emulated(_)) && !settling {
             self.log_must = self.log_must.union(one);
         }
     }
@@ -474,6 +520,7 @@ impl Model {
                 (allowed.revoked, allowed.revoked_rights) = (touched.minus(self.log_may), Rights::W);
             }
         } else {
+            self.tracked = self.tracked.minus(touched);
             let kept = match (change, before, after) {
                 // A moved slot keeps its dirty bitmap (KVM_MR_MOVE in kvm_prepare_memory_region()).
                 (SlotChange::Move { .. }, Some(old), Some(new)) => [self.log_must, self.log_may]

@@ -139,6 +139,17 @@ pub enum Op {
         /// What happens to it.
         change: SlotChange,
     },
+    /// User space asks for a memslot at a frame number that carries stolen bits. There is no such frame; it must be refused.
+    SlotAliased {
+        /// Which slot.
+        id: SlotId,
+        /// Where it would begin, with an alias.
+        gpa: Gpa,
+        /// Number of pages, 1 to [`FRAMES`].
+        pages: u8,
+        /// First host page behind it.
+        hva: Hva,
+    },
     /// The first half: the old slot becomes INVALID (delete, move, read-only) and what maps it is zapped, or the new
     /// flags are visible but existing SPTEs are not write-protected yet (dirty logging).
     SlotBegin {
@@ -213,6 +224,17 @@ pub enum Op {
         /// The frame.
         gfn: Gfn,
     },
+    /// Somebody wants to know of every write to a frame, as a hypervisor does for the page tables it shadows: from now on
+    /// writes through any alias are emulated (`kvm_write_track_add_gfn()`).
+    Track {
+        /// The frame.
+        gfn: Gfn,
+    },
+    /// Nobody does any more.
+    Untrack {
+        /// The frame.
+        gfn: Gfn,
+    },
     /// From now on the TLB flush back-end behaves so.
     Backend(BackendMode),
     /// A software walk of the guest's own page tables: one table pointer, one leaf, each with any alias.
@@ -238,6 +260,8 @@ pub enum OpKind {
     SlotMove,
     /// [`SlotChange::Flags`], whole or begun.
     SlotFlags,
+    /// [`Op::SlotAliased`].
+    SlotAliased,
     /// [`Op::SlotEnd`].
     SlotEnd,
     /// A read.
@@ -264,6 +288,10 @@ pub enum OpKind {
     DirtyClear,
     /// [`Op::WriteProtect`].
     WriteProtect,
+    /// [`Op::Track`].
+    Track,
+    /// [`Op::Untrack`].
+    Untrack,
     /// [`Op::Backend`].
     Backend,
     /// [`Op::Translate`].
@@ -272,11 +300,12 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 19] = [
+    pub const ALL: [OpKind; 22] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
         OpKind::SlotFlags,
+        OpKind::SlotAliased,
         OpKind::SlotEnd,
         OpKind::Read,
         OpKind::Write,
@@ -290,6 +319,8 @@ impl OpKind {
         OpKind::DirtyGet,
         OpKind::DirtyClear,
         OpKind::WriteProtect,
+        OpKind::Track,
+        OpKind::Untrack,
         OpKind::Backend,
         OpKind::Translate,
     ];
@@ -301,6 +332,7 @@ impl OpKind {
             OpKind::SlotDelete => "slot-delete",
             OpKind::SlotMove => "slot-move",
             OpKind::SlotFlags => "slot-flags",
+            OpKind::SlotAliased => "slot-aliased",
             OpKind::SlotEnd => "slot-end",
             OpKind::Read => "read",
             OpKind::Write => "write",
@@ -314,6 +346,8 @@ impl OpKind {
             OpKind::DirtyGet => "dirty-get",
             OpKind::DirtyClear => "dirty-clear",
             OpKind::WriteProtect => "write-protect",
+            OpKind::Track => "track",
+            OpKind::Untrack => "untrack",
             OpKind::Backend => "backend",
             OpKind::Translate => "translate",
         }
@@ -330,6 +364,7 @@ impl Op {
                 SlotChange::Move { .. } => OpKind::SlotMove,
                 SlotChange::Flags(_) => OpKind::SlotFlags,
             },
+            Op::SlotAliased { .. } => OpKind::SlotAliased,
             Op::SlotEnd => OpKind::SlotEnd,
             Op::Access { access, .. } => match access {
                 Access::Read => OpKind::Read,
@@ -345,6 +380,8 @@ impl Op {
             Op::DirtyGet { .. } => OpKind::DirtyGet,
             Op::DirtyClear { .. } => OpKind::DirtyClear,
             Op::WriteProtect { .. } => OpKind::WriteProtect,
+            Op::Track { .. } => OpKind::Track,
+            Op::Untrack { .. } => OpKind::Untrack,
             Op::Backend(_) => OpKind::Backend,
             Op::Translate { .. } => OpKind::Translate,
         }

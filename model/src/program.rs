@@ -24,6 +24,8 @@ pub enum ProgramError {
     Vm(VmError),
     /// An address whose frame is outside the VM's window, or with bits that are neither frame nor stolen.
     Outside(Gpa, Vm),
+    /// An aliased memslot whose address is a base name.
+    NotAliased(Gpa),
     /// A range of guest frames that is empty or leaves the window.
     GfnRange(Vm),
     /// A range of host pages that is empty or leaves the host memory.
@@ -47,6 +49,7 @@ impl fmt::Display for ProgramError {
                 let (low, high) = frames(vm);
                 write!(f, "a page of gfn {low} to {high} with stolen bits only; this is {gpa:?}")
             }
+            Self::NotAliased(gpa) => write!(f, "an address with a stolen bit; this is {gpa:?}"),
             Self::GfnRange(vm) => {
                 let (low, high) = frames(vm);
                 write!(
@@ -80,6 +83,9 @@ impl Program {
         if self.ops.len() > OPS {
             return Err(ProgramError::Ops);
         }
+        if self.comment.len() > COMMENT_LINES {
+            return Err(ProgramError::Comment);
+        }
         self.ops.iter().try_for_each(|op| check_op(&self.vm, op))
     }
 }
@@ -111,12 +117,21 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             SlotChange::Delete | SlotChange::Flags(_) => Ok(()),
         },
         Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } => vcpu_ok(vcpu).and(gpa_ok(gpa)),
+        Op::SlotAliased { gpa, pages, hva, .. } => {
+            gpa_ok(gpa)?;
+            let (gfn, alias) = vm.stolen().split(gpa);
+            if alias.is_none() {
+                return Err(ProgramError::NotAliased(gpa));
+            }
+            frames_ok(gfn, pages)?;
+            hva_ok(crate::op::HvaRange { start: hva, pages })
+        }
         Op::FaultEnd { vcpu } => vcpu_ok(vcpu),
         Op::Unmap { range } | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
         Op::DirtyClear { gfn, pages, .. } => frames_ok(gfn, pages),
-        Op::WriteProtect { gfn } => frames_ok(gfn, 1),
+        Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frames_ok(gfn, 1),
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::SlotEnd | Op::DirtyGet { .. } | Op::Backend(_) => Ok(()),
     }

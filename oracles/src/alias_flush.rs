@@ -10,7 +10,7 @@
 use crate::gfn_unalias::{instead, is_sound};
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Exit, Flush, FrameSet, Gpa, Rights, Spte, VcpuSet, Vm};
+use gpa_model::{Entitled, Exit, Flush, FrameSet, Gpa, Rights, Spte, VcpuSet, Vm};
 
 const STALE_PAGE: usize = 0;
 const STALE_WRITE: usize = 1;
@@ -90,14 +90,14 @@ impl AliasFlush {
         let number = step.model.vm().stolen().alias_index(alias);
         let outdated = self.outdated[number].contains(frame);
         if let (Exit::Memory(pfn), true) = (step.exit, outdated)
-            && step.allowed.memory != Some(pfn)
+            && let entitled = step.model.entitled(step.host, frame, alias)
+            && !matches!(entitled, Entitled::Memory(right, _) if right == pfn)
         {
             tally.check();
-            let entitled = step.model.entitled(step.host, frame, alias);
             let why = format!("the access still reached {pfn}, as before the last change, but {}", instead(entitled));
             return Err(Objection { clause: STALE_ACCESS, blame: Some(Blame { frame, alias }), why });
         }
-        if matches!(step.exit, Exit::Memory(_) | Exit::Mmio(_)) {
+        if matches!(step.exit, Exit::Memory(_) | Exit::Mmio(_) | Exit::Emulated(_)) {
             if outdated {
                 tally.check_if(step.shows.native);
             }

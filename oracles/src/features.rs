@@ -77,6 +77,8 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::Translated(_) => 9,
         Exit::GuestFault => 10,
         Exit::Error => 11,
+        Exit::Refused => 13,
+        Exit::Emulated(_) => 14,
         Exit::Unsupported => 12,
     }
 }

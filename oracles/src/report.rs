@@ -83,13 +83,18 @@ fn judged(out: &mut String, vm: &Vm, step: &Step<'_>, violation: Option<&Violati
 pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
     match exit {
         Exit::Memory(pfn) => pfn.to_string(),
+        Exit::Emulated(pfn) => format!("emulated on {pfn}"),
         Exit::Mmio(gpa) => format!("mmio {}", print_gpa(vm, *gpa)),
         Exit::Dirty(frames) => format!("dirty {}", show_frames(vm, *frames)),
         Exit::Young(young) => if *young { "young" } else { "idle" }.into(),
         Exit::Translated(gpa) => format!("translated to {}", print_gpa(vm, *gpa)),
-        Exit::Done | Exit::Retry | Exit::Pending | Exit::GuestFault | Exit::Error | Exit::Unsupported => {
-            exit.name().into()
-        }
+        Exit::Done
+        | Exit::Retry
+        | Exit::Pending
+        | Exit::GuestFault
+        | Exit::Error
+        | Exit::Refused
+        | Exit::Unsupported => exit.name().into(),
     }
 }
 
@@ -99,6 +104,7 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
         parts.push("done".to_owned());
     }
     parts.extend(allowed.memory.map(|pfn| pfn.to_string()));
+    parts.extend(allowed.emulated.map(|pfn| format!("emulated on {pfn}")));
     parts.extend(allowed.mmio.map(|gfn| format!("mmio {gfn}")));
     if let Some((must, may)) = allowed.dirty {
         parts.push(if must == may {
@@ -114,6 +120,7 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
         (allowed.young, "young or idle"),
         (allowed.guest_fault, "guest-fault"),
         (allowed.error, "error"),
+        (allowed.refused, "refused"),
     ];
     parts.extend(words.iter().filter(|(allowed, _)| *allowed).map(|(_, word)| (*word).to_owned()));
     parts

@@ -145,6 +145,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::SlotDelete => slot(SlotChange::Delete),
         OpKind::SlotMove => slot(SlotChange::Move { gfn }),
         OpKind::SlotFlags => slot(SlotChange::Flags(gpa_model::SlotFlags { readonly: false, log_dirty: true })),
+        OpKind::SlotAliased => Op::SlotAliased { id, gpa, pages: 1, hva: range.start },
         OpKind::SlotEnd => Op::SlotEnd,
         OpKind::Read => access(Access::Read),
         OpKind::Write => access(Access::Write),
@@ -158,6 +159,8 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::DirtyGet => Op::DirtyGet { id },
         OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },
         OpKind::WriteProtect => Op::WriteProtect { gfn },
+        OpKind::Track => Op::Track { gfn },
+        OpKind::Untrack => Op::Untrack { gfn },
         OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),
         OpKind::Translate => Op::Translate { vcpu: 0, table: gpa, leaf: gpa },
     }

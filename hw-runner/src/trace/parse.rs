@@ -140,13 +140,11 @@ fn capabilities(words: &mut Words<'_>) -> Result<Vec<String>, ParseError> {
 
 /// Read an observation after its arrow.
 fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
-    let expected = "done, memory, mmio, dirty, error, guest-fault, retry, pending, young, translated or unsupported";
+    let expected = "done, memory, emulated, mmio, dirty, error, refused, guest-fault, retry, pending, young, translated or unsupported";
     let exit = match words.next(expected)? {
         "done" => Exit::Done,
-        "memory" => {
-            let word = words.next("the identity of a page, a number")?;
-            Exit::Memory(Pfn::new(words.number(word, u64::from(u32::MAX))? as u32))
-        }
+        "memory" => Exit::Memory(pfn(words)?),
+        "emulated" => Exit::Emulated(pfn(words)?),
         "mmio" => Exit::Mmio(gpa(vm, words)?),
         "translated" => Exit::Translated(gpa(vm, words)?),
         "dirty" => Exit::Dirty(frames(vm, words)?),
@@ -159,11 +157,17 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         "pending" => Exit::Pending,
         "guest-fault" => Exit::GuestFault,
         "error" => Exit::Error,
+        "refused" => Exit::Refused,
         "unsupported" => Exit::Unsupported,
         word => return Err(words.found(expected, word)),
     };
     words.end()?;
     Ok(exit)
+}
+
+fn pfn(words: &mut Words<'_>) -> Result<Pfn, ParseError> {
+    let word = words.next("the identity of a page, a number")?;
+    Ok(Pfn::new(words.number(word, u64::from(u32::MAX))? as u32))
 }
 
 fn gpa(vm: &Vm, words: &mut Words<'_>) -> Result<Gpa, ParseError> {

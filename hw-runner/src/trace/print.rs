@@ -33,13 +33,17 @@ pub fn print(trace: &Trace) -> String {
 pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
     let name = exit.name();
     match exit {
-        Exit::Memory(pfn) => format!("{name} {}", pfn.raw()),
+        Exit::Memory(pfn) | Exit::Emulated(pfn) => format!("{name} {}", pfn.raw()),
         Exit::Mmio(gpa) | Exit::Translated(gpa) => format!("{name} {}", print_gpa(vm, *gpa)),
         Exit::Dirty(frames) if frames.is_empty() => format!("{name} none"),
         Exit::Dirty(frames) => frames.iter().fold(name.to_owned(), |out, frame| format!("{out} {}", vm.gfn(frame))),
         Exit::Young(young) => format!("{name} {}", if *young { "yes" } else { "no" }),
-        Exit::Done | Exit::Retry | Exit::Pending | Exit::GuestFault | Exit::Error | Exit::Unsupported => {
-            name.to_owned()
-        }
+        Exit::Done
+        | Exit::Retry
+        | Exit::Pending
+        | Exit::GuestFault
+        | Exit::Error
+        | Exit::Refused
+        | Exit::Unsupported => name.to_owned(),
     }
 }

@@ -47,6 +47,9 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
     match *op {
         Op::Slot { id, change } => format!("slot {id} {}", print_change(&change)),
         Op::SlotBegin { id, change } => format!("slot-begin {id} {}", print_change(&change)),
+        Op::SlotAliased { id, gpa: at, pages, hva } => {
+            format!("slot {id} create gfn={} pages={pages} hva={:#x}", gpa(at), hva.page())
+        }
         Op::SlotEnd => "slot-end".into(),
         Op::Access { vcpu, gpa: at, access } => format!("v{vcpu} {} {}", access.name(), gpa(at)),
         Op::FaultBegin { vcpu, gpa: at, access } => format!("v{vcpu} fault-begin {} {}", access.name(), gpa(at)),
@@ -58,6 +61,8 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::DirtyGet { id } => format!("dirty-get {id}"),
         Op::DirtyClear { id, gfn, pages } => format!("dirty-clear {id} gfn={gfn} pages={pages}"),
         Op::WriteProtect { gfn } => format!("write-protect gfn={gfn}"),
+        Op::Track { gfn } => format!("track gfn={gfn}"),
+        Op::Untrack { gfn } => format!("untrack gfn={gfn}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),
         Op::Translate { vcpu, table, leaf } => format!("v{vcpu} translate table={} leaf={}", gpa(table), gpa(leaf)),
     }

@@ -205,13 +205,32 @@ impl<'a> Words<'a> {
         Ok(flags)
     }
 
+    /// A whole change. Only here a new slot may be asked for under an alias, which is an op of its own.
+    fn slot(&mut self, vm: &Vm) -> Result<Op, ParseError> {
+        let id = self.slot_id()?;
+        let mut ahead = self.clone();
+        let creates = ahead.next("").is_ok_and(|word| word == "create");
+        if creates && ahead.peek().is_some_and(|word| word.contains('@')) {
+            let gpa = ahead.value("gfn")?;
+            let gpa = ahead.gpa(vm, gpa)?;
+            let HvaRange { start: hva, pages } = ahead.pages_and_hva()?;
+            *self = ahead;
+            return Ok(Op::SlotAliased { id, gpa, pages, hva });
+        }
+        Ok(Op::Slot { id, change: self.slot_change()? })
+    }
+
+    fn pages_and_hva(&mut self) -> Result<HvaRange, ParseError> {
+        let pages = self.pages()?;
+        Ok(HvaRange { start: Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?), pages })
+    }
+
     fn slot_change(&mut self) -> Result<SlotChange, ParseError> {
         let expected = "create, delete, move or flags";
         Ok(match self.next(expected)? {
             "create" => {
                 let gfn = self.gfn()?;
-                let pages = self.pages()?;
-                let hva = Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?);
+                let HvaRange { start: hva, pages } = self.pages_and_hva()?;
                 SlotChange::Create { gfn, pages, hva, flags: self.flags()? }
             }
             "delete" => SlotChange::Delete,
@@ -300,9 +319,9 @@ impl<'a> Words<'a> {
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, age, dirty-get, dirty-clear, \
-                    write-protect or backend";
+                    write-protect, track, untrack or backend";
     let op = match words.next(expected)? {
-        "slot" => Op::Slot { id: words.slot_id()?, change: words.slot_change()? },
+        "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
         "slot-end" => Op::SlotEnd,
         "unmap" => Op::Unmap { range: words.hva_range()? },
@@ -318,6 +337,8 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
         "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },
         "write-protect" => Op::WriteProtect { gfn: words.gfn()? },
+        "track" => Op::Track { gfn: words.gfn()? },
+        "untrack" => Op::Untrack { gfn: words.gfn()? },
         "backend" => {
             let word = words.next("a back-end mode")?;
             Op::Backend(words.backend(word)?)

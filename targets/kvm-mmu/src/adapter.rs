@@ -1,6 +1,6 @@
 //! [`KvmMmu`]: the parts put together, and the ops of a program as calls into them.
 
-use crate::dirty::DirtyBitmap;
+use crate::bitmap::PageBitmap;
 use crate::fault::{FaultIn, PageFault, Resolved};
 use crate::flush::FlushOwed;
 use crate::memslots::{Memslot, Memslots};
@@ -10,8 +10,8 @@ use crate::rmap::Rmap;
 use crate::shadow_page::{ShadowPages, SpKey};
 use gpa_model::limits::VCPUS;
 use gpa_model::{
-    Access, Exit, FlushBackend, FrameSet, Gpa, Host, HvaRange, Keyed, Mmu, Op, Rights, Shows, SlotChange, SlotId, Spte,
-    Vm,
+    Access, Exit, FlushBackend, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Keyed, Mmu, Op, Rights, Shows, SlotChange,
+    SlotFlags, SlotId, Spte, Vm,
 };
 use std::marker::PhantomData;
 
@@ -78,6 +78,9 @@ impl<P: Policy> Mmu for KvmMmu<P> {
                 self.write_protect(gfn, true, &mut owed);
                 owed.range::<P>(self.vm.stolen(), gfn, 1, tlb);
             }
+            Op::Track { gfn } => self.track(gfn, tlb),
+            Op::Untrack { gfn } => self.untrack(gfn),
+            Op::SlotAliased { id, gpa, pages, hva } => return self.slot_aliased(id, gpa, pages.into(), hva),
             Op::Backend(_) => {}
         }
         Exit::Done
@@ -126,6 +129,7 @@ impl<P: Policy> KvmMmu<P> {
         match self.fault_in(host, gpa, access) {
             FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Retry => Err(Exit::Retry),
+            FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(gpa, access)),
             FaultIn::Map(fault) => Ok(fault),
         }
@@ -155,6 +159,7 @@ impl<P: Policy> KvmMmu<P> {
     fn map_and_reenter(&mut self, host: &Host, tlb: &mut FlushBackend, fault: &PageFault, access: Access) -> Exit {
         match self.map(host, tlb, fault) {
             Resolved::Fixed => self.reenter(fault.gpa(), access),
+            Resolved::Write => Exit::Emulated(fault.pfn()),
             Resolved::Retry => Exit::Retry,
         }
     }
@@ -192,7 +197,7 @@ impl<P: Policy> KvmMmu<P> {
     }
 
     /// Every gfn that a page of `range` backs, in any slot.
-    fn gfns_of(&self, range: HvaRange) -> smallvec::SmallVec<[gpa_model::Gfn; 16]> {
+    fn gfns_of(&self, range: HvaRange) -> smallvec::SmallVec<[Gfn; 16]> {
         let slots = self.slots.iter().filter(|slot| P::invalidates(slot.id));
         slots.flat_map(|slot| slot.gfns_of(range)).collect()
     }
@@ -212,7 +217,7 @@ impl<P: Policy> KvmMmu<P> {
             SlotChange::Create { .. } => {}
             SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => {
                 slot.flags = flags;
-                slot.dirty = DirtyBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
+                slot.dirty = PageBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
             }
             SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => {
                 slot.invalid = true;
@@ -225,6 +230,17 @@ impl<P: Policy> KvmMmu<P> {
                 owed.all::<P>(tlb);
             }
         }
+    }
+
+    /// User space asks for a slot whose gfn carries a stolen bit. Nobody could reach it, and it would hide behind another.
+    fn slot_aliased(&mut self, id: SlotId, gpa: Gpa, pages: u64, hva: Hva) -> Exit {
+        if P::refuses_aliased_slots() {
+            return Exit::Refused;
+        }
+        self.slots_changed(false);
+        let (dirty, tracked, gfn) = (PageBitmap::new(0), PageBitmap::new(pages), Gfn::new(gpa.page()));
+        self.slots.insert(Memslot { id, gfn, pages, hva, flags: SlotFlags::default(), invalid: false, dirty, tracked });
+        Exit::Done
     }
 
     /// New memslots, new generation; when the number wraps, MMIO entries of an older round must not come back to life
@@ -242,17 +258,20 @@ impl<P: Policy> KvmMmu<P> {
         match (change, self.slots.get_mut(id)) {
             (SlotChange::Create { gfn, pages, hva, flags }, _) => {
                 let pages = u64::from(pages);
-                let dirty = DirtyBitmap::new(if flags.log_dirty { pages } else { 0 });
-                self.slots.insert(Memslot { id, gfn, pages, hva, flags, invalid: false, dirty });
+                let dirty = PageBitmap::new(if flags.log_dirty { pages } else { 0 });
+                let tracked = PageBitmap::new(pages);
+                self.slots.insert(Memslot { id, gfn, pages, hva, flags, invalid: false, dirty, tracked });
             }
             (SlotChange::Delete, _) => self.slots.remove(id),
             (SlotChange::Move { gfn }, Some(slot)) => {
                 slot.gfn = gfn;
                 slot.invalid = false;
+                slot.tracked = PageBitmap::new(slot.pages);
             }
             (SlotChange::Flags(flags), Some(slot)) if slot.invalid => {
                 slot.flags = flags;
-                slot.dirty = DirtyBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
+                slot.dirty = PageBitmap::new(if flags.log_dirty { slot.pages } else { 0 });
+                slot.tracked = PageBitmap::new(slot.pages);
                 slot.invalid = false;
             }
             (SlotChange::Flags(flags), _) if flags.log_dirty => self.write_protect_slot(id, tlb),

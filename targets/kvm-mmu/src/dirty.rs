@@ -1,46 +1,10 @@
-//! Dirty logging by write-protection: the bitmap of a slot, and taking the right to write from every alias of a gfn.
+//! Dirty logging by write-protection: marking pages, and taking the right to write from every alias of a gfn.
 
 use crate::adapter::KvmMmu;
 use crate::flush::FlushOwed;
 use crate::policy::Policy;
 use gpa_model::{FlushBackend, Gfn, SlotId};
 use smallvec::SmallVec;
-
-/// One bit for each page of a slot.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DirtyBitmap(SmallVec<[u64; 1]>);
-
-const WORD: u64 = u64::BITS as u64;
-
-impl DirtyBitmap {
-    pub(crate) fn new(pages: u64) -> Self {
-        Self(SmallVec::from_elem(0, pages.div_ceil(WORD) as usize))
-    }
-
-    pub(crate) fn set(&mut self, page: u64) {
-        if let Some(word) = self.0.get_mut((page / WORD) as usize) {
-            *word |= 1 << (page % WORD);
-        }
-    }
-
-    /// Clear one bit and tell what it was.
-    pub(crate) fn take(&mut self, page: u64) -> bool {
-        let bit = 1 << (page % WORD);
-        self.0.get_mut((page / WORD) as usize).is_some_and(|word| {
-            let was = *word & bit != 0;
-            *word &= !bit;
-            was
-        })
-    }
-
-    /// The pages whose bits are set, ascending.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
-        let words = self.0.iter().enumerate();
-        words.flat_map(|(i, &word)| {
-            (0..WORD).filter(move |bit| word >> bit & 1 != 0).map(move |bit| i as u64 * WORD + bit)
-        })
-    }
-}
 
 impl<P: Policy> KvmMmu<P> {
     /// The guest may write `gfn` from now on (`mark_page_dirty_in_slot()`).
@@ -61,6 +25,8 @@ impl<P: Policy> KvmMmu<P> {
             let entry = self.shadow_pages.get(at);
             if entry.is_writable() {
                 owed.owe();
+            } else if P::skips_readonly() {
+                continue;
             }
             self.shadow_pages.set(at, entry.write_protected(lasting));
         }

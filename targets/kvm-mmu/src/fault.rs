@@ -15,6 +15,7 @@ const PREFETCH: u16 = 8;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageFault {
     gpa: Gpa,
+    access: Access,
     gfn: Gfn,
     alias: Alias,
     hva: Hva,
@@ -29,6 +30,11 @@ impl PageFault {
     pub(crate) const fn gpa(&self) -> Gpa {
         self.gpa
     }
+
+    /// The page behind it.
+    pub(crate) const fn pfn(&self) -> Pfn {
+        self.pfn
+    }
 }
 
 /// How far a fault got without the lock.
@@ -38,6 +44,8 @@ pub(crate) enum FaultIn {
     Fixed,
     /// User space has to emulate the access.
     Emulate,
+    /// The write is tracked, and was emulated on this page.
+    Write(Pfn),
     /// Start again.
     Retry,
     /// The page is known; go on under the lock.
@@ -48,6 +56,8 @@ pub(crate) enum FaultIn {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resolved {
     Fixed,
+    /// The write is tracked, and was emulated.
+    Write,
     Retry,
 }
 
@@ -77,7 +87,11 @@ impl<P: Policy> KvmMmu<P> {
         }
         let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
         let pfn = host.pfn(hva);
-        FaultIn::Map(PageFault { gpa, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
+        if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
+            self.mark_dirty(P::dirty_key(gfn, alias));
+            return FaultIn::Write(pfn);
+        }
+        FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
     }
 
     /// Remember that there is nothing here, unless the memslots are changing right now (`mark_mmio_spte()`).
@@ -110,6 +124,9 @@ impl<P: Policy> KvmMmu<P> {
         if stale || obsolete {
             return Resolved::Retry;
         }
+        let slot = self.slots.find(fault.gfn);
+        let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
+        let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
         let walked = P::walked(self.vm.stolen(), fault.gpa);
         let at = self.shadow_pages.leaf_or_alloc::<P>(walked, fault.gfn, fault.alias);
         let mut owed = FlushOwed::nothing();
@@ -118,10 +135,15 @@ impl<P: Policy> KvmMmu<P> {
             self.zap(at);
             owed.owe();
         }
-        self.set_leaf(at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, fault.rights, true));
+        self.set_leaf(at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, rights, true));
         owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
         if P::prefetches_in_invalidation() || !self.notifier.is_active() {
             self.prefetch(host, at);
+        }
+        // Tracking began after the fault did.
+        if tracked && fault.access == Access::Write {
+            self.mark_dirty(P::dirty_key(fault.gfn, fault.alias));
+            return Resolved::Write;
         }
         Resolved::Fixed
     }
@@ -151,7 +173,9 @@ impl<P: Policy> KvmMmu<P> {
             let Some(slot) = self.slots.find(gfn) else { continue };
             let plain = !slot.invalid && !slot.flags.readonly && !slot.flags.log_dirty;
             if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
-                self.set_leaf(at, gfn, key.alias, Entry::leaf(host.pfn(hva), Rights::RWX, false));
+                let tracked = Self::is_tracked(slot, gfn, key.alias);
+                let rights = if tracked { Rights::RX } else { Rights::RWX };
+                self.set_leaf(at, gfn, key.alias, Entry::leaf(host.pfn(hva), rights, false));
             }
         }
     }

@@ -24,6 +24,7 @@
 //! ```
 
 mod adapter;
+mod bitmap;
 mod dirty;
 mod fault;
 mod flush;
@@ -35,6 +36,7 @@ mod policy;
 mod rmap;
 mod shadow_page;
 mod spte;
+mod track;
 
 pub use adapter::KvmMmu;
 pub use policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};

@@ -1,6 +1,6 @@
 //! Memslots: which gfns are memory, behind which hvas, and what is in each slot's dirty log.
 
-use crate::dirty::DirtyBitmap;
+use crate::bitmap::PageBitmap;
 use gpa_model::{Gfn, Hva, HvaRange, SlotFlags, SlotId};
 
 /// One memslot.
@@ -13,7 +13,10 @@ pub(crate) struct Memslot {
     pub(crate) flags: SlotFlags,
     /// Being deleted or moved: existing SPTEs are on their way out, new ones must wait (`KVM_MEMSLOT_INVALID`).
     pub(crate) invalid: bool,
-    pub(crate) dirty: DirtyBitmap,
+    /// Pages written since the log was cleared; empty without logging.
+    pub(crate) dirty: PageBitmap,
+    /// Pages whose writes somebody wants to know of.
+    pub(crate) tracked: PageBitmap,
 }
 
 impl Memslot {

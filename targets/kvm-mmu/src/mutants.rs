@@ -235,6 +235,11 @@ mutants! {
             raw_gfn(gpa)
         }
     }
+    PagetrackRaw = "M62-pagetrack-raw", "fault: write tracking is looked up by the raw frame", "gfn_unalias" / "spte", {
+        fn track_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
     Pt64Nostrip = "M70-pt64-nostrip", "guest tables: no entry is stripped", "gfn_unalias" / "translate", {
         fn table_gfn(_: StolenMask, table: Gpa) -> Gfn {
             raw_gfn(table)
@@ -332,6 +337,11 @@ mutants! {
             aliased(gfn, alias)
         }
     }
+    WrprotSkipsReadonly = "B31-wrprot-skips-readonly", "history: write-protection skips what is read-only but may be made writable without the lock (7c8a4742c4ab)", "gfn_unalias" / "exit", {
+        fn skips_readonly() -> bool {
+            true
+        }
+    }
     ClearOffByOne = "B34-clear-off-by-one", "history: the log forgets one page more than it was asked for", "dirty_log" / "missing", {
         fn cleared(pages: u64) -> u64 {
             pages + 1
@@ -345,6 +355,11 @@ mutants! {
     PrivateNotInvalidated = "B40-private-not-invalidated", "history: invalidations leave private slots out (878940b33d76)", "gfn_unalias" / "spte", {
         fn invalidates(id: SlotId) -> bool {
             !id.is_private()
+        }
+    }
+    AliasedSlotAccepted = "B49-aliased-slot-accepted", "history: a memslot at an aliased frame is accepted (2c3412e99973, gap G7)", "gfn_unalias" / "exit", {
+        fn refuses_aliased_slots() -> bool {
+            false
         }
     }
 }

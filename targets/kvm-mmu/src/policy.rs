@@ -179,6 +179,22 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
         gfn
     }
 
+    /// The frame by which a write is known to be tracked.
+    fn track_key(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// Whether write-protection leaves alone what is not writable now. An SPTE that a fast page fault may make writable
+    /// again has to lose that, too.
+    fn skips_readonly() -> bool {
+        false
+    }
+
+    /// Whether a memslot whose gfn carries a stolen bit is refused.
+    fn refuses_aliased_slots() -> bool {
+        true
+    }
+
     /// How many SPTEs of a chain of `len` are write-protected.
     fn write_protected(len: usize) -> usize {
         len
@@ -226,5 +242,10 @@ impl Policy for RfcV3 {
             return AliasFault::NoSlot;
         }
         Corrected::fault_in(alias, slot)
+    }
+
+    /// Gap G7: nobody looks whether a memslot's gfn carries a stolen bit.
+    fn refuses_aliased_slots() -> bool {
+        false
     }
 }
