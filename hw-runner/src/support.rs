@@ -35,6 +35,7 @@ const fn supports_kind(kind: OpKind) -> bool {
 /// What to generate for real KVM.
 pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
-    let profile = Profile { windows: false, private_slots: false, stolen_low, stolen_high, ..Profile::default() };
+    let profile =
+        Profile { windows: false, private_slots: false, pml: false, stolen_low, stolen_high, ..Profile::default() };
     profile.only(supports_kind)
 }

@@ -6,7 +6,7 @@ use crate::flush::BackendMode;
 use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS, SLOTS, VCPUS};
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::program::Program;
-use crate::vm::Vm;
+use crate::vm::{Logging, Vm};
 use arbitrary::{Arbitrary, Unstructured};
 
 /// What a target can be given.
@@ -18,6 +18,8 @@ pub struct Profile {
     pub windows: bool,
     /// Whether private slots can be made.
     pub private_slots: bool,
+    /// Whether VMs may log writes by [`Logging::Pml`].
+    pub pml: bool,
     /// Stolen GPA bits are taken from this bit up …
     pub stolen_low: u8,
     /// … to this one.
@@ -32,6 +34,7 @@ impl Default for Profile {
             kinds: u32::MAX,
             windows: true,
             private_slots: true,
+            pml: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
             ops_max: 48,
@@ -239,7 +242,8 @@ impl Generator {
             _ => {
                 let mode = choices.pick(&BackendMode::ALL);
                 let vm = program.vm;
-                program.vm = Vm::new(vm.stolen(), vm.vcpus(), vm.base(), mode).unwrap_or(vm);
+                program.vm =
+                    Vm::new(vm.stolen(), vm.vcpus(), vm.base(), mode).map_or(vm, |new| new.with_logging(vm.logging()));
             }
         }
     }
@@ -324,12 +328,15 @@ impl Generator {
             3 => BackendMode::FailsAll,
             _ => BackendMode::Works,
         };
+        let pml = self.profile.pml && choices.chance(1, 4);
+        let logging = if pml { Logging::Pml } else { Logging::WriteProtect };
         let vcpus = 1 + choices.below(VCPUS as u32) as u8;
         let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
         // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
         Vm::new(stolen, vcpus, Vm::DEFAULT_BASE, mode)
             .or_else(|_| Vm::new(stolen, vcpus, crate::Gfn::new(0x1c0), mode))
             .unwrap_or_default()
+            .with_logging(logging)
     }
 
     /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.

@@ -4,7 +4,7 @@ use crate::addr::StolenMask;
 use crate::generate::readdress;
 use crate::op::{Access, Op, SlotChange};
 use crate::program::Program;
-use crate::vm::Vm;
+use crate::vm::{Logging, Vm};
 
 /// What a minimisation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ impl Shrink<'_> {
         }
         candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), Vm::DEFAULT_BASE, vm.backend()));
         candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), vm.base(), crate::BackendMode::Works));
+        let mut candidates: Vec<Vm> = candidates.into_iter().map(|new| new.with_logging(vm.logging())).collect();
+        candidates.push(vm.with_logging(Logging::WriteProtect));
         for new in candidates {
             if new == vm {
                 continue;

@@ -5,6 +5,17 @@ use crate::flush::BackendMode;
 use crate::limits::{FRAMES, TOP_GFN, VCPUS};
 use std::fmt;
 
+/// How the hypervisor learns of writes to slots that are logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Logging {
+    /// It write-protects pages and takes the fault.
+    #[default]
+    WriteProtect,
+    /// The processor sets the dirty bit of an entry and logs the **raw** GPA (page-modification logging, SDM vol. 3C,
+    /// 29.3.6). A writable entry whose dirty bit is clear promises no write that goes unnoticed.
+    Pml,
+}
+
 /// A VM as a program configures it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vm {
@@ -12,6 +23,7 @@ pub struct Vm {
     vcpus: u8,
     base: Gfn,
     backend: BackendMode,
+    logging: Logging,
 }
 
 /// Why a VM configuration is refused.
@@ -73,7 +85,18 @@ impl Vm {
         if let Some(bit) = stolen.bit_inside_frames(base.add(FRAMES as u64 - 1)) {
             return Err(StolenBitError::InsideFrames { bit }.into());
         }
-        Ok(Self { stolen, vcpus, base, backend })
+        Ok(Self { stolen, vcpus, base, backend, logging: Logging::default() })
+    }
+
+    /// The same VM with another way to log writes.
+    #[must_use]
+    pub const fn with_logging(self, logging: Logging) -> Self {
+        Self { logging, ..self }
+    }
+
+    /// How writes to logged slots are noticed.
+    pub const fn logging(&self) -> Logging {
+        self.logging
     }
 
     /// The stolen bits.

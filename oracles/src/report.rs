@@ -3,7 +3,7 @@
 use crate::lockstep::{Event, Lockstep};
 use crate::step::{Step, Violation};
 use gpa_model::text::{print_gpa, print_op};
-use gpa_model::{Allowed, Exit, Flush, FrameSet, Mmu, Program, Vm};
+use gpa_model::{Allowed, Exit, Flush, FrameSet, Logging, Mmu, Program, Vm};
 use std::fmt::Write;
 
 /// Run `program` on `mmu` and write down what happens. `target` is the name shown.
@@ -38,9 +38,10 @@ fn header(program: &Program, target: &str) -> String {
     let bits: Vec<String> = vm.stolen().bits().iter().map(u8::to_string).collect();
     let bits = if bits.is_empty() { "none".into() } else { bits.join(", ") };
     let mut out = format!(
-        "target {target}; stolen bits: {bits}; vCPUs: {}; range-flush back-end: {}\n",
+        "target {target}; stolen bits: {bits}; vCPUs: {}; range-flush back-end: {}{}\n",
         vm.vcpus(),
-        vm.backend().name()
+        vm.backend().name(),
+        if vm.logging() == Logging::Pml { "; writes logged by PML" } else { "" }
     );
     for comment in &program.comment {
         let _ = writeln!(out, "# {comment}");

@@ -27,6 +27,7 @@ impl Ideal {
             _ => None,
         };
         let memory = allowed.memory.map(Exit::Memory);
+        let emulated = allowed.emulated.map(Exit::Emulated);
         let mmio = allowed.mmio.and(gpa).map(Exit::Mmio);
         let dirty = allowed.dirty.map(|(must, may)| Exit::Dirty(if self.eager { may } else { must }));
         let translated = allowed.translated.map(|gfn| Exit::Translated(vm.stolen().join(gfn, Alias::NONE)));
@@ -34,11 +35,12 @@ impl Ideal {
             (allowed.pending && !self.eager, Exit::Pending),
             (allowed.retry && !self.eager, Exit::Retry),
             (allowed.done, Exit::Done),
+            (allowed.refused, Exit::Refused),
             (allowed.young, Exit::Young(self.eager)),
         ];
         let late = [(allowed.guest_fault, Exit::GuestFault), (allowed.retry, Exit::Retry)];
         let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
-        let data = [memory, mmio, dirty, translated].into_iter().flatten().next();
+        let data = [memory, emulated, mmio, dirty, translated].into_iter().flatten().next();
         pick(&plain).or(data).or(pick(&late)).expect("the model always leaves an answer")
     }
 }

@@ -4,7 +4,7 @@ use super::{MAGIC, VERSION};
 use crate::addr::Gpa;
 use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
-use crate::vm::Vm;
+use crate::vm::{Logging, Vm};
 use std::fmt::Write;
 
 /// The program as text, ending in a newline.
@@ -27,7 +27,8 @@ pub fn print(program: &Program) -> String {
         let comma = if i == 0 { "" } else { "," };
         let _ = write!(out, "{comma}{bit}");
     }
-    let _ = writeln!(out, " vcpus={} base={} flush={}", vm.vcpus(), vm.base(), vm.backend().name());
+    let log = if vm.logging() == Logging::Pml { " log=pml" } else { "" };
+    let _ = writeln!(out, " vcpus={} base={} flush={}{log}", vm.vcpus(), vm.base(), vm.backend().name());
     for op in &program.ops {
         out.push_str(&print_op(vm, op));
         out.push('\n');

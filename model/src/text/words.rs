@@ -4,7 +4,7 @@ use crate::addr::{Gfn, Gpa, Hva};
 use crate::flush::BackendMode;
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
-use crate::vm::Vm;
+use crate::vm::{Logging, Vm};
 use std::fmt;
 
 /// Where and why a file cannot be read: what was expected there and what was found.
@@ -286,6 +286,16 @@ impl<'a> Words<'a> {
         })
     }
 
+    fn logging(&mut self) -> Result<Logging, ParseError> {
+        let expected = "log=write-protect, log=pml or the end of the line";
+        let word = self.next(expected)?;
+        match word {
+            "log=write-protect" => Ok(Logging::WriteProtect),
+            "log=pml" => Ok(Logging::Pml),
+            _ => Err(self.found(expected, word)),
+        }
+    }
+
     /// Read the `vm` line.
     pub(super) fn vm(&mut self) -> Result<Vm, ParseError> {
         let expected = "vm";
@@ -308,8 +318,10 @@ impl<'a> Words<'a> {
         let base = Gfn::new(self.number(base, u64::MAX >> 1)?);
         let mode = self.value("flush")?;
         let mode = self.backend(mode)?;
+        let logging = if self.is_done() { Logging::default() } else { self.logging()? };
         self.end()?;
-        Vm::new(stolen, vcpus, base, mode).map_err(|e| self.whole(format!("a legal VM ({e})")))
+        let vm = Vm::new(stolen, vcpus, base, mode).map(|vm| vm.with_logging(logging));
+        vm.map_err(|e| self.whole(format!("a legal VM ({e})")))
     }
 }
 

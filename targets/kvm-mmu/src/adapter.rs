@@ -23,6 +23,8 @@ pub struct KvmMmu<P: Policy = Corrected> {
     pub(crate) shadow_pages: ShadowPages,
     pub(crate) rmap: Rmap,
     pub(crate) notifier: Notifier,
+    /// What the processor has logged and nobody has taken over yet.
+    pub(crate) pml: Vec<Gpa>,
     slot_change: Option<(SlotId, SlotChange)>,
     faults: [Option<(PageFault, Access)>; VCPUS],
     policy: PhantomData<P>,
@@ -36,6 +38,7 @@ impl<P: Policy> Mmu for KvmMmu<P> {
             shadow_pages: ShadowPages::new(),
             rmap: Rmap::new(),
             notifier: Notifier::new(),
+            pml: Vec::new(),
             slot_change: None,
             faults: [None; VCPUS],
             policy: PhantomData,
@@ -48,11 +51,15 @@ impl<P: Policy> Mmu for KvmMmu<P> {
         self.shadow_pages.clear();
         self.rmap.clear();
         self.notifier = Notifier::new();
+        self.pml.clear();
         self.slot_change = None;
         self.faults = [None; VCPUS];
     }
 
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
+        if !matches!(op, Op::Access { .. } | Op::FaultBegin { .. } | Op::FaultEnd { .. }) && P::drains_pml() {
+            self.drain_pml();
+        }
         match *op {
             Op::Access { gpa, access, .. } => return self.access(host, tlb, gpa, access),
             Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
@@ -135,7 +142,7 @@ impl<P: Policy> KvmMmu<P> {
         }
     }
 
-    /// A page walk by the processor, which sets the accessed bit; `None` if it faults. An MMIO entry exits without a
+    /// A page walk by the processor, which sets the accessed bit and, on a write, the dirty bit; `None` if it faults. An MMIO entry exits without a
     /// look at the memslots, as long as they are those it was made for.
     fn hardware_walk(&mut self, gpa: Gpa, access: Access) -> Option<Exit> {
         let at = self.shadow_pages.leaf(gpa)?;
@@ -147,7 +154,12 @@ impl<P: Policy> KvmMmu<P> {
         if !entry.rights().contains(Rights::needed(access)) {
             return None;
         }
-        self.shadow_pages.set(at, entry.accessed());
+        let mut walked = entry.accessed();
+        if access == Access::Write && !entry.is_dirty() {
+            walked = walked.dirtied();
+            self.log_write(gpa);
+        }
+        self.shadow_pages.set(at, walked);
         Some(Exit::Memory(entry.pfn()))
     }
 
@@ -274,7 +286,7 @@ impl<P: Policy> KvmMmu<P> {
                 slot.tracked = PageBitmap::new(slot.pages);
                 slot.invalid = false;
             }
-            (SlotChange::Flags(flags), _) if flags.log_dirty => self.write_protect_slot(id, tlb),
+            (SlotChange::Flags(flags), _) if flags.log_dirty => self.expect_writes_to_slot(id, tlb),
             (SlotChange::Move { .. } | SlotChange::Flags(_), _) => {}
         }
     }

@@ -1,9 +1,10 @@
-//! Dirty logging by write-protection: marking pages, and taking the right to write from every alias of a gfn.
+//! Dirty logging: marking pages, and making sure that the next write through any alias is noticed, by write-protection or
+//! by dirty bits that the processor logs (PML).
 
 use crate::adapter::KvmMmu;
 use crate::flush::FlushOwed;
 use crate::policy::Policy;
-use gpa_model::{FlushBackend, Gfn, SlotId};
+use gpa_model::{FlushBackend, Gfn, Gpa, Logging, SlotId};
 use smallvec::SmallVec;
 
 impl<P: Policy> KvmMmu<P> {
@@ -32,7 +33,44 @@ impl<P: Policy> KvmMmu<P> {
         }
     }
 
-    /// `KVM_CLEAR_DIRTY_LOG`: forget the pages that are dirty and write-protect them.
+    /// Clear the dirty bits of `gfn`'s SPTEs, under every alias (`__rmap_clear_dirty()`).
+    fn clear_dirty_bits(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
+        let chain = self.rmap.chain(gfn);
+        for &at in &chain[..P::write_protected(chain.len())] {
+            let entry = self.shadow_pages.get(at);
+            if entry.is_dirty() {
+                owed.owe();
+            }
+            self.shadow_pages.set(at, entry.cleaned());
+        }
+    }
+
+    /// Make the next write to `gfn` show, through whatever alias.
+    fn expect_write(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
+        match self.vm.logging() {
+            Logging::WriteProtect => self.write_protect(gfn, false, owed),
+            Logging::Pml => self.clear_dirty_bits(gfn, owed),
+        }
+    }
+
+    /// The processor set the dirty bit of an entry and logs the address it walked, stolen bits and all.
+    pub(crate) fn log_write(&mut self, gpa: Gpa) {
+        if self.vm.logging() == Logging::Pml {
+            self.pml.push(gpa);
+        }
+    }
+
+    /// Take what the processor has logged over into the bitmaps (`vmx_flush_pml_buffer()`). Every exit does it, so nobody
+    /// reads a bitmap, or moves a slot, with writes still in the buffer.
+    pub(crate) fn drain_pml(&mut self) {
+        let mut pml = std::mem::take(&mut self.pml);
+        for gpa in pml.drain(..) {
+            self.mark_dirty(P::pml_gfn(self.vm.stolen(), gpa));
+        }
+        self.pml = pml;
+    }
+
+    /// `KVM_CLEAR_DIRTY_LOG`: forget the pages that are dirty and expect writes to them again.
     pub(crate) fn clear_dirty_log(&mut self, id: SlotId, first: Gfn, pages: u64, tlb: &mut FlushBackend) {
         let Some(slot) = self.slots.get_mut(id) else { return };
         let (gfn, slot_pages) = (slot.gfn, slot.pages);
@@ -45,18 +83,18 @@ impl<P: Policy> KvmMmu<P> {
         }
         let mut owed = FlushOwed::nothing();
         for gfn in cleared {
-            self.write_protect(gfn, false, &mut owed);
+            self.expect_write(gfn, &mut owed);
         }
         owed.range::<P>(self.vm.stolen(), gfn, slot_pages, tlb);
     }
 
-    /// Logging was switched on: every write from now on must fault once.
-    pub(crate) fn write_protect_slot(&mut self, id: SlotId, tlb: &mut FlushBackend) {
+    /// Logging was switched on: the next write to each page must show.
+    pub(crate) fn expect_writes_to_slot(&mut self, id: SlotId, tlb: &mut FlushBackend) {
         let Some(slot) = self.slots.get(id) else { return };
         let (first, pages, gfns) = (slot.gfn, slot.pages, slot.gfns());
         let mut owed = FlushOwed::nothing();
         for gfn in gfns {
-            self.write_protect(gfn, false, &mut owed);
+            self.expect_write(gfn, &mut owed);
         }
         owed.range::<P>(self.vm.stolen(), first, pages, tlb);
     }

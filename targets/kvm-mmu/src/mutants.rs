@@ -284,6 +284,16 @@ mutants! {
             aliased(gfn, alias)
         }
     }
+    PmlRaw = "M8A-pml-raw", "claim: addresses logged by the processor are unaliased (gap G6)", "dirty_log" / "missing", {
+        fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    PmlNotDrained = "M8V-pml-not-drained", "claim: the log holds what the processor has logged", "dirty_log" / "missing", {
+        fn drains_pml() -> bool {
+            false
+        }
+    }
     FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
         fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
             Corrected::flush_range(stolen, gfn.add(1), pages, tlb);

@@ -195,6 +195,16 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
         true
     }
 
+    /// The frame of an address that the processor logged (`vmx_flush_pml_buffer()`).
+    fn pml_gfn(stolen: StolenMask, gpa: Gpa) -> Gfn {
+        stolen.split(gpa).0
+    }
+
+    /// Whether what the processor logged is taken over before anybody reads the dirty log.
+    fn drains_pml() -> bool {
+        true
+    }
+
     /// How many SPTEs of a chain of `len` are write-protected.
     fn write_protected(len: usize) -> usize {
         len
@@ -242,6 +252,11 @@ impl Policy for RfcV3 {
             return AliasFault::NoSlot;
         }
         Corrected::fault_in(alias, slot)
+    }
+
+    /// Gap G6: the address from the PML buffer is shifted as it is.
+    fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+        Gfn::new(gpa.page())
     }
 
     /// Gap G7: nobody looks whether a memslot's gfn carries a stolen bit.

@@ -11,6 +11,7 @@ pub(crate) const ROOT_LEVEL: u8 = 4;
 const LEVEL_BITS: u32 = 9;
 const RWX: u64 = 7;
 const ACCESSED: u64 = 1 << 8;
+const DIRTY: u64 = 1 << 9;
 /// Software bit: the MMU may make the entry writable again without taking the lock, because only dirty logging took the
 /// right away.
 const MMU_WRITABLE: u64 = 1 << 58;
@@ -31,7 +32,7 @@ impl Entry {
 
     /// A leaf that maps `pfn`. A fault sets the accessed bit at once, prefetch leaves it to the walker.
     pub(crate) fn leaf(pfn: Pfn, rights: Rights, accessed: bool) -> Self {
-        let writable = if rights.contains(Rights::W) { MMU_WRITABLE } else { 0 };
+        let writable = if rights.contains(Rights::W) { MMU_WRITABLE | DIRTY } else { 0 };
         let accessed = if accessed { ACCESSED } else { 0 };
         Self(u64::from(pfn.raw()) << PAGE_SHIFT | u64::from(rights.bits()) | writable | accessed)
     }
@@ -83,7 +84,22 @@ impl Entry {
 
     /// The entry with the right to write.
     pub(crate) const fn writable(self) -> Self {
-        Self(self.0 | Rights::W.bits() as u64)
+        Self(self.0 | Rights::W.bits() as u64 | DIRTY)
+    }
+
+    /// Whether it was written through since its dirty bit was cleared.
+    pub(crate) const fn is_dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    /// The entry as the page walker leaves it after a write.
+    pub(crate) const fn dirtied(self) -> Self {
+        Self(self.0 | DIRTY)
+    }
+
+    /// The entry with its dirty bit clear: the next write through it sets it again, and is logged.
+    pub(crate) const fn cleaned(self) -> Self {
+        Self(self.0 & !DIRTY)
     }
 
     /// The entry without the right to write. If `lasting`, it cannot be given back without the lock either.
@@ -107,9 +123,11 @@ impl Entry {
         Self(self.0 & !ACCESSED)
     }
 
-    /// What the model calls a present leaf: the page and the rights, nothing of our own bits.
+    /// What the model calls a present leaf: the page, and what the guest may do with it unnoticed. A write that sets the
+    /// dirty bit is noticed.
     pub(crate) const fn spte(self) -> Option<Spte> {
-        if self.is_present() { Spte::from_raw(self.0 & (ADDRESS | RWX)) } else { None }
+        let unnoticed = if self.is_dirty() { RWX } else { RWX & !(Rights::W.bits() as u64) };
+        if self.is_present() { Spte::from_raw(self.0 & (ADDRESS | unnoticed)) } else { None }
     }
 }
 
