@@ -28,7 +28,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
         OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
-        OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
+        OpKind::Track | OpKind::Untrack | OpKind::SlotAliased | OpKind::Prefault => false,
     }
 }
 

@@ -59,12 +59,13 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 21] = [
+const WEIGHTS: [(OpKind, u32); 22] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
     (OpKind::FaultBegin, 8),
     (OpKind::FaultEnd, 8),
+    (OpKind::Prefault, 3),
     (OpKind::Unmap, 6),
     (OpKind::UnmapBegin, 4),
     (OpKind::UnmapEnd, 4),
@@ -433,6 +434,10 @@ impl Generator {
                 Some(vcpu) => Op::FaultEnd { vcpu: vcpu as u8 },
                 None => Op::Access { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access },
             },
+            OpKind::Prefault => {
+                let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(vcpu);
+                Op::Prefault { vcpu, gpa: self.gpa(choices, vm, sketch, focus) }
+            }
             OpKind::Unmap => Op::Unmap { range: self.hva(choices, sketch, focus) },
             OpKind::UnmapBegin | OpKind::UnmapEnd => {
                 let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
@@ -602,6 +607,7 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::Access { vcpu: v, gpa: at, access } => Op::Access { vcpu: vcpu(v), gpa: gpa(at), access },
         Op::FaultBegin { vcpu: v, gpa: at, access } => Op::FaultBegin { vcpu: vcpu(v), gpa: gpa(at), access },
         Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
+        Op::Prefault { vcpu: v, gpa: at } => Op::Prefault { vcpu: vcpu(v), gpa: gpa(at) },
         Op::DirtyClear { id, gfn: at, pages } => Op::DirtyClear { id, gfn: gfn(at), pages },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
         Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },

@@ -172,6 +172,8 @@ pub enum Exit {
     GuestFault,
     /// The access failed in a way that user space sees as an error.
     Error,
+    /// There is no memory where some was asked for (`ENOENT`).
+    NotFound,
     /// The request was refused: it makes no sense (`EINVAL`).
     Refused,
     /// The target cannot show the result of this op.
@@ -194,6 +196,7 @@ impl Exit {
             Exit::Translated(_) => "translated",
             Exit::GuestFault => "guest-fault",
             Exit::Error => "error",
+            Exit::NotFound => "not-found",
             Exit::Refused => "refused",
             Exit::Unsupported => "unsupported",
         }

@@ -83,6 +83,8 @@ pub struct Allowed {
     pub memory: Option<Pfn>,
     /// The page a tracked write may be emulated on.
     pub emulated: Option<Pfn>,
+    /// The request may find nothing.
+    pub not_found: bool,
     /// The request may be refused.
     pub refused: bool,
     /// The frame user space may be told about; any alias of it.
@@ -119,6 +121,7 @@ impl Allowed {
             Exit::Memory(pfn) => self.memory == Some(pfn),
             Exit::Emulated(pfn) => self.emulated == Some(pfn),
             Exit::Refused => self.refused,
+            Exit::NotFound => self.not_found,
             Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
             Exit::Retry => self.retry,
             Exit::Pending => self.pending,
@@ -260,7 +263,10 @@ impl Model {
                 self.change.is_none() && !host.any_invalidating() && self.change_is_legal(id, change)
             }
             Op::SlotEnd => self.change.is_some() && !host.any_invalidating(),
-            Op::Access { vcpu, .. } | Op::FaultBegin { vcpu, .. } | Op::Translate { vcpu, .. } => idle(vcpu),
+            Op::Access { vcpu, .. }
+            | Op::FaultBegin { vcpu, .. }
+            | Op::Prefault { vcpu, .. }
+            | Op::Translate { vcpu, .. } => idle(vcpu),
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
@@ -347,6 +353,7 @@ impl Model {
                     self.faults[usize::from(vcpu)] = Some(PendingFault { gpa, access, raced: false, hole_at_begin });
                 }
             }
+            Op::Prefault { gpa, .. } => allowed = self.prefault(host, gpa, exit),
             Op::FaultEnd { vcpu } => {
                 if let Some(fault) = self.faults[usize::from(vcpu)].take() {
                     allowed = self.access(host, fault.gpa, fault.access, exit);
@@ -421,6 +428,20 @@ impl Model {
         }
         self.tracked_write(host, frame, access, exit, &mut allowed);
         allowed
+    }
+
+    /// What user space may be told that asks for a page to be mapped: done, nothing there, or try again. A design may also
+    /// refuse to be asked by an alias, as Linux does (8046d29dde17).
+    fn prefault(&mut self, host: &Host, gpa: Gpa, exit: &Exit) -> Allowed {
+        let access = self.access(host, gpa, Access::Read, exit);
+        let refused = !self.vm.stolen().split(gpa).1.is_none();
+        Allowed {
+            retry: access.retry,
+            done: access.memory.is_some(),
+            not_found: access.mmio.is_some(),
+            refused,
+            ..Allowed::default()
+        }
     }
 
     /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.

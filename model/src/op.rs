@@ -178,6 +178,13 @@ pub enum Op {
         /// Read, write or execute.
         access: Access,
     },
+    /// User space asks for a page to be mapped before the guest needs it (`KVM_PRE_FAULT_MEMORY`).
+    Prefault {
+        /// The vCPU.
+        vcpu: u8,
+        /// The address, with any alias.
+        gpa: Gpa,
+    },
     /// The rest of that fault: the staleness check under the lock, and the mapping.
     FaultEnd {
         /// The vCPU.
@@ -274,6 +281,8 @@ pub enum OpKind {
     FaultBegin,
     /// [`Op::FaultEnd`].
     FaultEnd,
+    /// [`Op::Prefault`].
+    Prefault,
     /// [`Op::Unmap`].
     Unmap,
     /// [`Op::UnmapBegin`].
@@ -300,7 +309,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 22] = [
+    pub const ALL: [OpKind; 23] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -312,6 +321,7 @@ impl OpKind {
         OpKind::Execute,
         OpKind::FaultBegin,
         OpKind::FaultEnd,
+        OpKind::Prefault,
         OpKind::Unmap,
         OpKind::UnmapBegin,
         OpKind::UnmapEnd,
@@ -339,6 +349,7 @@ impl OpKind {
             OpKind::Execute => "execute",
             OpKind::FaultBegin => "fault-begin",
             OpKind::FaultEnd => "fault-end",
+            OpKind::Prefault => "prefault",
             OpKind::Unmap => "unmap",
             OpKind::UnmapBegin => "unmap-begin",
             OpKind::UnmapEnd => "unmap-end",
@@ -373,6 +384,7 @@ impl Op {
             },
             Op::FaultBegin { .. } => OpKind::FaultBegin,
             Op::FaultEnd { .. } => OpKind::FaultEnd,
+            Op::Prefault { .. } => OpKind::Prefault,
             Op::Unmap { .. } => OpKind::Unmap,
             Op::UnmapBegin { .. } => OpKind::UnmapBegin,
             Op::UnmapEnd { .. } => OpKind::UnmapEnd,

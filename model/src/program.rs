@@ -116,7 +116,9 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             SlotChange::Move { gfn } => frames_ok(gfn, 1),
             SlotChange::Delete | SlotChange::Flags(_) => Ok(()),
         },
-        Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } => vcpu_ok(vcpu).and(gpa_ok(gpa)),
+        Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } | Op::Prefault { vcpu, gpa } => {
+            vcpu_ok(vcpu).and(gpa_ok(gpa))
+        }
         Op::SlotAliased { gpa, pages, hva, .. } => {
             gpa_ok(gpa)?;
             let (gfn, alias) = vm.stolen().split(gpa);

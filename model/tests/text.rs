@@ -75,7 +75,7 @@ const INTERESTING: [&[u8]; 14] = [
 #[test]
 fn mutated_text_is_read_or_refused_but_never_panics() {
     let (mut read, mut refused) = (0u32, 0u32);
-    for seed in 0..6000 {
+    for seed in 0..8000 {
         let mut choices = choices(seed);
         let mut bytes = print(&generated(seed % 200)).into_bytes();
         for _ in 0..=choices.below(2) {

@@ -32,7 +32,8 @@ impl Oracle for Progress {
             }
             _ => tally[RETRY].check(),
         }
-        if !matches!(step.exit, Exit::Memory(_)) {
+        let prefaulted = step.exit == Exit::Done;
+        if !matches!(step.exit, Exit::Memory(_)) && !prefaulted {
             return Ok(());
         }
         if !step.shows.tables {
@@ -42,7 +43,8 @@ impl Oracle for Progress {
         tally[MAPPED].check();
         let number = step.model.vm().stolen().alias_index(alias);
         if step.view.now(number, frame).is_none() {
-            let why = "the access reached memory, but no translation is left: the next one faults again".into();
+            let why = "the address was reached, or asked for, but no translation is left: the next access faults again"
+                .into();
             return Err(Objection { clause: MAPPED, blame, why });
         }
         Ok(())

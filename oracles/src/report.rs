@@ -94,6 +94,7 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         | Exit::Pending
         | Exit::GuestFault
         | Exit::Error
+        | Exit::NotFound
         | Exit::Refused
         | Exit::Unsupported => exit.name().into(),
     }
@@ -121,6 +122,7 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
         (allowed.young, "young or idle"),
         (allowed.guest_fault, "guest-fault"),
         (allowed.error, "error"),
+        (allowed.not_found, "not-found"),
         (allowed.refused, "refused"),
     ];
     parts.extend(words.iter().filter(|(allowed, _)| *allowed).map(|(_, word)| (*word).to_owned()));

@@ -22,7 +22,7 @@ impl Ideal {
         let vm = self.model.vm();
         let allowed = self.model.clone().step(host, op, &Exit::Unsupported);
         let gpa = match *op {
-            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } => Some(gpa),
+            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => Some(gpa),
             Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
             _ => None,
         };
@@ -35,6 +35,7 @@ impl Ideal {
             (allowed.pending && !self.eager, Exit::Pending),
             (allowed.retry && !self.eager, Exit::Retry),
             (allowed.done, Exit::Done),
+            (allowed.not_found, Exit::NotFound),
             (allowed.refused, Exit::Refused),
             (allowed.young, Exit::Young(self.eager)),
         ];

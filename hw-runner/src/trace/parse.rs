@@ -140,7 +140,7 @@ fn capabilities(words: &mut Words<'_>) -> Result<Vec<String>, ParseError> {
 
 /// Read an observation after its arrow.
 fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
-    let expected = "done, memory, emulated, mmio, dirty, error, refused, guest-fault, retry, pending, young, translated or unsupported";
+    let expected = "done, memory, emulated, mmio, dirty, error, not-found, refused, guest-fault, retry, pending, young, translated or unsupported";
     let exit = match words.next(expected)? {
         "done" => Exit::Done,
         "memory" => Exit::Memory(pfn(words)?),
@@ -157,6 +157,7 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         "pending" => Exit::Pending,
         "guest-fault" => Exit::GuestFault,
         "error" => Exit::Error,
+        "not-found" => Exit::NotFound,
         "refused" => Exit::Refused,
         "unsupported" => Exit::Unsupported,
         word => return Err(words.found(expected, word)),

@@ -43,6 +43,7 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
         | Exit::Pending
         | Exit::GuestFault
         | Exit::Error
+        | Exit::NotFound
         | Exit::Refused
         | Exit::Unsupported => name.to_owned(),
     }

@@ -54,6 +54,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::SlotEnd => "slot-end".into(),
         Op::Access { vcpu, gpa: at, access } => format!("v{vcpu} {} {}", access.name(), gpa(at)),
         Op::FaultBegin { vcpu, gpa: at, access } => format!("v{vcpu} fault-begin {} {}", access.name(), gpa(at)),
+        Op::Prefault { vcpu, gpa: at } => format!("v{vcpu} prefault {}", gpa(at)),
         Op::FaultEnd { vcpu } => format!("v{vcpu} fault-end"),
         Op::Unmap { range } => format!("unmap {}", print_range(range)),
         Op::UnmapBegin { window, range } => format!("unmap-begin w{window} {}", print_range(range)),

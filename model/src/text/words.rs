@@ -262,7 +262,7 @@ impl<'a> Words<'a> {
     }
 
     fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
-        let expected = "read, write, execute, fault-begin, fault-end or translate";
+        let expected = "read, write, execute, fault-begin, fault-end, prefault or translate";
         let word = self.next(expected)?;
         Ok(match word {
             "fault-begin" => {
@@ -271,6 +271,10 @@ impl<'a> Words<'a> {
                 Op::FaultBegin { vcpu, gpa: self.gpa(vm, word)?, access }
             }
             "fault-end" => Op::FaultEnd { vcpu },
+            "prefault" => {
+                let word = self.next("a gfn, with @ALIAS or without")?;
+                Op::Prefault { vcpu, gpa: self.gpa(vm, word)? }
+            }
             "translate" => {
                 let table = self.value("table")?;
                 let table = self.gpa(vm, table)?;

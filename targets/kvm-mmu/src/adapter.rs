@@ -63,6 +63,7 @@ impl<P: Policy> Mmu for KvmMmu<P> {
         match *op {
             Op::Access { gpa, access, .. } => return self.access(host, tlb, gpa, access),
             Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
+            Op::Prefault { gpa, .. } => return self.prefault(host, tlb, gpa),
             Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
             Op::Translate { table, leaf, .. } => return self.guest_walk(table, leaf),
             Op::DirtyGet { id } => return Exit::Dirty(self.dirty_frames(id)),
@@ -183,6 +184,23 @@ impl<P: Policy> KvmMmu<P> {
                 Exit::Pending
             }
             Err(exit) => exit,
+        }
+    }
+
+    /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
+    fn prefault(&mut self, host: &Host, tlb: &mut FlushBackend, gpa: Gpa) -> Exit {
+        let gpa = P::prefaulted(self.vm.stolen(), gpa);
+        if self.shadow_pages.walk(gpa).is_some() {
+            return Exit::Done;
+        }
+        match self.fault_in(host, gpa, Access::Read) {
+            FaultIn::Emulate => Exit::NotFound,
+            FaultIn::Retry => Exit::Retry,
+            FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
+            FaultIn::Map(fault) => match self.map(host, tlb, &fault) {
+                Resolved::Fixed | Resolved::Write => Exit::Done,
+                Resolved::Retry => Exit::Retry,
+            },
         }
     }
 

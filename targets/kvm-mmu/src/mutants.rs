@@ -367,6 +367,11 @@ mutants! {
             !id.is_private()
         }
     }
+    PrefaultWrongRoot = "B49V-prefault-wrong-root", "history: asked for an alias, the base name is mapped (aa2024c01a9a)", "progress" / "mapped", {
+        fn prefaulted(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.join(stolen.split(gpa).0, Alias::NONE)
+        }
+    }
     AliasedSlotAccepted = "B49-aliased-slot-accepted", "history: a memslot at an aliased frame is accepted (2c3412e99973, gap G7)", "gfn_unalias" / "exit", {
         fn refuses_aliased_slots() -> bool {
             false

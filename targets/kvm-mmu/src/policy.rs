@@ -190,6 +190,11 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
         false
     }
 
+    /// The address that is mapped when user space asks for `gpa` to be.
+    fn prefaulted(_stolen: StolenMask, gpa: Gpa) -> Gpa {
+        gpa
+    }
+
     /// Whether a memslot whose gfn carries a stolen bit is refused.
     fn refuses_aliased_slots() -> bool {
         true
