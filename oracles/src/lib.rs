@@ -37,6 +37,11 @@ pub fn all() -> Vec<Box<dyn Oracle + Send>> {
     ]
 }
 
+/// The oracle called `name`, alone, so that no other objects first; none if there is no such oracle.
+pub fn only(name: &str) -> Vec<Box<dyn Oracle + Send>> {
+    all().into_iter().filter(|oracle| oracle.name() == name).collect()
+}
+
 /// The README's examples, as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

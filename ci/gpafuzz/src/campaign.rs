@@ -56,24 +56,20 @@ impl From<StoreError> for CampaignError {
     }
 }
 
-/// Fuzz `target`, which is called `name`.
+/// Fuzz `target`, which is called `name`, judged by `run`.
 ///
 /// # Errors
 /// A [`CampaignError`]; findings made before it are on disk.
 pub fn run(
     name: &str,
     target: &mut dyn Target,
+    run: Lockstep,
     budget: Budget<'_>,
     setting: Setting<'_>,
 ) -> Result<(TargetSummary, TargetTiming), CampaignError> {
     let start = Instant::now();
-    let left = match (budget.runs, budget.deadline) {
-        (Some(runs), _) => Left::Runs(runs),
-        (None, Some(deadline)) => Left::Until(deadline),
-        (None, None) => Left::Runs(u64::MAX),
-    };
-    let mut progress = Progress::new(name, left);
-    let mut engine = Engine::new(target, setting.seed, budget)?;
+    let mut progress = Progress::new(name, left(&budget));
+    let mut engine = Engine::new(target, run, setting.seed, budget)?;
     let mut findings = Vec::new();
     while !engine.is_done() {
         engine.round()?;
@@ -88,7 +84,17 @@ pub fn run(
     Ok((summarize(name, &engine, findings), timing))
 }
 
-fn status(engine: &Engine<'_>, findings: usize) -> Status {
+/// What the progress line says is left of `budget`.
+pub(crate) fn left(budget: &Budget<'_>) -> Left {
+    match (budget.runs, budget.deadline) {
+        (Some(runs), _) => Left::Runs(runs),
+        (None, Some(deadline)) => Left::Until(deadline),
+        (None, None) => Left::Runs(u64::MAX),
+    }
+}
+
+/// How far `engine` has come, with so many `findings`.
+pub(crate) fn status(engine: &Engine<'_>, findings: usize) -> Status {
     Status {
         executions: engine.executions(),
         ops: engine.run().counts().judged,

@@ -79,11 +79,11 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// A campaign on `target`; everything but its length follows from `seed`.
+    /// A campaign on `target`, judged by `run`; everything but its length follows from `seed`.
     ///
     /// # Errors
     /// If the target fails on its first program.
-    pub fn new(target: &'a mut dyn Target, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
+    pub fn new(target: &'a mut dyn Target, run: Lockstep, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
         let generator = Generator::new(target.profile());
         let recorded = target.recorded().map(Vec::into_iter);
         let (mut novelty, mut never) = (Novelty::default(), ConstFeedback::new(false));
@@ -92,7 +92,7 @@ impl<'a> Engine<'a> {
         let state = StdState::new(rand, corpus.0, corpus.1, &mut novelty, &mut never).map_err(library)?;
         let judge = Judge {
             target,
-            run: Lockstep::default(),
+            run,
             reached: (Reached::default(), ()),
             budget,
             signatures: BTreeSet::new(),

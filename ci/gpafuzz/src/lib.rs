@@ -11,6 +11,7 @@ pub mod digest;
 pub mod engine;
 pub mod finding;
 pub mod input;
+pub mod interrupt;
 pub mod known;
 pub mod progress;
 pub mod quiet;

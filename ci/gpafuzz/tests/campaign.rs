@@ -19,7 +19,7 @@ fn campaign(target: &mut dyn Target, out: &Path, known: &[Known]) -> TargetSumma
     let store = Store::open(out).expect("a new folder");
     let budget = Budget { runs: Some(3000), deadline: None, stop: &stop };
     let setting = Setting { seed: 7, store: &store, known };
-    campaign::run("toy", target, budget, setting).expect("a campaign").0
+    campaign::run("toy", target, Lockstep::default(), budget, setting).expect("a campaign").0
 }
 
 #[test]

@@ -51,15 +51,11 @@ impl Visitor for Matrix {
     }
 }
 
-fn only(oracle: &str) -> Lockstep {
-    Lockstep::new(gpa_oracles::all().into_iter().filter(|candidate| candidate.name() == oracle).collect())
-}
-
 /// The first program at which `oracle` objects in the way that is `wanted`, and its number.
 fn hunt<P: Policy>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) -> bool) -> Option<(Program, usize)> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (only(oracle), KvmMmu::<P>::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), KvmMmu::<P>::new(&Vm::default()));
     let mut program = Program::default();
     for n in 1..=programs {
         generator.program(&mut choices, &mut program);
@@ -71,7 +67,7 @@ fn hunt<P: Policy>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) ->
 }
 
 fn smallest<P: Policy>(oracle: &str, clause: &str, program: &Program) -> usize {
-    let (mut run, mut mmu) = (only(oracle), KvmMmu::<P>::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), KvmMmu::<P>::new(&Vm::default()));
     let same = |candidate: &Program| {
         run.run(&mut mmu, candidate).is_some_and(|violation| violation.signature.clause == clause)
     };

@@ -49,7 +49,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
 /// The programs that a campaign runs.
 fn record(target: &mut dyn Target, args: &BenchArgs) -> Result<Vec<Program>, TargetError> {
     let stop = AtomicBool::new(false);
-    let mut engine = Engine::new(target, args.seed, budget(args, &stop))?;
+    let mut engine = Engine::new(target, Lockstep::default(), args.seed, budget(args, &stop))?;
     engine.record();
     while !engine.is_done() {
         engine.round()?;
@@ -59,7 +59,7 @@ fn record(target: &mut dyn Target, args: &BenchArgs) -> Result<Vec<Program>, Tar
 
 fn fuzz_once(target: &mut dyn Target, args: &BenchArgs) -> Result<u64, TargetError> {
     let stop = AtomicBool::new(false);
-    let mut engine = Engine::new(target, args.seed, budget(args, &stop))?;
+    let mut engine = Engine::new(target, Lockstep::default(), args.seed, budget(args, &stop))?;
     while !engine.is_done() {
         engine.round()?;
     }

@@ -4,10 +4,12 @@ use crate::campaign::{self, Setting};
 use crate::cli::{CliError, Exit, FuzzArgs, note, print};
 use crate::engine::Budget;
 use crate::finding::Store;
+use crate::interrupt;
 use crate::known;
 use crate::summary::{Summary, Timing};
 use crate::target::TargetError;
 use crate::targets::{self, Opened};
+use gpa_oracles::Lockstep;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,9 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How long a campaign lasts if nobody says.
 const SECONDS: u32 = 30;
-
-/// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Carry out the command.
 ///
@@ -29,9 +28,9 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let targets = open(&args.target)?;
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
-    listen_for_ctrl_c()?;
+    let stop = interrupt::listen()?;
     let setting = Setting { seed: args.seed, store: &store, known: &known };
-    let (summary, failed) = campaigns(args, targets, setting)?;
+    let (summary, failed) = campaigns(args, targets, setting, stop)?;
     print(&format!("\n{}", summary.table()));
     if let Some(file) = summary_file {
         file.write(&summary)?;
@@ -70,19 +69,20 @@ fn campaigns(
     args: &FuzzArgs,
     targets: Vec<(String, Opened)>,
     setting: Setting<'_>,
+    stop: &AtomicBool,
 ) -> Result<(Summary, Option<CliError>), CliError> {
     let (start, count) = (Instant::now(), targets.len().max(1) as u32);
     let share = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()) / count;
     let (mut summaries, mut timing, mut failed) = (Vec::new(), Timing::default(), None);
     for (name, mut opened) in targets {
-        if STOP.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
             break;
         }
         let about = opened.note.as_ref().map_or_else(String::new, |about| format!(", {about}"));
         note(&format!("fuzzing {name}{about}: seed {}, findings go to {}", args.seed, args.out.display()));
         let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
-        let budget = Budget { runs: args.runs, deadline, stop: &STOP };
-        match campaign::run(&name, opened.target.as_mut(), budget, setting) {
+        let budget = Budget { runs: args.runs, deadline, stop };
+        match campaign::run(&name, opened.target.as_mut(), Lockstep::default(), budget, setting) {
             Ok((mut summary, target_timing)) => {
                 summary.note = opened.note;
                 summaries.push(summary);
@@ -96,16 +96,6 @@ fn campaigns(
     }
     timing.seconds = start.elapsed().as_secs_f64();
     Ok((Summary::new(args.seed, &args.out, summaries, timing)?, failed))
-}
-
-/// The first Ctrl-C ends the campaign with its summary, the second ends it at once.
-fn listen_for_ctrl_c() -> Result<(), CliError> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(())
 }
 
 /// Where the summary goes; made before the campaign, so that a bad path is no late surprise.
