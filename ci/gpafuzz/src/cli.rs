@@ -7,6 +7,7 @@ use crate::input::InputError;
 use crate::known::KnownError;
 use crate::target::TargetError;
 use clap::{Args, Parser, Subcommand};
+use kvm_mmu::mutants;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ enum Command {
     Minimize(MinimizeArgs),
     /// List the targets, and which laws each can be held to.
     Targets,
+    Teeth(TeethArgs),
     Bench(BenchArgs),
 }
 
@@ -98,6 +100,36 @@ pub struct MinimizeArgs {
     pub output: Option<PathBuf>,
 }
 
+/// Hunt every mutant of kvm-mmu and say which oracle catches it, how soon, and with how small a program.
+///
+/// A mutant has one decision made wrongly. With the same mutants, seeds and runs the answer is the same, byte for byte.
+#[derive(Debug, Args)]
+#[command(after_help = TEETH_EXIT_CODES)]
+pub struct TeethArgs {
+    /// A mutant (see `gpafuzz targets`); may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub mutant: Vec<String>,
+    /// How many programs each mutant is given at most, from each seed
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: u64,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Hunt from this many seeds, from --seed on, and say how the executions spread
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// Print JSON instead of a table: `gpafuzz::teeth::Teeth`
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the exit status of `teeth` means.
+const TEETH_EXIT_CODES: &str = "\
+Exit status:
+  0  every mutant is killed by the oracle and clause meant for it, from every seed
+  1  a mutant survives or only another oracle objects, or Ctrl-C ended the hunt
+  2  usage, or no such mutant";
+
 /// Measure how fast a target is judged, and what the fuzzing engine costs beside it.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -138,6 +170,8 @@ pub enum CliError {
     Json(serde_json::Error),
     /// There is nothing to minimise: no oracle objects to the program on the target.
     NothingToMinimize(PathBuf, String),
+    /// There is no mutant of this name.
+    UnknownMutant(String),
     /// Ctrl-C cannot be listened for.
     Signal(ctrlc::Error),
 }
@@ -156,6 +190,10 @@ impl fmt::Display for CliError {
                 "{}: expected a program to which an oracle objects on {target}, found none; name another with --target",
                 path.display()
             ),
+            Self::UnknownMutant(name) => {
+                let known: Vec<&str> = mutants::ALL.iter().map(|mutant| mutant.name).collect();
+                write!(f, "unknown mutant: expected one of {}, found `{name}`", known.join(", "))
+            }
             Self::Signal(error) => write!(f, "cannot listen for Ctrl-C: {error}"),
         }
     }
@@ -200,6 +238,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => commands::replay::run(&args),
         Command::Minimize(args) => commands::minimize::run(&args),
         Command::Targets => commands::targets::run(),
+        Command::Teeth(args) => commands::teeth::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     match done {

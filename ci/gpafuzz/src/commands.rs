@@ -5,3 +5,4 @@ pub mod fuzz;
 pub mod minimize;
 pub mod replay;
 pub mod targets;
+pub mod teeth;

@@ -18,3 +18,4 @@ pub mod quiet;
 pub mod summary;
 pub mod target;
 pub mod targets;
+pub mod teeth;

@@ -216,11 +216,54 @@ fn an_unknown_mutant_lists_the_mutants() {
     assert!(ran.stderr.contains("mutant:M16-second-err-ignored"), "{}", ran.stderr);
 }
 
+/// Two mutants: one that all oracles catch as meant, and one that another oracle sees first.
+const TWO: [&str; 5] = ["teeth", "--mutant", "M22-stolen-not-stored", "--mutant", "M70-pt64-nostrip"];
+
+#[test]
+fn teeth_says_who_caught_each_mutant() {
+    let ran = gpafuzz(folder().path(), &TWO);
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    insta::assert_snapshot!(ran.stdout);
+    let several = gpafuzz(folder().path(), &[&TWO[..], &["--seed", "7", "--seeds", "3"]].concat());
+    assert_eq!(several.status, Some(0), "{}{}", several.stdout, several.stderr);
+    assert_eq!(several.stdout.matches(" 3/3 ").count(), 2, "{}", several.stdout);
+}
+
+#[test]
+fn teeth_as_json_is_the_same_every_time() {
+    let args = [&TWO[..], &["--seeds", "2", "--json"]].concat();
+    let (first, second) = (gpafuzz(folder().path(), &args), gpafuzz(folder().path(), &args));
+    assert_eq!((first.status, &first.stdout), (Some(0), &second.stdout));
+    let teeth: serde_json::Value = serde_json::from_str(&first.stdout).expect("JSON");
+    assert_eq!((&teeth["schema_version"], teeth["mutants"].as_array().map(Vec::len)), (&1.into(), Some(2)));
+    for row in teeth["mutants"].as_array().expect("rows") {
+        assert_eq!(row["killed"], 2, "{row}");
+        for hunt in row["hunts"].as_array().expect("hunts") {
+            assert_eq!(hunt["caught"]["signature"]["oracle"], row["meant"]["oracle"]);
+            assert!(hunt["caught"]["program"].as_str().is_some_and(|text| gpa_model::text::parse(text).is_ok()));
+        }
+    }
+    assert!(teeth["equivalent"].as_array().is_some_and(|list| !list.is_empty()));
+}
+
+#[test]
+fn a_mutant_that_survives_makes_the_status_1() {
+    let ran = gpafuzz(folder().path(), &["teeth", "--mutant", "M31-prefetch-off-by-one", "--runs", "1"]);
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    assert!(ran.stdout.contains("SURVIVED"), "{}", ran.stdout);
+}
+
+#[test]
+fn teeth_lists_the_mutants_if_it_does_not_know_one() {
+    let ran = gpafuzz(folder().path(), &["teeth", "--mutant", "M00"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("M16-second-err-ignored") && ran.stderr.contains("found `M00`"), "{}", ran.stderr);
+}
+
 #[test]
 fn help_tells_the_exit_status() {
-    for args in
-        [&["--help"][..], &["fuzz", "--help"], &["replay", "--help"], &["minimize", "--help"], &["bench", "--help"]]
-    {
+    let commands = ["fuzz", "replay", "minimize", "teeth", "bench"].map(|command| [command, "--help"]);
+    for args in [&["--help"][..]].into_iter().chain(commands.iter().map(|args| &args[..])) {
         let ran = gpafuzz(folder().path(), args);
         assert_eq!(ran.status, Some(0));
         insta::assert_snapshot!(format!("help {}", args.join(" ")), ran.stdout);

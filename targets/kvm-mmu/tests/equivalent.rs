@@ -1,0 +1,98 @@
+//! The equivalent mutants: each as a policy, to show that the argument why it breaks no law holds.
+
+use gpa_model::choices::FromRng;
+use gpa_model::generate::{Generator, Profile};
+use gpa_model::{Alias, FlushBackend, Gfn, Mmu, Program, SlotId, StolenMask, Vm, text};
+use gpa_oracles::Lockstep;
+use kvm_mmu::mutants::EQUIVALENT;
+
+use kvm_mmu::{AliasFault, Corrected, KvmMmu, Policy, SlotSeen};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+
+const PROGRAMS: usize = 20_000;
+
+macro_rules! equivalent {
+    ($($policy:ident = $name:literal { $($body:tt)* })*) => {
+        $(
+            #[derive(Debug)]
+            enum $policy {}
+
+            impl Policy for $policy { $($body)* }
+        )*
+
+        const POLICIES: &[(&str, fn(&str))] = &[$(($name, breaks_no_law::<$policy>)),*];
+    };
+}
+
+equivalent! {
+    HweightGe1 = "M12-hweight-ge1" {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if stolen.alias_count() > 1 { tlb.all() } else { Corrected::flush_range(stolen, gfn, pages, tlb) }
+        }
+    }
+    Xor = "M18-xor-instead-of-or" {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+            if !tlb.has_range() || stolen.alias_count() > 2 {
+                return tlb.all();
+            }
+            for alias in stolen.aliases() {
+                let flipped = Gfn::new(gfn.raw() ^ alias.raw());
+                if tlb.range(stolen.join(flipped, Alias::NONE), pages).is_err() {
+                    return tlb.all();
+                }
+            }
+        }
+    }
+    PrefetchBlocksBase = "M32-prefetch-blocks-base" {
+        fn may_prefetch(_: Alias, id: SlotId) -> bool {
+            !id.is_private()
+        }
+    }
+    PrefetchBlocksUser = "M33-prefetch-blocks-user" {
+        fn may_prefetch(alias: Alias, _: SlotId) -> bool {
+            alias.is_none()
+        }
+    }
+    PrefetchGfnAliased = "M34-prefetch-gfn-aliased" {
+        /// What the lookup comes to: no slot has a gfn with stolen bits.
+        fn may_prefetch(alias: Alias, id: SlotId) -> bool {
+            alias.is_none() && Corrected::may_prefetch(alias, id)
+        }
+    }
+    NoslotFallthrough = "M51-noslot-fallthrough" {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            match slot {
+                None => AliasFault::Proceed,
+                slot => Corrected::fault_in(alias, slot),
+            }
+        }
+    }
+    ReturnHandled = "M53-return-handled" {
+        fn caches_mmio(_: bool) -> bool {
+            false
+        }
+    }
+}
+
+#[test]
+fn what_is_called_equivalent_breaks_no_law() {
+    let listed = EQUIVALENT.iter().map(|equivalent| equivalent.name);
+    assert!(listed.eq(POLICIES.iter().map(|(name, _)| *name)), "expected a policy for each of the list, in its order");
+    for (name, check) in POLICIES {
+        check(name);
+    }
+}
+
+fn breaks_no_law<P: Policy>(name: &str) {
+    let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
+    let generator = Generator::new(Profile::default());
+    let (mut run, mut mmu) = (Lockstep::default(), KvmMmu::<P>::new(&Vm::default()));
+    let mut program = Program::default();
+    for n in 0..PROGRAMS {
+        generator.program(&mut choices, &mut program);
+        if let Some(violation) = run.run(&mut mmu, &program) {
+            panic!("{name}, program {n}: {violation}\n{}", text::print(&program));
+        }
+    }
+}
