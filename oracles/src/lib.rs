@@ -8,6 +8,7 @@
 //! could not show ([`Tally`]).
 
 pub mod alias_flush;
+pub mod coverage;
 pub mod dirty_log;
 pub mod features;
 pub mod gfn_unalias;
@@ -19,6 +20,7 @@ pub mod step;
 pub mod structure;
 pub mod view;
 
+pub use coverage::Coverage;
 pub use features::Features;
 pub use lockstep::{Lockstep, OpCounts};
 pub use report::report;

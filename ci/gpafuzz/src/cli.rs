@@ -66,11 +66,15 @@ pub struct FuzzArgs {
     /// Write the summary as JSON, too
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// Count which op came to which outcome where, and say it of each target, with every clause and what was never judged
+    #[arg(long)]
+    pub coverage: bool,
 }
 
 impl Default for FuzzArgs {
     fn default() -> Self {
-        Self { target: Vec::new(), seconds: None, runs: None, seed: 1, out: "gpafuzz-out".into(), summary: None }
+        let (target, out) = (Vec::new(), "gpafuzz-out".into());
+        Self { target, seconds: None, runs: None, seed: 1, out, summary: None, coverage: false }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod campaign;
 pub mod cli;
 pub mod commands;
+pub mod coverage;
 pub mod digest;
 pub mod engine;
 pub mod finding;

@@ -3,6 +3,7 @@
 //! Two campaigns with the same seed and the same number of runs agree in [`Untimed`], and so in its digest: comparing two
 //! campaigns is comparing two words.
 
+use crate::coverage::TargetCoverage;
 use crate::digest::Digest;
 use crate::finding::{KnownText, SignatureText};
 use crate::target::Target;
@@ -27,6 +28,10 @@ pub struct Summary {
     pub untimed: Untimed,
     /// For each finding, in order, the line that shows it again.
     pub replay: Vec<String>,
+    /// What was reached on each target, in order, if it was counted (`--coverage`). Not part of [`Untimed`]: counting
+    /// changes nothing, so neither does it change the digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Vec<TargetCoverage>>,
     /// What differs from campaign to campaign.
     pub timing: Timing,
 }
@@ -186,6 +191,7 @@ impl Summary {
             gpafuzz: env!("CARGO_PKG_VERSION").to_owned(),
             out: out.display().to_string(),
             replay: findings.map(|finding| finding.replay.clone()).collect(),
+            coverage: None,
             untimed: Untimed { seed, targets, digest: digest.to_string() },
             timing,
         })
@@ -202,6 +208,9 @@ impl Summary {
         let mut out = String::new();
         self.targets_table(&mut out);
         self.oracles_table(&mut out);
+        for coverage in self.coverage.iter().flatten() {
+            coverage.table(&mut out);
+        }
         self.evidence_list(&mut out);
         self.findings_list(&mut out);
         let _ = writeln!(out, "\nseed {}, digest {}", self.untimed.seed, self.untimed.digest);

@@ -89,6 +89,49 @@ fn the_corrected_design_stays_clean_and_is_judged_by_every_oracle() {
     assert!(checked.values().all(|count| *count > 0), "{checked:?}");
 }
 
+/// The summary of 3000 programs on kvm-mmu, and what was printed.
+fn summary_of(more: &[&str]) -> (serde_json::Value, String) {
+    let folder = folder();
+    let args = ["fuzz", "--target", "kvm-mmu", "--runs", "3000", "--summary", "s.json"];
+    let ran = gpafuzz(folder.path(), &[&args[..], more].concat());
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let text = fs::read_to_string(folder.path().join("s.json")).expect("a summary");
+    (serde_json::from_str(&text).expect("JSON"), ran.stdout)
+}
+
+#[test]
+fn coverage_counts_every_judged_op_and_changes_nothing() {
+    let ((plain, table), (watched, with_coverage)) = (summary_of(&[]), summary_of(&["--coverage"]));
+    assert_eq!(plain["untimed"], watched["untimed"]);
+    assert!(plain.get("coverage").is_none() && !table.contains("coverage of"));
+    assert!(with_coverage.contains("\ncoverage of kvm-mmu\n"), "{with_coverage}");
+    let coverage = &watched["coverage"][0];
+    let situations = coverage["situations"].as_array().expect("situations");
+    let counted: u64 = situations.iter().map(|situation| situation["count"].as_u64().expect("a count")).sum();
+    assert_eq!(
+        counted, watched["untimed"]["targets"][0]["ops"]["judged"],
+        "the campaign is clean, so all ops returned"
+    );
+    let is = |situation: &serde_json::Value, wanted: [&str; 4]| {
+        ["op", "outcome", "alias", "slot"].iter().zip(wanted).all(|(part, wanted)| situation[*part] == *wanted)
+    };
+    for wanted in [["write", "memory", "alias", "logged"], ["read", "mmio", "alias", "private"]] {
+        assert!(situations.iter().any(|situation| is(situation, wanted)), "{wanted:?}: {situations:#?}");
+    }
+    for never in ["ops_never_judged", "clauses_never_checked"] {
+        assert_eq!(coverage[never].as_array().map(Vec::len), Some(0), "{coverage:#}");
+    }
+}
+
+#[test]
+fn coverage_says_what_was_never_reached() {
+    let ran = gpafuzz(folder().path(), &["fuzz", "--target", "kvm-mmu", "--runs", "1", "--coverage"]);
+    let list = |label: &str| ran.stdout.lines().find_map(|line| line.trim().strip_prefix(label).map(str::to_owned));
+    for label in ["ops never judged: ", "clauses never checked: "] {
+        assert!(list(label).is_some_and(|list| list != "none"), "{}", ran.stdout);
+    }
+}
+
 #[test]
 fn a_new_finding_makes_the_status_1_and_its_line_replays_it() {
     let folder = folder();

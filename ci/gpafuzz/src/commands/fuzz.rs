@@ -2,6 +2,7 @@
 
 use crate::campaign::{self, Setting};
 use crate::cli::{CliError, Exit, FuzzArgs, note, print};
+use crate::coverage::TargetCoverage;
 use crate::engine::Budget;
 use crate::finding::Store;
 use crate::interrupt;
@@ -9,7 +10,7 @@ use crate::known;
 use crate::summary::{Summary, Timing};
 use crate::target::TargetError;
 use crate::targets::{self, Opened};
-use gpa_oracles::Lockstep;
+use gpa_oracles::{Coverage, Lockstep};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ fn campaigns(
     let (start, count) = (Instant::now(), targets.len().max(1) as u32);
     let share = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()) / count;
     let (mut summaries, mut timing, mut failed) = (Vec::new(), Timing::default(), None);
+    let mut coverage = Vec::new();
     for (name, mut opened) in targets {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -82,9 +84,12 @@ fn campaigns(
         note(&format!("fuzzing {name}{about}: seed {}, findings go to {}", args.seed, args.out.display()));
         let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
         let budget = Budget { runs: args.runs, deadline, stop };
-        match campaign::run(&name, opened.target.as_mut(), Lockstep::default(), budget, setting) {
+        let watch = args.coverage.then(Coverage::default);
+        let run = watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
+        match campaign::run(&name, opened.target.as_mut(), run, budget, setting) {
             Ok((mut summary, target_timing)) => {
                 summary.note = opened.note;
+                coverage.extend(watch.map(|watch| TargetCoverage::new(&summary, &watch)));
                 summaries.push(summary);
                 timing.targets.push(target_timing);
             }
@@ -95,7 +100,9 @@ fn campaigns(
         }
     }
     timing.seconds = start.elapsed().as_secs_f64();
-    Ok((Summary::new(args.seed, &args.out, summaries, timing)?, failed))
+    let mut summary = Summary::new(args.seed, &args.out, summaries, timing)?;
+    summary.coverage = args.coverage.then_some(coverage);
+    Ok((summary, failed))
 }
 
 /// Where the summary goes; made before the campaign, so that a bad path is no late surprise.
