@@ -91,6 +91,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Access { .. }
         | Op::FaultBegin { .. }
         | Op::FaultEnd { .. }
+        | Op::Prefault { .. }
         | Op::Unmap { .. }
         | Op::UnmapBegin { .. }
         | Op::UnmapEnd { .. }
@@ -101,20 +102,8 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
 
 const fn outcome(exit: &Exit) -> &'static str {
     match exit {
-        Exit::Done => "done",
-        Exit::Memory(_) => "memory",
-        Exit::Mmio(_) => "mmio",
-        Exit::Emulated(_) => "emulated",
-        Exit::Retry => "retry",
-        Exit::Pending => "pending",
         Exit::Dirty(frames) if frames.is_empty() => "clean",
-        Exit::Dirty(_) => "dirty",
-        Exit::Young(true) => "young",
         Exit::Young(false) => "idle",
-        Exit::Translated(_) => "translated",
-        Exit::GuestFault => "guest-fault",
-        Exit::Refused => "refused",
-        Exit::Error => "error",
-        Exit::Unsupported => "unsupported",
+        _ => exit.name(),
     }
 }
