@@ -339,44 +339,23 @@ impl StolenMask {
     }
 }
 
-impl fmt::Debug for Gpa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gpa {:#x}", self.0)
-    }
+/// What an address looks like where it is debugged, and where it is shown to people.
+macro_rules! shown {
+    ($($address:ident: $trait:ident as $format:literal;)*) => {
+        $(impl fmt::$trait for $address {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $format, self.0)
+            }
+        })*
+    };
 }
 
-impl fmt::Debug for Gfn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gfn {:#x}", self.0)
-    }
-}
-
-impl fmt::Display for Gfn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-impl fmt::Debug for Alias {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "alias {:#x}", self.0)
-    }
-}
-
-impl fmt::Debug for Hva {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hva {:#x}", self.0)
-    }
-}
-
-impl fmt::Debug for Pfn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pfn {}", self.0)
-    }
-}
-
-impl fmt::Display for Pfn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pfn {}", self.0)
-    }
+shown! {
+    Gpa: Debug as "gpa {:#x}";
+    Gfn: Debug as "gfn {:#x}";
+    Gfn: Display as "{:#x}";
+    Alias: Debug as "alias {:#x}";
+    Hva: Debug as "hva {:#x}";
+    Pfn: Debug as "pfn {}";
+    Pfn: Display as "pfn {}";
 }

@@ -4,6 +4,7 @@
 use crate::adapter::KvmMmu;
 use crate::flush::FlushOwed;
 use crate::policy::{AliasFault, Policy, SlotSeen};
+use crate::rmap::Chain;
 use crate::shadow_page::Sptep;
 use crate::spte::Entry;
 use gpa_model::{Access, Alias, FlushBackend, Gfn, Gpa, Host, Hva, Pfn, Rights};
@@ -189,8 +190,10 @@ impl<P: Policy> KvmMmu<P> {
 
     /// Take away what maps `gfn`, under every alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfn(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
-        let chain = crate::rmap::Chain::from_slice(self.rmap.chain(gfn));
-        let chain = if P::can_zap(gfn) { chain } else { crate::rmap::Chain::new() };
+        if !P::can_zap(gfn) {
+            return;
+        }
+        let chain = Chain::from_slice(self.rmap.chain(gfn));
         for &at in &chain[..P::zapped(chain.len())] {
             if self.shadow_pages.get(at).is_present() {
                 self.zap(at);

@@ -1,0 +1,156 @@
+//! Changing programs a little: the mutations of a campaign, and saying a program of another VM.
+
+use super::{Generator, Sketch, hva_near};
+use crate::addr::Gpa;
+use crate::choices::Choices;
+use crate::flush::BackendMode;
+use crate::limits::{FRAMES, NOTIFIER_WINDOWS, OPS};
+use crate::op::{Access, Op, SlotChange, SlotFlags};
+use crate::program::Program;
+use crate::vm::Vm;
+
+impl Generator {
+    /// Change `program` a little; `other` may lend a part of itself. The result is within all limits.
+    pub fn mutate(&self, choices: &mut impl Choices, program: &mut Program, other: &Program) {
+        for _ in 0..=choices.below(3) {
+            self.mutate_once(choices, program, other);
+        }
+    }
+
+    fn mutate_once(&self, choices: &mut impl Choices, program: &mut Program, other: &Program) {
+        let len = program.ops.len() as u32;
+        let at = if len == 0 { 0 } else { choices.below(len) as usize };
+        match choices.below(16) {
+            0..=5 if (len as usize) < OPS => {
+                let at = choices.below(len + 1) as usize;
+                let sketch = Sketch::of(&program.vm, &program.ops[..at]);
+                let focus = self.focus(choices, &sketch);
+                program.ops.insert(at, self.op(choices, &program.vm, &sketch, &focus));
+            }
+            6 | 7 if len > 1 => {
+                let run = 1 + choices.below(3) as usize;
+                program.ops.drain(at..(at + run).min(len as usize));
+            }
+            8 if len > 1 => program.ops.swap(at, choices.below(len) as usize),
+            9 if len > 0 && (len as usize) < OPS => {
+                let op = program.ops[at];
+                program.ops.insert(choices.below(len + 1) as usize, op);
+            }
+            10 | 11 if len > 0 => Self::retarget(choices, &program.vm, &mut program.ops[at]),
+            12 if len > 0 => self.split(choices, program, at),
+            13 if !other.ops.is_empty() => Self::splice(choices, program, other, at),
+            14 => self.change_vm(choices, program),
+            _ => {
+                let mode = choices.pick(&BackendMode::ALL);
+                let vm = program.vm;
+                program.vm =
+                    Vm::new(vm.stolen(), vm.vcpus(), vm.base(), mode).map_or(vm, |new| new.with_logging(vm.logging()));
+            }
+        }
+    }
+
+    /// Point one op at another alias, a neighbouring frame, or another kind of access.
+    fn retarget(choices: &mut impl Choices, vm: &Vm, op: &mut Op) {
+        let which = choices.below(4);
+        if let Op::Access { gpa, access, .. } | Op::FaultBegin { gpa, access, .. } = op {
+            match which {
+                0 => *access = choices.pick(&Access::ALL),
+                1 => *gpa = near(choices, vm, *gpa),
+                _ => *gpa = other_alias(choices, vm, *gpa),
+            }
+        } else if let Op::Translate { table, leaf, .. } = op {
+            *table = other_alias(choices, vm, *table);
+            *leaf = other_alias(choices, vm, *leaf);
+        } else if let Op::Unmap { range } | Op::UnmapBegin { range, .. } | Op::Age { range } = op {
+            *range = hva_near(choices, range.start.page() as u32);
+        }
+    }
+
+    /// Turn a whole op into its begin here and its end later.
+    fn split(&self, choices: &mut impl Choices, program: &mut Program, at: usize) {
+        if !self.profile.windows || program.ops.len() >= OPS {
+            return;
+        }
+        let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
+        let (begin, end) = match program.ops[at] {
+            Op::Slot { id, change } => (Op::SlotBegin { id, change }, Op::SlotEnd),
+            Op::Unmap { range } => (Op::UnmapBegin { window, range }, Op::UnmapEnd { window }),
+            Op::Access { vcpu, gpa, access } => (Op::FaultBegin { vcpu, gpa, access }, Op::FaultEnd { vcpu }),
+            _ => return,
+        };
+        program.ops[at] = begin;
+        let left = (program.ops.len() - at) as u32;
+        program.ops.insert(at + 1 + choices.below(left) as usize, end);
+    }
+
+    /// Put a run of another program's ops at `at`, readdressed to this VM.
+    fn splice(choices: &mut impl Choices, program: &mut Program, other: &Program, at: usize) {
+        let from = choices.below(other.ops.len() as u32) as usize;
+        let run = 1 + choices.below(8) as usize;
+        let room = OPS - program.ops.len();
+        let run = &other.ops[from..(from + run.min(room)).min(other.ops.len())];
+        let vm = program.vm;
+        program.ops.splice(at..at, run.iter().map(|op| readdress(&other.vm, &vm, *op)));
+    }
+
+    fn change_vm(&self, choices: &mut impl Choices, program: &mut Program) {
+        let old = program.vm;
+        let new = self.vm(choices);
+        for op in &mut program.ops {
+            *op = readdress(&old, &new, *op);
+        }
+        program.vm = new;
+    }
+}
+
+fn near(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+    let Some((frame, alias)) = vm.locate(gpa) else { return gpa };
+    let moved = (frame + FRAMES + choices.below(17) as usize - 8) % FRAMES;
+    vm.gpa(moved, vm.stolen().alias_index(alias))
+}
+
+fn other_alias(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+    let (gfn, _) = vm.stolen().split(gpa);
+    vm.stolen().join(gfn, vm.stolen().alias(choices.below(vm.stolen().alias_count() as u32) as usize))
+}
+
+/// The same op said of another VM: same frame numbers, alias numbers and vCPUs as far as the VM has them.
+pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
+    let gfn = |gfn| to.gfn(from.frame(gfn).unwrap_or(0));
+    let gpa = |gpa| {
+        let Some((frame, alias)) = from.locate(gpa) else { return to.gpa(0, 0) };
+        to.gpa(frame, from.stolen().alias_index(alias) % to.stolen().alias_count())
+    };
+    let vcpu = |vcpu: u8| vcpu % to.vcpus();
+    let change = |change| match change {
+        SlotChange::Create { gfn: at, pages, hva, flags } => SlotChange::Create { gfn: gfn(at), pages, hva, flags },
+        SlotChange::Move { gfn: at } => SlotChange::Move { gfn: gfn(at) },
+        SlotChange::Delete | SlotChange::Flags(_) => change,
+    };
+    match op {
+        Op::Slot { id, change: c } => Op::Slot { id, change: change(c) },
+        Op::SlotBegin { id, change: c } => Op::SlotBegin { id, change: change(c) },
+        Op::Access { vcpu: v, gpa: at, access } => Op::Access { vcpu: vcpu(v), gpa: gpa(at), access },
+        Op::FaultBegin { vcpu: v, gpa: at, access } => Op::FaultBegin { vcpu: vcpu(v), gpa: gpa(at), access },
+        Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
+        Op::Prefault { vcpu: v, gpa: at } => Op::Prefault { vcpu: vcpu(v), gpa: gpa(at) },
+        Op::DirtyClear { id, gfn: at, pages } => Op::DirtyClear { id, gfn: gfn(at), pages },
+        Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
+        Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
+        Op::Untrack { gfn: at } => Op::Untrack { gfn: gfn(at) },
+        Op::SlotAliased { id, gpa: at, pages, hva } => {
+            let (at, (gfn, alias)) = (gpa(at), to.stolen().split(gpa(at)));
+            // A VM without that alias can only be asked for the base name.
+            let change = SlotChange::Create { gfn, pages, hva, flags: SlotFlags::default() };
+            if alias.is_none() { Op::Slot { id, change } } else { Op::SlotAliased { id, gpa: at, pages, hva } }
+        }
+        Op::Translate { vcpu: v, table, leaf } => Op::Translate { vcpu: vcpu(v), table: gpa(table), leaf: gpa(leaf) },
+        Op::SlotEnd
+        | Op::Unmap { .. }
+        | Op::UnmapBegin { .. }
+        | Op::UnmapEnd { .. }
+        | Op::Age { .. }
+        | Op::DirtyGet { .. }
+        | Op::Backend(_) => op,
+    }
+}

@@ -1,0 +1,90 @@
+//! A sketch of where a program has led to: enough to draw ops that mean something.
+
+use crate::choices::Choices;
+use crate::limits::{FRAMES, NOTIFIER_WINDOWS, SLOTS, VCPUS};
+use crate::op::{Op, SlotChange, SlotFlags, SlotId};
+use crate::vm::Vm;
+
+/// What the ops so far have probably left behind: enough to draw ops that mean something, no promise that they do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sketch {
+    pub(super) slots: [Option<SketchSlot>; SLOTS],
+    pub(super) slot_pending: bool,
+    pub(super) windows: [bool; NOTIFIER_WINDOWS],
+    pub(super) faults: [bool; VCPUS],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SketchSlot {
+    pub(super) frame: u8,
+    pub(super) pages: u8,
+    pub(super) hva: u8,
+    pub(super) flags: SlotFlags,
+}
+
+impl Sketch {
+    pub(super) fn of(vm: &Vm, ops: &[Op]) -> Self {
+        let mut sketch = Self::default();
+        for op in ops {
+            sketch.note(vm, op);
+        }
+        sketch
+    }
+
+    pub(super) fn note(&mut self, vm: &Vm, op: &Op) {
+        match *op {
+            Op::Slot { id, change } => self.change(vm, id, change),
+            Op::SlotBegin { id, change } => {
+                self.change(vm, id, change);
+                self.slot_pending = true;
+            }
+            Op::SlotEnd => self.slot_pending = false,
+            Op::FaultBegin { vcpu, .. } => self.faults[usize::from(vcpu)] = true,
+            Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)] = false,
+            Op::UnmapBegin { window, .. } => self.windows[usize::from(window)] = true,
+            Op::UnmapEnd { window } => self.windows[usize::from(window)] = false,
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, vm: &Vm, id: SlotId, change: SlotChange) {
+        let slot = &mut self.slots[id.index()];
+        match change {
+            SlotChange::Create { gfn, pages, hva, flags } => {
+                *slot =
+                    vm.frame(gfn).map(|frame| SketchSlot { frame: frame as u8, pages, hva: hva.page() as u8, flags });
+            }
+            SlotChange::Delete => *slot = None,
+            SlotChange::Move { gfn } => {
+                // A move that leaves the window is skipped; believed, it would lead to ops outside of it.
+                if let (Some(slot), Some(frame)) = (slot, vm.frame(gfn))
+                    && frame + usize::from(slot.pages) <= FRAMES
+                {
+                    slot.frame = frame as u8;
+                }
+            }
+            SlotChange::Flags(flags) => {
+                if let Some(slot) = slot {
+                    slot.flags = flags;
+                }
+            }
+        }
+    }
+
+    pub(super) fn any_slot(
+        &self,
+        choices: &mut impl Choices,
+        wanted: impl Fn(SlotId, &SketchSlot) -> bool,
+    ) -> Option<(SlotId, SketchSlot)> {
+        let start = choices.below(SLOTS as u32) as usize;
+        (0..SLOTS).map(|i| (start + i) % SLOTS).find_map(|i| {
+            let id = SlotId::new(i as u8)?;
+            self.slots[i].filter(|slot| wanted(id, slot)).map(|slot| (id, slot))
+        })
+    }
+
+    pub(super) fn free_id(&self, choices: &mut impl Choices, private: bool) -> SlotId {
+        let n = choices.below(8) as u8;
+        if private { SlotId::private(n) } else { SlotId::user(n % 4) }
+    }
+}
