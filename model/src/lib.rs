@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod choices;
+pub mod exhaust;
 pub mod flush;
 pub mod generate;
 pub mod host;

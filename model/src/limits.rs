@@ -26,3 +26,9 @@ pub const TOP_GFN: u64 = 0x4000;
 pub const FILE_BYTES: usize = 1 << 20;
 /// Comment lines kept at the head of a program.
 pub const COMMENT_LINES: usize = 64;
+/// Frames of a scope that is explored exhaustively.
+pub const SCOPE_FRAMES: usize = 8;
+/// Memslots of such a scope.
+pub const SCOPE_SLOTS: usize = 4;
+/// Ops of its longest programs.
+pub const SCOPE_OPS: usize = 12;

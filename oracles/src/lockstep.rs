@@ -3,7 +3,7 @@
 use crate::features::Features;
 use crate::step::{Clause, End, Oracle, Signature, Step, Tally, Violation};
 use crate::view::View;
-use gpa_model::{BackendMode, FlushBackend, Host, Keyed, Mmu, Model, Op, Program, Shows, Vm};
+use gpa_model::{BackendMode, Exit, FlushBackend, Host, Keyed, Mmu, Model, Op, Program, Shows, Vm};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What became of the ops of the programs run so far.
@@ -30,6 +30,7 @@ pub struct Lockstep {
     keys: Vec<Keyed>,
     counts: OpCounts,
     at: usize,
+    last_exit: Option<Exit>,
     poisoned: bool,
 }
 
@@ -67,6 +68,7 @@ impl Lockstep {
             keys: Vec::new(),
             counts: OpCounts::default(),
             at: 0,
+            last_exit: None,
             poisoned: false,
         }
     }
@@ -134,6 +136,7 @@ impl Lockstep {
         self.backend = vm.backend();
         self.view.reset(vm);
         self.features.reset();
+        self.last_exit = None;
         for oracle in &mut self.oracles {
             oracle.reset();
         }
@@ -163,6 +166,7 @@ impl Lockstep {
         self.host.apply(op);
         self.flush.begin_op(self.backend);
         let exit = mmu.step(&self.host, &mut self.flush, op);
+        self.last_exit = Some(exit);
         let allowed = self.model.step(&self.host, op, &exit);
         if shows.tables {
             self.view.sweep(self.model.vm(), mmu);
@@ -213,6 +217,11 @@ impl Lockstep {
     /// The feature cells of the last program.
     pub fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// What the target answered to the last op of the last program that was carried out.
+    pub fn last_exit(&self) -> Option<Exit> {
+        self.last_exit
     }
 
     /// What became of all ops so far.

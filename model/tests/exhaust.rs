@@ -1,0 +1,162 @@
+//! Exhaustive exploration: what it visits, and that folding leaves out renamings only.
+
+use gpa_model::exhaust::{Answer, Scope, ScopeError, Visit};
+use gpa_model::{Exit, Model, Op, OpKind, Program, SlotChange, SlotId, text};
+use std::collections::BTreeSet;
+
+fn scope(frames: usize, slots: usize, aliases: usize, vcpus: u8) -> Scope {
+    Scope::new(frames, slots, aliases, vcpus).unwrap()
+}
+
+/// Every program visited for the first time, with a target that leaves every fault pending.
+fn programs(scope: &Scope, ops: usize) -> Vec<(Program, Visit)> {
+    let mut programs = Vec::new();
+    let all = scope.explore(ops, &mut |program, visit| {
+        if visit.first {
+            programs.push((program.clone(), visit));
+        }
+        Answer::Ended(exit(program))
+    });
+    assert!(all);
+    programs
+}
+
+fn exit(program: &Program) -> Exit {
+    if matches!(program.ops.last(), Some(Op::FaultBegin { .. })) { Exit::Pending } else { Exit::Done }
+}
+
+/// Kinds of op that between them use every name that folding renames.
+const NAMED: [OpKind; 7] = [
+    OpKind::SlotCreate,
+    OpKind::SlotDelete,
+    OpKind::Read,
+    OpKind::FaultBegin,
+    OpKind::FaultEnd,
+    OpKind::UnmapBegin,
+    OpKind::UnmapEnd,
+];
+
+fn named() -> Scope {
+    scope(1, 3, 4, 2).only(&NAMED)
+}
+
+#[test]
+fn each_program_comes_once_and_shorter_ones_first() {
+    let all = programs(&scope(2, 2, 2, 2), 2);
+    let distinct: BTreeSet<String> = all.iter().map(|(program, _)| text::print(program)).collect();
+    assert_eq!(distinct.len(), all.len());
+    assert!(all.is_sorted_by_key(|(program, _)| program.ops.len()));
+    assert!(all.iter().is_sorted_by_key(|(program, visit)| (program.ops.len(), visit.permille)));
+}
+
+#[test]
+fn every_program_is_legal_and_no_op_of_it_would_be_skipped() {
+    for (program, _) in programs(&scope(3, 2, 2, 2).only(&NAMED), 2) {
+        assert_eq!(program.check(), Ok(()));
+        let (mut model, mut host) = (Model::new(&program.vm), gpa_model::Host::default());
+        for (at, op) in program.ops.iter().enumerate() {
+            assert!(model.accepts(&host, op), "{}", text::print(&program));
+            host.apply(op);
+            let so_far = Program { ops: program.ops[..=at].to_vec(), ..program.clone() };
+            model.step(&host, op, &exit(&so_far));
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_op_is_in_the_alphabet() {
+    let alphabet = scope(2, 2, 2, 1).alphabet();
+    for kind in OpKind::ALL {
+        assert!(alphabet.iter().any(|op| op.kind() == kind), "{}", kind.name());
+    }
+    let letters: BTreeSet<String> = alphabet.iter().map(|op| format!("{op:?}")).collect();
+    assert_eq!(letters.len(), alphabet.len(), "an op is there twice");
+}
+
+/// Each name of a program replaced by its number in the order of first use.
+fn renamed(program: &Program) -> String {
+    let mut seen: [Vec<u64>; 5] = Default::default();
+    let mut name = |class: usize, name: u64| {
+        let at = seen[class].iter().position(|&seen| seen == name);
+        at.unwrap_or_else(|| {
+            seen[class].push(name);
+            seen[class].len() - 1
+        })
+    };
+    let mut out = String::new();
+    for op in &program.ops {
+        let private = |id: SlotId| if id.is_private() { "p" } else { "u" };
+        out += &match *op {
+            Op::Slot { id, change } | Op::SlotBegin { id, change } => {
+                let what = match change {
+                    SlotChange::Create { hva, flags, .. } => format!("{flags:?} {}", name(4, hva.page())),
+                    other => format!("{other:?}"),
+                };
+                format!(
+                    "{} {}{} {what};",
+                    op.kind().name(),
+                    private(id),
+                    name(usize::from(id.is_private()), id.index() as u64)
+                )
+            }
+            Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } => {
+                let (_, alias) = program.vm.locate(gpa).unwrap();
+                let number = program.vm.stolen().alias_index(alias) as u64;
+                let alias =
+                    if number == 1 || number == 2 { format!("bit {}", name(3, number)) } else { number.to_string() };
+                format!("{} {} {alias};", op.kind().name(), name(2, vcpu.into()))
+            }
+            Op::FaultEnd { vcpu } => format!("end {};", name(2, vcpu.into())),
+            _ => unreachable!("not one of the kinds"),
+        };
+    }
+    out
+}
+
+#[test]
+fn folding_leaves_one_program_of_each_set_that_differs_in_names_only() {
+    let kinds = [OpKind::SlotCreate, OpKind::SlotDelete, OpKind::Read, OpKind::FaultBegin, OpKind::FaultEnd];
+    let scope = scope(1, 3, 4, 2).only(&kinds);
+    let folded: Vec<String> = programs(&scope, 3).iter().map(|(program, _)| renamed(program)).collect();
+    let unfolded: BTreeSet<String> =
+        programs(&scope.unfolded(), 3).iter().map(|(program, _)| renamed(program)).collect();
+    let distinct: BTreeSet<String> = folded.iter().cloned().collect();
+    assert_eq!(distinct.len(), folded.len(), "two programs differ in names only");
+    assert_eq!(distinct, unfolded);
+    assert!(folded.len() > 1_000, "{}", folded.len());
+}
+
+#[test]
+fn a_folded_program_says_how_many_it_stands_for() {
+    for (scope, ops) in [(named(), 3), (scope(2, 2, 2, 2), 2), (scope(1, 3, 4, 3), 2)] {
+        let stands_for: u64 = programs(&scope, ops).iter().map(|(_, visit)| visit.symmetric).sum();
+        let unfolded = programs(&scope.unfolded(), ops);
+        assert!(unfolded.iter().all(|(_, visit)| visit.symmetric == 1));
+        assert_eq!(stands_for, unfolded.len() as u64);
+    }
+}
+
+#[test]
+fn what_is_cut_has_no_longer_programs_and_a_stop_ends_it() {
+    let mut longest = 0;
+    assert!(named().explore(3, &mut |program, _| {
+        longest = longest.max(program.ops.len());
+        Answer::Cut
+    }));
+    assert_eq!(longest, 1);
+    let mut visits = 0;
+    let all = named().explore(3, &mut |_, _| {
+        visits += 1;
+        if visits == 10 { Answer::Stop } else { Answer::Ended(Exit::Done) }
+    });
+    assert_eq!((all, visits), (false, 10));
+}
+
+#[test]
+fn a_scope_with_too_much_is_refused() {
+    let error = |frames, slots, aliases, vcpus| Scope::new(frames, slots, aliases, vcpus).unwrap_err();
+    assert_eq!(error(9, 1, 1, 1), ScopeError::Frames(9));
+    assert_eq!(error(1, 0, 1, 1), ScopeError::Slots(0));
+    assert_eq!(error(1, 1, 3, 1), ScopeError::Aliases(3));
+    insta::assert_snapshot!(error(1, 1, 1, 5), @"vCPUs: expected 1 to 4, found 5");
+}
