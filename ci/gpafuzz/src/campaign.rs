@@ -123,7 +123,10 @@ fn summarize(name: &str, engine: &Engine<'_>, findings: Vec<FindingSummary>) -> 
 }
 
 /// Minimise what was found, write it down, and say what it is.
-fn keep(
+///
+/// # Errors
+/// A [`CampaignError`] if the target fails, or the finding cannot be written.
+pub fn keep(
     name: &str,
     target: &mut dyn Target,
     found: &Found,

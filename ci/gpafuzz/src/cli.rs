@@ -6,7 +6,11 @@ use crate::finding::StoreError;
 use crate::input::InputError;
 use crate::known::KnownError;
 use crate::target::TargetError;
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
+use gpa_model::OpKind;
+use gpa_model::exhaust::ScopeError;
+use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS};
 use kvm_mmu::mutants;
 use std::fmt;
 use std::io::{self, Write};
@@ -34,6 +38,7 @@ Exit status:
 #[derive(Debug, Subcommand)]
 enum Command {
     Fuzz(FuzzArgs),
+    Exhaust(ExhaustArgs),
     Replay(ReplayArgs),
     Minimize(MinimizeArgs),
     /// List the targets, and which laws each can be held to.
@@ -76,6 +81,55 @@ impl Default for FuzzArgs {
         let (target, out) = (Vec::new(), "gpafuzz-out".into());
         Self { target, seconds: None, runs: None, seed: 1, out, summary: None, coverage: false }
     }
+}
+
+/// Run every program up to a number of ops over a small scope: nothing is left to chance.
+///
+/// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
+/// run once. Shorter programs come first, so a finding is as short as it can be in the scope.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ExhaustArgs {
+    /// Ops of the longest programs
+    #[arg(long, value_name = "N", value_parser = at_most(SCOPE_OPS))]
+    pub ops: usize,
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = crate::targets::DEFAULT)]
+    pub target: String,
+    /// Guest frames; from three on, the last one lies beyond the edge of a leaf table
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_FRAMES))]
+    pub frames: usize,
+    /// Memslots, and blocks of host pages behind them; from two on, the last memslot is private
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_SLOTS))]
+    pub slots: usize,
+    /// Names of each frame: 1, 2 or 4
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub aliases: usize,
+    /// vCPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vcpus: u8,
+    /// Kinds of op, with commas between them [default: all]
+    ///
+    /// With `slot-end`, `fault-begin` and `unmap-begin`, what takes time also comes in halves.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = commands::exhaust::kind)]
+    pub kinds: Vec<OpKind>,
+    /// Writes to logged slots are noticed by the processor (PML), not by write-protection
+    #[arg(long)]
+    pub pml: bool,
+    /// Stop after so many programs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Run those that differ in names only, too
+    #[arg(long)]
+    pub unfolded: bool,
+    /// Where findings are written
+    #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
+    pub out: PathBuf,
+}
+
+/// A number from 1 to `most`.
+fn at_most(most: usize) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=most as u64).map(|n| n as usize)
 }
 
 /// Run programs once and report each op: what is allowed, what the target did, and where an oracle objects.
@@ -168,6 +222,8 @@ pub enum CliError {
     Store(StoreError),
     /// Another file that cannot be written.
     Output(PathBuf, io::Error),
+    /// A scope that cannot be explored.
+    Scope(ScopeError),
     /// The list of known findings cannot be read.
     Known(KnownError),
     /// The summary cannot be put into JSON.
@@ -187,6 +243,7 @@ impl fmt::Display for CliError {
             Self::Target(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Output(path, error) => write!(f, "{}: cannot be written: {error}", path.display()),
+            Self::Scope(error) => error.fmt(f),
             Self::Known(error) => error.fmt(f),
             Self::Json(error) => error.fmt(f),
             Self::NothingToMinimize(path, target) => write!(
@@ -239,6 +296,7 @@ impl From<CampaignError> for CliError {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command.unwrap_or_else(|| Command::Fuzz(FuzzArgs::default())) {
         Command::Fuzz(args) => commands::fuzz::run(&args),
+        Command::Exhaust(args) => commands::exhaust::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Minimize(args) => commands::minimize::run(&args),
         Command::Targets => commands::targets::run(),

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub mod bench;
+pub mod exhaust;
 pub mod fuzz;
 pub mod minimize;
 pub mod replay;

@@ -33,50 +33,77 @@ pub enum Left {
     Runs(u64),
 }
 
-/// The line of one target.
+/// A line that is written again and again, but not too often.
 #[derive(Debug)]
-pub struct Progress<'a> {
-    target: &'a str,
-    left: Left,
+pub struct Ticker {
     start: Instant,
     shown: Instant,
     terminal: bool,
 }
 
-impl<'a> Progress<'a> {
-    /// Begin the line of `target`.
-    pub fn new(target: &'a str, left: Left) -> Self {
+impl Default for Ticker {
+    fn default() -> Self {
         let now = Instant::now();
-        Self { target, left, start: now, shown: now, terminal: stderr().is_terminal() }
+        Self { start: now, shown: now, terminal: stderr().is_terminal() }
     }
+}
 
-    /// Show `status`, if it is time to. `status` is only asked for then.
-    pub fn tick(&mut self, status: impl FnOnce() -> Status) {
+impl Ticker {
+    /// Write the line, if it is time to. It is only asked for then, with the seconds since the start.
+    pub fn tick(&mut self, line: impl FnOnce(f64) -> String) {
         let now = Instant::now();
         if now.duration_since(self.shown) >= if self.terminal { REFRESH } else { LINE } {
             self.shown = now;
-            self.show(&status(), now);
+            self.write(&line(now.duration_since(self.start).as_secs_f64()));
         }
     }
 
-    /// Show the last `status` and end the line.
-    pub fn finish(&self, status: &Status) {
-        self.show(status, Instant::now());
-        if self.terminal {
-            eprintln!();
-        }
-    }
-
-    fn show(&self, status: &Status, now: Instant) {
-        let line = line(self.target, status, now.duration_since(self.start), self.left, now);
+    /// Write the line now.
+    pub fn write(&self, line: &str) {
         // Who closed the other end has no use for it; a campaign does not end for that.
         let _ = if self.terminal { write!(stderr(), "\r\x1b[2K{line}") } else { writeln!(stderr(), "{line}") };
         let _ = stderr().flush();
     }
+
+    /// What comes next is another line.
+    pub fn end(&self) {
+        if self.terminal {
+            let _ = writeln!(stderr());
+        }
+    }
 }
 
-fn line(target: &str, status: &Status, elapsed: Duration, left: Left, now: Instant) -> String {
-    let seconds = elapsed.as_secs_f64().max(0.001);
+/// The line of one target.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    target: &'a str,
+    left: Left,
+    ticker: Ticker,
+}
+
+impl<'a> Progress<'a> {
+    /// Begin the line of `target`.
+    pub fn new(target: &'a str, left: Left) -> Self {
+        Self { target, left, ticker: Ticker::default() }
+    }
+
+    /// Show `status`, if it is time to. `status` is only asked for then.
+    pub fn tick(&mut self, status: impl FnOnce() -> Status) {
+        let (target, left) = (self.target, self.left);
+        self.ticker.tick(|seconds| line(target, &status(), seconds, left, Instant::now()));
+    }
+
+    /// Show the last `status` and end the line.
+    pub fn finish(&self, status: &Status) {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.ticker.start).as_secs_f64();
+        self.ticker.write(&line(self.target, status, seconds, self.left, now));
+        self.ticker.end();
+    }
+}
+
+fn line(target: &str, status: &Status, seconds: f64, left: Left, now: Instant) -> String {
+    let seconds = seconds.max(0.001);
     let rate = |count: u64| scaled(count as f64 / seconds);
     let left = match left {
         Left::Until(end) => format!("{} s left", end.saturating_duration_since(now).as_secs_f64().round()),
@@ -93,7 +120,7 @@ fn line(target: &str, status: &Status, elapsed: Duration, left: Left, now: Insta
 }
 
 /// A rate that fits a line: 950, 12.3k, 1.2M.
-fn scaled(rate: f64) -> String {
+pub(crate) fn scaled(rate: f64) -> String {
     match rate {
         rate if rate < 1e3 => format!("{rate:.0}"),
         rate if rate < 1e6 => format!("{:.1}k", rate / 1e3),
@@ -109,7 +136,7 @@ mod tests {
     fn a_line_says_how_fast_how_far_and_how_long() {
         let now = Instant::now();
         let status = Status { executions: 24_600, ops: 2_460_000, corpus: 7, cells: 1234, findings: 1 };
-        let show = |left| line("kvm-mmu", &status, Duration::from_secs(2), left, now);
+        let show = |left| line("kvm-mmu", &status, 2.0, left, now);
         insta::assert_snapshot!(show(Left::Until(now + Duration::from_secs(8))));
         insta::assert_snapshot!(show(Left::Runs(30_000)));
     }

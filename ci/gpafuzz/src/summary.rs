@@ -267,27 +267,30 @@ impl Summary {
     fn findings_list(&self, out: &mut String) {
         for target in &self.untimed.targets {
             for finding in &target.findings {
-                let SignatureText { oracle, clause, op, alias, slot } = &finding.signature;
-                let what = match &finding.known {
-                    Some(known) => format!("known ({}: {})", known.gap, known.reason),
-                    None => "new".into(),
-                };
-                let flaky = if finding.reproduces { "" } else { "; it did not show again" };
-                let _ = writeln!(
-                    out,
-                    "\n{}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}",
-                    target.target,
-                    finding.ops_before,
-                    finding.ops_after,
-                    Path::new(&self.out).join(&finding.folder).display(),
-                    finding.replay
-                );
+                out.push_str(&finding_lines(&target.target, Path::new(&self.out), finding));
             }
         }
         if self.untimed.targets.iter().all(|target| target.findings.is_empty()) {
             out.push_str("\nno oracle objects\n");
         }
     }
+}
+
+/// A finding on `target` as a person reads it. It was written below `out`.
+pub fn finding_lines(target: &str, out: &Path, finding: &FindingSummary) -> String {
+    let SignatureText { oracle, clause, op, alias, slot } = &finding.signature;
+    let what = match &finding.known {
+        Some(known) => format!("known ({}: {})", known.gap, known.reason),
+        None => "new".into(),
+    };
+    let flaky = if finding.reproduces { "" } else { "; it did not show again" };
+    format!(
+        "\n{target}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}\n",
+        finding.ops_before,
+        finding.ops_after,
+        out.join(&finding.folder).display(),
+        finding.replay
+    )
 }
 
 /// Checked, skipped and unsupported for each oracle, in the order in which they come.

@@ -382,3 +382,63 @@ fn what_is_killed_leaves_whole_findings() {
     }
     assert!(whole >= 2, "{whole} findings");
 }
+
+/// The table of `gpafuzz exhaust`, without how long it took.
+fn untimed(stdout: &str) -> String {
+    stdout.lines().filter(|line| !line.contains(" seconds, ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn exhaust_says_what_it_ran_and_of_how_many() {
+    let folder = folder();
+    let ran = gpafuzz(folder.path(), &["exhaust", "--ops", "2", "--vcpus", "2"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    insta::assert_snapshot!(untimed(&ran.stdout));
+    let stopped = gpafuzz(folder.path(), &["exhaust", "--ops", "3", "--limit", "1000", "--kinds", "read,slot-create"]);
+    assert_eq!(stopped.status, Some(0), "{}", stopped.stderr);
+    insta::assert_snapshot!(untimed(&stopped.stdout));
+}
+
+#[test]
+fn exhaust_finds_in_the_fewest_ops_and_its_line_replays_it() {
+    let folder = folder();
+    let target = "mutant:M5V-notifier-unchecked";
+    let kinds = "slot-create,read,fault-begin,fault-end,unmap-begin";
+    let ran = gpafuzz(folder.path(), &["exhaust", "--ops", "3", "--target", target, "--kinds", kinds]);
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    insta::assert_snapshot!(untimed(&ran.stdout));
+    let line = ran.stdout.lines().find_map(|line| line.trim().strip_prefix("cargo run --release -- "));
+    let args: Vec<&str> = line.expect("a line that replays it").split(' ').collect();
+    let replayed = gpafuzz(folder.path(), &args);
+    assert_eq!(replayed.status, Some(1), "{}", replayed.stderr);
+    // What is known is no news, here as in a campaign.
+    assert_eq!(gpafuzz(folder.path(), &["exhaust", "--ops", "3", "--target", "rfc-v3"]).status, Some(0));
+}
+
+#[test]
+fn a_scope_that_cannot_be_is_refused() {
+    let folder = folder();
+    for (option, value) in [("--aliases", "3"), ("--frames", "9"), ("--vcpus", "0"), ("--kinds", "reed")] {
+        let ran = gpafuzz(folder.path(), &["exhaust", "--ops", "2", option, value]);
+        assert_eq!(ran.status, Some(2), "{option} {value}: {}", ran.stderr);
+        assert!(ran.stderr.contains("expected") || ran.stderr.contains("not in"), "{}", ran.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_an_exploration_with_what_was_explored() {
+    let folder = folder();
+    let args = ["exhaust", "--ops", "6", "--frames", "4"];
+    let mut child = Command::new(GPAFUZZ);
+    let child = child.args(args).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("gpafuzz runs");
+    // It says what it does once it listens.
+    let mut first = String::new();
+    BufReader::new(child.stderr.as_mut().expect("stderr")).read_line(&mut first).expect("a line");
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("stopped before every program"));
+}

@@ -3,7 +3,7 @@
 use crate::gate::{Gate, Stage, Verdict};
 use crate::{fuzz, hardware, readme, rules, snapshots};
 
-pub(crate) const STAGES: [Stage; 13] = [
+pub(crate) const STAGES: [Stage; 14] = [
     Stage { name: "format", what: "rustfmt changes nothing", check: format },
     Stage { name: "clippy", what: "no lint of the workspace table fires", check: clippy },
     Stage { name: "rules", what: "the architecture is as designed", check: rules::check },
@@ -14,6 +14,7 @@ pub(crate) const STAGES: [Stage; 13] = [
     Stage { name: "snapshots", what: "no snapshot is pending, stale or without its test", check: snapshots::check },
     Stage { name: "fuzz", what: "a fixed-seed campaign is clean on every target", check: fuzz::clean },
     Stage { name: "repeat", what: "the same seed gives the same campaign, byte for byte", check: fuzz::repeats },
+    Stage { name: "exhaust", what: "every program of a small scope is clean", check: fuzz::exhaust },
     Stage { name: "traces", what: "recorded hardware traces agree with the model", check: hardware::traces },
     Stage { name: "kvm", what: "a fixed-seed campaign is clean on the host's /dev/kvm", check: hardware::kvm },
     Stage { name: "readme", what: "the README's commands, programs and links work", check: readme::check },

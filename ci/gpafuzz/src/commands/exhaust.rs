@@ -1,0 +1,189 @@
+//! `gpafuzz exhaust`: every program up to a bound over a small scope, and what an oracle objects to in the fewest ops.
+
+use crate::campaign::{self, CampaignError, Setting};
+use crate::cli::{CliError, ExhaustArgs, Exit, note, print};
+use crate::engine::Found;
+use crate::finding::Store;
+use crate::interrupt;
+use crate::known;
+use crate::progress::{Ticker, scaled};
+use crate::summary::{FindingSummary, finding_lines};
+use crate::target::{Target, TargetError};
+use crate::targets;
+use gpa_model::exhaust::{Answer, Scope};
+use gpa_model::vm::Logging;
+use gpa_model::{Exit as OpExit, OpKind, Program};
+use gpa_oracles::{Lockstep, Signature};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`]; what was found before is on disk.
+pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
+    let known = known::list()?;
+    let mut opened = targets::open(&args.target)?;
+    let target = opened.target.as_mut();
+    if target.recorded().is_some() {
+        let why = "expected one that runs any program, found one that answers from a record".into();
+        return Err(TargetError::Failed(why).into());
+    }
+    let scope = scope(args, target)?;
+    let store = Store::open(&args.out)?;
+    let stop = interrupt::listen()?;
+    note(&format!("every program of up to {} ops on {}: {}", args.ops, args.target, said(&scope)));
+    let setting = Setting { seed: 0, store: &store, known: &known };
+    let mut exploration = Exploration::new(&args.target, target, args.limit, stop);
+    let start = Instant::now();
+    let all = scope.explore(args.ops, &mut |program, visit| {
+        exploration.ticker.tick(|seconds| exploration.counts.line(&args.target, program, visit.permille, seconds));
+        exploration.visit(program, visit, setting)
+    });
+    exploration.ticker.end();
+    if let Some(error) = exploration.failed {
+        return Err(error.into());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    print(&exploration.table(args, &scope, all, seconds));
+    let new = exploration.findings.iter().any(|finding| finding.known.is_none());
+    Ok(if new { Exit::Findings } else { Exit::Clean })
+}
+
+/// The scope asked for, as far as the target can carry it out.
+fn scope(args: &ExhaustArgs, target: &dyn Target) -> Result<Scope, CliError> {
+    let scope = Scope::new(args.frames, args.slots, args.aliases, args.vcpus).map_err(CliError::Scope)?;
+    let scope = if args.kinds.is_empty() { scope } else { scope.only(&args.kinds) };
+    let scope = if args.pml { scope.with_logging(Logging::Pml) } else { scope };
+    let scope = scope.restrict(target.profile().kinds);
+    Ok(if args.unfolded { scope.unfolded() } else { scope })
+}
+
+fn said(scope: &Scope) -> String {
+    let vm = scope.vm();
+    format!("{} different ops, {} aliases, {} vCPUs", scope.alphabet().len(), vm.stolen().alias_count(), vm.vcpus())
+}
+
+/// The kind of op called `name`, for the command line.
+///
+/// # Errors
+/// The names there are.
+pub fn kind(name: &str) -> Result<OpKind, String> {
+    let found = OpKind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", OpKind::ALL.map(OpKind::name).join(", ")))
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    programs: u64,
+    /// With those that differ from them in names only.
+    unfolded: u64,
+    findings: usize,
+}
+
+impl Counts {
+    fn line(&self, target: &str, program: &Program, permille: u32, seconds: f64) -> String {
+        format!(
+            "{target}: {} ops: {}.{} %, {} programs, {} programs/s, findings {}",
+            program.ops.len(),
+            permille / 10,
+            permille % 10,
+            scaled(self.programs as f64),
+            scaled(self.programs as f64 / seconds.max(0.001)),
+            self.findings
+        )
+    }
+}
+
+struct Exploration<'a> {
+    name: &'a str,
+    target: &'a mut dyn Target,
+    limit: Option<u64>,
+    stop: &'a AtomicBool,
+    run: Lockstep,
+    counts: Counts,
+    seen: BTreeSet<Signature>,
+    findings: Vec<FindingSummary>,
+    failed: Option<CampaignError>,
+    ticker: Ticker,
+}
+
+impl<'a> Exploration<'a> {
+    fn new(name: &'a str, target: &'a mut dyn Target, limit: Option<u64>, stop: &'a AtomicBool) -> Self {
+        Self {
+            name,
+            target,
+            limit,
+            stop,
+            run: Lockstep::default(),
+            counts: Counts::default(),
+            seen: BTreeSet::new(),
+            findings: Vec::new(),
+            failed: None,
+            ticker: Ticker::default(),
+        }
+    }
+
+    fn visit(&mut self, program: &Program, visit: gpa_model::exhaust::Visit, setting: Setting<'_>) -> Answer {
+        if self.stop.load(Ordering::Relaxed) || self.limit.is_some_and(|limit| self.counts.programs >= limit) {
+            return Answer::Stop;
+        }
+        match self.judge(program, visit.first, setting) {
+            Ok(answer) => {
+                if visit.first {
+                    self.counts.programs += 1;
+                    self.counts.unfolded += visit.symmetric;
+                }
+                answer
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                Answer::Stop
+            }
+        }
+    }
+
+    /// What an oracle objects to is not made longer: the same would be found again.
+    fn judge(&mut self, program: &Program, first: bool, setting: Setting<'_>) -> Result<Answer, CampaignError> {
+        let Some(violation) = self.target.judge(&mut self.run, program)? else {
+            return Ok(Answer::Ended(self.run.last_exit().unwrap_or(OpExit::Unsupported)));
+        };
+        if first && self.seen.insert(violation.signature) {
+            let found = Found { program: program.clone(), violation, execution: self.counts.programs + 1 };
+            self.findings.push(campaign::keep(self.name, self.target, &found, setting)?);
+            self.counts.findings += 1;
+        }
+        Ok(Answer::Cut)
+    }
+
+    fn table(&self, args: &ExhaustArgs, scope: &Scope, all: bool, seconds: f64) -> String {
+        let mut out = String::new();
+        let Counts { programs, unfolded, .. } = self.counts;
+        let sequences: f64 = (1..=args.ops as i32).map(|ops| (scope.alphabet().len() as f64).powi(ops)).sum();
+        let what = if all { "every program" } else { "stopped before every program" };
+        let whole = if all { "the whole scope" } else { "of a scope that was not gone through" };
+        let per_second = programs as f64 / seconds.max(0.001);
+        let _ = write!(
+            out,
+            "{}: {what} of up to {} ops was run: {}\n  \
+             {programs:>14} programs run\n  \
+             {unfolded:>14} programs they stand for, {whole}: the others differ from one of them in names only\n  \
+             {sequences:>14.3e} sequences of ops there are; in the rest an op would be skipped\n  \
+             {:>14} ops judged\n  \
+             {seconds:>14.1} seconds, {per_second:.0} programs/s\n",
+            self.name,
+            args.ops,
+            said(scope),
+            self.run.counts().judged
+        );
+        for finding in &self.findings {
+            out.push_str(&finding_lines(self.name, &args.out, finding));
+        }
+        if self.findings.is_empty() {
+            out.push_str("\nno oracle objects\n");
+        }
+        out
+    }
+}
