@@ -1,0 +1,312 @@
+//! Metamorphic checks: two programs, or two VMs, that must behave alike because nothing but names or the way to flush differs.
+//! No reference model says here what is right, so these hold for mistakes that the model might share.
+//!
+//! Each check is also shown to fail on mutants that break just this.
+
+use gpa_model::choices::FromRng;
+use gpa_model::generate::{Generator, Profile, readdress};
+use gpa_model::limits::FRAMES;
+use gpa_model::{
+    BackendMode, Exit, Flush, FlushBackend, Gpa, Host, Keyed, Mmu, Model, Op, Program, SlotChange, Spte, StolenMask,
+    VcpuSet, Vm,
+};
+use gpa_oracles::{Lockstep, Signature};
+use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
+use kvm_mmu::{Corrected, KvmMmu, Policy};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+use std::collections::BTreeSet;
+
+const PROGRAMS: usize = 4_000;
+
+/// A translation that a TLB may still hold: alias number, frame, what it was.
+type Stale = (usize, usize, u64);
+
+/// One VM, driven op by op. The model only says which ops mean something.
+struct Run<P: Policy> {
+    vm: Vm,
+    model: Model,
+    host: Host,
+    mode: BackendMode,
+    flush: FlushBackend,
+    mmu: KvmMmu<P>,
+    tables: Vec<[Option<Spte>; FRAMES]>,
+    stale: BTreeSet<Stale>,
+}
+
+impl<P: Policy> Run<P> {
+    fn new(vm: &Vm) -> Self {
+        Self {
+            vm: *vm,
+            model: Model::new(vm),
+            host: Host::default(),
+            mode: vm.backend(),
+            flush: FlushBackend::default(),
+            mmu: KvmMmu::new(vm),
+            tables: vec![[None; FRAMES]; vm.stolen().alias_count()],
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// Carry out `op`; `None` if it means nothing here.
+    fn step(&mut self, op: &Op) -> Option<Exit> {
+        if !self.model.accepts(&self.host, op) {
+            return None;
+        }
+        if let Op::Backend(mode) = op {
+            self.mode = *mode;
+        }
+        self.host.apply(op);
+        self.flush.begin_op(self.mode);
+        let exit = self.mmu.step(&self.host, &mut self.flush, op);
+        self.model.step(&self.host, op, &exit);
+        self.look();
+        Some(exit)
+    }
+
+    /// Read the tables again, and keep what was there and has not been flushed since.
+    fn look(&mut self) {
+        for alias in 0..self.tables.len() {
+            let mut now = [None; FRAMES];
+            self.mmu.walk_window(self.vm.gpa(0, alias), &mut now);
+            let before = std::mem::replace(&mut self.tables[alias], now);
+            for (frame, before) in before.into_iter().enumerate().filter(|&(frame, before)| before != now[frame]) {
+                self.stale.extend(before.map(|spte| (alias, frame, spte.raw())));
+            }
+        }
+        let tables = &self.tables;
+        let covered = |old: Spte, now: Spte| now.pfn() == old.pfn() && now.rights().contains(old.rights());
+        let shown = |&(alias, frame, raw): &Stale| {
+            Spte::from_raw(raw).zip(tables[alias][frame]).is_some_and(|(old, now)| covered(old, now))
+        };
+        self.stale.retain(|stale| !shown(stale));
+        for flush in self.flush.log() {
+            match *flush {
+                Flush::All { vcpus } if vcpus == VcpuSet::ALL => self.stale.clear(),
+                Flush::Range { gpa, pages, ok: true } => {
+                    let vm = self.vm;
+                    let within = |at: Gpa| at.page().checked_sub(gpa.page()).is_some_and(|offset| offset < pages);
+                    self.stale.retain(|&(alias, frame, _)| !within(vm.gpa(frame, alias)));
+                }
+                Flush::All { .. } | Flush::Range { .. } => {}
+            }
+        }
+    }
+
+    /// What the rmap and the dirty log are keyed by, and the names of the translations in the rmap.
+    fn keys(&self) -> Vec<(&'static str, u64, Option<Gpa>)> {
+        let mut keys = Vec::new();
+        self.mmu.inspect(&mut |key| match key {
+            Keyed::Rmap(gfn, gpa) => keys.push((key.table(), gfn, Some(gpa))),
+            Keyed::DirtyLog(gfn) => keys.push((key.table(), gfn, None)),
+            Keyed::ShadowPage { .. } => {}
+        });
+        keys.sort_unstable();
+        keys
+    }
+}
+
+/// The same thing said with other names: the alias with number `i` is called `names[i]`.
+struct Renaming<'a> {
+    vm: Vm,
+    names: &'a [usize],
+}
+
+impl Renaming<'_> {
+    fn gpa(&self, gpa: Gpa) -> Gpa {
+        let Some((frame, alias)) = self.vm.locate(gpa) else { return gpa };
+        self.vm.gpa(frame, self.names[self.vm.stolen().alias_index(alias)])
+    }
+
+    fn op(&self, op: Op) -> Op {
+        match op {
+            Op::Access { vcpu, gpa, access } => Op::Access { vcpu, gpa: self.gpa(gpa), access },
+            Op::FaultBegin { vcpu, gpa, access } => Op::FaultBegin { vcpu, gpa: self.gpa(gpa), access },
+            Op::Prefault { vcpu, gpa } => Op::Prefault { vcpu, gpa: self.gpa(gpa) },
+            Op::SlotAliased { id, gpa, pages, hva } => Op::SlotAliased { id, gpa: self.gpa(gpa), pages, hva },
+            Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu, table: self.gpa(table), leaf: self.gpa(leaf) },
+            _ => op,
+        }
+    }
+
+    fn exit(&self, exit: Exit) -> Exit {
+        if let Exit::Mmio(gpa) = exit { Exit::Mmio(self.gpa(gpa)) } else { exit }
+    }
+}
+
+fn programs(mut check: impl FnMut(&Program) -> Result<(), String>) -> Result<(), String> {
+    let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(7));
+    let generator = Generator::new(Profile::default());
+    let mut program = Program::default();
+    for n in 0..PROGRAMS {
+        generator.program(&mut choices, &mut program);
+        check(&program).map_err(|why| format!("program {n}: {why}\n{}", gpa_model::text::print(&program)))?;
+    }
+    Ok(())
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, first: &T, second: &T) -> Result<(), String> {
+    if first == second { Ok(()) } else { Err(format!("{what}: {first:?}, but {second:?}")) }
+}
+
+/// What the oracles say, whoever it is about.
+fn verdict<P: Policy>(run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
+    let program = Program { vm: *vm, ops: ops.to_vec(), comment: Vec::new() };
+    run.run(&mut KvmMmu::<P>::new(vm), &program).map(|violation| violation.signature)
+}
+
+fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
+    let new = Vm::new(stolen, vm.vcpus(), vm.base(), backend).expect("the VM was legal before");
+    new.with_logging(vm.logging())
+}
+
+/// A program that uses base names only does the same whether there are stolen bits or not: exits, tables and keys.
+fn no_stolen_bits_is_plain_kvm<P: Policy>() -> Result<(), String> {
+    let mut lockstep = Lockstep::default();
+    programs(|program| {
+        let aliased = program.vm;
+        let plain = with(&aliased, StolenMask::NONE, aliased.backend());
+        // Readdressed to a VM without aliases, an op has only base names; these mean the same in both.
+        let ops: Vec<Op> = program.ops.iter().map(|op| readdress(&aliased, &plain, *op)).collect();
+        let (mut first, mut second) = (Run::<P>::new(&plain), Run::<P>::new(&aliased));
+        for op in &ops {
+            same("exit", &first.step(op), &second.step(op))?;
+            same("table", &first.tables[0], &second.tables[0])?;
+            for table in &second.tables[1..] {
+                same("table of an alias", table, &[None; FRAMES])?;
+            }
+        }
+        same("keys", &first.keys(), &second.keys())?;
+        let verdicts = [plain, aliased].map(|vm| verdict::<P>(&mut lockstep, &vm, &ops));
+        same("verdict", &verdicts[0], &verdicts[1])
+    })
+}
+
+/// Run `ops` under both names and compare everything up to the renaming.
+fn alike<P: Policy>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
+    let renaming = Renaming { vm: *vm, names };
+    let renamed: Vec<Op> = ops.iter().map(|op| renaming.op(*op)).collect();
+    let (mut first, mut second) = (Run::<P>::new(vm), Run::<P>::new(vm));
+    for (op, other) in ops.iter().zip(&renamed) {
+        same("exit", &first.step(op).map(|exit| renaming.exit(exit)), &second.step(other))?;
+        for (alias, &name) in names.iter().enumerate() {
+            same("table", &first.tables[alias], &second.tables[name])?;
+        }
+    }
+    let mut keys = first.keys();
+    for (_, _, gpa) in &mut keys {
+        *gpa = gpa.map(|gpa| renaming.gpa(gpa));
+    }
+    keys.sort_unstable();
+    same("keys", &keys, &second.keys())?;
+    let blind =
+        |verdict: Option<Signature>| verdict.map(|signature| (signature.oracle, signature.clause, signature.op));
+    let verdicts = [ops, &renamed].map(|ops| blind(verdict::<P>(lockstep, vm, ops)));
+    same("verdict", &verdicts[0], &verdicts[1])
+}
+
+/// Which of the aliases that carry a stolen bit is used changes nothing but the names in exits and tables.
+fn aliases_are_interchangeable<P: Policy>() -> Result<(), String> {
+    let mut lockstep = Lockstep::default();
+    programs(|program| {
+        let count = program.vm.stolen().alias_count();
+        if count < 4 {
+            return Ok(());
+        }
+        let rotated: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { i % (count - 1) + 1 }).collect();
+        let reversed: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { count - i }).collect();
+        alike::<P>(&mut lockstep, &program.vm, &program.ops, &rotated)?;
+        alike::<P>(&mut lockstep, &program.vm, &program.ops, &reversed)
+    })
+}
+
+/// Where there is no private slot, the base name is a name like any other. Memslots are asked for by gfn, so those ops stay
+/// as they are, and requests for aliased ones, which must be refused, are left out.
+fn base_is_a_name_like_any_other<P: Policy>() -> Result<(), String> {
+    let mut lockstep = Lockstep::default();
+    programs(|program| {
+        let private = |op: &Op| match *op {
+            Op::Slot { id, change: SlotChange::Create { .. } }
+            | Op::SlotBegin { id, change: SlotChange::Create { .. } } => id.is_private(),
+            Op::SlotAliased { .. } => true,
+            _ => false,
+        };
+        let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !private(op)).collect();
+        let count = program.vm.stolen().alias_count();
+        for swap in [1, count - 1].into_iter().filter(|_| count > 1) {
+            let names: Vec<usize> = (0..count).map(|i| i ^ swap).collect();
+            alike::<P>(&mut lockstep, &program.vm, &ops, &names)?;
+        }
+        Ok(())
+    })
+}
+
+/// A back-end that can only flush everything and one that flushes ranges give the same exits and tables, and after each op a
+/// TLB holds no more under the first than under the second.
+fn full_and_range_flushes_agree<P: Policy>() -> Result<(), String> {
+    let mut lockstep = Lockstep::default();
+    programs(|program| {
+        let [full, range] =
+            [BackendMode::Absent, BackendMode::Works].map(|mode| with(&program.vm, program.vm.stolen(), mode));
+        let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !matches!(op, Op::Backend(_))).collect();
+        let (mut first, mut second) = (Run::<P>::new(&full), Run::<P>::new(&range));
+        for op in &ops {
+            same("exit", &first.step(op), &second.step(op))?;
+            same("tables", &first.tables, &second.tables)?;
+            if let Some(stale) = first.stale.difference(&second.stale).next() {
+                return Err(format!("stale: {stale:?} outlives {op:?} only where everything is flushed at once"));
+            }
+        }
+        same("keys", &first.keys(), &second.keys())?;
+        let verdicts = [full, range].map(|vm| verdict::<P>(&mut lockstep, &vm, &ops));
+        same("verdict", &verdicts[0], &verdicts[1])
+    })
+}
+
+/// A check, for a policy that is only known by name.
+trait Check: Copy {
+    fn run<P: Policy>(self) -> Result<(), String>;
+}
+
+macro_rules! checks {
+    ($($test:ident: $check:ident = $function:ident, fails on $($mutant:literal in $what:literal),+;)*) => { $(
+        #[derive(Clone, Copy)]
+        struct $check;
+
+        impl Check for $check {
+            fn run<P: Policy>(self) -> Result<(), String> {
+                $function::<P>()
+            }
+        }
+
+        #[test]
+        fn $test() {
+            $check.run::<Corrected>().unwrap_or_else(|why| panic!("{why}"));
+            $(fails($check, $mutant, $what);)+
+        }
+    )* };
+}
+
+checks! {
+    a_vm_without_stolen_bits_is_plain_kvm: Plain = no_stolen_bits_is_plain_kvm,
+        fails on "M11-flush-alias-only" in "verdict";
+    which_alias_is_used_changes_nothing: Interchangeable = aliases_are_interchangeable,
+        fails on "M13-flush-only-all-bits" in "verdict";
+    the_base_name_is_a_name_like_any_other: BaseToo = base_is_a_name_like_any_other,
+        fails on "M88-age-base-only" in "exit", "M43-rmap-aliased" in "table";
+    a_full_and_a_range_flush_agree: Flushes = full_and_range_flushes_agree,
+        fails on "M14-no-range-op-silent" in "stale";
+}
+
+/// `check` must fail on `mutant`, and in `what`.
+fn fails(check: impl Check, mutant: &str, what: &str) {
+    struct On<C>(C, Result<(), String>);
+    impl<C: Check> Visitor for On<C> {
+        fn visit<P: Policy>(&mut self, _: &Mutant) {
+            self.1 = self.0.run::<P>();
+        }
+    }
+    let on_mutant = visit_named(mutant, On(check, Ok(()))).unwrap_or_else(|| panic!("no mutant is called {mutant}"));
+    let why = on_mutant.1.expect_err(mutant);
+    assert!(why.contains(&format!(": {what}")), "{mutant}: {why}");
+}
