@@ -1,7 +1,7 @@
 //! Exhaustive exploration: what it visits, and that folding leaves out renamings only.
 
 use gpa_model::exhaust::{Answer, Scope, ScopeError, Visit};
-use gpa_model::{Exit, Model, Op, OpKind, Program, SlotChange, SlotId, text};
+use gpa_model::{Exit, Host, Model, Op, OpKind, Program, SlotChange, SlotId, Vm, text};
 use std::collections::BTreeSet;
 
 fn scope(frames: usize, slots: usize, aliases: usize, vcpus: u8) -> Scope {
@@ -53,7 +53,7 @@ fn each_program_comes_once_and_shorter_ones_first() {
 fn every_program_is_legal_and_no_op_of_it_would_be_skipped() {
     for (program, _) in programs(&scope(3, 2, 2, 2).only(&NAMED), 2) {
         assert_eq!(program.check(), Ok(()));
-        let (mut model, mut host) = (Model::new(&program.vm), gpa_model::Host::default());
+        let (mut model, mut host) = (Model::new(&program.vm), Host::default());
         for (at, op) in program.ops.iter().enumerate() {
             assert!(model.accepts(&host, op), "{}", text::print(&program));
             host.apply(op);
@@ -134,6 +134,52 @@ fn a_folded_program_says_how_many_it_stands_for() {
         assert!(unfolded.iter().all(|(_, visit)| visit.symmetric == 1));
         assert_eq!(stands_for, unfolded.len() as u64);
     }
+}
+
+/// The op with vCPUs, user slots, notifier windows and stolen bits 0 and 1 exchanged.
+fn exchanged(vm: &Vm, op: Op) -> Op {
+    let slot = |id: SlotId| if id.is_private() || id.index() > 1 { id } else { SlotId::user(1 - id.index() as u8) };
+    let gpa = |gpa| {
+        let (frame, alias) = vm.locate(gpa).unwrap();
+        let number = vm.stolen().alias_index(alias);
+        vm.gpa(frame, number >> 1 & 1 | (number & 1) << 1)
+    };
+    match op {
+        Op::Slot { id, change } => Op::Slot { id: slot(id), change },
+        Op::SlotBegin { id, change } => Op::SlotBegin { id: slot(id), change },
+        Op::SlotAliased { id, gpa: at, pages, hva } => Op::SlotAliased { id: slot(id), gpa: gpa(at), pages, hva },
+        Op::Access { vcpu, gpa: at, access } => Op::Access { vcpu: 1 - vcpu, gpa: gpa(at), access },
+        Op::FaultBegin { vcpu, gpa: at, access } => Op::FaultBegin { vcpu: 1 - vcpu, gpa: gpa(at), access },
+        Op::Prefault { vcpu, gpa: at } => Op::Prefault { vcpu: 1 - vcpu, gpa: gpa(at) },
+        Op::FaultEnd { vcpu } => Op::FaultEnd { vcpu: 1 - vcpu },
+        Op::UnmapBegin { window, range } => Op::UnmapBegin { window: 1 - window, range },
+        Op::UnmapEnd { window } => Op::UnmapEnd { window: 1 - window },
+        Op::DirtyGet { id } => Op::DirtyGet { id: slot(id) },
+        Op::DirtyClear { id, gfn, pages } => Op::DirtyClear { id: slot(id), gfn, pages },
+        Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu: 1 - vcpu, table: gpa(table), leaf: gpa(leaf) },
+        _ => op,
+    }
+}
+
+#[test]
+fn what_the_model_allows_does_not_depend_on_names() {
+    let scope = scope(1, 3, 4, 2);
+    let mut compared = 0;
+    for (program, _) in programs(&scope, 3) {
+        let mut sides = [(); 2].map(|()| (Model::new(&program.vm), Host::default()));
+        for (at, op) in program.ops.iter().enumerate() {
+            let so_far = Program { ops: program.ops[..=at].to_vec(), ..program.clone() };
+            let [first, second] = &mut sides;
+            let [first, second] = [(first, *op), (second, exchanged(&program.vm, *op))].map(|((model, host), op)| {
+                assert!(model.accepts(host, &op), "{op:?}: {}", text::print(&so_far));
+                host.apply(&op);
+                model.step(host, &op, &exit(&so_far))
+            });
+            assert_eq!(first, second, "{}", text::print(&so_far));
+            compared += 1;
+        }
+    }
+    assert!(compared > 100_000, "{compared}");
 }
 
 #[test]
