@@ -476,14 +476,17 @@ impl Model {
 
     /// The target was seen to hold writable translations of `frames`. The guest may write through them at any time, so
     /// where writes are logged these frames must be in the log from now on.
-    pub fn writable_seen(&mut self, frames: FrameSet) {
+    ///
+    /// `new` are those of `frames` that the last op made writable. While logging is being switched on only these may be
+    /// dirty already: what was writable before has to be taken back when the change ends.
+    pub fn writable_seen(&mut self, frames: FrameSet, new: FrameSet) {
         if frames.is_empty() {
             return;
         }
         let settling = self.settling().map_or(FrameSet::EMPTY, |id| self.slot_frames(id));
         let logged = frames.intersect(self.logged_frames()).minus(settling);
         self.log_must = self.log_must.union(logged);
-        self.log_may = self.log_may.union(frames);
+        self.log_may = self.log_may.union(frames.minus(settling)).union(new);
     }
 
     fn forget_log(&mut self, frames: FrameSet) {

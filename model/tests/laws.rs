@@ -291,7 +291,7 @@ fn what_must_be_in_the_log_may_be_in_it_and_belongs_to_the_slot() {
         // And after the target was seen to hold writable translations, of any frames.
         for seen in [FrameSet::one(USER), FrameSet::ALL] {
             let mut state = state.clone();
-            state.model.writable_seen(seen);
+            state.model.writable_seen(seen, seen);
             check(&state);
         }
     });

@@ -170,7 +170,7 @@ impl Lockstep {
         let allowed = self.model.step(&self.host, op, &exit);
         if shows.tables {
             self.view.sweep(self.model.vm(), mmu);
-            self.model.writable_seen(self.view.writable_any());
+            self.model.writable_seen(self.view.writable_any(), self.view.newly_writable());
         }
         let step = Step {
             at,

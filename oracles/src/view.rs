@@ -93,6 +93,12 @@ impl View {
         self.writable[..self.aliases].iter().fold(FrameSet::EMPTY, |all, &set| all.union(set))
     }
 
+    /// Frames whose translation under any alias the last op changed to a writable one.
+    pub fn newly_writable(&self) -> FrameSet {
+        (0..self.aliases)
+            .fold(FrameSet::EMPTY, |all, alias| all.union(self.writable[alias].intersect(self.changed[alias])))
+    }
+
     /// Frames whose translation under `alias` the last op changed.
     pub fn changed(&self, alias: usize) -> FrameSet {
         self.changed[alias]
