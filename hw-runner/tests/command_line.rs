@@ -86,9 +86,11 @@ fn unreadable_files_are_bad_input() {
 #[test]
 fn record_refuses_what_it_could_not_write() {
     let dir = tempfile::tempdir().expect("a folder");
-    let absent = dir.path().join("absent");
-    let absent = absent.to_str().expect("a path");
-    let (status, said) = hw_runner(dir.path(), &["record", "a.prog", "-o", absent]);
+    let file = dir.path().join("file");
+    fs::write(&file, "in the way").expect("a file");
+    let below = file.join("traces");
+    let below = below.to_str().expect("a path");
+    let (status, said) = hw_runner(dir.path(), &["record", "a.prog", "-o", below]);
     assert_eq!(status, Status::BadInput);
     let here = dir.path().to_str().expect("a path");
     let (again, twice) = hw_runner(dir.path(), &["record", "a/x.prog", "b/x.prog", "-o", here]);
@@ -99,11 +101,12 @@ fn record_refuses_what_it_could_not_write() {
 #[test]
 fn record_writes_whole_traces_that_verify() {
     let dir = tempfile::tempdir().expect("a folder");
+    let traces = dir.path().join("made").join("here");
     let program = dir.path().join("p.prog");
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nv0 read 0x1e1\n";
     fs::write(&program, text).expect("a file");
-    let (program, here) = (program.to_str().expect("a path"), dir.path().to_str().expect("a path"));
+    let (program, here) = (program.to_str().expect("a path"), traces.to_str().expect("a path"));
     let (status, said) = hw_runner(dir.path(), &["record", program, "-o", here]);
     if status == Status::Absent {
         println!("SKIPPED: {said}");
@@ -111,9 +114,9 @@ fn record_writes_whole_traces_that_verify() {
     }
     assert_eq!(status, Status::Clean, "{said}");
     let names: Vec<_> =
-        fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
-    assert_eq!(names.len(), 2, "only the program and its trace: {names:?}");
-    let trace = dir.path().join("p.trace");
+        fs::read_dir(&traces).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(names, ["p.trace"], "the trace, and nothing beside it");
+    let trace = traces.join("p.trace");
     let (status, said) = hw_runner(dir.path(), &["verify", trace.to_str().expect("a path")]);
     assert_eq!(status, Status::Clean, "{said}");
 }

@@ -30,11 +30,12 @@ pub(super) fn run(programs: &[PathBuf], output: &Path, out: &mut dyn Write, err:
     status
 }
 
-/// What can be said before any program runs: the folder is there, and no trace would overwrite another of this run.
+/// What can be said before any program runs: the folder is there, or can be made, and no trace would overwrite another
+/// of this run.
 fn check_arguments(programs: &[PathBuf], output: &Path) -> Result<(), String> {
-    if !output.is_dir() {
-        return Err(format!("{}: expected a folder to write traces to, found none; create it", output.display()));
-    }
+    std::fs::create_dir_all(output).map_err(|error| {
+        format!("{}: expected a folder to write traces to, found: {error}; name another with -o DIR", output.display())
+    })?;
     let mut stems = BTreeSet::new();
     for path in programs {
         let stem = path.file_stem().ok_or_else(|| format!("{}: expected the name of a file", path.display()))?;
