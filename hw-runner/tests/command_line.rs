@@ -55,6 +55,13 @@ fn a_trace_that_proves_nothing_is_not_called_clean() {
 }
 
 #[test]
+fn without_the_native_witness_right_answers_count_for_nothing() {
+    let (status, said) = verify(|trace| trace.replace("native yes", "native no"));
+    assert_eq!(status, Status::Clean);
+    assert!(said.contains("; vacuous: progress, gfn_unalias"), "{said}");
+}
+
+#[test]
 fn an_objection_prints_the_report() {
     let (status, said) = verify(|trace| trace.replace("dirty 0x1e1", "dirty none"));
     assert_eq!(status, Status::Findings);

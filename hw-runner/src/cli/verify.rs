@@ -4,7 +4,7 @@ use super::{Status, files, line};
 use crate::trace::{self, Trace};
 use crate::{Fingerprint, Replay};
 use gpa_model::text::print_op;
-use gpa_oracles::{Lockstep, report};
+use gpa_oracles::{Lockstep, Tally, report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -50,8 +50,11 @@ pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
     line(
         out,
         format_args!(
-            "{name}: {verdict}: {} ops judged, {} skipped, {} unsupported; {checks} checks",
-            counts.judged, counts.skipped, counts.unsupported
+            "{name}: {verdict}: {} ops judged, {} skipped, {} unsupported; {checks} checks{}",
+            counts.judged,
+            counts.skipped,
+            counts.unsupported,
+            vacuous(&run)
         ),
     );
     if violation.is_none() {
@@ -59,6 +62,20 @@ pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
     }
     line(out, report);
     Status::Findings
+}
+
+/// The oracles whose clauses came up without anything to judge, as they do where guest code did not run natively.
+fn vacuous(run: &Lockstep) -> String {
+    let mut oracles: Vec<(&str, Tally)> = Vec::new();
+    for (oracle, _, tally) in run.tallies() {
+        match oracles.last_mut() {
+            Some((last, sum)) if *last == oracle => sum.add(tally),
+            _ => oracles.push((oracle, tally)),
+        }
+    }
+    let empty = oracles.iter().filter(|(_, sum)| sum.checked == 0 && sum.skipped > 0).map(|(oracle, _)| *oracle);
+    let names: Vec<&str> = empty.collect();
+    if names.is_empty() { String::new() } else { format!("; vacuous: {}", names.join(", ")) }
 }
 
 fn describe(fingerprint: &Fingerprint) -> String {
