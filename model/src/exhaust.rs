@@ -143,6 +143,29 @@ impl Scope {
         Ok(Self { vm, frames, slots, kinds: u32::MAX, folded: true })
     }
 
+    /// What is explored when nothing else is asked for, with the ops of the longest programs, the quickest first: the edges of
+    /// slots, of tables and of sets of stolen bits; everything at once; what races; and logging by the processor. Each takes
+    /// seconds.
+    pub fn standard() -> [(Scope, usize); 4] {
+        use OpKind::{
+            Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, Read, SlotCreate, SlotDelete, SlotFlags, SlotMove,
+            Track, Unmap, Write, WriteProtect,
+        };
+        let scope = |frames, slots, aliases, vcpus| Self::new(frames, slots, aliases, vcpus).expect("a legal scope");
+        let edges =
+            [SlotCreate, SlotDelete, SlotMove, SlotFlags, Read, Write, Unmap, DirtyClear, WriteProtect, Backend];
+        let races = [
+            SlotCreate, SlotDelete, SlotFlags, Read, Write, FaultBegin, FaultEnd, Unmap, DirtyGet, DirtyClear, Track,
+            Backend,
+        ];
+        [
+            (scope(3, 2, 4, 1).only(&edges), 3),
+            (scope(2, 2, 2, 2), 3),
+            (scope(2, 2, 2, 1).only(&races), 4),
+            (scope(2, 2, 2, 1).with_logging(Logging::Pml), 3),
+        ]
+    }
+
     /// The same with ops of these kinds only. Changes of memslots, faults and invalidations also come in halves if
     /// [`OpKind::SlotEnd`], [`OpKind::FaultBegin`] and [`OpKind::UnmapBegin`] are among them; faults are begun for the kinds
     /// of access given.

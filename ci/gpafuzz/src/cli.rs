@@ -86,35 +86,36 @@ impl Default for FuzzArgs {
 /// Run every program up to a number of ops over a small scope: nothing is left to chance.
 ///
 /// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
-/// run once. Shorter programs come first, so a finding is as short as it can be in the scope.
+/// run once. Shorter programs come first, so a finding is as short as it can be in the scope. Without --ops, the standard
+/// scopes: edges, everything at once, races, and PML, each within seconds.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ExhaustArgs {
     /// Ops of the longest programs
     #[arg(long, value_name = "N", value_parser = at_most(SCOPE_OPS))]
-    pub ops: usize,
+    pub ops: Option<usize>,
     /// The target
     #[arg(long, value_name = "NAME", default_value = crate::targets::DEFAULT)]
     pub target: String,
     /// Guest frames; from three on, the last one lies beyond the edge of a leaf table
-    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_FRAMES))]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_FRAMES), requires = "ops")]
     pub frames: usize,
     /// Memslots, and blocks of host pages behind them; from two on, the last memslot is private
-    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_SLOTS))]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_SLOTS), requires = "ops")]
     pub slots: usize,
     /// Names of each frame: 1, 2 or 4
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "ops")]
     pub aliases: usize,
     /// vCPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ops")]
     pub vcpus: u8,
     /// Kinds of op, with commas between them [default: all]
     ///
     /// With `slot-end`, `fault-begin` and `unmap-begin`, what takes time also comes in halves.
-    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = commands::exhaust::kind)]
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = commands::exhaust::kind, requires = "ops")]
     pub kinds: Vec<OpKind>,
     /// Writes to logged slots are noticed by the processor (PML), not by write-protection
-    #[arg(long)]
+    #[arg(long, requires = "ops")]
     pub pml: bool,
     /// Stop after so many programs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

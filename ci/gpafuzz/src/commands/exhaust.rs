@@ -31,14 +31,35 @@ pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
         let why = "expected one that runs any program, found one that answers from a record".into();
         return Err(TargetError::Failed(why).into());
     }
-    let scope = scope(args, target)?;
     let store = Store::open(&args.out)?;
-    let stop = interrupt::listen()?;
-    note(&format!("every program of up to {} ops on {}: {}", args.ops, args.target, said(&scope)));
     let setting = Setting { seed: 0, store: &store, known: &known };
+    let stop = interrupt::listen()?;
+    let mut exit = Exit::Clean;
+    for (scope, ops) in scopes(args)? {
+        let scope = scope.restrict(target.profile().kinds);
+        let scope = if args.unfolded { scope.unfolded() } else { scope };
+        if explore(args, target, (&scope, ops), setting, stop)? {
+            exit = Exit::Findings;
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(exit)
+}
+
+/// Go through one scope, and return whether there was anything new.
+fn explore(
+    args: &ExhaustArgs,
+    target: &mut dyn Target,
+    (scope, ops): (&Scope, usize),
+    setting: Setting<'_>,
+    stop: &AtomicBool,
+) -> Result<bool, CliError> {
+    note(&format!("every program of up to {ops} ops on {}: {}", args.target, said(scope)));
     let mut exploration = Exploration::new(&args.target, target, args.limit, stop);
     let start = Instant::now();
-    let all = scope.explore(args.ops, &mut |program, visit| {
+    let all = scope.explore(ops, &mut |program, visit| {
         exploration.ticker.tick(|seconds| exploration.counts.line(&args.target, program, visit.permille, seconds));
         exploration.visit(program, visit, setting)
     });
@@ -47,18 +68,16 @@ pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
         return Err(error.into());
     }
     let seconds = start.elapsed().as_secs_f64();
-    print(&exploration.table(args, &scope, all, seconds));
-    let new = exploration.findings.iter().any(|finding| finding.known.is_none());
-    Ok(if new { Exit::Findings } else { Exit::Clean })
+    print(&exploration.table(args, scope, ops, all, seconds));
+    Ok(exploration.findings.iter().any(|finding| finding.known.is_none()))
 }
 
-/// The scope asked for, as far as the target can carry it out.
-fn scope(args: &ExhaustArgs, target: &dyn Target) -> Result<Scope, CliError> {
+/// The scope asked for, or else the standard ones.
+fn scopes(args: &ExhaustArgs) -> Result<Vec<(Scope, usize)>, CliError> {
+    let Some(ops) = args.ops else { return Ok(Scope::standard().into()) };
     let scope = Scope::new(args.frames, args.slots, args.aliases, args.vcpus).map_err(CliError::Scope)?;
     let scope = if args.kinds.is_empty() { scope } else { scope.only(&args.kinds) };
-    let scope = if args.pml { scope.with_logging(Logging::Pml) } else { scope };
-    let scope = scope.restrict(target.profile().kinds);
-    Ok(if args.unfolded { scope.unfolded() } else { scope })
+    Ok(vec![(if args.pml { scope.with_logging(Logging::Pml) } else { scope }, ops)])
 }
 
 fn said(scope: &Scope) -> String {
@@ -158,10 +177,10 @@ impl<'a> Exploration<'a> {
         Ok(Answer::Cut)
     }
 
-    fn table(&self, args: &ExhaustArgs, scope: &Scope, all: bool, seconds: f64) -> String {
+    fn table(&self, args: &ExhaustArgs, scope: &Scope, ops: usize, all: bool, seconds: f64) -> String {
         let mut out = String::new();
         let Counts { programs, unfolded, .. } = self.counts;
-        let sequences: f64 = (1..=args.ops as i32).map(|ops| (scope.alphabet().len() as f64).powi(ops)).sum();
+        let sequences: f64 = (1..=ops as i32).map(|ops| (scope.alphabet().len() as f64).powi(ops)).sum();
         let what = if all { "every program" } else { "stopped before every program" };
         let whole = if all { "the whole scope" } else { "of a scope that was not gone through" };
         let per_second = programs as f64 / seconds.max(0.001);
@@ -174,7 +193,7 @@ impl<'a> Exploration<'a> {
              {:>14} ops judged\n  \
              {seconds:>14.1} seconds, {per_second:.0} programs/s\n",
             self.name,
-            args.ops,
+            ops,
             said(scope),
             self.run.counts().judged
         );
