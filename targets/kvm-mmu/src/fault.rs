@@ -1,13 +1,14 @@
 //! The fault path, in KVM's order: unalias, slot, fast path, snapshot, page, then under the lock the staleness check, the
 //! mapping and the prefetch of neighbours.
 
-use crate::adapter::KvmMmu;
-use crate::flush::FlushOwed;
+use crate::flush::{FlushOwed, TlbFlush};
+use crate::memslots::Memslots;
 use crate::policy::{AliasFault, Policy, SlotSeen};
 use crate::rmap::Chain;
-use crate::shadow_page::Sptep;
+use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::spte::Entry;
-use gpa_model::{Access, Alias, FlushBackend, Gfn, Gpa, Host, Hva, Pfn, Rights};
+use crate::tables::Sptep;
+use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Pfn, Rights};
 
 /// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
 const PREFETCH: u16 = 8;
@@ -62,21 +63,21 @@ pub(crate) enum Resolved {
     Retry,
 }
 
-impl<P: Policy> KvmMmu<P> {
+impl<P: Policy> SecondStage<P> {
     /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
-    pub(crate) fn fault_in(&mut self, host: &Host, gpa: Gpa, access: Access) -> FaultIn {
+    pub(crate) fn fault_in(&self, host: &dyn HostPages, slots: &Memslots, gpa: Gpa, access: Access) -> FaultIn {
         let stolen = self.vm.stolen();
         let gfn = P::unalias(stolen, gpa);
         let alias = P::alias_of(stolen, gpa);
-        if self.fast_page_fault(gpa, gfn, alias, access) {
+        if self.fast_page_fault(slots, gpa, gfn, alias, access) {
             return FaultIn::Fixed;
         }
-        let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq), self.slots.generation());
-        let slot = self.slots.find(P::slot_gfn(stolen, gpa));
+        let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq()), slots.generation());
+        let slot = slots.find(P::slot_gfn(stolen, gpa));
         let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
         match P::fault_in(stolen.split(gpa).1, seen) {
             AliasFault::NoSlot => {
-                self.cache_mmio(gpa, gfn, alias);
+                self.cache_mmio(slots, gpa, gfn, alias);
                 return FaultIn::Emulate;
             }
             AliasFault::Retry => return FaultIn::Retry,
@@ -89,114 +90,125 @@ impl<P: Policy> KvmMmu<P> {
         let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
         let pfn = host.pfn(hva);
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
-            self.mark_dirty(P::dirty_key(gfn, alias));
+            self.mark_dirty(slots, P::dirty_key(gfn, alias));
             return FaultIn::Write(pfn);
         }
         FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
     }
 
     /// Remember that there is nothing here, unless the memslots are changing right now (`mark_mmio_spte()`).
-    fn cache_mmio(&mut self, gpa: Gpa, gfn: Gfn, alias: Alias) {
-        if !P::caches_mmio(self.slots.in_flux()) {
+    fn cache_mmio(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias) {
+        if !P::caches_mmio(slots.in_flux()) {
             return;
         }
-        let at = self.shadow_pages.leaf_or_alloc::<P>(P::walked(self.vm.stolen(), gpa), gfn, alias);
-        if !self.shadow_pages.get(at).is_present() {
-            self.shadow_pages.set(at, Entry::mmio(P::mmio_generation(self.slots.generation())));
+        let mut mmu = self.mmu_lock.lock();
+        let walked = P::walked(self.vm.stolen(), gpa);
+        let at = mmu.shadow_pages.leaf_or_alloc::<P>(&self.tables, walked, gfn, alias);
+        if !self.tables.get(at).is_present() {
+            self.tables.set(at, Entry::mmio(P::mmio_generation(slots.generation())));
         }
     }
 
     /// A write to an SPTE that only dirty logging made read-only needs no lock (`fast_page_fault()`).
-    fn fast_page_fault(&mut self, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
-        let Some(at) = self.shadow_pages.leaf(gpa) else { return false };
-        let entry = self.shadow_pages.get(at);
+    fn fast_page_fault(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
+        let Some(at) = self.tables.leaf(gpa) else { return false };
+        let entry = self.tables.get(at);
         if access != Access::Write || !entry.is_present() || !entry.is_mmu_writable() {
             return false;
         }
-        self.shadow_pages.set(at, entry.writable());
-        self.mark_dirty(P::fast_dirty_key(gfn, alias));
+        if !self.tables.replace(at, entry, entry.writable()) {
+            return false;
+        }
+        self.mark_dirty(slots, P::fast_dirty_key(gfn, alias));
         true
     }
 
     /// The rest, under the lock (`is_page_fault_stale()`, `__direct_map()`).
-    pub(crate) fn map(&mut self, host: &Host, tlb: &mut FlushBackend, fault: &PageFault) -> Resolved {
+    pub(crate) fn map(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        tlb: &mut dyn TlbFlush,
+        fault: &PageFault,
+    ) -> Resolved {
+        let mut mmu = self.mmu_lock.lock();
         let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva);
-        let obsolete = P::checks_slots() && self.slots.generation() != fault.slots_generation;
+        let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
         if stale || obsolete {
             return Resolved::Retry;
         }
-        let slot = self.slots.find(fault.gfn);
+        let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
         let walked = P::walked(self.vm.stolen(), fault.gpa);
-        let at = self.shadow_pages.leaf_or_alloc::<P>(walked, fault.gfn, fault.alias);
+        let at = mmu.shadow_pages.leaf_or_alloc::<P>(&self.tables, walked, fault.gfn, fault.alias);
         let mut owed = FlushOwed::nothing();
-        let old = self.shadow_pages.get(at);
+        let old = self.tables.get(at);
         if old.is_present() && old.pfn() != fault.pfn {
-            self.zap(at);
+            self.zap(&mut mmu, at);
             owed.owe();
         }
-        self.set_leaf(at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, rights, true));
+        self.set_leaf(&mut mmu, slots, at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, rights, true));
         owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
         if P::prefetches_in_invalidation() || !self.notifier.is_active() {
-            self.prefetch(host, at);
+            self.prefetch(host, &mut mmu, slots, at);
         }
         // Tracking began after the fault did.
         if tracked && fault.access == Access::Write {
-            self.mark_dirty(P::dirty_key(fault.gfn, fault.alias));
+            self.mark_dirty(slots, P::dirty_key(fault.gfn, fault.alias));
             return Resolved::Write;
         }
         Resolved::Fixed
     }
 
     /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
-    fn set_leaf(&mut self, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry) {
-        if !self.shadow_pages.get(at).is_present() {
-            self.rmap.add(P::rmap_key(gfn, alias), at);
+    fn set_leaf(&self, mmu: &mut Locked, slots: &Memslots, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry) {
+        if !self.tables.get(at).is_present() {
+            mmu.rmap.add(P::rmap_key(gfn, alias), at);
         }
-        self.shadow_pages.set(at, entry);
+        self.tables.set(at, entry);
         if entry.is_writable() {
-            self.mark_dirty(P::dirty_key(gfn, alias));
+            self.mark_dirty(slots, P::dirty_key(gfn, alias));
         }
     }
 
     /// Map the neighbours that are plain memory (`direct_pte_prefetch()`). Never into a logged slot: a prefetched page is
     /// writable, and nobody has written it.
-    fn prefetch(&mut self, host: &Host, around: Sptep) {
-        let key = *self.shadow_pages.key(around.table);
+    fn prefetch(&self, host: &dyn HostPages, mmu: &mut Locked, slots: &Memslots, around: Sptep) {
+        let key = *mmu.shadow_pages.key(around.table);
         let first = around.index & !(PREFETCH - 1);
         for index in first..first + PREFETCH {
             let at = Sptep { index, ..around };
-            if index == around.index || self.shadow_pages.get(at).is_present() {
+            if index == around.index || self.tables.get(at).is_present() {
                 continue;
             }
-            let gfn = self.shadow_pages.gfn_of(at);
-            let Some(slot) = self.slots.find(gfn) else { continue };
+            let gfn = mmu.shadow_pages.gfn_of(at);
+            let Some(slot) = slots.find(gfn) else { continue };
             let plain = !slot.invalid && !slot.flags.readonly && !slot.flags.log_dirty;
             if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
                 let tracked = Self::is_tracked(slot, gfn, key.alias);
                 let rights = if tracked { Rights::RX } else { Rights::RWX };
-                self.set_leaf(at, gfn, key.alias, Entry::leaf(host.pfn(hva), rights, false));
+                self.set_leaf(mmu, slots, at, gfn, key.alias, Entry::leaf(host.pfn(hva), rights, false));
             }
         }
     }
 
     /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
-    fn zap(&mut self, at: Sptep) {
-        let gfn = P::remove_key(self.shadow_pages.gfn_of(at), self.shadow_pages.key(at.table).alias);
-        self.rmap.remove(gfn, at);
-        self.shadow_pages.set(at, Entry::ABSENT);
+    fn zap(&self, mmu: &mut Locked, at: Sptep) {
+        let gfn = P::remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
+        mmu.rmap.remove(gfn, at);
+        self.tables.set(at, Entry::ABSENT);
     }
 
     /// Take away what maps `gfn`, under every alias (`kvm_unmap_rmapp()`).
-    pub(crate) fn zap_gfn(&mut self, gfn: Gfn, owed: &mut FlushOwed) {
+    pub(crate) fn zap_gfn(&self, mmu: &mut Locked, gfn: Gfn, owed: &mut FlushOwed) {
         if !P::can_zap(gfn) {
             return;
         }
-        let chain = Chain::from_slice(self.rmap.chain(gfn));
+        let chain = Chain::from_slice(mmu.rmap.chain(gfn));
         for &at in &chain[..P::zapped(chain.len())] {
-            if self.shadow_pages.get(at).is_present() {
-                self.zap(at);
+            if self.tables.get(at).is_present() {
+                self.zap(mmu, at);
                 owed.owe();
             }
         }
@@ -204,13 +216,12 @@ impl<P: Policy> KvmMmu<P> {
 
     /// Test and clear the accessed bits of `gfn` under every alias (`kvm_age_rmapp()`). Nothing is flushed: a TLB that
     /// still holds the translation only makes the page look idle, as on Linux.
-    pub(crate) fn age_gfn(&mut self, gfn: Gfn) -> bool {
+    pub(crate) fn age_gfn(&self, mmu: &Locked, gfn: Gfn) -> bool {
         let mut young = false;
-        for &at in self.rmap.chain(gfn) {
-            let entry = self.shadow_pages.get(at);
-            if P::ages(self.shadow_pages.key(at.table).alias) {
+        for &at in mmu.rmap.chain(gfn) {
+            if P::ages(mmu.shadow_pages.key(at.table).alias) {
+                let entry = self.tables.update(at, Entry::aged);
                 young |= entry.is_present() && entry.is_accessed();
-                self.shadow_pages.set(at, entry.aged());
             }
         }
         young

@@ -1,7 +1,42 @@
-//! Flushes that are owed: who takes a translation away gets a token that has to be turned into a flush.
+//! Flushes: who can be asked for them, and a token for those that are owed.
 
 use crate::policy::Policy;
-use gpa_model::{FlushBackend, Gfn, StolenMask};
+use gpa_model::flush::RangeFlushFailed;
+use gpa_model::{FlushBackend, Gfn, Gpa, StolenMask, VcpuSet};
+
+/// What empties the TLBs of a VM's vCPUs. When a call returns, no vCPU translates by what it was told to forget.
+pub trait TlbFlush {
+    /// Whether ranges can be flushed (`kvm_available_flush_tlb_with_range()`).
+    fn has_range(&self) -> bool;
+
+    /// Flush `pages` pages from `gpa` on every vCPU: exactly this alias and no other.
+    ///
+    /// # Errors
+    /// [`RangeFlushFailed`] if that did not work; nothing was flushed then.
+    fn range(&mut self, gpa: Gpa, pages: u64) -> Result<(), RangeFlushFailed>;
+
+    /// Flush everything on some vCPUs.
+    fn on(&mut self, vcpus: VcpuSet);
+
+    /// Flush everything (`kvm_flush_remote_tlbs()`).
+    fn all(&mut self) {
+        self.on(VcpuSet::ALL);
+    }
+}
+
+impl TlbFlush for FlushBackend {
+    fn has_range(&self) -> bool {
+        FlushBackend::has_range(self)
+    }
+
+    fn range(&mut self, gpa: Gpa, pages: u64) -> Result<(), RangeFlushFailed> {
+        FlushBackend::range(self, gpa, pages)
+    }
+
+    fn on(&mut self, vcpus: VcpuSet) {
+        FlushBackend::on(self, vcpus);
+    }
+}
 
 /// Whether translations were taken away since the last flush.
 #[derive(Debug)]
@@ -19,14 +54,14 @@ impl FlushOwed {
     }
 
     /// Flush the frames from `gfn` under every alias, if anything is owed (`kvm_flush_remote_tlbs_with_address()`).
-    pub(crate) fn range<P: Policy>(self, stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+    pub(crate) fn range<P: Policy>(self, stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         if self.0 {
             P::flush_range(stolen, gfn, pages, tlb);
         }
     }
 
     /// Flush everything, if anything is owed (`kvm_flush_remote_tlbs()`).
-    pub(crate) fn all<P: Policy>(self, tlb: &mut FlushBackend) {
+    pub(crate) fn all<P: Policy>(self, tlb: &mut dyn TlbFlush) {
         if self.0 {
             P::flush_all(tlb);
         }

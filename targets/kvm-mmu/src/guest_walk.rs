@@ -1,15 +1,15 @@
 //! The software walk of the guest's own 64-bit page tables (`paging_tmpl.h`): stolen bits are stripped from every entry.
 
-use crate::adapter::KvmMmu;
 use crate::policy::Policy;
+use crate::second_stage::SecondStage;
 use gpa_model::{Alias, Exit, Gpa};
 
-impl<P: Policy> KvmMmu<P> {
+impl<P: Policy> SecondStage<P> {
     /// Follow one table pointer and one leaf as they stand in the guest's tables.
     pub(crate) fn guest_walk(&self, table: Gpa, leaf: Gpa) -> Exit {
         let stolen = self.vm.stolen();
         let table_gfn = P::table_gfn(stolen, table);
-        match self.slots.find(table_gfn) {
+        match self.slots.read().find(table_gfn) {
             // The table cannot be read: the guest gets the page fault that its own walk would have got.
             None => Exit::GuestFault,
             Some(slot) if slot.invalid => Exit::GuestFault,

@@ -34,10 +34,16 @@ pub mod mutants;
 mod notifier;
 mod policy;
 mod rmap;
+mod second_stage;
 mod shadow_page;
 mod spte;
+mod sync;
+mod tables;
 mod track;
+mod vcpu;
 
 pub use adapter::KvmMmu;
+pub use flush::TlbFlush;
 pub use policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
+pub use second_stage::{HostPages, SecondStage};
 pub use shadow_page::SpKey;

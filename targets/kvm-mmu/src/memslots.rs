@@ -4,7 +4,7 @@ use crate::bitmap::PageBitmap;
 use gpa_model::{Gfn, Hva, HvaRange, SlotFlags, SlotId};
 
 /// One memslot.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Memslot {
     pub(crate) id: SlotId,
     pub(crate) gfn: Gfn,
@@ -20,6 +20,19 @@ pub(crate) struct Memslot {
 }
 
 impl Memslot {
+    pub(crate) fn new(id: SlotId, gfn: Gfn, pages: u64, hva: Hva, flags: SlotFlags) -> Self {
+        let (dirty, tracked) = (PageBitmap::default(), PageBitmap::new(pages));
+        let mut slot = Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked };
+        slot.set_flags(flags);
+        slot
+    }
+
+    /// Other flags, and an empty log if they ask for one.
+    pub(crate) fn set_flags(&mut self, flags: SlotFlags) {
+        self.flags = flags;
+        self.dirty = PageBitmap::new(if flags.log_dirty { self.pages } else { 0 });
+    }
+
     pub(crate) fn contains(&self, gfn: Gfn) -> bool {
         gfn.offset_from(self.gfn).is_some_and(|offset| offset < self.pages)
     }
@@ -87,10 +100,6 @@ impl Memslots {
     /// The slot that holds `gfn` (`gfn_to_memslot()`).
     pub(crate) fn find(&self, gfn: Gfn) -> Option<&Memslot> {
         self.slots.iter().find(|slot| slot.contains(gfn))
-    }
-
-    pub(crate) fn find_mut(&mut self, gfn: Gfn) -> Option<&mut Memslot> {
-        self.slots.iter_mut().find(|slot| slot.contains(gfn))
     }
 
     pub(crate) fn get(&self, id: SlotId) -> Option<&Memslot> {

@@ -3,9 +3,10 @@
 //! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V is a variant of our own. B*nn* makes a
 //! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, and a line in the table.
 
+use crate::flush::TlbFlush;
 use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotChange, SlotId, StolenMask, VcpuSet};
+use gpa_model::{Alias, Gfn, Gpa, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,18 +138,18 @@ mutants! {
         }
     }
     FlushBaseOnly = "M10-flush-base-only", "flush: the alias range is left out", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             flush_or_all(tlb, stolen.join(gfn, Alias::NONE), pages);
         }
     }
     FlushAliasOnly = "M11-flush-alias-only", "flush: the base range is left out", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             let last = stolen.alias_count() - 1;
             flush_or_all(tlb, stolen.join(gfn, stolen.alias(last)), pages);
         }
     }
     FlushOnlyAllBits = "M13-flush-only-all-bits", "flush: with two stolen bits, only none and both", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if !tlb.has_range() || tlb.range(stolen.join(gfn, Alias::NONE), pages).is_err() {
                 return tlb.all();
             }
@@ -156,14 +157,14 @@ mutants! {
         }
     }
     NoRangeOpSilent = "M14-no-range-op-silent", "flush: nothing is flushed where ranges cannot be", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if tlb.has_range() {
                 Corrected::flush_range(stolen, gfn, pages, tlb);
             }
         }
     }
     FirstErrIgnored = "M15-first-err-ignored", "flush: the error of the first range is ignored", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if !tlb.has_range() || stolen.alias_count() > 2 {
                 return tlb.all();
             }
@@ -174,12 +175,12 @@ mutants! {
         }
     }
     SecondErrIgnored = "M16-second-err-ignored", "flush: the error of the alias range is ignored (gap G1)", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             RfcV3::flush_range(stolen, gfn, pages, tlb);
         }
     }
     PagesShort = "M1A-pages-short", "flush: the alias range is one page short", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if !tlb.has_range() || stolen.alias_count() > 2 {
                 return tlb.all();
             }
@@ -192,7 +193,7 @@ mutants! {
         }
     }
     FlushOneVcpu = "M1V-flush-one-vcpu", "flush: only one vCPU is reached", "alias_flush" / "stale-page", {
-        fn flush_all(tlb: &mut FlushBackend) {
+        fn flush_all(tlb: &mut dyn TlbFlush) {
             tlb.on(VcpuSet::one(0));
         }
     }
@@ -337,7 +338,7 @@ mutants! {
         }
     }
     FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             Corrected::flush_range(stolen, gfn.add(1), pages, tlb);
         }
     }
@@ -422,7 +423,7 @@ mutants! {
 }
 
 /// One range if that works, everything otherwise.
-fn flush_or_all(tlb: &mut FlushBackend, gpa: Gpa, pages: u64) {
+fn flush_or_all(tlb: &mut dyn TlbFlush, gpa: Gpa, pages: u64) {
     if !tlb.has_range() || tlb.range(gpa, pages).is_err() {
         tlb.all();
     }

@@ -1,7 +1,8 @@
 //! The decisions that aliasing adds to an MMU. The defaults are the right answers; [`RfcV3`] has those of the RFC as posted.
 
+use crate::flush::TlbFlush;
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, FlushBackend, Gfn, Gpa, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +43,7 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
 
     /// Flush `pages` frames from `gfn` under every alias: one range each where that works, everything where it does not.
     /// With more than one stolen bit everything is flushed at once, as in the RFC.
-    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         if !tlb.has_range() || stolen.alias_count() > 2 {
             return tlb.all();
         }
@@ -54,7 +55,7 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
     }
 
     /// Flush everything.
-    fn flush_all(tlb: &mut FlushBackend) {
+    fn flush_all(tlb: &mut dyn TlbFlush) {
         tlb.all();
     }
 
@@ -238,7 +239,7 @@ pub enum RfcV3 {}
 
 impl Policy for RfcV3 {
     /// Gap G1: nobody looks whether the flush of the alias range worked.
-    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+    fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         if !tlb.has_range() || stolen.alias_count() > 2 {
             return tlb.all();
         }

@@ -1,6 +1,6 @@
 //! The reverse map: for each gfn the SPTEs that map it, whatever their alias.
 
-use crate::shadow_page::Sptep;
+use crate::tables::Sptep;
 use gpa_model::Gfn;
 use smallvec::SmallVec;
 

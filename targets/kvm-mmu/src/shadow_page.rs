@@ -1,8 +1,9 @@
-//! Shadow pages: the radix tables, what each table page is for, and the hash that finds one again.
+//! Shadow pages: what each table page is for, and the hash that finds one again. Under the `mmu_lock`.
 
 use crate::policy::Policy;
-use crate::spte::{ENTRIES, Entry, ROOT_LEVEL, index, pages_of_table};
-use gpa_model::{Alias, Gfn, Gpa, Spte, StolenMask};
+use crate::spte::{Entry, ROOT_LEVEL, index, pages_of_table};
+use crate::tables::{Sptep, Tables};
+use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
 /// What a shadow page is for: the first frame it translates, under which alias, at which level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,33 +16,13 @@ pub struct SpKey {
     pub level: u8,
 }
 
-/// Where an entry is: table number and index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Sptep {
-    pub(crate) table: u32,
-    pub(crate) index: u16,
-}
-
-impl Sptep {
-    pub(crate) const fn new(table: u32, index: usize) -> Self {
-        Self { table, index: index as u16 }
-    }
-}
-
-#[repr(align(4096))]
-struct TablePage([Entry; ENTRIES]);
-
-struct ShadowPage {
-    key: SpKey,
-    page: Box<TablePage>,
-}
-
 const BUCKETS: usize = 16;
 
-/// All shadow pages of a VM. Table 0 is the root.
+const ROOT: SpKey = SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: ROOT_LEVEL };
+
+/// All shadow pages of a VM, by the number of their table page.
 pub(crate) struct ShadowPages {
-    pages: Vec<ShadowPage>,
-    used: usize,
+    keys: Vec<SpKey>,
     buckets: Box<[Vec<u32>; BUCKETS]>,
 }
 
@@ -54,39 +35,33 @@ impl std::fmt::Debug for ShadowPages {
 impl ShadowPages {
     /// Just the root.
     pub(crate) fn new() -> Self {
-        let mut new = Self { pages: Vec::new(), used: 0, buckets: Box::new([const { Vec::new() }; BUCKETS]) };
-        new.alloc(SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: ROOT_LEVEL });
+        let mut new = Self { keys: Vec::new(), buckets: Box::new([const { Vec::new() }; BUCKETS]) };
+        new.alloc(ROOT);
         new
     }
 
     /// Back to just the root; the table pages are kept and reused.
-    pub(crate) fn clear(&mut self) {
-        self.used = 0;
+    pub(crate) fn clear(&mut self, tables: &mut Tables) {
+        tables.wipe(self.keys.len());
+        self.keys.clear();
         for bucket in self.buckets.iter_mut() {
             bucket.clear();
         }
-        self.alloc(SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: ROOT_LEVEL });
+        self.alloc(ROOT);
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
-        match self.pages.get_mut(self.used) {
-            Some(sp) => {
-                sp.key = key;
-                sp.page.0.fill(Entry::ABSENT);
-            }
-            None => self.pages.push(ShadowPage { key, page: Box::new(TablePage([Entry::ABSENT; ENTRIES])) }),
-        }
-        self.used += 1;
-        self.used as u32 - 1
+        self.keys.push(key);
+        self.keys.len() as u32 - 1
     }
 
     /// What each shadow page is for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SpKey> {
-        self.pages[..self.used].iter().map(|sp| &sp.key)
+        self.keys.iter()
     }
 
     pub(crate) fn key(&self, table: u32) -> &SpKey {
-        &self.pages[table as usize].key
+        &self.keys[table as usize]
     }
 
     /// The frame that a leaf entry maps, worked out from where it is: rmap's remove key (`kvm_mmu_page_get_gfn()`).
@@ -99,45 +74,19 @@ impl ShadowPages {
         stolen.join(self.gfn_of(at), self.key(at.table).alias)
     }
 
-    pub(crate) fn get(&self, at: Sptep) -> Entry {
-        self.pages[at.table as usize].page.0[usize::from(at.index)]
-    }
-
-    pub(crate) fn set(&mut self, at: Sptep, entry: Entry) {
-        self.pages[at.table as usize].page.0[usize::from(at.index)] = entry;
-    }
-
-    /// The leaf table that translates `gpa`, if the path to it exists.
-    fn leaf_table(&self, gpa: Gpa) -> Option<u32> {
-        let mut table = 0;
-        for level in (2..=ROOT_LEVEL).rev() {
-            let entry = self.get(Sptep::new(table, index(gpa, level)));
-            if !entry.is_present() {
-                return None;
-            }
-            table = entry.table();
-        }
-        Some(table)
-    }
-
-    /// The leaf entry for `gpa`, present or not, if the path to it exists.
-    pub(crate) fn leaf(&self, gpa: Gpa) -> Option<Sptep> {
-        self.leaf_table(gpa).map(|table| Sptep::new(table, index(gpa, 1)))
-    }
-
     /// The leaf entry for `walked`, making the path. The shadow pages on it are for `gfn` and `alias`
     /// (`__direct_map()`, `__kvm_mmu_get_page()`).
-    pub(crate) fn leaf_or_alloc<P: Policy>(&mut self, walked: Gpa, gfn: Gfn, alias: Alias) -> Sptep {
+    pub(crate) fn leaf_or_alloc<P: Policy>(&mut self, tables: &Tables, walked: Gpa, gfn: Gfn, alias: Alias) -> Sptep {
         let mut table = 0;
         for level in (2..=ROOT_LEVEL).rev() {
             let at = Sptep::new(table, index(walked, level));
-            let entry = self.get(at);
+            let entry = tables.get(at);
             table = if entry.is_present() {
                 entry.table()
             } else {
                 let gfn = gfn.align_down(pages_of_table(level - 1));
                 let child = self.find_or_alloc::<P>(SpKey { gfn, alias, level: level - 1 });
-                self.set(at, Entry::link(child));
+                tables.set(at, Entry::link(child));
                 child
             };
         }
@@ -156,37 +105,12 @@ impl ShadowPages {
     }
 
     /// Forget every MMIO entry.
-    pub(crate) fn drop_mmio(&mut self) {
-        for sp in self.pages[..self.used].iter_mut().filter(|sp| sp.key.level == 1) {
-            for entry in sp.page.0.iter_mut().filter(|entry| entry.mmio_generation().is_some()) {
-                *entry = Entry::ABSENT;
+    pub(crate) fn drop_mmio(&self, tables: &Tables) {
+        let leaf_tables = self.keys.iter().zip(0..).filter(|(key, _)| key.level == 1);
+        for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table)) {
+            if entry.mmio_generation().is_some() {
+                tables.set(at, Entry::ABSENT);
             }
-        }
-    }
-
-    /// What the tables say about `gpa`.
-    pub(crate) fn walk(&self, gpa: Gpa) -> Option<Spte> {
-        self.leaf(gpa).and_then(|at| self.get(at).spte())
-    }
-
-    /// The same for consecutive pages, one walk a table.
-    pub(crate) fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
-        let mut done = 0;
-        while done < out.len() {
-            let at = gpa.add_pages(done as u64);
-            let first = index(at, 1);
-            let run = (ENTRIES - first).min(out.len() - done);
-            let out = &mut out[done..done + run];
-            match self.leaf_table(at) {
-                None => out.fill(None),
-                Some(table) => {
-                    let entries = &self.pages[table as usize].page.0[first..first + run];
-                    for (out, entry) in out.iter_mut().zip(entries) {
-                        *out = entry.spte();
-                    }
-                }
-            }
-            done += run;
         }
     }
 }

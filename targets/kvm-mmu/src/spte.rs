@@ -30,6 +30,16 @@ impl Entry {
     /// Not present.
     pub(crate) const ABSENT: Entry = Entry(0);
 
+    /// The entry that a table page holds as `raw`.
+    pub(crate) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// What a table page holds.
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
     /// A leaf that maps `pfn`. A fault sets the accessed bit at once, prefetch leaves it to the walker.
     pub(crate) fn leaf(pfn: Pfn, rights: Rights, accessed: bool) -> Self {
         let writable = if rights.contains(Rights::W) { MMU_WRITABLE | DIRTY } else { 0 };

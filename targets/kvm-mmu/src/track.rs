@@ -1,28 +1,30 @@
 //! Write tracking: whoever shadows a guest's page table wants to know of every write to it, through any alias.
 
-use crate::adapter::KvmMmu;
-use crate::flush::FlushOwed;
+use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslot;
 use crate::policy::Policy;
-use gpa_model::{Alias, FlushBackend, Gfn};
+use crate::second_stage::SecondStage;
+use gpa_model::{Alias, Gfn};
 
-impl<P: Policy> KvmMmu<P> {
+impl<P: Policy> SecondStage<P> {
     /// Emulate writes to `gfn` from now on (`kvm_write_track_add_gfn()`): no SPTE may stay writable, or be made so again
     /// without asking.
-    pub(crate) fn track(&mut self, gfn: Gfn, tlb: &mut FlushBackend) {
+    pub(crate) fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         self.set_tracked(gfn, true);
         let mut owed = FlushOwed::nothing();
-        self.write_protect(gfn, true, &mut owed);
+        let mmu = self.mmu_lock.lock();
+        self.write_protect(&mmu, gfn, true, &mut owed);
         owed.all::<P>(tlb);
     }
 
     /// Let writes to `gfn` through again.
-    pub(crate) fn untrack(&mut self, gfn: Gfn) {
+    pub(crate) fn untrack(&self, gfn: Gfn) {
         self.set_tracked(gfn, false);
     }
 
-    fn set_tracked(&mut self, gfn: Gfn, on: bool) {
-        let Some(slot) = self.slots.find_mut(gfn) else { return };
+    fn set_tracked(&self, gfn: Gfn, on: bool) {
+        let slots = self.slots.read();
+        let Some(slot) = slots.find(gfn) else { return };
         let Some(page) = gfn.offset_from(slot.gfn) else { return };
         if on {
             slot.tracked.set(page);

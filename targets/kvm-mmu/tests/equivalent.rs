@@ -2,11 +2,11 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Alias, FlushBackend, Gfn, Mmu, Program, SlotId, StolenMask, Vm, text};
+use gpa_model::{Alias, Gfn, Mmu, Program, SlotId, StolenMask, Vm, text};
 use gpa_oracles::Lockstep;
 use kvm_mmu::mutants::EQUIVALENT;
 
-use kvm_mmu::{AliasFault, Corrected, KvmMmu, Policy, SlotSeen};
+use kvm_mmu::{AliasFault, Corrected, KvmMmu, Policy, SlotSeen, TlbFlush};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
@@ -27,12 +27,12 @@ macro_rules! equivalent {
 
 equivalent! {
     HweightGe1 = "M12-hweight-ge1" {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if stolen.alias_count() > 1 { tlb.all() } else { Corrected::flush_range(stolen, gfn, pages, tlb) }
         }
     }
     Xor = "M18-xor-instead-of-or" {
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut FlushBackend) {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if !tlb.has_range() || stolen.alias_count() > 2 {
                 return tlb.all();
             }

@@ -1,0 +1,194 @@
+//! [`SecondStage`]: what the vCPU threads of a VM and its host share, and what may be looked at under which lock.
+//!
+//! | | guarded by | |
+//! |---|---|---|
+//! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
+//! | rmap, shadow pages | `mmu_lock` | |
+//! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
+//! | dirty and tracking bits | none | atomics |
+//! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
+
+use crate::bitmap::PageBitmap;
+use crate::flush::{FlushOwed, TlbFlush};
+use crate::memslots::{Memslot, Memslots};
+use crate::notifier::Notifier;
+use crate::policy::{Corrected, Policy};
+use crate::rmap::Rmap;
+use crate::shadow_page::ShadowPages;
+use crate::sync::{Lock, ReadLock};
+use crate::tables::Tables;
+use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Pfn, SlotChange, SlotFlags, SlotId, Vm};
+use std::marker::PhantomData;
+
+/// Which page stands behind an hva right now (`hva_to_pfn()`).
+pub trait HostPages {
+    /// The page. While `hva` is being invalidated it may still be the old one.
+    fn pfn(&self, hva: Hva) -> Pfn;
+}
+
+impl HostPages for Host {
+    fn pfn(&self, hva: Hva) -> Pfn {
+        Host::pfn(self, hva)
+    }
+}
+
+/// What only the holder of the `mmu_lock` may look at.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) shadow_pages: ShadowPages,
+    pub(crate) rmap: Rmap,
+}
+
+/// A second-stage MMU of one VM, shared by its vCPUs.
+#[derive(Debug)]
+pub struct SecondStage<P: Policy = Corrected> {
+    pub(crate) vm: Vm,
+    pub(crate) slots: ReadLock<Memslots>,
+    pub(crate) tables: Tables,
+    pub(crate) mmu_lock: Lock<Locked>,
+    pub(crate) notifier: Notifier,
+    /// What the processor has logged and nobody has taken over yet.
+    pub(crate) pml: Lock<Vec<Gpa>>,
+    policy: PhantomData<P>,
+}
+
+impl<P: Policy> SecondStage<P> {
+    pub(crate) fn new(vm: &Vm) -> Self {
+        let locked = Locked { shadow_pages: ShadowPages::new(), rmap: Rmap::new() };
+        Self {
+            vm: *vm,
+            slots: ReadLock::new(Memslots::new()),
+            tables: Tables::new(),
+            mmu_lock: Lock::new(locked),
+            notifier: Notifier::new(),
+            pml: Lock::default(),
+            policy: PhantomData,
+        }
+    }
+
+    /// As it was made, for `vm`; memory is kept.
+    pub(crate) fn reset(&mut self, vm: &Vm) {
+        self.vm = *vm;
+        self.slots.get_mut().clear();
+        let Locked { shadow_pages, rmap } = self.mmu_lock.get_mut();
+        shadow_pages.clear(&mut self.tables);
+        rmap.clear();
+        self.notifier = Notifier::new();
+        self.pml.get_mut().clear();
+    }
+
+    /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
+    pub(crate) fn invalidate_begin(&self, range: HvaRange, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
+        let mut mmu = self.mmu_lock.lock();
+        self.notifier.begin(range);
+        let mut owed = FlushOwed::nothing();
+        for gfn in gfns_of::<P>(&slots, range) {
+            self.zap_gfn(&mut mmu, gfn, &mut owed);
+        }
+        owed.all::<P>(tlb);
+    }
+
+    /// `invalidate_range_end`.
+    pub(crate) fn invalidate_end(&self) {
+        let _mmu = self.mmu_lock.lock();
+        self.notifier.end();
+    }
+
+    /// Test and clear the accessed bits of the pages (`kvm_age_gfn()`).
+    pub(crate) fn age(&self, range: HvaRange) -> bool {
+        let slots = self.slots.read();
+        let mmu = self.mmu_lock.lock();
+        // Every gfn is aged, also after the first young one.
+        gfns_of::<P>(&slots, range).fold(false, |young, gfn| young | self.age_gfn(&mmu, gfn))
+    }
+
+    /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
+    pub(crate) fn dirty_frames(&self, id: SlotId) -> FrameSet {
+        let slots = self.slots.read();
+        let Some(slot) = slots.get(id) else { return FrameSet::EMPTY };
+        let frames = slot.dirty.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
+        frames.fold(FrameSet::EMPTY, FrameSet::union)
+    }
+
+    /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
+    pub(crate) fn slot_begin(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
+        self.slots_changed(true);
+        let invalid = {
+            let mut slots = self.slots.write();
+            let Some(slot) = slots.get_mut(id) else { return };
+            match change {
+                SlotChange::Create { .. } => {}
+                SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => slot.set_flags(flags),
+                SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => slot.invalid = true,
+            }
+            slot.invalid
+        };
+        if invalid {
+            self.zap_slot(id, &change, tlb);
+        }
+    }
+
+    fn zap_slot(&self, id: SlotId, change: &SlotChange, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
+        let Some(slot) = slots.get(id).filter(|_| P::zaps_for(change)) else { return };
+        let mut mmu = self.mmu_lock.lock();
+        let mut owed = FlushOwed::nothing();
+        for gfn in slot.gfns() {
+            self.zap_gfn(&mut mmu, gfn, &mut owed);
+        }
+        owed.all::<P>(tlb);
+    }
+
+    /// User space asks for a slot whose gfn carries a stolen bit. Nobody could reach it, and it would hide behind another.
+    /// Returns whether it was refused.
+    pub(crate) fn slot_aliased(&self, id: SlotId, gpa: Gpa, pages: u64, hva: Hva) -> bool {
+        if P::refuses_aliased_slots() {
+            return true;
+        }
+        self.slots_changed(false);
+        self.slots.write().insert(Memslot::new(id, Gfn::new(gpa.page()), pages, hva, SlotFlags::default()));
+        false
+    }
+
+    /// New memslots, new generation; when the number wraps, MMIO entries of an older round must not come back to life
+    /// (`kvm_mmu_invalidate_mmio_sptes()`).
+    fn slots_changed(&self, in_flux: bool) {
+        let mut slots = self.slots.write();
+        if slots.next_generation(in_flux) && P::drops_mmio_on_wrap() {
+            self.mmu_lock.lock().shadow_pages.drop_mmio(&self.tables);
+        }
+    }
+
+    /// The second half (`kvm_commit_memory_region()`).
+    pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
+        self.slots_changed(false);
+        let mut slots = self.slots.write();
+        match (change, slots.get_mut(id)) {
+            (SlotChange::Create { gfn, pages, hva, flags }, _) => {
+                slots.insert(Memslot::new(id, gfn, u64::from(pages), hva, flags));
+            }
+            (SlotChange::Delete, _) => slots.remove(id),
+            (SlotChange::Move { gfn }, Some(slot)) => {
+                slot.gfn = gfn;
+                slot.invalid = false;
+                slot.tracked = PageBitmap::new(slot.pages);
+            }
+            (SlotChange::Flags(flags), Some(slot)) if slot.invalid => {
+                slot.set_flags(flags);
+                slot.tracked = PageBitmap::new(slot.pages);
+                slot.invalid = false;
+            }
+            (SlotChange::Flags(flags), _) if flags.log_dirty => {
+                drop(slots);
+                self.expect_writes_to_slot(id, tlb);
+            }
+            (SlotChange::Move { .. } | SlotChange::Flags(_), _) => {}
+        }
+    }
+}
+
+/// Every gfn that a page of `range` backs, in any slot.
+fn gfns_of<P: Policy>(slots: &Memslots, range: HvaRange) -> impl Iterator<Item = Gfn> {
+    slots.iter().filter(|slot| P::invalidates(slot.id)).flat_map(move |slot| slot.gfns_of(range))
+}

@@ -1,0 +1,54 @@
+//! The locks and atomics of this crate: the standard library's, or, under `--cfg shuttle`, those of a scheduler that tries
+//! the interleavings of the tests in `tests/races.rs`.
+
+#[cfg(not(shuttle))]
+use std::sync as from;
+
+#[cfg(shuttle)]
+use shuttle::sync as from;
+
+pub(crate) use from::atomic::{AtomicU64, Ordering};
+use from::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::PoisonError;
+
+/// A mutex whose state outlives a panic: whoever catches one resets what it guards.
+#[derive(Debug, Default)]
+pub(crate) struct Lock<T>(Mutex<T>);
+
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without locking: nobody else has it.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same for many readers or one writer.
+#[derive(Debug, Default)]
+pub(crate) struct ReadLock<T>(RwLock<T>);
+
+impl<T> ReadLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without locking: nobody else has it.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}

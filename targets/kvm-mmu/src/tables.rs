@@ -1,0 +1,132 @@
+//! The table pages: memory that the page walker, vCPUs without a lock and the holder of the `mmu_lock` look at and change at the
+//! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_page.rs`).
+
+use crate::spte::{ENTRIES, Entry, ROOT_LEVEL, index};
+use crate::sync::{AtomicU64, Ordering};
+use gpa_model::limits::OPS;
+use gpa_model::{Gpa, Spte};
+use std::sync::OnceLock;
+
+/// Where an entry is: table number and index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sptep {
+    pub(crate) table: u32,
+    pub(crate) index: u16,
+}
+
+impl Sptep {
+    pub(crate) const fn new(table: u32, index: usize) -> Self {
+        Self { table, index: index as u16 }
+    }
+}
+
+/// Laid out as hardware walks it.
+#[repr(align(4096))]
+struct TablePage([AtomicU64; ENTRIES]);
+
+/// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most four.
+const CAPACITY: usize = 2 * 4 * OPS;
+
+/// Table pages by number, made when they are first looked at, with all entries absent. Table 0 is the root. A page stays where it is once it was made.
+pub(crate) struct Tables(Box<[OnceLock<Box<TablePage>>]>);
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at most {} table pages", self.0.len())
+    }
+}
+
+impl Tables {
+    /// None of them made yet.
+    pub(crate) fn new() -> Self {
+        Self(std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect())
+    }
+
+    /// Make the entries of the first `tables` table pages absent again.
+    pub(crate) fn wipe(&mut self, tables: usize) {
+        for page in self.0[..tables].iter_mut().filter_map(OnceLock::get_mut) {
+            page.0.iter_mut().for_each(|entry| *entry.get_mut() = 0);
+        }
+    }
+
+    fn page(&self, table: u32) -> &TablePage {
+        self.0[table as usize].get_or_init(|| Box::new(TablePage([const { AtomicU64::new(0) }; ENTRIES])))
+    }
+
+    fn at(&self, at: Sptep) -> &AtomicU64 {
+        &self.page(at.table).0[usize::from(at.index)]
+    }
+
+    pub(crate) fn get(&self, at: Sptep) -> Entry {
+        Entry::from_raw(self.at(at).load(Ordering::Acquire))
+    }
+
+    /// Whoever sees the entry sees what was written before it: a table that it links is made.
+    pub(crate) fn set(&self, at: Sptep, entry: Entry) {
+        self.at(at).store(entry.raw(), Ordering::Release);
+    }
+
+    /// Change the entry to `new` if it still is `old`; otherwise somebody was quicker.
+    pub(crate) fn replace(&self, at: Sptep, old: Entry, new: Entry) -> bool {
+        old == new || self.at(at).compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Change the entry, whatever the page walker or a fast page fault does to it meanwhile, and return what it was.
+    pub(crate) fn update(&self, at: Sptep, change: impl Fn(Entry) -> Entry) -> Entry {
+        loop {
+            let old = self.get(at);
+            if self.replace(at, old, change(old)) {
+                return old;
+            }
+        }
+    }
+
+    /// The leaf table that translates `gpa`, if the path to it exists.
+    fn leaf_table(&self, gpa: Gpa) -> Option<u32> {
+        let mut table = 0;
+        for level in (2..=ROOT_LEVEL).rev() {
+            let entry = self.get(Sptep::new(table, index(gpa, level)));
+            if !entry.is_present() {
+                return None;
+            }
+            table = entry.table();
+        }
+        Some(table)
+    }
+
+    /// The leaf entry for `gpa`, present or not, if the path to it exists.
+    pub(crate) fn leaf(&self, gpa: Gpa) -> Option<Sptep> {
+        self.leaf_table(gpa).map(|table| Sptep::new(table, index(gpa, 1)))
+    }
+
+    /// What the tables say about `gpa`.
+    pub(crate) fn walk(&self, gpa: Gpa) -> Option<Spte> {
+        self.leaf(gpa).and_then(|at| self.get(at).spte())
+    }
+
+    /// The same for consecutive pages, one walk a table.
+    pub(crate) fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
+        let mut done = 0;
+        while done < out.len() {
+            let at = gpa.add_pages(done as u64);
+            let first = index(at, 1);
+            let run = (ENTRIES - first).min(out.len() - done);
+            let out = &mut out[done..done + run];
+            match self.leaf_table(at) {
+                None => out.fill(None),
+                Some(table) => {
+                    let entries = &self.page(table).0[first..first + run];
+                    for (out, entry) in out.iter_mut().zip(entries) {
+                        *out = Entry::from_raw(entry.load(Ordering::Acquire)).spte();
+                    }
+                }
+            }
+            done += run;
+        }
+    }
+
+    /// The entries of table `table`, with where they are.
+    pub(crate) fn entries(&self, table: u32) -> impl Iterator<Item = (Sptep, Entry)> {
+        (0..ENTRIES).map(move |index| Sptep::new(table, index)).map(|at| (at, self.get(at)))
+    }
+}

@@ -1,0 +1,101 @@
+//! What a vCPU does: walk the tables as the processor would, fault where they do not allow the access, and go on.
+
+use crate::fault::{FaultIn, PageFault, Resolved};
+use crate::flush::TlbFlush;
+use crate::memslots::Memslots;
+use crate::policy::Policy;
+use crate::second_stage::{HostPages, SecondStage};
+use gpa_model::{Access, Exit, Gpa, Rights};
+
+impl<P: Policy> SecondStage<P> {
+    /// A guest access, with the fault it needs.
+    pub(crate) fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa, access: Access) -> Exit {
+        let slots = self.slots.read();
+        match self.access_up_to_map(host, &slots, gpa, access) {
+            Ok(fault) => self.map_and_reenter(host, &slots, tlb, &fault, access),
+            Err(exit) => exit,
+        }
+    }
+
+    /// Everything before the lock; an access that ends without a mapping has its exit.
+    pub(crate) fn access_up_to_map(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        gpa: Gpa,
+        access: Access,
+    ) -> Result<PageFault, Exit> {
+        if let Some(exit) = self.hardware_walk(slots, gpa, access) {
+            return Err(exit);
+        }
+        match self.fault_in(host, slots, gpa, access) {
+            FaultIn::Emulate => Err(Exit::Mmio(gpa)),
+            FaultIn::Retry => Err(Exit::Retry),
+            FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
+            FaultIn::Fixed => Err(self.reenter(slots, gpa, access)),
+            FaultIn::Map(fault) => Ok(fault),
+        }
+    }
+
+    /// A page walk by the processor, which sets the accessed bit and, on a write, the dirty bit; `None` if it faults. An MMIO
+    /// entry exits without a look at the memslots, as long as they are those it was made for.
+    fn hardware_walk(&self, slots: &Memslots, gpa: Gpa, access: Access) -> Option<Exit> {
+        let at = self.tables.leaf(gpa)?;
+        loop {
+            let entry = self.tables.get(at);
+            if let Some(generation) = entry.mmio_generation() {
+                let current = P::mmio_is_current(generation, slots.generation(), slots.in_flux());
+                return current.then_some(Exit::Mmio(gpa));
+            }
+            if !entry.rights().contains(Rights::needed(access)) {
+                return None;
+            }
+            let dirties = access == Access::Write && !entry.is_dirty();
+            let walked = if dirties { entry.accessed().dirtied() } else { entry.accessed() };
+            if self.tables.replace(at, entry, walked) {
+                if dirties {
+                    self.log_write(gpa);
+                }
+                return Some(Exit::Memory(entry.pfn()));
+            }
+        }
+    }
+
+    /// The guest goes on after its fault was fixed; if it was fixed elsewhere it will only fault again.
+    fn reenter(&self, slots: &Memslots, gpa: Gpa, access: Access) -> Exit {
+        self.hardware_walk(slots, gpa, access).unwrap_or(Exit::Retry)
+    }
+
+    pub(crate) fn map_and_reenter(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        tlb: &mut dyn TlbFlush,
+        fault: &PageFault,
+        access: Access,
+    ) -> Exit {
+        match self.map(host, slots, tlb, fault) {
+            Resolved::Fixed => self.reenter(slots, fault.gpa(), access),
+            Resolved::Write => Exit::Emulated(fault.pfn()),
+            Resolved::Retry => Exit::Retry,
+        }
+    }
+
+    /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
+    pub(crate) fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa) -> Exit {
+        let slots = self.slots.read();
+        let gpa = P::prefaulted(self.vm.stolen(), gpa);
+        if self.tables.walk(gpa).is_some() {
+            return Exit::Done;
+        }
+        match self.fault_in(host, &slots, gpa, Access::Read) {
+            FaultIn::Emulate => Exit::NotFound,
+            FaultIn::Retry => Exit::Retry,
+            FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
+            FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {
+                Resolved::Fixed | Resolved::Write => Exit::Done,
+                Resolved::Retry => Exit::Retry,
+            },
+        }
+    }
+}
