@@ -52,6 +52,12 @@ enum Command {
         #[arg(required = true, value_name = "TRACE")]
         traces: Vec<PathBuf>,
     },
+    /// Be the first process of a lab: load modules of the kernel and run programs that arrive over a serial port
+    Serve {
+        /// Modules in the order of loading, as FILE or FILE:PARAMETER,…
+        #[arg(value_name = "MODULE")]
+        modules: Vec<String>,
+    },
 }
 
 /// Do what `args` ask for. Results go to `out`, complaints to `err`.
@@ -60,6 +66,13 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
         Command::Probe => probe::run(out, err),
         Command::Record { programs, output } => record::run(programs, output, out, err),
         Command::Verify { traces } => verify::run(traces, out, err),
+        Command::Serve { modules } => match crate::serve::run(modules) {
+            Ok(()) => Status::Clean,
+            Err(error) => {
+                line(err, error);
+                Status::Absent
+            }
+        },
     }
 }
 

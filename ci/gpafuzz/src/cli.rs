@@ -143,6 +143,9 @@ pub struct ReplayArgs {
     /// The target [default: that of the finding, the trace itself, or else kvm-mmu]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    /// Add what the kernel in the lab has said since it was booted
+    #[arg(long)]
+    pub kernel_log: bool,
 }
 
 /// Make a program smaller that still breaks the same law in the same way.

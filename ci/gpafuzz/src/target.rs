@@ -44,6 +44,16 @@ pub trait Target {
     fn evidence(&self) -> Option<String> {
         None
     }
+
+    /// The blocks of its code that the last program executed, if they can be watched: numbers that mean the same at each run.
+    fn blocks(&self) -> &[u32] {
+        &[]
+    }
+
+    /// What the kernel that carries programs out has said, if it is one of its own.
+    fn log(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Why there is no target, or no target any more.

@@ -1,6 +1,10 @@
 //! The list of targets: what each is called, what it is, and how to get one.
 
 mod kvm;
+mod linux_kvm;
+mod traced;
+
+pub use linux_kvm::ALL as LABS;
 
 use crate::target::{InProcess, Target, TargetError};
 use kvm_mmu::mutants::{self, Mutant};
@@ -24,7 +28,8 @@ pub struct Opened {
     pub note: Option<String>,
 }
 
-/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` can be named.
+/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` and each of the [`LABS`] can be
+/// named.
 pub const ALL: [Entry; 3] = [
     Entry {
         name: "kvm-mmu",
@@ -60,10 +65,14 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
         let known = || mutants::ALL.iter().map(|mutant| format!("{MUTANT}{}", mutant.name)).collect();
         return wanted.opened.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() });
     }
+    if let Some(lab) = linux_kvm::open(name) {
+        return lab;
+    }
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),
         None => {
-            let known = ALL.iter().map(|entry| entry.name.to_owned()).chain([format!("{MUTANT}NAME")]);
+            let names = ALL.iter().map(|entry| entry.name).chain(LABS.iter().map(|lab| lab.name));
+            let known = names.map(str::to_owned).chain([format!("{MUTANT}NAME")]);
             Err(TargetError::Unknown { name: name.into(), known: known.collect() })
         }
     }

@@ -459,3 +459,16 @@ fn ctrl_c_ends_an_exploration_with_what_was_explored() {
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("stopped before every program"));
 }
+
+#[test]
+fn a_lab_without_qemu_says_what_to_install() {
+    let folder = folder();
+    let output = Command::new(GPAFUZZ)
+        .args(["fuzz", "--target", "linux-kvm-npt", "--runs", "1"])
+        .current_dir(folder.path())
+        .env("PATH", folder.path())
+        .output()
+        .expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(3));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).expect("text"));
+}

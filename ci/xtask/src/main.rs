@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask test               run every stage, report every stage
 //! cargo xtask test --only NAME…  run some
+//! cargo xtask lab                say what the lab needs of this machine
 //! cargo xtask list               name the stages, and the rules of the stage `rules`
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod fuzz;
 mod gate;
 mod hardware;
+mod lab;
 mod readme;
 mod rules;
 mod snapshots;
@@ -24,7 +26,7 @@ mod tree;
 use gate::Gate;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [--only NAME…] | cargo xtask list";
+const USAGE: &str = "usage: cargo xtask test [--only NAME…] | cargo xtask lab | cargo xtask list";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     match *words {
         ["test"] => test(&[]),
         ["test", "--only", ref names @ ..] if !names.is_empty() => test(names),
+        ["lab"] => lab::needs(),
         ["list"] => {
             for stage in &stages::STAGES {
                 println!("{:<12} {}", stage.name, stage.what);

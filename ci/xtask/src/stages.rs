@@ -1,9 +1,9 @@
 //! The table of stages. Everything heavy is built once, in the release profile; clippy and rustdoc only check.
 
 use crate::gate::{Gate, Stage, Verdict};
-use crate::{fuzz, hardware, readme, rules, snapshots};
+use crate::{fuzz, hardware, lab, readme, rules, snapshots};
 
-pub(crate) const STAGES: [Stage; 14] = [
+pub(crate) const STAGES: [Stage; 15] = [
     Stage { name: "format", what: "rustfmt changes nothing", check: format },
     Stage { name: "clippy", what: "no lint of the workspace table fires", check: clippy },
     Stage { name: "rules", what: "the architecture is as designed", check: rules::check },
@@ -17,6 +17,7 @@ pub(crate) const STAGES: [Stage; 14] = [
     Stage { name: "exhaust", what: "every program of a small scope is clean", check: fuzz::exhaust },
     Stage { name: "traces", what: "recorded hardware traces agree with the model", check: hardware::traces },
     Stage { name: "kvm", what: "a fixed-seed campaign is clean on the host's /dev/kvm", check: hardware::kvm },
+    Stage { name: "lab", what: "a fixed-seed campaign is clean on Linux KVM in the lab", check: lab::smoke },
     Stage { name: "readme", what: "the README's commands, programs and links work", check: readme::check },
 ];
 

@@ -21,6 +21,12 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
             print(&format!("== {}\n", input.path.display()));
         }
         print(&report);
+        if args.kernel_log {
+            match opened.target.log() {
+                Some(log) => print(&format!("the kernel's log:\n{log}")),
+                None => note(&format!("{name}: no kernel of its own, and so no log of it")),
+            }
+        }
         if violation.is_some() {
             exit = Exit::Findings;
         }

@@ -31,6 +31,12 @@ pub fn run() -> Result<Exit, CliError> {
         }
         out.push('\n');
     }
+    for lab in targets::LABS {
+        let _ = writeln!(out, "{}: {}", lab.name, lab.about);
+    }
+    out.push_str(
+        "  each booted in QEMU when it is asked for; NAME@VERSION is another of Debian's kernels, such as 6.1\n\n",
+    );
     let _ = writeln!(out, "{MUTANT}NAME: kvm-mmu with one decision made wrongly; the oracles must notice");
     for mutant in mutants::ALL {
         let _ = writeln!(out, "  {:<30} {}", mutant.name, mutant.breaks);

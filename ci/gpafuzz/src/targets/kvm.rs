@@ -4,12 +4,13 @@
 //! whether it is made now.
 
 use super::Opened;
+use super::traced::{Recorder, Traced};
 use crate::input;
-use crate::target::{Target, TargetError};
+use crate::target::TargetError;
+use gpa_model::Program;
 use gpa_model::generate::Profile;
-use gpa_model::{Mmu, Program, Shows};
-use gpa_oracles::{Lockstep, Violation};
-use hw_runner::{Fingerprint, Machine, MachineError, Replay, Trace, Witness};
+use gpa_oracles::Violation;
+use hw_runner::{Fingerprint, Machine, MachineError, Trace, Witness};
 use std::path::{Path, PathBuf};
 
 /// The name of the target.
@@ -20,7 +21,7 @@ pub(super) fn open() -> Result<Opened, TargetError> {
     let why = match Machine::open() {
         Ok(machine) => {
             let note = format!("live on /dev/kvm, {}", describe(machine.fingerprint()));
-            return Ok(Opened { target: Box::new(Live::new(machine)), note: Some(note) });
+            return Ok(Opened { target: Box::new(Traced::new(Live::new(machine))), note: Some(note) });
         }
         Err(error) if error.is_absence() => error.to_string(),
         Err(error) => return Err(failed(&error)),
@@ -31,16 +32,16 @@ pub(super) fn open() -> Result<Opened, TargetError> {
         return Err(TargetError::Absent { name: NAME, why });
     }
     let note = format!("{} recorded traces, because there is no live one: {why}", traces.len());
-    Ok(Opened { target: Box::new(Recorded::new(traces)), note: Some(note) })
+    Ok(Opened { target: Box::new(Traced::new(Recorded(traces))), note: Some(note) })
 }
 
 /// What answers from `trace` alone.
 pub(super) fn recorded(trace: Trace) -> Opened {
     let note = format!("a trace recorded on {}", describe(&trace.fingerprint));
-    Opened { target: Box::new(Recorded::new(vec![trace])), note: Some(note) }
+    Opened { target: Box::new(Traced::new(Recorded(vec![trace]))), note: Some(note) }
 }
 
-fn describe(fingerprint: &Fingerprint) -> String {
+pub(super) fn describe(fingerprint: &Fingerprint) -> String {
     let native = if fingerprint.native { "native" } else { "not proven native" };
     format!("{}, paging {}, {native}", fingerprint.module, fingerprint.paging)
 }
@@ -63,43 +64,23 @@ fn checked_in() -> Result<Vec<Trace>, TargetError> {
 /// Real KVM, now.
 struct Live {
     machine: Machine,
-    replay: Replay,
     start: Witness,
 }
 
 impl Live {
     fn new(machine: Machine) -> Self {
         let start = machine.witness();
-        Self { machine, replay: Replay::default(), start }
-    }
-
-    fn record(&mut self, program: &Program) -> Result<(), TargetError> {
-        let mut trace = self.replay.unload();
-        match self.machine.run_into(program, &mut trace) {
-            Ok(()) => self.replay.load(trace),
-            Err(error) if error.is_absence() => {
-                return Err(TargetError::Absent { name: NAME, why: error.to_string() });
-            }
-            Err(error) => return Err(failed(&error)),
-        }
-        Ok(())
+        Self { machine, start }
     }
 }
 
-impl Target for Live {
-    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
-        self.record(program)?;
-        Ok(run.run(&mut self.replay, program))
-    }
-
-    fn report(
-        &mut self,
-        run: &mut Lockstep,
-        program: &Program,
-        name: &str,
-    ) -> Result<(String, Option<Violation>), TargetError> {
-        self.record(program)?;
-        Ok(gpa_oracles::report(run, &mut self.replay, program, name))
+impl Recorder for Live {
+    fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
+        match self.machine.run_into(program, trace) {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_absence() => Err(TargetError::Absent { name: NAME, why: error.to_string() }),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// No stolen bit above what this host translates.
@@ -109,8 +90,8 @@ impl Target for Live {
         Profile { stolen_high: profile.stolen_high.min(highest).max(profile.stolen_low), ..profile }
     }
 
-    fn shows(&self) -> Shows {
-        Shows { native: self.machine.fingerprint().native, ..self.replay.shows() }
+    fn native(&self) -> bool {
+        self.machine.fingerprint().native
     }
 
     fn accesses(&self) -> Option<u64> {
@@ -123,53 +104,25 @@ impl Target for Live {
 }
 
 /// Real KVM, as it was.
-struct Recorded {
-    traces: Vec<Trace>,
-    replay: Replay,
-}
+struct Recorded(Vec<Trace>);
 
-impl Recorded {
-    fn new(traces: Vec<Trace>) -> Self {
-        Self { traces, replay: Replay::default() }
-    }
-
+impl Recorder for Recorded {
     /// Answer from the trace of `program`. What its file says about it does not matter.
-    fn find(&mut self, program: &Program) -> Result<(), TargetError> {
+    fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
         let same = |trace: &&Trace| trace.program.vm == program.vm && trace.program.ops == program.ops;
-        let Some(trace) = self.traces.iter().find(same) else {
+        let Some(found) = self.0.iter().find(same) else {
             let why = "this program is not on record, and /dev/kvm cannot be opened to run it".into();
             return Err(TargetError::Absent { name: NAME, why });
         };
-        self.replay.load(trace.clone());
-        Ok(())
-    }
-}
-
-impl Target for Recorded {
-    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
-        self.find(program)?;
-        Ok(run.run(&mut self.replay, program))
+        trace.clone_from(found);
+        Ok(None)
     }
 
-    fn report(
-        &mut self,
-        run: &mut Lockstep,
-        program: &Program,
-        name: &str,
-    ) -> Result<(String, Option<Violation>), TargetError> {
-        self.find(program)?;
-        Ok(gpa_oracles::report(run, &mut self.replay, program, name))
-    }
-
-    fn profile(&self) -> Profile {
-        hw_runner::profile()
-    }
-
-    fn shows(&self) -> Shows {
-        Shows { native: self.traces.iter().all(|trace| trace.fingerprint.native), ..self.replay.shows() }
+    fn native(&self) -> bool {
+        self.0.iter().all(|trace| trace.fingerprint.native)
     }
 
     fn recorded(&self) -> Option<Vec<Program>> {
-        Some(self.traces.iter().map(|trace| trace.program.clone()).collect())
+        Some(self.0.iter().map(|trace| trace.program.clone()).collect())
     }
 }

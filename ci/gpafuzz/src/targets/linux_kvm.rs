@@ -1,0 +1,145 @@
+//! The targets `linux-kvm-…`: Linux's own KVM in the lab, judged by its traces like any other KVM.
+
+use super::Opened;
+use super::kvm::describe;
+use super::traced::{Recorder, Traced};
+use crate::cli::note;
+use crate::target::TargetError;
+use gpa_model::{Op, Program, text};
+use gpa_oracles::{Signature, Violation};
+use hw_runner::Trace;
+use linux_kvm::console::Kind;
+use linux_kvm::{Complaint, Lab, LabError, Setup};
+use std::collections::BTreeSet;
+
+/// A way to set up the lab's KVM.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The name of the target.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Parameters of modules.
+    parameters: &'static [(&'static str, &'static str)],
+}
+
+/// Every way, in the order in which they are listed.
+pub const ALL: [Entry; 3] = [
+    Entry { name: "linux-kvm-npt", about: "Linux KVM over nested paging, with its TDP MMU", parameters: &[] },
+    Entry {
+        name: "linux-kvm-npt-rmap",
+        about: "the same with the older MMU, that of the patches",
+        parameters: &[("kvm", "tdp_mmu=0")],
+    },
+    Entry {
+        name: "linux-kvm-shadow",
+        about: "the same without nested paging: the guest's tables are shadowed",
+        parameters: &[("kvm_amd", "npt=0")],
+    },
+];
+
+/// Before the version of another kernel than the usual one, behind the name of a target.
+const KERNEL: char = '@';
+
+/// The lab called `name`, or `name@VERSION`, booted; `None` if there is no such lab.
+pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
+    let (plain, kernel) = name.split_once(KERNEL).unwrap_or((name, Setup::KERNEL));
+    let entry = ALL.iter().find(|entry| entry.name == plain)?;
+    let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
+    Some(InLab::boot(entry.name, &Setup { kernel: kernel.to_owned(), parameters }).map(|lab| {
+        let note = lab.about.clone();
+        Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
+    }))
+}
+
+/// A KVM that runs in a lab.
+struct InLab {
+    name: &'static str,
+    lab: Lab,
+    about: String,
+    native: bool,
+    accesses: u64,
+    /// Clauses of signatures that were made so far: each stays for as long as the process.
+    clauses: BTreeSet<&'static str>,
+}
+
+impl InLab {
+    fn boot(name: &'static str, setup: &Setup) -> Result<Self, TargetError> {
+        let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
+        let (about, clauses) = (String::new(), BTreeSet::new());
+        let mut lab = Self { name, lab, about, native: false, accesses: 0, clauses };
+        let mut trace = Trace::default();
+        // What the machine is, it says with each trace.
+        if let Some(violation) = lab.record(&Program::default(), &mut trace)? {
+            return Err(TargetError::Failed(format!("{name}: {}\n{}", violation.why, lab.lab.log())));
+        }
+        lab.native = trace.fingerprint.native;
+        let seconds = lab.lab.boot_time().as_secs_f64();
+        lab.about =
+            format!("Linux {} in QEMU, {}, up after {seconds:.1} s", lab.lab.release(), describe(&trace.fingerprint));
+        Ok(lab)
+    }
+
+    /// A complaint of the kernel as a violation at the end of its program: which op it was the kernel does not say.
+    fn violation(&mut self, program: &Program, complaint: &Complaint) -> Violation {
+        let clause = complaint.function.as_ref().map_or_else(
+            || complaint.kind.name().to_owned(),
+            |function| format!("{}-{function}", complaint.kind.name()),
+        );
+        let clause = self.clauses.get(clause.as_str()).copied().unwrap_or_else(|| {
+            let clause: &'static str = clause.leak();
+            self.clauses.insert(clause);
+            clause
+        });
+        let oracle = if complaint.kind == Kind::Runner { "runner" } else { "kernel" };
+        let signature = Signature { oracle, clause, op: "end", alias: "none", slot: "none" };
+        Violation { signature, at: program.ops.len(), why: complaint.line.clone() }
+    }
+}
+
+impl Recorder for InLab {
+    fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
+        let answer = self.lab.ask(&text::print(program)).map_err(|error| failed(self.name, &error))?;
+        match &answer.text {
+            Some(text) => *trace = parse(self.name, text)?,
+            None => *trace = Trace { program: program.clone(), ..Trace::default() },
+        }
+        let accesses = trace.program.ops.iter().zip(&trace.observations);
+        self.accesses += accesses.filter(|(op, exit)| matches!(op, Op::Access { .. }) && exit.is_some()).count() as u64;
+        Ok(answer.complaint.as_ref().map(|complaint| self.violation(program, complaint)))
+    }
+
+    fn native(&self) -> bool {
+        self.native
+    }
+
+    fn accesses(&self) -> Option<u64> {
+        Some(self.accesses)
+    }
+
+    fn evidence(&self) -> Option<String> {
+        Some(format!("{}, {} boots", self.about, self.lab.boots()))
+    }
+
+    fn log(&mut self) -> Option<String> {
+        Some(self.lab.log())
+    }
+}
+
+/// What came out of the lab is believed no more than a stranger's file.
+fn parse(name: &str, text: &str) -> Result<Trace, TargetError> {
+    let failed =
+        |why: String| TargetError::Failed(format!("{name}: expected a trace from the lab, found {why}:\n{text}"));
+    let trace = hw_runner::trace::parse(text).map_err(|error| failed(error.to_string()))?;
+    match trace.missing() {
+        None => Ok(trace),
+        Some(at) => Err(failed(format!("no observation of op {}", at + 1))),
+    }
+}
+
+fn failed(name: &'static str, error: &LabError) -> TargetError {
+    match error {
+        LabError::Absent(why) => TargetError::Absent { name, why: why.clone() },
+        LabError::Failed(why) => TargetError::Failed(why.clone()),
+    }
+}

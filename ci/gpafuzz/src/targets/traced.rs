@@ -1,0 +1,120 @@
+//! Real KVM as a target: a program is recorded as a trace, and the trace is what the oracles see.
+//!
+//! Where the trace comes from is all that a live device, a record of one and the lab differ in: a [`Recorder`] says it.
+
+use crate::target::{Target, TargetError};
+use gpa_model::generate::Profile;
+use gpa_model::{Mmu, Program, Shows};
+use gpa_oracles::{Lockstep, Violation};
+use hw_runner::{Replay, Trace};
+
+/// Where traces come from.
+pub(super) trait Recorder {
+    /// Put the trace of `program` into `trace`, whose allocations may be used. A violation is one that no oracle can see, such as
+    /// a kernel that warned; `trace` then holds what was observed before.
+    fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError>;
+
+    /// As [`Target::profile`].
+    fn profile(&self) -> Profile {
+        hw_runner::profile()
+    }
+
+    /// Whether it is proven that guest accesses run natively.
+    fn native(&self) -> bool;
+
+    /// As [`Target::recorded`].
+    fn recorded(&self) -> Option<Vec<Program>> {
+        None
+    }
+
+    /// As [`Target::accesses`].
+    fn accesses(&self) -> Option<u64> {
+        None
+    }
+
+    /// As [`Target::evidence`].
+    fn evidence(&self) -> Option<String> {
+        None
+    }
+
+    /// As [`Target::blocks`].
+    fn blocks(&self) -> &[u32] {
+        &[]
+    }
+
+    /// As [`Target::log`].
+    fn log(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// A [`Recorder`] whose traces are judged.
+pub(super) struct Traced<R> {
+    recorder: R,
+    replay: Replay,
+}
+
+impl<R: Recorder> Traced<R> {
+    pub(super) fn new(recorder: R) -> Self {
+        Self { recorder, replay: Replay::default() }
+    }
+
+    fn load(&mut self, program: &Program) -> Result<Option<Violation>, TargetError> {
+        let mut trace = self.replay.unload();
+        let complaint = self.recorder.record(program, &mut trace)?;
+        self.replay.load(trace);
+        Ok(complaint)
+    }
+}
+
+impl<R: Recorder> Target for Traced<R> {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        let complaint = self.load(program)?;
+        // What the kernel itself says is wrong explains what an oracle would say.
+        Ok(complaint.or_else(|| run.run(&mut self.replay, program)))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        let complaint = self.load(program)?;
+        let (mut report, violation) = gpa_oracles::report(run, &mut self.replay, program, name);
+        let Some(complaint) = complaint else { return Ok((report, violation)) };
+        report.push_str(&format!("{}\n{}\n", complaint.signature, complaint.why));
+        if let Some(log) = self.recorder.log() {
+            report.push_str(&format!("\nthe kernel's log:\n{log}"));
+        }
+        Ok((report, Some(complaint)))
+    }
+
+    fn profile(&self) -> Profile {
+        self.recorder.profile()
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { native: self.recorder.native(), ..self.replay.shows() }
+    }
+
+    fn recorded(&self) -> Option<Vec<Program>> {
+        self.recorder.recorded()
+    }
+
+    fn accesses(&self) -> Option<u64> {
+        self.recorder.accesses()
+    }
+
+    fn evidence(&self) -> Option<String> {
+        self.recorder.evidence()
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.recorder.blocks()
+    }
+
+    fn log(&mut self) -> Option<String> {
+        self.recorder.log()
+    }
+}

@@ -1,0 +1,44 @@
+//! What the first process of a machine has to do itself: mount the kernel's own file systems, load modules, switch off.
+#![expect(unsafe_code, reason = "mount, finit_module and reboot have no safe wrapper")]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// The kernel's file systems and where they belong.
+const KERNEL_FILE_SYSTEMS: [(&str, &str); 4] =
+    [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("debugfs", "/sys/kernel/debug")];
+
+/// Mount `/proc`, `/sys`, `/dev` and debugfs.
+pub(crate) fn mount_kernel_file_systems() -> io::Result<()> {
+    for (kind, at) in KERNEL_FILE_SYSTEMS {
+        std::fs::create_dir_all(at)?;
+        let (kind, at) = (CString::new(kind)?, CString::new(at)?);
+        // SAFETY: all strings end in NUL and outlive the call; these file systems take no data.
+        let result = unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Load the module in `file`, with `parameters` as `insmod` takes them.
+pub(crate) fn load_module(file: &Path, parameters: &str) -> io::Result<()> {
+    let file = File::open(file)?;
+    let parameters = CString::new(parameters)?;
+    // SAFETY: the kernel reads the open file and the string, which outlive the call.
+    match unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Switch the machine off. Returns only if the kernel refuses.
+pub(crate) fn power_off() -> io::Error {
+    // SAFETY: takes no pointer; nothing of ours needs to reach a disk, and there is none.
+    unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_POWER_OFF) };
+    io::Error::last_os_error()
+}

@@ -1,0 +1,134 @@
+//! The runner as the first process of a lab: a machine that exists to carry out programs for somebody outside.
+//!
+//! Nothing but a serial port connects the two. Messages are text and end in a NUL. The first comes from inside:
+//!
+//! ```text
+//! ready
+//! module kvm 0xffffffffc03e5000 1400832
+//! module kvm_amd 0xffffffffc0561000 225280
+//! ```
+//!
+//! with the modules of KVM, where they lie and how many bytes they are long. Then the outside asks and the inside answers:
+//!
+//! | question | answer |
+//! |---|---|
+//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `error ` and what is wrong |
+//! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
+//! | `rearm` | `done`; a `WARN_ONCE` that has fired can fire again |
+//!
+//! When the outside closes the port, the machine switches itself off.
+
+use crate::init;
+use crate::{Machine, MachineError, Trace, trace};
+use gpa_model::limits::FILE_BYTES;
+use gpa_model::text;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The first port of the first virtio console that is no console.
+const PORT: &str = "/dev/vport0p1";
+/// How long the port may take to appear.
+const PORT_LIMIT: Duration = Duration::from_secs(20);
+/// What ends a message.
+const END: u8 = 0;
+/// Text symbols of modules lie here and above; what is below belongs to the kernel itself.
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// Become the lab: load `modules`, each `FILE` or `FILE:PARAMETER,…`, and serve until the port is closed.
+///
+/// # Errors
+/// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
+pub fn run(modules: &[String]) -> io::Result<()> {
+    init::mount_kernel_file_systems()?;
+    for module in modules {
+        let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
+        init::load_module(Path::new(file), &parameters.replace(',', " "))
+            .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
+    }
+    let mut machine = Machine::open().map_err(io::Error::other)?;
+    let port = open_port()?;
+    serve(&mut machine, &port)?;
+    Err(init::power_off())
+}
+
+fn open_port() -> io::Result<File> {
+    let start = Instant::now();
+    loop {
+        match OpenOptions::new().read(true).write(true).open(PORT) {
+            Ok(port) => return Ok(port),
+            Err(error) if start.elapsed() > PORT_LIMIT => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn serve(machine: &mut Machine, port: &File) -> io::Result<()> {
+    let (mut questions, mut answers) = (BufReader::new(port), port);
+    let mut send = |mut answer: String| {
+        answer.push(char::from(END));
+        answers.write_all(answer.as_bytes())
+    };
+    send(hello()?)?;
+    let (mut question, mut trace) = (Vec::new(), Trace::default());
+    loop {
+        question.clear();
+        (&mut questions).take(FILE_BYTES as u64).read_until(END, &mut question)?;
+        if question.pop() != Some(END) {
+            // Closed, or longer than any program.
+            return Ok(());
+        }
+        send(match question.as_slice() {
+            b"symbols" => symbols()?,
+            b"rearm" => rearm()?,
+            program => carry_out(machine, program, &mut trace).unwrap_or_else(|why| format!("error {why}")),
+        })?;
+    }
+}
+
+fn carry_out(machine: &mut Machine, program: &[u8], trace: &mut Trace) -> Result<String, String> {
+    let source = std::str::from_utf8(program).map_err(|error| error.to_string())?;
+    let program = text::parse(source).map_err(|error| error.to_string())?;
+    machine.run_into(&program, trace).map_err(|error: MachineError| error.to_string())?;
+    Ok(trace::print(trace))
+}
+
+/// Where each module of KVM lies, from the kernel's own list.
+fn hello() -> io::Result<String> {
+    let mut hello = "ready\n".to_owned();
+    for line in fs::read_to_string("/proc/modules")?.lines() {
+        // NAME BYTES USERS DEPENDENCIES STATE ADDRESS
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [name, bytes, _, _, _, address, ..] = words[..]
+            && (name == "kvm" || name.starts_with("kvm_"))
+        {
+            let _ = writeln!(hello, "module {name} {address} {bytes}");
+        }
+    }
+    Ok(hello)
+}
+
+/// The functions of KVM's modules, as the kernel names them.
+fn symbols() -> io::Result<String> {
+    let mut symbols = Vec::new();
+    for line in BufReader::new(File::open(KALLSYMS)?).lines() {
+        let line = line?;
+        // ADDRESS KIND NAME [MODULE]
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [address, "t" | "T", name, module] = words[..]
+            && module.starts_with("[kvm")
+        {
+            symbols.push(format!("{address} {name}\n"));
+        }
+    }
+    symbols.sort();
+    Ok(symbols.concat())
+}
+
+fn rearm() -> io::Result<String> {
+    fs::write("/sys/kernel/debug/clear_warn_once", "1")?;
+    Ok("done".to_owned())
+}

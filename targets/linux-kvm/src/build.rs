@@ -1,0 +1,58 @@
+//! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there.
+
+use crate::error::{LabError, at, output};
+use crate::{Cache, Say};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The runner is built for one of these: the second wherever its standard library is installed, otherwise the first, whose own
+/// libraries are put into the binary.
+const TRIPLES: [&str; 2] = ["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"];
+
+/// The workspace this was built from.
+fn workspace() -> Result<&'static Path, LabError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    if root.join("Cargo.toml").is_file() {
+        return Ok(root);
+    }
+    let root = root.display();
+    Err(LabError::Absent(format!("expected the sources of the runner in {root}, found none; run from a checkout")))
+}
+
+/// The runner, ready to be the first process of a lab. Cargo says whether it is up to date.
+///
+/// # Errors
+/// If cargo is missing, or the runner cannot be built.
+pub fn runner(cache: &Cache, say: Say<'_>) -> Result<Vec<u8>, LabError> {
+    let has_musl = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLES[1]]), "rustc")
+        .is_ok_and(|folder| Path::new(String::from_utf8_lossy(&folder).trim()).is_dir());
+    let triple = TRIPLES[usize::from(has_musl)];
+    let args = ["--package", "hw-runner", "--bin", "hw-runner", "--target", triple];
+    let folder = cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], say)?;
+    let path = folder.join(triple).join("release/hw-runner");
+    fs::read(&path).map_err(at(&path))
+}
+
+/// Build something of the workspace in the release profile; returns cargo's target folder.
+pub(crate) fn cargo(
+    cache: &Cache,
+    args: &[&str],
+    environment: &[(&str, &str)],
+    say: Say<'_>,
+) -> Result<PathBuf, LabError> {
+    let root = workspace()?;
+    let target = cache.root().join("target");
+    if !target.is_dir() {
+        say("lab: building the runner that goes inside (once)");
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "--locked"]).args(args).arg("--target-dir").arg(&target).current_dir(root);
+    // Debug information is nothing that a lab reads.
+    command.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    command.envs(environment.iter().copied());
+    let _lock = cache.lock()?;
+    output(&mut command, "cargo")?;
+    Ok(target)
+}

@@ -1,0 +1,110 @@
+//! Where the lab keeps what it has fetched and built: folders that are there whole or not at all.
+
+use crate::error::{LabError, at};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Names another place for the cache.
+pub const PLACE: &str = "GPAFUZZ_LAB";
+/// What is being made, beside its place.
+const UNFINISHED: &str = ".new";
+
+/// The cache. One process at a time makes things in it; finished things are used without asking.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache of this user: `$GPAFUZZ_LAB`, or `gpafuzz-lab` below `$XDG_CACHE_HOME` or `~/.cache`.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn of_user() -> Result<Self, LabError> {
+        let place = std::env::var_os(PLACE).map(PathBuf::from);
+        let base = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+        let root = place.or_else(|| base().or_else(home).map(|base| base.join("gpafuzz-lab")));
+        let root =
+            root.ok_or_else(|| LabError::Absent(format!("expected $HOME or ${PLACE} to be set, found neither")))?;
+        Self::at(&root)
+    }
+
+    /// The cache in `root`.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn at(root: &Path) -> Result<Self, LabError> {
+        fs::create_dir_all(root).map_err(|error| {
+            let root = root.display();
+            LabError::Absent(format!(
+                "expected a folder for the lab at {root}, found: {error}; name another in ${PLACE}"
+            ))
+        })?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder `name`, made by `fill` if it is not there yet. An interrupted `fill` finds what it has left in its folder, so
+    /// it can go on.
+    ///
+    /// # Errors
+    /// What `fill` says, or if the folder cannot be made.
+    pub fn folder(&self, name: &str, fill: impl FnOnce(&Path) -> Result<(), LabError>) -> Result<PathBuf, LabError> {
+        let folder = self.root.join(name);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let _lock = self.lock()?;
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let unfinished = self.root.join(format!("{name}{UNFINISHED}"));
+        fs::create_dir_all(&unfinished).map_err(at(&unfinished))?;
+        fill(&unfinished)?;
+        fs::rename(&unfinished, &folder).map_err(at(&folder))?;
+        Ok(folder)
+    }
+
+    /// Wait until no other process makes anything here.
+    pub(crate) fn lock(&self) -> Result<File, LabError> {
+        let path = self.root.join(".lock");
+        let file = File::create(&path).map_err(at(&path))?;
+        file.lock().map_err(at(&path))?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_once_and_an_interrupted_one_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let halfway = cache.folder("kernel", |new| {
+            fs::write(new.join("first"), "1").unwrap();
+            Err(LabError::Failed("power cut".into()))
+        });
+        assert_eq!(halfway, Err(LabError::Failed("power cut".into())));
+        assert!(!dir.path().join("kernel").exists(), "a folder that is not whole must not have its name");
+        let whole = cache.folder("kernel", |new| {
+            assert_eq!(fs::read_to_string(new.join("first")).unwrap(), "1");
+            Ok(())
+        });
+        assert_eq!(whole, Ok(dir.path().join("kernel")));
+        assert_eq!(cache.folder("kernel", |_| panic!("made twice")), whole);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_is_explained() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let Err(LabError::Absent(why)) = Cache::at(&file.path().join("x")) else { panic!("a file is no folder") };
+        assert!(why.contains(PLACE), "{why}");
+    }
+}

@@ -1,0 +1,125 @@
+//! What a lab boots: the runner as first process, and the modules that it loads.
+
+use crate::cpio::Archive;
+use crate::error::{LabError, at, output};
+use crate::packages::Kernel;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the lab needs, however much of it is built into the kernel.
+const WANTED: [&str; 3] = ["virtio_pci", "virtio_console", "kvm_amd"];
+
+/// A module: its name with underscores, and its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name with underscores.
+    pub name: String,
+    /// The object file.
+    pub object: Vec<u8>,
+}
+
+/// The modules of `kernel` that the lab needs, each after those it depends on. Those in the folder `instead` take the place of
+/// the kernel's own.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn modules(kernel: &Kernel, instead: Option<&Path>) -> Result<Vec<Module>, LabError> {
+    let mut files = BTreeMap::new();
+    find(&kernel.modules().join("kernel"), &mut files)?;
+    if let Some(instead) = instead {
+        find(instead, &mut files)?;
+    }
+    let mut found = Vec::new();
+    for name in WANTED {
+        add(name, &files, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Note every module below `folder` by its name.
+fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), LabError> {
+    for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            find(&path, files)?;
+            continue;
+        }
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if let Some(name) = file.strip_suffix(".ko").or_else(|| file.strip_suffix(".ko.xz")) {
+            files.insert(name.replace('-', "_"), path);
+        }
+    }
+    Ok(())
+}
+
+fn add(name: &str, files: &BTreeMap<String, PathBuf>, found: &mut Vec<Module>) -> Result<(), LabError> {
+    // What has no file is built into the kernel.
+    let Some(path) = files.get(name).filter(|_| found.iter().all(|module| module.name != name)) else { return Ok(()) };
+    let object = read(path)?;
+    for needed in dependencies(&object) {
+        add(&needed, files, found)?;
+    }
+    found.push(Module { name: name.to_owned(), object });
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LabError> {
+    if path.extension().is_some_and(|extension| extension == "xz") {
+        return output(Command::new("xz").arg("-dc").arg(path), "xz-utils");
+    }
+    fs::read(path).map_err(at(path))
+}
+
+/// The names after `depends=` in the module's own description.
+fn dependencies(object: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = object.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let list = object[at + KEY.len()..].split(|&byte| byte == 0).next().unwrap_or_default();
+    let list = String::from_utf8_lossy(list);
+    list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+/// The first file system with `runner` and `modules`, and the words that the kernel hands to the runner.
+pub fn initrd(runner: &[u8], modules: &[Module], parameters: &[(&'static str, String)]) -> (Vec<u8>, String) {
+    let (mut archive, mut words) = (Archive::default(), "serve".to_owned());
+    for folder in ["dev", "proc", "sys"] {
+        archive.folder(folder);
+    }
+    archive.file("init", runner);
+    for Module { name, object } in modules {
+        archive.file(&format!("{name}.ko"), object);
+        let given: Vec<&str> =
+            parameters.iter().filter(|(of, _)| of == name).map(|(_, value)| value.as_str()).collect();
+        words.push_str(&format!(" /{name}.ko:{}", given.join(",")));
+    }
+    (archive.finish(), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_comes_after_those_it_depends_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, depends: &str| {
+            fs::write(dir.path().join(name), format!("\x7fELF\0depends={depends}\0license=GPL\0")).unwrap();
+        };
+        write("kvm-amd.ko", "ccp,kvm");
+        write("kvm.ko", "irqbypass");
+        write("ccp.ko", "");
+        write("irqbypass.ko", "");
+        let mut files = BTreeMap::new();
+        find(dir.path(), &mut files).unwrap();
+        let mut found = Vec::new();
+        for name in WANTED {
+            add(name, &files, &mut found).unwrap();
+        }
+        let names: Vec<&str> = found.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["ccp", "irqbypass", "kvm", "kvm_amd"]);
+        let (_, words) = initrd(b"", &found, &[("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())]);
+        assert_eq!(words, "serve /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
+    }
+}

@@ -1,0 +1,171 @@
+//! A lab: boots when it is first asked something, and again when the kernel in it has come to its end.
+
+use crate::console::{Complaint, Kind, complaint};
+use crate::error::LabError;
+use crate::packages::Kernel;
+use crate::qemu::{self, Image, Machine, Silence};
+use crate::{Cache, Say, Setup, build, image};
+use std::time::{Duration, Instant};
+
+/// Where a module of KVM lies in the machine's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleAt {
+    /// Its name.
+    pub name: String,
+    /// Its first address.
+    pub start: u64,
+    /// How many bytes it is long.
+    pub bytes: u64,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The answer; `None` if the machine hung or died over it.
+    pub text: Option<String>,
+    /// What the kernel has to complain about.
+    pub complaint: Option<Complaint>,
+}
+
+/// A machine with Linux's KVM that carries out programs.
+#[derive(Debug)]
+pub struct Lab {
+    release: String,
+    image: Image,
+    machine: Option<Machine>,
+    modules: Vec<ModuleAt>,
+    /// The log of the last boot.
+    log: String,
+    boots: u32,
+    boot_time: Duration,
+}
+
+impl Lab {
+    /// Prepare what `setup` needs, and boot it.
+    ///
+    /// # Errors
+    /// [`LabError::Absent`] if this machine lacks something that the lab needs.
+    pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
+        let qemu = qemu::version()?;
+        let cache = Cache::of_user()?;
+        let kernel = Kernel::fetch(&cache, &setup.kernel, say)?;
+        let modules = image::modules(&kernel, None)?;
+        let runner = build::runner(&cache, say)?;
+        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters);
+        let image = Image { kernel: kernel.vmlinuz(), initrd, words, plugin: None };
+        say(&format!("lab: booting Linux {} in {qemu}", kernel.release));
+        let mut lab = Self {
+            release: kernel.release,
+            image,
+            machine: None,
+            modules: Vec::new(),
+            log: String::new(),
+            boots: 0,
+            boot_time: Duration::ZERO,
+        };
+        lab.switch_on()?;
+        say(&format!("lab: up after {:.1} s", lab.boot_time.as_secs_f64()));
+        Ok(lab)
+    }
+
+    fn switch_on(&mut self) -> Result<(), LabError> {
+        let start = Instant::now();
+        let (machine, hello) = Machine::boot(&self.image)?;
+        self.boots += 1;
+        self.boot_time = start.elapsed();
+        self.modules = modules(&hello)
+            .ok_or_else(|| LabError::Failed(format!("expected the runner's first message, found `{hello}`")))?;
+        let machine = self.machine.insert(machine);
+        // What it says while it boots is not about any program.
+        machine.news();
+        Ok(())
+    }
+
+    /// Ask the runner inside. A kernel that came to its end at the last question is booted again first.
+    ///
+    /// # Errors
+    /// If it cannot be booted.
+    pub fn ask(&mut self, question: &str) -> Result<Answer, LabError> {
+        if self.machine.is_none() {
+            self.switch_on()?;
+        }
+        let Some(machine) = &mut self.machine else { return Err(LabError::Failed("the lab is off".into())) };
+        let answer = machine.ask(question);
+        let said = complaint(&machine.news());
+        let silence = |kind, line: &str| Complaint { kind, function: None, line: line.to_owned() };
+        let (text, complaint) = match answer {
+            Ok(text) => match text.strip_prefix("error ") {
+                None => (Some(text), said),
+                Some(why) => (None, said.or_else(|| Some(silence(Kind::Runner, why)))),
+            },
+            Err(Silence::Hang) => (None, said.or_else(|| Some(silence(Kind::Hang, "the kernel does not answer")))),
+            Err(Silence::Died(how)) => (None, said.or_else(|| Some(silence(Kind::Died, &how)))),
+        };
+        if let Some(complaint) = &complaint {
+            self.log = machine.log();
+            // A WARN_ONCE speaks once a boot, unless it is armed again.
+            let again = complaint.kind.goes_on() && machine.ask("rearm").is_ok_and(|answer| answer == "done");
+            if !again {
+                self.machine = None;
+            }
+        }
+        Ok(Answer { text, complaint })
+    }
+
+    /// What the kernel has said: all of it if it runs, and what it said until the last complaint if not.
+    pub fn log(&mut self) -> String {
+        match &mut self.machine {
+            Some(machine) => machine.log(),
+            None => self.log.clone(),
+        }
+    }
+
+    /// What the kernel calls itself.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// Where the modules of KVM lie.
+    pub fn modules(&self) -> &[ModuleAt] {
+        &self.modules
+    }
+
+    /// How often it was booted.
+    pub fn boots(&self) -> u32 {
+        self.boots
+    }
+
+    /// How long the last boot took, from power-on to the runner's first message.
+    pub fn boot_time(&self) -> Duration {
+        self.boot_time
+    }
+}
+
+/// What the runner's first message says of modules.
+fn modules(hello: &str) -> Option<Vec<ModuleAt>> {
+    let mut lines = hello.lines();
+    (lines.next() == Some("ready")).then_some(())?;
+    lines
+        .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["module", name, start, bytes] => {
+                let start = u64::from_str_radix(start.strip_prefix("0x")?, 16).ok()?;
+                Some(ModuleAt { name: name.to_owned(), start, bytes: bytes.parse().ok()? })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_message_says_where_modules_lie() {
+        let kvm = ModuleAt { name: "kvm".into(), start: 0xffff_ffff_c010_0000, bytes: 77 };
+        assert_eq!(modules("ready\nmodule kvm 0xffffffffc0100000 77\n"), Some(vec![kvm]));
+        for bad in ["", "ready\nmodule kvm 12 77\n", "ready\nmodule kvm\n", "hello\n"] {
+            assert_eq!(modules(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The lab: Linux's own KVM, with a real MMU over real nested page tables, on any machine and without privileges.
+//!
+//! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
+//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), packs it with the runner of the workspace as its first
+//! process ([`image`]), boots it ([`qemu`]), and from then on programs go in and traces come out of one serial port
+//! ([`Lab::ask`]). It is booted once for any number of programs.
+//!
+//! What is absent on purpose: a network, a disk, a shell, anything installed into the system, and any knowledge of programs and
+//! traces, which are text to this crate.
+
+pub mod build;
+pub mod cache;
+pub mod console;
+pub mod cpio;
+pub mod error;
+pub mod image;
+pub mod lab;
+pub mod packages;
+pub mod qemu;
+mod run_dir;
+mod supervise;
+
+pub use cache::Cache;
+pub use console::Complaint;
+pub use error::LabError;
+pub use lab::{Answer, Lab};
+
+/// Where what is going on is said, a line at a time.
+pub type Say<'a> = &'a mut dyn FnMut(&str);
+
+/// A kernel and how its KVM is set up: what a lab boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// The kernel's version as far as it matters, such as `6.12`.
+    pub kernel: String,
+    /// A parameter for a module, as `kvm`, `tdp_mmu=0`.
+    pub parameters: Vec<(&'static str, String)>,
+}
+
+impl Setup {
+    /// The kernel that is used if nobody asks for another.
+    pub const KERNEL: &'static str = "6.12";
+}
