@@ -1,41 +1,57 @@
 //! Which KVM a trace was recorded on: enough to read it by, and nothing that names a machine.
 
 use crate::error::MachineError;
+use crate::realisation::Realisation;
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, VmFd};
 use std::fs;
 use std::path::Path;
 
-/// What a trace says of its origin. Its words are single words of letters, digits, `-` and `_`.
+/// What a trace says of its origin. Its words are single words of letters, digits and `-_.=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
+    /// Who made the CPU, as CPUID has it.
+    pub cpu: String,
+    /// The version of the kernel, without what a distribution adds.
+    pub kernel: String,
     /// The vendor module of KVM, such as `kvm_intel`; `unknown` if it is built in or cannot be seen.
     pub module: String,
+    /// Parameters of `kvm` and its vendor module that bear on translation, as `name=value`.
+    pub parameters: Vec<String>,
     /// `shadow`, `tdp-mmu`, `tdp-rmap` (the legacy MMU over two-dimensional paging) or `unknown`.
     pub paging: String,
     /// Physical address bits of the guest.
     pub maxphyaddr: u8,
     /// What of KVM the runner used, ascending.
     pub capabilities: Vec<String>,
+    /// How aliases came about.
+    pub realisation: Realisation,
     /// Whether it is proven that guest accesses ran natively.
     pub native: bool,
+    /// The counters that prove it, as `name=value`: what they grew by while accesses of known number ran.
+    pub witness: Vec<String>,
 }
 
 impl Default for Fingerprint {
     fn default() -> Self {
         Self {
+            cpu: "unknown".into(),
+            kernel: "unknown".into(),
             module: "unknown".into(),
+            parameters: Vec::new(),
             paging: "unknown".into(),
             maxphyaddr: 0,
             capabilities: Vec::new(),
+            realisation: Realisation::default(),
             native: false,
+            witness: Vec::new(),
         }
     }
 }
 
 /// Whether `word` can stand in a trace's header.
 pub(crate) fn is_word(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte))
 }
 
 /// The fingerprint of this host; whether it runs guests natively is yet to be proven.
@@ -51,7 +67,37 @@ pub(crate) fn read(fd: &VmFd, cpuid: &CpuId) -> Result<Fingerprint, MachineError
         (fd.check_extension(Cap::ReadonlyMem), "readonly-mem"),
     ];
     let capabilities = known.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()).collect();
-    Ok(Fingerprint { module, paging, maxphyaddr, capabilities, native: false })
+    let parameters = parameters(Path::new("/sys/module"), &module);
+    let (cpu, kernel) = (vendor(cpuid), kernel(Path::new("/proc/sys/kernel/osrelease")));
+    Ok(Fingerprint { cpu, kernel, module, parameters, paging, maxphyaddr, capabilities, ..Fingerprint::default() })
+}
+
+/// The twelve letters of CPUID leaf 0.
+fn vendor(cpuid: &CpuId) -> String {
+    let leaf = cpuid.as_slice().iter().find(|entry| entry.function == 0);
+    let bytes = leaf.map(|leaf| [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat());
+    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| is_word(name));
+    name.unwrap_or_else(|| "unknown".into())
+}
+
+/// The number before the first `-`.
+fn kernel(release: &Path) -> String {
+    let text = fs::read_to_string(release).unwrap_or_default();
+    let number = text.trim().split('-').next().filter(|number| is_word(number));
+    number.unwrap_or("unknown").to_owned()
+}
+
+/// Switches that decide which MMU runs, and how.
+const PARAMETERS: [&str; 8] =
+    ["tdp_mmu", "mmio_caching", "nx_huge_pages", "ept", "npt", "unrestricted_guest", "eptad", "pml"];
+
+fn parameters(modules: &Path, module: &str) -> Vec<String> {
+    let read = |module: &str, name: &str| {
+        let value = fs::read_to_string(modules.join(module).join("parameters").join(name)).ok()?;
+        Some(format!("{name}={}", value.trim())).filter(|word| is_word(word))
+    };
+    let both = |name: &&str| read("kvm", name).or_else(|| read(module, name));
+    PARAMETERS.iter().filter_map(both).collect()
 }
 
 /// The module beside `kvm` itself that implements it.

@@ -14,6 +14,7 @@
 //! CR3 change whenever the leaf table does, so that no translation of the last program survives in a TLB.
 
 use crate::memory::{PAGE_BYTES, Pages};
+use crate::realisation::Realisation;
 use gpa_model::limits::{ALIASES, FRAMES, OPS, TOP_GFN, VCPUS};
 use gpa_model::{Access, Gpa, Pfn, Vm};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
@@ -215,11 +216,11 @@ pub(crate) fn write_tables(tables: &Pages) {
 }
 
 /// Point the windows at every name of every frame of `vm`.
-pub(crate) fn write_windows(tables: &Pages, vm: &Vm) {
+pub(crate) fn write_windows(tables: &Pages, vm: &Vm, realisation: Realisation) {
     for index in 0..ENTRIES {
         let (alias, frame) = (index / FRAMES, index % FRAMES);
         let present = alias < vm.stolen().alias_count();
-        let entry = if present { vm.gpa(frame, alias).raw() | ENTRY_BITS } else { 0 };
+        let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
         tables.write_u64(WINDOW_LEAVES, index * size_of::<u64>(), entry);
     }
 }

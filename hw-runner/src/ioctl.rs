@@ -20,6 +20,8 @@ pub(crate) struct Region {
     pub(crate) slot: u32,
     pub(crate) flags: u32,
     pub(crate) gpa: Gpa,
+    /// Which mapping of the pages.
+    pub(crate) mapping: usize,
     pub(crate) page: usize,
     pub(crate) pages: usize,
 }
@@ -27,13 +29,13 @@ pub(crate) struct Region {
 /// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
 pub(crate) fn set_region(vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
     assert!(region.pages > 0 && region.page + region.pages <= memory.len(), "{region:?} leaves its memory");
-    let Region { slot, flags, gpa, page, pages } = region;
+    let Region { slot, flags, gpa, mapping, page, pages } = region;
     let region = kvm_userspace_memory_region {
         slot,
         flags,
         guest_phys_addr: gpa.raw(),
         memory_size: Gpa::from_page(pages as u64).raw(),
-        userspace_addr: memory.hva(page),
+        userspace_addr: memory.hva(mapping, page),
     };
     // SAFETY: the pages lie in `memory` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
     unsafe { vm.set_user_memory_region(region) }.map_err(into_io)

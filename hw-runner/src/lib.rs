@@ -5,6 +5,7 @@
 //! is judged the same on a machine without `/dev/kvm`.
 
 pub mod cli;
+pub mod driver;
 pub mod error;
 pub mod fingerprint;
 mod guest;
@@ -13,18 +14,22 @@ mod ioctl;
 pub mod machine;
 mod memory;
 mod memslots;
+pub mod realisation;
 pub mod replay;
 pub mod serve;
 mod stats;
 pub mod support;
 pub mod trace;
+mod userfault;
 mod vcpu;
 mod watchdog;
 pub mod witness;
 
+pub use driver::{DriverCount, DriverTable};
 pub use error::MachineError;
 pub use fingerprint::Fingerprint;
 pub use machine::{Machine, Proof};
+pub use realisation::Realisation;
 pub use replay::Replay;
 pub use support::{profile, supports};
 pub use trace::Trace;

@@ -4,20 +4,22 @@
 //! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
 //! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
 
+use crate::driver::{Driven, DriverTable};
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
 use crate::guest::{self, Request};
 use crate::ioctl::{Region, delete_region, set_region, stats_file};
 use crate::memory::Pages;
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
+use crate::realisation::Realisation;
 use crate::stats::Stats;
-use crate::support::supports;
+use crate::support::{STOLEN_BITS, supports};
 use crate::trace::Trace;
 use crate::vcpu::{Outcome, Vcpu};
 use crate::watchdog::Watchdog;
 use crate::witness::Witness;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
-use gpa_model::{Access, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
+use gpa_model::{Access, Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -32,11 +34,14 @@ pub struct Machine {
     stats: Option<Stats>,
     fd: VmFd,
     memory: Pages,
+    drivers: DriverTable,
     own: Pages,
     tables: Pages,
     watchdog: Watchdog,
     fingerprint: Fingerprint,
     proof: Option<Proof>,
+    /// The bits that can be stolen here.
+    stealable: Vec<u8>,
     memslots: Memslots,
     /// The VM whose frames the windows show.
     windows_of: Option<Vm>,
@@ -70,32 +75,48 @@ struct Batch {
 }
 
 impl Machine {
-    /// Open `/dev/kvm`, create the VM, and find out whether its guest runs natively.
+    /// Open `/dev/kvm`, create the VM, and find out whether its guest runs natively. Aliases are memslots of their own.
     ///
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here.
     pub fn open() -> Result<Self, MachineError> {
+        Self::open_with(Realisation::default())
+    }
+
+    /// The same, with aliases made by `realisation`.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if there is no usable KVM here, or it does not offer that.
+    pub fn open_with(realisation: Realisation) -> Result<Self, MachineError> {
         let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
         let fd = kvm.create_vm().doing("create a VM")?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
-        let fingerprint = fingerprint::read(&fd, &cpuid)?;
-        let (memory, own, tables) = (pages(HOST_PAGES)?, pages(guest::OWN_PAGES)?, pages(guest::TABLE_PAGES)?);
+        let fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
+        let memory = match realisation.mappings() {
+            1 => Pages::new(HOST_PAGES),
+            mappings => Pages::shared(HOST_PAGES, mappings),
+        };
+        let memory = memory.doing("map memory for the guest")?;
+        let (own, tables) = (pages(guest::OWN_PAGES)?, pages(guest::TABLE_PAGES)?);
         enable_manual_protect(&fd)?;
         guest::load_code(&own);
         guest::write_tables(&tables);
         map_whole(&fd, &own, OWN_SLOT, guest::OWN_GFN)?;
         map_whole(&fd, &tables, TABLE_SLOT, guest::TABLE_GFN)?;
         let vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<_, _>>()?;
+        let maxphyaddr = fingerprint.maxphyaddr;
         let mut machine = Self {
             stats: stats_file(&fd).and_then(Stats::new).ok(),
             vcpus,
             fd,
+            drivers: DriverTable::probe(&memory),
             memory,
             own,
             tables,
             watchdog: Watchdog::new().doing("set up the watchdog")?,
             fingerprint,
             proof: None,
+            stealable: STOLEN_BITS.filter(|bit| *bit < maxphyaddr).collect(),
             memslots: Memslots::default(),
             windows_of: None,
             tables_written: 0,
@@ -104,8 +125,27 @@ impl Machine {
             accesses: 0,
             values: 0,
         };
+        if realisation == Realisation::Native {
+            machine.stealable = machine.bits_stripped()?;
+        }
         machine.prove()?;
         Ok(machine)
+    }
+
+    /// The bits of a GPA that this kernel strips by itself: where only the base has a memslot, the alias is no hole.
+    fn bits_stripped(&mut self) -> Result<Vec<u8>, MachineError> {
+        let mut stripped = Vec::new();
+        for bit in self.stealable.clone() {
+            let program = crate::witness::one_alias(bit);
+            let trace = self.run(&program)?;
+            if !matches!(trace.observations.last(), Some(Some(Exit::Mmio(_)))) {
+                stripped.push(bit);
+            }
+        }
+        if stripped.is_empty() {
+            return Err(MachineError::Missing("stolen bits of its own"));
+        }
+        Ok(stripped)
     }
 
     /// What this machine is, for traces.
@@ -116,6 +156,16 @@ impl Machine {
     /// The evidence that guest accesses run natively, or do not; `None` if this kernel shows no counters.
     pub fn proof(&self) -> Option<&Proof> {
         self.proof.as_ref()
+    }
+
+    /// The GPA bits that programs can steal here.
+    pub fn stealable(&self) -> &[u8] {
+        &self.stealable
+    }
+
+    /// By what means pages are taken away here, and how often each was used.
+    pub fn drivers(&self) -> &DriverTable {
+        &self.drivers
     }
 
     /// Guest accesses carried out so far.
@@ -147,6 +197,8 @@ impl Machine {
     pub fn run_into(&mut self, program: &Program, trace: &mut Trace) -> Result<(), MachineError> {
         trace.fingerprint.clone_from(&self.fingerprint);
         trace.program.clone_from(program);
+        trace.samples = 1;
+        trace.variants.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
         let result = self.carry_out(program, &mut trace.observations);
@@ -163,6 +215,11 @@ impl Machine {
         if let Some(&bit) = vm.stolen().bits().iter().find(|&&bit| bit >= maxphyaddr) {
             return Err(MachineError::StolenBit { bit, maxphyaddr });
         }
+        if !vm.stolen().bits().iter().all(|bit| self.stealable.contains(bit)) {
+            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op));
+            known.for_each(|(_, observation)| *observation = Some(Exit::Unsupported));
+            return Ok(());
+        }
         let (mut host, mut model) = (Host::default(), Model::new(vm));
         self.begin(vm, &host)?;
         self.watchdog.arm().doing("arm the watchdog")?;
@@ -176,9 +233,15 @@ impl Machine {
                 continue;
             }
             self.run_batch(vm, observations)?;
+            if let Op::Unmap { range, by } = *op
+                && !self.unmap(range, by)?
+            {
+                observations[at] = Some(Exit::Unsupported);
+                continue;
+            }
             host.apply(op);
             model.step(&host, op, &Exit::Done);
-            observations[at] = Some(self.carry_out_op(vm, &host, at, op)?);
+            observations[at] = Some(self.carry_out_op(vm, &host, op)?);
         }
         self.run_batch(vm, observations)?;
         self.watchdog.disarm();
@@ -187,7 +250,7 @@ impl Machine {
 
     /// Make the machine that of a new VM.
     fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
-        self.memslots.begin(vm);
+        self.memslots.begin(self.fingerprint.realisation.slots(vm));
         self.batch.clear();
         for page in 0..HOST_PAGES {
             let pfn = host.pfn(Hva::new(page as u64));
@@ -207,7 +270,7 @@ impl Machine {
     fn show_windows(&mut self, vm: &Vm) -> Result<(), MachineError> {
         self.windows_of = None;
         delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
-        guest::write_windows(&self.tables, vm);
+        guest::write_windows(&self.tables, vm, self.fingerprint.realisation);
         map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
         self.tables_written += 1;
         self.windows_of = Some(*vm);
@@ -219,6 +282,8 @@ impl Machine {
         self.watchdog.disarm();
         self.batch.clear();
         self.memslots.scrub(&self.fd);
+        // A driver may have failed half-way.
+        self.stamps = [Pfn::new(0); HOST_PAGES];
         for vcpu in &mut self.vcpus {
             // What cannot be restarted fails again, and says so, when it is used.
             let _ = vcpu.restart(0);
@@ -230,8 +295,9 @@ impl Machine {
         self.stamps[page] = pfn;
     }
 
-    fn carry_out_op(&mut self, vm: &Vm, host: &Host, at: usize, op: &Op) -> Result<Exit, MachineError> {
-        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
+    fn carry_out_op(&mut self, vm: &Vm, host: &Host, op: &Op) -> Result<Exit, MachineError> {
+        let realisation = self.fingerprint.realisation;
+        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm, realisation };
         Ok(match *op {
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
@@ -242,26 +308,26 @@ impl Machine {
                 self.memslots.clear_dirty(kvm, id, gfn, pages)?;
                 Exit::Done
             }
-            Op::Unmap { range } => {
-                self.unmap(host, at, range)?;
+            Op::Unmap { range, .. } => {
+                self.restamp(host, range);
                 Exit::Done
             }
             _ => Exit::Unsupported,
         })
     }
 
-    /// Put other pages behind hvas. Even and odd ops drive different notifiers of the kernel.
-    fn unmap(&mut self, host: &Host, at: usize, range: HvaRange) -> Result<(), MachineError> {
+    /// Have the host take pages away; whether it can in that way.
+    fn unmap(&mut self, range: HvaRange, by: Option<Driver>) -> Result<bool, MachineError> {
         let (start, pages) = (range.start.page() as usize, usize::from(range.pages));
-        if at.is_multiple_of(2) {
-            self.memory.discard(start, pages).doing("discard host pages")?;
-        } else {
-            self.memory.replace(start, pages).doing("replace host pages")?;
-        }
+        let driven = self.drivers.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
+        Ok(driven != Driven::Lacking)
+    }
+
+    /// Give the pages of `range` the identities that `host` has for them.
+    fn restamp(&mut self, host: &Host, range: HvaRange) {
         for hva in range.iter() {
             self.stamp(hva.page() as usize, host.pfn(hva));
         }
-        Ok(())
     }
 
     fn enqueue(
@@ -338,7 +404,7 @@ impl Machine {
 
     /// Carry out accesses whose number is known, and look at KVM's counters.
     fn prove(&mut self) -> Result<(), MachineError> {
-        let program = crate::witness::calibration();
+        let program = crate::witness::calibration(self.stealable.first().copied());
         let mut observations = vec![None; program.ops.len()];
         let before = self.witness();
         let result = self.carry_out(&program, &mut observations);
@@ -347,6 +413,7 @@ impl Machine {
         self.memslots.clear(&self.fd)?;
         result?;
         self.fingerprint.native = after.is_native_since(&before);
+        self.fingerprint.witness = after.words_since(&before);
         self.proof = after.has_counters().then_some(Proof { before, after });
         Ok(())
     }
@@ -364,7 +431,7 @@ fn pages(count: usize) -> Result<Pages, MachineError> {
 }
 
 fn map_whole(fd: &VmFd, memory: &Pages, slot: u32, gfn: u64) -> Result<(), MachineError> {
-    let region = Region { slot, flags: 0, gpa: Gpa::from_page(gfn), page: 0, pages: memory.len() };
+    let region = Region { slot, flags: 0, gpa: Gpa::from_page(gfn), mapping: 0, page: 0, pages: memory.len() };
     set_region(fd, memory, region).doing("set a memslot of the guest's own")
 }
 
@@ -401,7 +468,7 @@ mod tests {
     #[test]
     fn a_guest_that_never_exits_is_an_error_and_the_machine_goes_on() {
         let Some(mut machine) = machine() else { return };
-        let program = crate::witness::calibration();
+        let program = crate::witness::calibration(Some(40));
         let good = machine.run(&program).expect("a run");
         machine.watchdog = Watchdog::with_limit(Duration::from_millis(50)).expect("a watchdog");
         guest::break_code(&machine.own);

@@ -1,35 +1,115 @@
-//! Host memory that guests use: pages of this process that can be read, written, given up and replaced.
+//! Host memory that guests use: pages of this process, mapped once or several times, that can be read and written.
 #![expect(unsafe_code, reason = "maps memory that a guest shares, so every access is through a raw pointer")]
 
 use gpa_model::Gpa;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: usize = Gpa::from_page(1).raw() as usize;
+/// Pages of a huge page. Every mapping is one whole huge page of addresses, so that the kernel can collapse it.
+const HUGE_PAGES: usize = PAGE_BYTES / size_of::<u64>();
+/// Bytes of one mapping.
+pub(crate) const MAPPING_BYTES: usize = HUGE_PAGES * PAGE_BYTES;
 
-/// An anonymous mapping of whole pages. A guest may change its bytes at any time it runs.
+/// Up to a huge page of pages, anonymous and private, or those of a memfd mapped several times in a row. A guest may change
+/// their bytes at any time it runs.
 #[derive(Debug)]
 pub(crate) struct Pages {
+    /// All addresses ever asked for.
+    reserved: NonNull<u8>,
+    /// The first mapping, on a huge-page boundary.
     start: NonNull<u8>,
     pages: usize,
+    mappings: usize,
+    file: Option<File>,
 }
 
+// SAFETY: every access is atomic, by raw pointer, and within addresses that live as long as the value does.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
 impl Pages {
-    /// `pages` zeroed pages.
+    /// `pages` zeroed pages, anonymous and private.
     pub(crate) fn new(pages: usize) -> io::Result<Self> {
-        map(pages).map(|start| Self { start, pages })
+        Self::map(pages, 1, None)
     }
 
-    /// The address of page `page` as KVM wants it.
-    pub(crate) fn hva(&self, page: usize) -> u64 {
-        self.at(page, 0, 1).as_ptr() as u64
+    /// `pages` zeroed pages of a memfd, mapped `mappings` times.
+    pub(crate) fn shared(pages: usize, mappings: usize) -> io::Result<Self> {
+        // SAFETY: the name is a C string.
+        let fd = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the file descriptor is new, and ours alone.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(MAPPING_BYTES as u64)?;
+        Self::map(pages, mappings, Some(file))
+    }
+
+    fn map(pages: usize, mappings: usize, file: Option<File>) -> io::Result<Self> {
+        assert!(pages <= HUGE_PAGES, "{pages} pages, but a mapping has {HUGE_PAGES}");
+        let bytes = (mappings + 1) * MAPPING_BYTES;
+        let (rights, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: addresses of the kernel's choice touch nothing that exists.
+        let reserved = pointer(unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, flags, -1, 0) })?;
+        let skip = reserved.as_ptr().align_offset(MAPPING_BYTES);
+        // SAFETY: one mapping more was reserved than is needed.
+        let start = unsafe { reserved.add(skip) };
+        let this = Self { reserved, start, pages, mappings, file };
+        for mapping in 0..mappings {
+            let at = this.range(mapping, 0, pages);
+            // SAFETY: the range was just reserved, and nobody has been told of it. What fails is unmapped by the drop.
+            unsafe { this.map_at(at.as_ptr(), libc::MAP_FIXED, 0, HUGE_PAGES) }?;
+        }
+        Ok(this)
+    }
+
+    /// Map `pages` pages from number `page` on, at `at` as `flags` say: new ones, or the file's.
+    ///
+    /// # Safety
+    /// With `MAP_FIXED` whatever lies at `at` is gone; nobody may need it.
+    pub(crate) unsafe fn map_at(
+        &self,
+        at: *mut u8,
+        flags: libc::c_int,
+        page: usize,
+        pages: usize,
+    ) -> io::Result<NonNull<u8>> {
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let (kind, fd) = match &self.file {
+            Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
+            None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+        };
+        let offset = (page * PAGE_BYTES) as libc::off_t;
+        // SAFETY: as the caller promises.
+        let start = pointer(unsafe { libc::mmap(at.cast(), pages * PAGE_BYTES, rights, kind | flags, fd, offset) })?;
+        share_with_children(start, pages * PAGE_BYTES, false).map(|()| start)
+    }
+
+    /// The address of page `page` in mapping `mapping`, as KVM wants it.
+    pub(crate) fn hva(&self, mapping: usize, page: usize) -> u64 {
+        self.range(mapping, page, 1).as_ptr() as u64
     }
 
     /// How many pages there are.
     pub(crate) fn len(&self) -> usize {
         self.pages
+    }
+
+    /// How often each is mapped.
+    pub(crate) fn mappings(&self) -> usize {
+        self.mappings
+    }
+
+    /// The file that is mapped, if it is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
     }
 
     pub(crate) fn read_u32(&self, page: usize, offset: usize) -> u32 {
@@ -56,60 +136,44 @@ impl Pages {
         unsafe { AtomicU64::from_ptr(at.cast().as_ptr()) }.store(value, Ordering::Release);
     }
 
-    /// Give pages back to the kernel; whoever touches them next finds zeros on a new page (`MADV_DONTNEED`).
-    pub(crate) fn discard(&self, page: usize, pages: usize) -> io::Result<()> {
-        let at = self.range(page, pages);
-        // SAFETY: the range lies in the mapping, which nobody holds references into.
-        check(unsafe { libc::madvise(at.cast().as_ptr(), pages * PAGE_BYTES, libc::MADV_DONTNEED) })
-    }
-
-    /// Move new pages over old ones: the same end as [`Pages::discard`], through another notifier (`mremap`).
-    pub(crate) fn replace(&self, page: usize, pages: usize) -> io::Result<()> {
-        let at = self.range(page, pages);
-        let bytes = pages * PAGE_BYTES;
-        let fresh = map(pages)?;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: `fresh` is ours alone and is consumed; the target range lies in the mapping, which stays as long.
-        let moved = unsafe { libc::mremap(fresh.cast().as_ptr(), bytes, bytes, flags, at.as_ptr()) };
-        if moved == libc::MAP_FAILED {
-            let error = io::Error::last_os_error();
-            // SAFETY: the move failed, so `fresh` is still mapped and still ours.
-            unsafe { libc::munmap(fresh.cast().as_ptr(), bytes) };
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    fn range(&self, page: usize, pages: usize) -> NonNull<u8> {
-        assert!(pages > 0 && page + pages <= self.pages, "pages {page} + {pages} of {}", self.pages);
-        self.at(page, 0, 1)
+    /// Where `pages` pages from number `page` on lie in mapping `mapping`.
+    pub(crate) fn range(&self, mapping: usize, page: usize, pages: usize) -> NonNull<u8> {
+        let inside = pages > 0 && page + pages <= self.pages && mapping < self.mappings;
+        assert!(inside, "pages {page} + {pages} of {}, mapping {mapping} of {}", self.pages, self.mappings);
+        // SAFETY: the offset was just found to lie within the mappings.
+        unsafe { self.start.add(mapping * MAPPING_BYTES + page * PAGE_BYTES) }
     }
 
     fn at(&self, page: usize, offset: usize, align: usize) -> NonNull<u8> {
         let inside = page < self.pages && offset + align <= PAGE_BYTES && offset.is_multiple_of(align);
         assert!(inside, "byte {offset} of page {page} of {}", self.pages);
-        // SAFETY: the offset was just found to lie within the mapping.
+        // SAFETY: the offset was just found to lie within the first mapping.
         unsafe { self.start.add(page * PAGE_BYTES + offset) }
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing can borrow from it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.pages * PAGE_BYTES) };
+        // SAFETY: the addresses are ours, and nothing can borrow from them any more.
+        unsafe { libc::munmap(self.reserved.as_ptr().cast(), (self.mappings + 1) * MAPPING_BYTES) };
     }
 }
 
-fn map(pages: usize) -> io::Result<NonNull<u8>> {
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), pages * PAGE_BYTES, rights, flags, -1, 0) };
-    if start == libc::MAP_FAILED {
+/// Whether a child gets these addresses by `fork`. It does not unless asked: a fork elsewhere in this process would take the
+/// right to write from every page, and KVM tells user space less about pages that the host cannot write.
+pub(crate) fn share_with_children(start: NonNull<u8>, bytes: usize, share: bool) -> io::Result<()> {
+    let advice = if share { libc::MADV_DOFORK } else { libc::MADV_DONTFORK };
+    // SAFETY: only what a later fork does with the addresses changes.
+    match unsafe { libc::madvise(start.cast().as_ptr(), bytes, advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What `mmap` and `mremap` return.
+pub(crate) fn pointer(mapped: *mut libc::c_void) -> io::Result<NonNull<u8>> {
+    if mapped == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped memory at address 0"))
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    NonNull::new(mapped.cast()).ok_or_else(|| io::Error::other("the kernel mapped memory at address 0"))
 }

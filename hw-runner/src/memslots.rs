@@ -1,11 +1,12 @@
-//! A program's memslots on KVM: one KVM slot for each name of each slot, all over the same host pages.
+//! A program's memslots on KVM: each is as many KVM slots as its [`Realisation`] takes, all over the same host pages.
 //!
-//! Stock KVM strips nothing from a GPA, so a stolen bit is played by a second slot at `gpa | bit`. To the guest that is the
-//! same promise: every name of a frame is that frame. The dirty log of a slot is the union of its names' logs.
+//! Stock KVM strips nothing from a GPA, so a stolen bit can be played by a second slot at `gpa | bit`. To the guest that is
+//! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
 
 use crate::error::{Doing, MachineError};
 use crate::ioctl::{Region, clear_dirty_log, delete_region, set_region};
 use crate::memory::Pages;
+use crate::realisation::Realisation;
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
 use gpa_model::{FrameSet, Gfn, Hva, SlotChange, SlotFlags, SlotId, Vm};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
@@ -26,7 +27,8 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Memslots {
     slots: [Option<Slot>; USER_SLOTS],
-    aliases: usize,
+    /// KVM slots that each of them takes.
+    each: usize,
 }
 
 /// A VM being configured, and the host pages behind its slots.
@@ -35,12 +37,13 @@ pub(crate) struct Backing<'a> {
     pub(crate) fd: &'a VmFd,
     pub(crate) memory: &'a Pages,
     pub(crate) vm: &'a Vm,
+    pub(crate) realisation: Realisation,
 }
 
 impl Memslots {
-    /// Start with no slots, for a VM with so many aliases. There must be none left.
-    pub(crate) fn begin(&mut self, vm: &Vm) {
-        self.aliases = vm.stolen().alias_count();
+    /// Start with no slots, of which each takes `each` of KVM's. There must be none left.
+    pub(crate) fn begin(&mut self, each: usize) {
+        self.each = each;
     }
 
     /// Carry out a change that the model accepts.
@@ -58,8 +61,8 @@ impl Memslots {
             self.delete(kvm.fd, id.index())?;
         }
         if let Some(new) = new {
-            for alias in 0..self.aliases {
-                set_region(kvm.fd, kvm.memory, region(kvm.vm, id.index(), alias, &new)).doing("set a memslot")?;
+            for alias in 0..self.each {
+                set_region(kvm.fd, kvm.memory, region(kvm, id.index(), alias, &new)).doing("set a memslot")?;
             }
         }
         self.slots[id.index()] = new;
@@ -75,7 +78,7 @@ impl Memslots {
         if self.slots[id].is_none() {
             return Ok(());
         }
-        for alias in 0..self.aliases {
+        for alias in 0..self.each {
             delete_region(fd, kvm_slot(id, alias)).doing("delete a memslot")?;
         }
         self.slots[id] = None;
@@ -104,7 +107,7 @@ impl Memslots {
         let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
         let bytes = usize::from(slot.pages) * crate::memory::PAGE_BYTES;
         let mut bits = 0;
-        for alias in 0..self.aliases {
+        for alias in 0..self.each {
             let log = kvm.fd.get_dirty_log(kvm_slot(id.index(), alias), bytes).doing("get a dirty log")?;
             bits |= log.first().copied().unwrap_or(0);
         }
@@ -118,7 +121,7 @@ impl Memslots {
         let Some(slot) = &self.slots[id.index()] else { return Ok(()) };
         let skip = gfn.offset_from(slot.gfn).unwrap_or(0) as usize;
         let bits = FrameSet::range(skip, pages.into()).bits();
-        for alias in 0..self.aliases {
+        for alias in 0..self.each {
             clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages.into(), bits).doing("clear a dirty log")?;
         }
         Ok(())
@@ -131,7 +134,8 @@ const fn kvm_slot(id: usize, alias: usize) -> u32 {
     (id * ALIASES + alias) as u32
 }
 
-fn region(vm: &Vm, id: usize, alias: usize, slot: &Slot) -> Region {
+fn region(kvm: Backing<'_>, id: usize, alias: usize, slot: &Slot) -> Region {
+    let stolen = kvm.vm.stolen();
     let mut flags = 0;
     if slot.flags.readonly {
         flags |= KVM_MEM_READONLY;
@@ -142,7 +146,8 @@ fn region(vm: &Vm, id: usize, alias: usize, slot: &Slot) -> Region {
     Region {
         slot: kvm_slot(id, alias),
         flags,
-        gpa: vm.stolen().join(slot.gfn, vm.stolen().alias(alias)),
+        gpa: stolen.join(slot.gfn, stolen.alias(alias)),
+        mapping: alias % kvm.realisation.mappings(),
         page: slot.hva.page() as usize,
         pages: slot.pages.into(),
     }

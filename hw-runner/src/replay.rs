@@ -39,7 +39,7 @@ impl Replay {
         let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
         for (at, op) in program.ops.iter().enumerate() {
             let accepted = model.accepts(&host, op);
-            let observed = self.trace.observation(at);
+            let observed = self.trace.observation(at).filter(|exit| *exit != Exit::Unsupported);
             if let (true, Some(exit)) = (accepted, observed) {
                 host.apply(op);
                 model.step(&host, op, &exit);
@@ -63,7 +63,8 @@ impl Mmu for Replay {
 
     /// The next observation, if it is one of this op.
     fn step(&mut self, _host: &Host, _flush: &mut FlushBackend, op: &Op) -> Exit {
-        let next = (self.at..self.trace.program.ops.len()).find(|&at| self.trace.observation(at).is_some());
+        let next =
+            (self.at..self.trace.program.ops.len()).find(|&at| self.trace.observation(at).is_some() && self.known[at]);
         match next {
             Some(at) if self.trace.program.ops[at] == *op => {
                 self.at = at + 1;

@@ -1,12 +1,18 @@
 //! Traces: a program and what was observed when it ran, as text that is recorded once and judged anywhere.
 //!
 //! ```text
-//! gpafuzz-trace 1
+//! gpafuzz-trace 2
+//! cpu GenuineIntel
+//! kernel 6.18.44
 //! module kvm_pvm
+//! parameters
 //! paging shadow
 //! maxphyaddr 48
 //! capabilities binary-stats manual-dirty-log-protect2 readonly-mem
+//! realisation slots
 //! native yes
+//! witness accesses=255 exits=1 insn_emulation=1 pf_taken=19 pf_fixed=19 pages_4k=131
+//! samples 10
 //! # A write through the alias is in the log of its gfn.
 //! vm stolen=40 vcpus=2 base=0x1e0 flush=works
 //! slot 0 create gfn=0x1e0 pages=4 hva=0 log-dirty
@@ -15,11 +21,14 @@
 //!   => memory 2
 //! dirty-get 0
 //!   => dirty 0x1e1
+//!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
 //! After the header comes the program, as [`gpa_model::text`] has it, with an observation below each op that was carried out.
-//! An op without one meant nothing in its state, or could not be carried out. Pages are named by the identities of
-//! [`gpa_model::Host`], never by anything of the machine that recorded.
+//! An op without one meant nothing in its state, or could not be carried out. If the program was run several times, a line with
+//! `~>` says how often something else was observed than the line above. Pages are named by the identities of
+//! [`gpa_model::Host`], never by anything of the machine that recorded. Version 1 has a shorter header: no `cpu`, `kernel`,
+//! `parameters`, `realisation`, `witness` and `samples`.
 
 mod parse;
 mod print;
@@ -32,11 +41,13 @@ use crate::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
 /// The format version this crate writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The word that opens a trace.
 pub const MAGIC: &str = "gpafuzz-trace";
 /// The word before an observation.
 const ARROW: &str = "=>";
+/// The word before another that was made instead.
+const OTHER: &str = "~>";
 
 /// A program and what was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -47,9 +58,44 @@ pub struct Trace {
     pub program: Program,
     /// One for each op; `None` if it was not carried out.
     pub observations: Vec<Option<Exit>>,
+    /// How often the program was run.
+    pub samples: u32,
+    /// What was observed instead in some of these runs, ordered by op.
+    pub variants: Vec<Variant>,
+}
+
+/// An observation that was not always made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The number of the op.
+    pub at: usize,
+    /// In how many of the runs.
+    pub times: u32,
+    /// What was observed.
+    pub exit: Exit,
 }
 
 impl Trace {
+    /// Add another run of the same program: what it observed otherwise is a variant.
+    ///
+    /// # Panics
+    /// If `other` has not as many observations.
+    pub fn add_sample(&mut self, other: &Trace) {
+        assert_eq!(self.observations.len(), other.observations.len(), "samples of one program");
+        self.samples += other.samples;
+        for (at, (mine, other)) in self.observations.iter().zip(&other.observations).enumerate() {
+            let Some(exit) = *other else { continue };
+            if *mine == Some(exit) {
+                continue;
+            }
+            let place = self.variants.partition_point(|variant| variant.at < at);
+            match self.variants[place..].iter_mut().find(|variant| variant.at == at && variant.exit == exit) {
+                Some(variant) => variant.times += 1,
+                None => self.variants.insert(place, Variant { at, times: 1, exit }),
+            }
+        }
+    }
+
     /// The observation of op number `at`.
     pub fn observation(&self, at: usize) -> Option<Exit> {
         self.observations.get(at).copied().flatten()
@@ -62,8 +108,11 @@ impl Trace {
         for (at, op) in self.program.ops.iter().enumerate() {
             if supports(&self.program.vm, op) && model.accepts(&host, op) {
                 let Some(exit) = self.observation(at) else { return Some(at) };
-                host.apply(op);
-                model.step(&host, op, &exit);
+                // What could not be carried out left everything as it was.
+                if exit != Exit::Unsupported {
+                    host.apply(op);
+                    model.step(&host, op, &exit);
+                }
             }
         }
         None

@@ -5,7 +5,7 @@
 
 use crate::stats::Stats;
 use gpa_model::limits::{FRAMES, OPS};
-use gpa_model::{Access, Gfn, Hva, Op, Program, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{Access, BackendMode, Hva, Op, Program, SlotChange, SlotFlags, SlotId, StolenMask, Vm};
 use std::fmt;
 
 /// Names of the counters, as the kernel has them, that this runner looks at.
@@ -65,6 +65,12 @@ impl Witness {
         Some(self.counters[counter]?.saturating_sub(before.counters[counter]?))
     }
 
+    /// What stands in a fingerprint: each counter with what it grew by since `before`.
+    pub(crate) fn words_since(&self, before: &Witness) -> Vec<String> {
+        let text = self.show_since(before).to_string();
+        text.split(", ").map(|pair| pair.replace(' ', "=")).collect()
+    }
+
     /// The counters with what they grew by since `before`.
     pub fn show_since(&self, before: &Witness) -> impl fmt::Display {
         let since = |now: u64, before: u64| now.saturating_sub(before);
@@ -80,19 +86,32 @@ impl Witness {
     }
 }
 
-/// A program of as many accesses as fit: reads and writes of every frame through both names.
-pub(crate) fn calibration() -> Program {
-    let vm = Vm::default();
-    let change = SlotChange::Create {
-        gfn: Gfn::new(vm.base().raw()),
-        pages: FRAMES as u8,
-        hva: Hva::new(0),
-        flags: SlotFlags::default(),
-    };
-    let mut ops = vec![Op::Slot { id: SlotId::user(0), change }];
+/// A program of as many accesses as fit: reads and writes of every frame, through both names if a bit can be stolen.
+pub(crate) fn calibration(stolen: Option<u8>) -> Program {
+    let vm = stealing(stolen);
+    let mut ops = vec![whole_window(&vm)];
+    let names = vm.stolen().alias_count();
     ops.extend((1..OPS).map(|n| {
         let access = if n % 2 == 0 { Access::Read } else { Access::Write };
-        Op::Access { vcpu: 0, gpa: vm.gpa(n / 2 % FRAMES, n / 2 / FRAMES % 2), access }
+        Op::Access { vcpu: 0, gpa: vm.gpa(n / 2 % FRAMES, n / 2 / FRAMES % names), access }
     }));
     Program { vm, ops, comment: Vec::new() }
+}
+
+/// A program that reads one frame through the alias that `bit` makes.
+pub(crate) fn one_alias(bit: u8) -> Program {
+    let vm = stealing(Some(bit));
+    let ops = vec![whole_window(&vm), Op::Access { vcpu: 0, gpa: vm.gpa(0, 1), access: Access::Read }];
+    Program { vm, ops, comment: Vec::new() }
+}
+
+fn stealing(bit: Option<u8>) -> Vm {
+    let stolen = StolenMask::new(bit.as_slice()).unwrap_or(StolenMask::NONE);
+    Vm::new(stolen, 1, Vm::DEFAULT_BASE, BackendMode::Works).unwrap_or_default()
+}
+
+fn whole_window(vm: &Vm) -> Op {
+    let flags = SlotFlags::default();
+    let change = SlotChange::Create { gfn: vm.base(), pages: FRAMES as u8, hva: Hva::new(0), flags };
+    Op::Slot { id: SlotId::user(0), change }
 }

@@ -1,10 +1,10 @@
 //! Programs on the host's own `/dev/kvm`. Where it does not open, each test says SKIPPED and why.
 
 use gpa_model::choices::FromRng;
-use gpa_model::generate::Generator;
-use gpa_model::{Exit, Pfn, Program};
+use gpa_model::generate::{Generator, Profile};
+use gpa_model::{Driver, Exit, Pfn, Program};
 use gpa_oracles::{Lockstep, Tally};
-use hw_runner::{Machine, Replay, Trace, profile};
+use hw_runner::{Machine, Realisation, Replay, Trace, profile};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -21,7 +21,11 @@ fn machine() -> Option<Machine> {
 }
 
 fn random_programs(count: usize) -> Vec<Program> {
-    let generator = Generator::new(profile());
+    programs(profile(), count)
+}
+
+fn programs(profile: Profile, count: usize) -> Vec<Program> {
+    let generator = Generator::new(profile);
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(0x67_7061));
     let make = |_| {
         let mut program = Program::default();
@@ -108,6 +112,56 @@ fn a_program_with_other_stolen_bits_is_unsupported() {
     let program = gpa_model::text::parse(text).expect("a program");
     let trace = machine.run(&program).expect("a run");
     assert_eq!(trace.observations, [None]);
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace);
+    assert_eq!(run.run(&mut replay, &program), None);
+    assert_eq!(run.counts().unsupported, 1);
+}
+
+/// Every realisation that exists here keeps the same promise, whatever means pages are taken away by.
+#[test]
+fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
+    for realisation in Realisation::ALL {
+        let mut machine = match Machine::open_with(realisation) {
+            Ok(machine) => machine,
+            Err(error) if error.is_absence() => {
+                println!("SKIPPED {realisation}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{realisation}: {error}"),
+        };
+        let drivers = machine.drivers().available();
+        let programs = programs(Profile { drivers, ..profile() }, 120);
+        let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+        for (n, program) in programs.iter().enumerate() {
+            let trace = machine.run(program).unwrap_or_else(|error| panic!("{realisation}, program {n}: {error}"));
+            assert_eq!(trace.missing(), None, "{realisation}, program {n}");
+            replay.load(trace);
+            let (report, violation) = gpa_oracles::report(&mut run, &mut replay, program, "kvm");
+            assert!(violation.is_none(), "{realisation}, program {n}\n{report}");
+        }
+        println!("{realisation}: {}", machine.drivers());
+        for (driver, count) in machine.drivers().counts() {
+            let used = count.done + count.declined > 0;
+            assert_eq!(used, drivers.contains(driver), "{realisation}: {} {count:?}", driver.name());
+        }
+    }
+}
+
+/// A driver that this host lacks leaves everything as it was.
+#[test]
+fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
+    let Some(mut machine) = machine() else { return };
+    let lacking = Driver::ALL.into_iter().find(|driver| machine.drivers().lacking(*driver).is_some());
+    let Some(driver) = lacking else { return println!("SKIPPED: this host lacks no driver") };
+    let text = format!(
+        "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+         slot 0 create gfn=0x1e0 pages=1 hva=3\nunmap hva=3 pages=1 by={}\nv0 read 0x1e0@1\n",
+        driver.name()
+    );
+    let program = gpa_model::text::parse(&text).expect("a program");
+    let trace = machine.run(&program).expect("a run");
+    assert_eq!(trace.observations[1..], [Some(Exit::Unsupported), Some(Exit::Memory(Pfn::new(4)))]);
     let (mut run, mut replay) = (Lockstep::default(), Replay::default());
     replay.load(trace);
     assert_eq!(run.run(&mut replay, &program), None);

@@ -28,12 +28,18 @@ fn judge(trace: &Trace) -> (String, Option<Violation>, Lockstep) {
 }
 
 const SMALL: &str = "\
-gpafuzz-trace 1
+gpafuzz-trace 2
+cpu TestCpu
+kernel 6.1.2
 module kvm_test
+parameters tdp_mmu=N
 paging shadow
 maxphyaddr 48
 capabilities readonly-mem
+realisation slots
 native yes
+witness accesses=255 pf_fixed=19
+samples 3
 # A write and a read under two names.
 vm stolen=40 vcpus=1 base=0x1e0 flush=works
 slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty
@@ -48,6 +54,7 @@ slot 0 create gfn=0x1e0 pages=2 hva=0x0
 age hva=0x0 pages=1
 dirty-get 0
   => dirty 0x1e1
+  ~> 1 dirty 0x1e0 0x1e1
 ";
 
 fn small() -> Trace {
@@ -62,6 +69,46 @@ fn what_is_printed_parses_back_identically() {
         let trace = parse(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()));
         assert_eq!(print(&trace), text, "{}", path.display());
     }
+}
+
+/// Version 1, as it was written before there were realisations.
+#[test]
+fn traces_of_version_1_are_still_read() {
+    let old = SMALL.replace("gpafuzz-trace 2\ncpu TestCpu\nkernel 6.1.2\n", "gpafuzz-trace 1\n");
+    let old = old.replace("parameters tdp_mmu=N\n", "").replace("realisation slots\n", "");
+    let old =
+        old.replace("witness accesses=255 pf_fixed=19\nsamples 3\n", "").replace("  ~> 1 dirty 0x1e0 0x1e1\n", "");
+    let trace = parse(&old).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((trace.program, trace.observations), (small().program, small().observations));
+    assert_eq!((trace.samples, trace.fingerprint.module.as_str()), (1, "kvm_test"));
+}
+
+/// What could not be done changed nothing: neither for the model nor for what is asked next.
+#[test]
+fn an_op_that_the_host_has_no_means_for_is_unsupported() {
+    let text = SMALL.replace(
+        "age hva=0x0 pages=1\n",
+        "unmap hva=0x1 pages=1 by=pageout\n  => unsupported\nv0 read 0x1e1\n  => memory 2\n",
+    );
+    let trace = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(trace.missing(), None);
+    let (report, violation, run) = judge(&trace);
+    assert!(violation.is_none(), "{report}");
+    assert_eq!((run.counts().judged, run.counts().unsupported), (6, 1), "{report}");
+}
+
+#[test]
+fn samples_that_differ_become_variants() {
+    let mut trace = small();
+    let mut other = small();
+    other.observations[6] = Some(Exit::Dirty(FrameSet::range(0, 2)));
+    trace.add_sample(&other);
+    other.observations[2] = Some(Exit::Error);
+    trace.add_sample(&other);
+    assert_eq!(trace.samples, 9);
+    let found: Vec<_> = trace.variants.iter().map(|variant| (variant.at, variant.times, variant.exit)).collect();
+    assert_eq!(found, [(2, 1, Exit::Error), (6, 3, Exit::Dirty(FrameSet::range(0, 2)))]);
+    assert_eq!(parse(&print(&trace)), Ok(trace));
 }
 
 #[test]
@@ -86,7 +133,13 @@ fn every_observation_prints_and_parses_back() {
     ];
     for exit in exits {
         let program = Program { ops: program.ops[..1].to_vec(), ..program.clone() };
-        let trace = Trace { fingerprint: Fingerprint::default(), program, observations: vec![Some(exit)] };
+        let trace = Trace {
+            fingerprint: Fingerprint::default(),
+            variants: Vec::new(),
+            program,
+            observations: vec![Some(exit)],
+            ..small()
+        };
         assert_eq!(parse(&print(&trace)), Ok(trace));
     }
 }
@@ -178,13 +231,19 @@ fn hostile_traces_are_refused_with_their_place() {
         parse("").expect_err("empty").to_string(),
         parse("gpafuzz-program 1\n").expect_err("a program").to_string(),
         parse("gpafuzz-trace 1\nmodule kvm\n").expect_err("cut short").to_string(),
-        change("gpafuzz-trace 1", "gpafuzz-trace 2"),
-        change("gpafuzz-trace 1", "gpafuzz-trace 0"),
-        change("gpafuzz-trace 1", "gpafuzz-trace one"),
+        change("gpafuzz-trace 2", "gpafuzz-trace 3"),
+        change("gpafuzz-trace 2", "gpafuzz-trace 0"),
+        change("gpafuzz-trace 2", "gpafuzz-trace one"),
         change("module kvm_test", "module kvm/../x"),
         change("maxphyaddr 48", "maxphyaddr 480"),
         change("native yes", "native maybe"),
         change("native yes", "# native yes"),
+        change("realisation slots", "realisation magic"),
+        change("samples 3", "samples many"),
+        change("samples 3", "samples 3 4"),
+        change("  ~> 1 dirty", "  ~> 4 dirty"),
+        change("  ~> 1 dirty", "  ~> dirty"),
+        change("  => mmio 0x1e4@1", "  ~> 1 mmio 0x1e4@1"),
         change("  => done", "  => done done"),
         change("  => done", "  => memory"),
         change("  => done", "  => memory 4294967296"),

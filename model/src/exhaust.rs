@@ -288,7 +288,7 @@ impl Scope {
             let pages = (0..self.frames).map(|page| HvaRange { start: self.hva(block, page), pages: 1 });
             let whole = HvaRange { start: self.hva(block, 0), pages: self.frames as u8 };
             for range in pages.chain((self.frames > 1).then_some(whole)) {
-                ops.extend([Op::Unmap { range }, Op::Age { range }]);
+                ops.extend([Op::Unmap { range, by: None }, Op::Age { range }]);
                 ops.extend((0..NOTIFIER_WINDOWS as u8).map(|window| Op::UnmapBegin { window, range }));
             }
         }
@@ -345,7 +345,7 @@ impl Scope {
                 [vcpu(v), bit(gpa), None]
             }
             Op::FaultEnd { vcpu: v } => [vcpu(v), None, None],
-            Op::Unmap { range } | Op::Age { range } => [block(range.start), None, None],
+            Op::Unmap { range, .. } | Op::Age { range } => [block(range.start), None, None],
             Op::UnmapBegin { window, range } => [Some((Class::Window, window)), block(range.start), None],
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],

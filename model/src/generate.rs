@@ -9,6 +9,7 @@ use sketch::Sketch;
 
 use crate::addr::{Gpa, Hva, StolenMask};
 use crate::choices::{Choices, FromBytes};
+use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
 use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, VCPUS};
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
@@ -25,6 +26,8 @@ pub struct Profile {
     pub windows: bool,
     /// Whether private slots can be made.
     pub private_slots: bool,
+    /// What to unmap pages by; if there is none, the target has no choice or does not care.
+    pub drivers: Drivers,
     /// Whether VMs may log writes by [`Logging::Pml`].
     pub pml: bool,
     /// Stolen GPA bits are taken from this bit up …
@@ -41,6 +44,7 @@ impl Default for Profile {
             kinds: u32::MAX,
             windows: true,
             private_slots: true,
+            drivers: Drivers::NONE,
             pml: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
@@ -269,7 +273,7 @@ impl Generator {
                 let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(vcpu);
                 Op::Prefault { vcpu, gpa: self.gpa(choices, vm, sketch, focus) }
             }
-            OpKind::Unmap => Op::Unmap { range: self.hva(choices, sketch, focus) },
+            OpKind::Unmap => self.unmap(choices, sketch, focus),
             OpKind::UnmapBegin | OpKind::UnmapEnd => {
                 let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
                 if sketch.windows[usize::from(window)] {
@@ -277,7 +281,7 @@ impl Generator {
                 } else if kind == OpKind::UnmapBegin && self.profile.windows {
                     Op::UnmapBegin { window, range: self.hva(choices, sketch, focus) }
                 } else {
-                    Op::Unmap { range: self.hva(choices, sketch, focus) }
+                    self.unmap(choices, sketch, focus)
                 }
             }
             OpKind::Age => Op::Age { range: self.hva(choices, sketch, focus) },
@@ -312,6 +316,21 @@ impl Generator {
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
             }
         }
+    }
+
+    fn unmap(&self, choices: &mut impl Choices, sketch: &Sketch, focus: &Focus) -> Op {
+        Op::Unmap { range: self.hva(choices, sketch, focus), by: self.driver(choices) }
+    }
+
+    fn driver(&self, choices: &mut impl Choices) -> Option<Driver> {
+        let drivers = self.profile.drivers;
+        if drivers.is_empty() {
+            return None;
+        }
+        let driver = drivers.iter().nth(choices.below(drivers.len() as u32) as usize);
+        // These take a thousand times as long as the rest.
+        let slow = matches!(driver, Some(Driver::Collapse | Driver::Fork));
+        driver.filter(|_| !slow || choices.chance(1, 4))
     }
 
     fn slot_op(id: SlotId, change: SlotChange, begun: bool) -> Op {

@@ -59,7 +59,7 @@ impl Host {
     /// Carry out the host's part of an accepted op, before the target and the model see it.
     pub fn apply(&mut self, op: &Op) {
         self.changed = match *op {
-            Op::Unmap { range } => {
+            Op::Unmap { range, .. } => {
                 self.replace(range);
                 Some(range)
             }

@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod choices;
+pub mod driver;
 pub mod exhaust;
 pub mod flush;
 pub mod generate;
@@ -22,6 +23,7 @@ pub mod text;
 pub mod vm;
 
 pub use addr::{Alias, Gfn, Gpa, Hva, Pfn, StolenMask};
+pub use driver::{Driver, Drivers};
 pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
 pub use host::Host;
 pub use mmu::{Exit, Keyed, Mmu, Rights, Shows, Spte};

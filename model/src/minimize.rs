@@ -137,7 +137,7 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
             }
         }
         Op::SlotBegin { id, change } => out[0] = Some(Op::Slot { id, change }),
-        Op::UnmapBegin { range, .. } => out[0] = Some(Op::Unmap { range }),
+        Op::UnmapBegin { range, .. } => out[0] = Some(Op::Unmap { range, by: None }),
         Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } } => {
             let create = |pages, flags| Some(Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } });
             if pages > 1 {
@@ -156,10 +156,12 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
                 out[4] = create(pages, fewer);
             }
         }
-        Op::Unmap { range } if range.pages > 1 => {
+        Op::Unmap { range, by } => {
             for (slot, start, pages) in [(0, range.start, 1), (1, range.start.add(1), range.pages - 1)] {
-                out[slot] = Some(Op::Unmap { range: crate::op::HvaRange { start, pages } });
+                let shorter = Op::Unmap { range: crate::op::HvaRange { start, pages }, by };
+                out[slot] = Some(shorter).filter(|_| range.pages > 1);
             }
+            out[2] = by.map(|_| Op::Unmap { range, by: None });
         }
         Op::DirtyClear { id, gfn, pages } if pages > 1 => {
             out[0] = Some(Op::DirtyClear { id, gfn, pages: 1 });

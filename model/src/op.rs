@@ -1,6 +1,7 @@
 //! The alphabet: everything a program can do to a VM, to its memslots and to the host memory behind them.
 
 use crate::addr::{Gfn, Gpa, Hva};
+use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::limits::{FRAMES, HOST_PAGES, PRIVATE_SLOTS, SLOTS, USER_SLOTS};
 use std::fmt;
@@ -194,6 +195,8 @@ pub enum Op {
     Unmap {
         /// Which pages.
         range: HvaRange,
+        /// By what means, where that can be chosen and matters to anybody.
+        by: Option<Driver>,
     },
     /// `invalidate_range_start`: from here on nothing may map the pages.
     UnmapBegin {

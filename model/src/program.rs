@@ -129,7 +129,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             hva_ok(crate::op::HvaRange { start: hva, pages })
         }
         Op::FaultEnd { vcpu } => vcpu_ok(vcpu),
-        Op::Unmap { range } | Op::Age { range } => hva_ok(range),
+        Op::Unmap { range, .. } | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
         Op::DirtyClear { gfn, pages, .. } => frames_ok(gfn, pages),

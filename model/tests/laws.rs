@@ -58,7 +58,7 @@ fn alphabet(vm: &Vm) -> Vec<Op> {
         fault(USER, last),
         fault(PRIVATE, last),
         Op::FaultEnd { vcpu: 1 },
-        Op::Unmap { range },
+        Op::Unmap { range, by: None },
         Op::UnmapBegin { window: 0, range },
         Op::UnmapBegin { window: 1, range: HvaRange { start: Hva::new(0), pages: 8 } },
         Op::UnmapEnd { window: 0 },
@@ -250,7 +250,7 @@ fn a_page_that_was_unmapped_is_never_seen_again() {
     everywhere(|state, step| {
         let Some((before, ..)) = step else { return };
         let range = match state.path.last() {
-            Op::Unmap { range } => range,
+            Op::Unmap { range, .. } => range,
             Op::UnmapEnd { window } => before.host.window(window).unwrap(),
             _ => return,
         };

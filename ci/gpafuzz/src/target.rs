@@ -163,7 +163,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::FaultBegin => Op::FaultBegin { vcpu: 0, gpa, access: Access::Read },
         OpKind::FaultEnd => Op::FaultEnd { vcpu: 0 },
         OpKind::Prefault => Op::Prefault { vcpu: 0, gpa },
-        OpKind::Unmap => Op::Unmap { range },
+        OpKind::Unmap => Op::Unmap { range, by: None },
         OpKind::UnmapBegin => Op::UnmapBegin { window: 0, range },
         OpKind::UnmapEnd => Op::UnmapEnd { window: 0 },
         OpKind::Age => Op::Age { range },

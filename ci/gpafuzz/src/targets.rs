@@ -68,6 +68,9 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     if let Some(lab) = linux_kvm::open(name) {
         return lab;
     }
+    if let Some(realisation) = name.strip_prefix(kvm::LIVE) {
+        return kvm::open_live(realisation);
+    }
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),
         None => {
@@ -76,6 +79,11 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
             Err(TargetError::Unknown { name: name.into(), known: known.collect() })
         }
     }
+}
+
+/// The names of the targets that a campaign on `name` is made of.
+pub fn expand(name: &str) -> Vec<String> {
+    if name == kvm::NAME { kvm::expand() } else { vec![name.to_owned()] }
 }
 
 /// The target that a recorded trace is: it answers to its own program and no other. Its name is `kvm`.

@@ -1,7 +1,8 @@
 //! `probe`: which KVM this is, and the evidence that its guests run natively.
 
 use super::{Status, line};
-use crate::Machine;
+use crate::{Machine, Realisation};
+use gpa_model::Driver;
 use std::io::Write;
 
 pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
@@ -13,7 +14,10 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
         }
     };
     let fingerprint = machine.fingerprint();
+    line(out, format_args!("cpu           {}", fingerprint.cpu));
+    line(out, format_args!("kernel        {}", fingerprint.kernel));
     line(out, format_args!("module        {}", fingerprint.module));
+    line(out, format_args!("parameters    {}", fingerprint.parameters.join(" ")));
     line(out, format_args!("paging        {}", fingerprint.paging));
     line(out, format_args!("maxphyaddr    {}", fingerprint.maxphyaddr));
     line(out, format_args!("capabilities  {}", fingerprint.capabilities.join(" ")));
@@ -28,5 +32,25 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     if let Some(proof) = machine.proof() {
         line(out, format_args!("evidence      {}", proof.after.show_since(&proof.before)));
     }
+    for realisation in Realisation::ALL {
+        one_realisation(realisation, out);
+    }
     Status::Clean
+}
+
+/// Whether aliases can be made so, and by what means pages can be taken away then.
+fn one_realisation(realisation: Realisation, out: &mut dyn Write) {
+    let machine = match Machine::open_with(realisation) {
+        Ok(machine) => machine,
+        Err(error) => return line(out, format_args!("\naliases by {realisation}: unsupported: {error}")),
+    };
+    let bits: Vec<String> = machine.stealable().iter().map(u8::to_string).collect();
+    line(out, format_args!("\naliases by {realisation}: stolen bits {}", bits.join(" ")));
+    for driver in Driver::ALL {
+        let why = machine.drivers().lacking(driver);
+        line(
+            out,
+            format_args!("  {:<20}{}", driver.name(), why.map_or("yes".into(), |why| format!("unsupported: {why}"))),
+        );
+    }
 }

@@ -1,15 +1,16 @@
 //! Parsing a trace: bounded, total, and exact about where it stopped.
 
-use super::{ARROW, MAGIC, Trace, VERSION};
+use super::{ARROW, MAGIC, OTHER, Trace, VERSION, Variant};
 use crate::fingerprint::{Fingerprint, is_word};
+use crate::realisation::Realisation;
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{ParseError, Words};
 use gpa_model::{Exit, FrameSet, Gpa, Pfn, Vm};
 
-/// Lines of the header, the version among them.
-const HEADER_LINES: usize = 6;
-/// Capabilities a header may list.
-const CAPABILITIES_MAX: usize = 32;
+/// Words that a line of the header may list.
+const WORDS_MAX: usize = 32;
+/// Runs that a trace may be the sum of.
+const SAMPLES_MAX: u64 = 1 << 20;
 
 /// Read a trace.
 ///
@@ -20,14 +21,25 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
         let expected = format!("at most {FILE_BYTES} bytes (limits::FILE_BYTES)");
         return Err(ParseError { line: 1, column: 1, expected, found: format!("{} bytes", text.len()) });
     }
-    let fingerprint = header(text)?;
-    let program = gpa_model::text::parse(&program_text(text))?;
+    let Header { lines, fingerprint, samples } = header(text)?;
+    let program = gpa_model::text::parse(&program_text(text, lines))?;
     let mut observations = vec![None; program.ops.len()];
-    let mut ops = 0;
+    let mut variants = Vec::new();
+    let mut ops = 0usize;
     let mut vm_seen = false;
-    for (number, line) in body(text) {
+    for (number, line) in body(text, lines) {
         let mut words = Words::new(line, number);
         if words.is_done() {
+            continue;
+        }
+        if words.peek() == Some(OTHER) {
+            words.next(OTHER)?;
+            let Some(at) = ops.checked_sub(1).filter(|&at| observations.get(at).is_some_and(Option::is_some)) else {
+                return Err(words.error("an observation, and then what was observed instead", "a variant of nothing"));
+            };
+            let word = words.next("how often")?;
+            let times = words.number(word, samples.into())? as u32;
+            variants.push(Variant { at, times, exit: observation(&program.vm, &mut words)? });
             continue;
         }
         if words.peek() != Some(ARROW) {
@@ -42,20 +54,20 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
         };
         *place = Some(observation(&program.vm, &mut words)?);
     }
-    Ok(Trace { fingerprint, program, observations })
+    Ok(Trace { fingerprint, program, observations, samples, variants })
 }
 
 /// The lines after the header, with their numbers.
-fn body(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(i, line)| (i + 1, line)).skip(HEADER_LINES)
+fn body(text: &str, header: usize) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(i, line)| (i + 1, line)).skip(header)
 }
 
 /// The program alone, each line where it stands in the trace, so that errors point there.
-fn program_text(text: &str) -> String {
+fn program_text(text: &str, header: usize) -> String {
     let mut out = format!("{} {}", gpa_model::text::MAGIC, gpa_model::text::VERSION);
-    out.extend(std::iter::repeat_n('\n', HEADER_LINES.min(text.lines().count())));
-    for (number, line) in body(text) {
-        if Words::new(line, number).peek() != Some(ARROW) {
+    out.extend(std::iter::repeat_n('\n', header.min(text.lines().count())));
+    for (number, line) in body(text, header) {
+        if !matches!(Words::new(line, number).peek(), Some(ARROW | OTHER)) {
             out.push_str(line);
         }
         out.push('\n');
@@ -63,33 +75,67 @@ fn program_text(text: &str) -> String {
     out
 }
 
-fn header(text: &str) -> Result<Fingerprint, ParseError> {
+/// What stands before the program.
+struct Header {
+    /// How many lines, the version among them.
+    lines: usize,
+    fingerprint: Fingerprint,
+    samples: u32,
+}
+
+fn header(text: &str) -> Result<Header, ParseError> {
     let mut lines = text.lines().enumerate();
+    let mut count = 0;
     let mut line = |expected: &str| match lines.next() {
-        Some((i, line)) => Ok(Words::new(line, i + 1)),
+        Some((i, line)) => {
+            count = i + 1;
+            Ok(Words::new(line, count))
+        }
         None => {
             let found = if text.is_empty() { "an empty file" } else { "the end of the file" };
             let line = text.lines().count().max(1);
             Err(ParseError { line, column: 1, expected: expected.into(), found: found.into() })
         }
     };
-    version(&mut line(&format!("`{MAGIC} {VERSION}`"))?)?;
-    let module = one_word(&mut line("`module …`")?, "module")?;
-    let paging = one_word(&mut line("`paging …`")?, "paging")?;
+    // Since version 2 there is more in it.
+    let long = version(&mut line(&format!("`{MAGIC} {VERSION}`"))?)? > 1;
+    let mut fingerprint = Fingerprint::default();
+    if long {
+        fingerprint.cpu = one_word(&mut line("`cpu …`")?, "cpu")?;
+        fingerprint.kernel = one_word(&mut line("`kernel …`")?, "kernel")?;
+    }
+    fingerprint.module = one_word(&mut line("`module …`")?, "module")?;
+    if long {
+        fingerprint.parameters = word_list(&mut line("`parameters …`")?, "parameters")?;
+    }
+    fingerprint.paging = one_word(&mut line("`paging …`")?, "paging")?;
     let mut words = line("`maxphyaddr …`")?;
     let bits = one_word(&mut words, "maxphyaddr")?;
-    let maxphyaddr = words.number(&bits, 64)? as u8;
-    let capabilities = capabilities(&mut line("`capabilities …`")?)?;
+    fingerprint.maxphyaddr = words.number(&bits, 64)? as u8;
+    fingerprint.capabilities = word_list(&mut line("`capabilities …`")?, "capabilities")?;
+    if long {
+        let mut words = line("`realisation …`")?;
+        let word = one_word(&mut words, "realisation")?;
+        let names = Realisation::ALL.map(Realisation::name).join(", ");
+        fingerprint.realisation = Realisation::named(&word).ok_or_else(|| words.found(names, &word))?;
+    }
     let mut words = line("`native yes` or `native no`")?;
-    let native = match one_word(&mut words, "native")?.as_str() {
+    fingerprint.native = match one_word(&mut words, "native")?.as_str() {
         "yes" => true,
         "no" => false,
         word => return Err(words.found("yes or no", word)),
     };
-    Ok(Fingerprint { module, paging, maxphyaddr, capabilities, native })
+    let mut samples = 1;
+    if long {
+        fingerprint.witness = word_list(&mut line("`witness …`")?, "witness")?;
+        let mut words = line("`samples …`")?;
+        let word = one_word(&mut words, "samples")?;
+        samples = words.number(&word, SAMPLES_MAX)? as u32;
+    }
+    Ok(Header { lines: count, fingerprint, samples })
 }
 
-fn version(words: &mut Words<'_>) -> Result<(), ParseError> {
+fn version(words: &mut Words<'_>) -> Result<u32, ParseError> {
     let expected = format!("`{MAGIC} {VERSION}`");
     let magic = words.next(&expected)?;
     if magic != MAGIC {
@@ -105,7 +151,7 @@ fn version(words: &mut Words<'_>) -> Result<(), ParseError> {
     if number == 0 {
         return Err(words.found(format!("a format version from 1 to {VERSION}"), word));
     }
-    words.end()
+    words.end().map(|()| number as u32)
 }
 
 fn key(words: &mut Words<'_>, key: &str) -> Result<(), ParseError> {
@@ -115,7 +161,7 @@ fn key(words: &mut Words<'_>, key: &str) -> Result<(), ParseError> {
 }
 
 fn name(words: &mut Words<'_>) -> Result<String, ParseError> {
-    let expected = "a word of letters, digits, - and _";
+    let expected = "a word of letters, digits and -_.=";
     let word = words.next(expected)?;
     if is_word(word) { Ok(word.to_owned()) } else { Err(words.found(expected, word)) }
 }
@@ -126,12 +172,12 @@ fn one_word(words: &mut Words<'_>, expected: &str) -> Result<String, ParseError>
     if words.is_done() { Ok(word) } else { words.end().map(|()| word) }
 }
 
-fn capabilities(words: &mut Words<'_>) -> Result<Vec<String>, ParseError> {
-    key(words, "capabilities")?;
+fn word_list(words: &mut Words<'_>, expected: &str) -> Result<Vec<String>, ParseError> {
+    key(words, expected)?;
     let mut all = Vec::new();
     while !words.is_done() {
-        if all.len() == CAPABILITIES_MAX {
-            return Err(words.error(format!("at most {CAPABILITIES_MAX} capabilities"), "one more"));
+        if all.len() == WORDS_MAX {
+            return Err(words.error(format!("at most {WORDS_MAX} words"), "one more"));
         }
         all.push(name(words)?);
     }

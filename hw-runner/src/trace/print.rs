@@ -1,6 +1,6 @@
 //! Printing a trace.
 
-use super::{ARROW, MAGIC, Trace, VERSION};
+use super::{ARROW, MAGIC, OTHER, Trace, VERSION};
 use gpa_model::text::print_gpa;
 use gpa_model::{Exit, Vm};
 use std::fmt::Write;
@@ -8,25 +8,40 @@ use std::fmt::Write;
 /// The trace as text, ending in a newline.
 pub fn print(trace: &Trace) -> String {
     let fingerprint = &trace.fingerprint;
-    let mut out = format!(
-        "{MAGIC} {VERSION}\nmodule {}\npaging {}\nmaxphyaddr {}\ncapabilities",
-        fingerprint.module, fingerprint.paging, fingerprint.maxphyaddr
-    );
-    for capability in &fingerprint.capabilities {
-        let _ = write!(out, " {capability}");
-    }
-    let _ = writeln!(out, "\nnative {}", if fingerprint.native { "yes" } else { "no" });
+    let mut out = format!("{MAGIC} {VERSION}\n");
+    let _ = writeln!(out, "cpu {}\nkernel {}\nmodule {}", fingerprint.cpu, fingerprint.kernel, fingerprint.module);
+    words(&mut out, "parameters", &fingerprint.parameters);
+    let _ = writeln!(out, "paging {}\nmaxphyaddr {}", fingerprint.paging, fingerprint.maxphyaddr);
+    words(&mut out, "capabilities", &fingerprint.capabilities);
+    let native = if fingerprint.native { "yes" } else { "no" };
+    let _ = writeln!(out, "realisation {}\nnative {native}", fingerprint.realisation);
+    words(&mut out, "witness", &fingerprint.witness);
+    let _ = writeln!(out, "samples {}", trace.samples);
     let program = gpa_model::text::print(&trace.program);
     // The program's first line is its own version; its last lines are the ops, one each.
     let lines: Vec<&str> = program.lines().skip(1).collect();
     let first_op = lines.len() - trace.program.ops.len();
     for (number, line) in lines.iter().enumerate() {
         let _ = writeln!(out, "{line}");
-        if let Some(exit) = number.checked_sub(first_op).and_then(|at| trace.observation(at)) {
+        let Some(at) = number.checked_sub(first_op) else { continue };
+        if let Some(exit) = trace.observation(at) {
             let _ = writeln!(out, "  {ARROW} {}", print_observation(&trace.program.vm, &exit));
+        }
+        for variant in trace.variants.iter().filter(|variant| variant.at == at) {
+            let exit = print_observation(&trace.program.vm, &variant.exit);
+            let _ = writeln!(out, "  {OTHER} {} {exit}", variant.times);
         }
     }
     out
+}
+
+fn words(out: &mut String, key: &str, words: &[String]) {
+    out.push_str(key);
+    for word in words {
+        out.push(' ');
+        out.push_str(word);
+    }
+    out.push('\n');
 }
 
 /// One observation, without the arrow.

@@ -36,7 +36,7 @@ impl Generator {
                 let op = program.ops[at];
                 program.ops.insert(choices.below(len + 1) as usize, op);
             }
-            10 | 11 if len > 0 => Self::retarget(choices, &program.vm, &mut program.ops[at]),
+            10 | 11 if len > 0 => self.retarget(choices, &program.vm, &mut program.ops[at]),
             12 if len > 0 => self.split(choices, program, at),
             13 if !other.ops.is_empty() => Self::splice(choices, program, other, at),
             14 => self.change_vm(choices, program),
@@ -50,7 +50,7 @@ impl Generator {
     }
 
     /// Point one op at another alias, a neighbouring frame, or another kind of access.
-    fn retarget(choices: &mut impl Choices, vm: &Vm, op: &mut Op) {
+    fn retarget(&self, choices: &mut impl Choices, vm: &Vm, op: &mut Op) {
         let which = choices.below(4);
         if let Op::Access { gpa, access, .. } | Op::FaultBegin { gpa, access, .. } = op {
             match which {
@@ -61,7 +61,12 @@ impl Generator {
         } else if let Op::Translate { table, leaf, .. } = op {
             *table = other_alias(choices, vm, *table);
             *leaf = other_alias(choices, vm, *leaf);
-        } else if let Op::Unmap { range } | Op::UnmapBegin { range, .. } | Op::Age { range } = op {
+        } else if let Op::Unmap { range, by } = op {
+            *range = hva_near(choices, range.start.page() as u32);
+            if which == 0 {
+                *by = self.driver(choices);
+            }
+        } else if let Op::UnmapBegin { range, .. } | Op::Age { range } = op {
             *range = hva_near(choices, range.start.page() as u32);
         }
     }
@@ -74,7 +79,7 @@ impl Generator {
         let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
         let (begin, end) = match program.ops[at] {
             Op::Slot { id, change } => (Op::SlotBegin { id, change }, Op::SlotEnd),
-            Op::Unmap { range } => (Op::UnmapBegin { window, range }, Op::UnmapEnd { window }),
+            Op::Unmap { range, .. } => (Op::UnmapBegin { window, range }, Op::UnmapEnd { window }),
             Op::Access { vcpu, gpa, access } => (Op::FaultBegin { vcpu, gpa, access }, Op::FaultEnd { vcpu }),
             _ => return,
         };

@@ -1,6 +1,7 @@
 //! The words of a line with their columns, and the error that points at one of them.
 
 use crate::addr::{Gfn, Gpa, Hva};
+use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
@@ -179,6 +180,16 @@ impl<'a> Words<'a> {
         Ok(HvaRange { start, pages: self.pages()? })
     }
 
+    /// The means at the end of a line, if it names one.
+    fn driver(&mut self) -> Result<Option<Driver>, ParseError> {
+        if self.is_done() {
+            return Ok(None);
+        }
+        let word = self.value("by")?;
+        let known = || Driver::ALL.map(Driver::name).join(", ");
+        Driver::named(word).map(Some).ok_or_else(|| self.found(format!("a driver: {}", known()), word))
+    }
+
     fn slot_id(&mut self) -> Result<SlotId, ParseError> {
         let expected =
             format!("a slot: 0 to {} or p0 to p{}", crate::limits::USER_SLOTS - 1, crate::limits::PRIVATE_SLOTS - 1);
@@ -340,7 +351,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
         "slot-end" => Op::SlotEnd,
-        "unmap" => Op::Unmap { range: words.hva_range()? },
+        "unmap" => Op::Unmap { range: words.hva_range()?, by: words.driver()? },
         "unmap-begin" => {
             let word = words.next("w0 or w1")?;
             Op::UnmapBegin { window: words.tagged(word, 'w', "w0 or w1")?, range: words.hva_range()? }

@@ -52,7 +52,7 @@ impl<P: Policy> Mmu for KvmMmu<P> {
                     mmu.slot_end(id, change, tlb);
                 }
             }
-            Op::Unmap { range } => {
+            Op::Unmap { range, .. } => {
                 mmu.invalidate_begin(range, tlb);
                 mmu.invalidate_end();
             }

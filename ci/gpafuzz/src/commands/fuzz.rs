@@ -45,14 +45,12 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
 
 /// The targets asked for. Of the default ones, one that this machine cannot have is left out, with a note.
 fn open(asked: &[String]) -> Result<Vec<(String, Opened)>, CliError> {
+    let all = targets::ALL.map(|entry| entry.name.to_owned());
     let mut names: Vec<String> = Vec::new();
-    for name in asked {
-        if !names.contains(name) {
-            names.push(name.clone());
+    for name in if asked.is_empty() { &all[..] } else { asked }.iter().flat_map(|name| targets::expand(name)) {
+        if !names.contains(&name) {
+            names.push(name);
         }
-    }
-    if asked.is_empty() {
-        names.extend(targets::ALL.iter().map(|entry| entry.name.to_owned()));
     }
     let mut opened = Vec::new();
     for name in names {

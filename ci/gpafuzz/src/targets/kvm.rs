@@ -1,5 +1,8 @@
 //! The target `kvm`: the host's `/dev/kvm`, live if it opens, otherwise traces that were recorded on one.
 //!
+//! `kvm:NAME` is the live one with its aliases made in a certain way, a [`Realisation`]. A campaign on `kvm` is one on each that
+//! exists here.
+//!
 //! Both are judged alike: the answers of real KVM are a trace, and the trace is what the oracles see. The only difference is
 //! whether it is made now.
 
@@ -10,19 +13,45 @@ use crate::target::TargetError;
 use gpa_model::Program;
 use gpa_model::generate::Profile;
 use gpa_oracles::Violation;
-use hw_runner::{Fingerprint, Machine, MachineError, Trace, Witness};
+use hw_runner::{Fingerprint, Machine, MachineError, Realisation, Trace, Witness};
 use std::path::{Path, PathBuf};
 
 /// The name of the target.
 pub(super) const NAME: &str = "kvm";
 
+/// What stands before the name of a realisation.
+pub(super) const LIVE: &str = "kvm:";
+
+/// The names of the targets that a campaign on `kvm` is made of: those that exist here, or `kvm` itself if none does.
+pub(super) fn expand() -> Vec<String> {
+    let here = |realisation: &Realisation| Machine::open_with(*realisation).is_ok();
+    let names: Vec<_> = Realisation::ALL.iter().copied().filter(here).map(|it| format!("{LIVE}{it}")).collect();
+    if names.is_empty() { vec![NAME.to_owned()] } else { names }
+}
+
+/// Live, with aliases made by `realisation`.
+pub(super) fn open_live(realisation: &str) -> Result<Opened, TargetError> {
+    let known = || Realisation::ALL.map(|realisation| format!("{LIVE}{realisation}")).to_vec();
+    let name = || format!("{LIVE}{realisation}");
+    let Some(realisation) = Realisation::named(realisation) else {
+        return Err(TargetError::Unknown { name: name(), known: known() });
+    };
+    match Machine::open_with(realisation) {
+        Ok(machine) => Ok(live(machine)),
+        Err(error) if error.is_absence() => Err(TargetError::Absent { name: NAME, why: error.to_string() }),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn live(machine: Machine) -> Opened {
+    let note = format!("live on /dev/kvm, {}", describe(machine.fingerprint()));
+    Opened { target: Box::new(Traced::new(Live::new(machine))), note: Some(note) }
+}
+
 /// Live, or else recorded.
 pub(super) fn open() -> Result<Opened, TargetError> {
     let why = match Machine::open() {
-        Ok(machine) => {
-            let note = format!("live on /dev/kvm, {}", describe(machine.fingerprint()));
-            return Ok(Opened { target: Box::new(Traced::new(Live::new(machine))), note: Some(note) });
-        }
+        Ok(machine) => return Ok(live(machine)),
         Err(error) if error.is_absence() => error.to_string(),
         Err(error) => return Err(failed(&error)),
     };
@@ -43,7 +72,8 @@ pub(super) fn recorded(trace: Trace) -> Opened {
 
 pub(super) fn describe(fingerprint: &Fingerprint) -> String {
     let native = if fingerprint.native { "native" } else { "not proven native" };
-    format!("{}, paging {}, {native}", fingerprint.module, fingerprint.paging)
+    let Fingerprint { module, paging, realisation, .. } = fingerprint;
+    format!("{module}, paging {paging}, aliases by {realisation}, {native}")
 }
 
 fn failed(error: &MachineError) -> TargetError {
@@ -83,11 +113,17 @@ impl Recorder for Live {
         }
     }
 
-    /// No stolen bit above what this host translates.
+    /// No stolen bit but those that can be stolen here, and pages taken away by every means there is.
     fn profile(&self) -> Profile {
         let profile = hw_runner::profile();
-        let highest = self.machine.fingerprint().maxphyaddr.saturating_sub(1);
-        Profile { stolen_high: profile.stolen_high.min(highest).max(profile.stolen_low), ..profile }
+        let bits = self.machine.stealable();
+        let (low, high) = (bits.first().copied(), bits.last().copied());
+        Profile {
+            stolen_low: low.unwrap_or(profile.stolen_low),
+            stolen_high: high.unwrap_or(profile.stolen_high),
+            drivers: self.machine.drivers().available(),
+            ..profile
+        }
     }
 
     fn native(&self) -> bool {
@@ -99,7 +135,8 @@ impl Recorder for Live {
     }
 
     fn evidence(&self) -> Option<String> {
-        Some(self.machine.witness().show_since(&self.start).to_string())
+        let (witness, drivers) = (self.machine.witness(), self.machine.drivers());
+        Some(format!("{}\n  pages taken away by: {drivers}", witness.show_since(&self.start)))
     }
 }
 

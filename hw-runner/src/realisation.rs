@@ -1,0 +1,65 @@
+//! Realisations: the ways in which a frame of a guest is given several names on real KVM.
+//!
+//! To the guest each makes the same promise, that every name of a frame is that frame; the model cannot tell them apart. To
+//! KVM each is something else, and leads through other parts of it.
+
+use gpa_model::Vm;
+use std::fmt;
+
+/// How the aliases of a program come about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Realisation {
+    /// A memslot for each name, all over the same hvas: notifiers and the dirty log meet the page once for each slot.
+    #[default]
+    Slots,
+    /// A memslot for each name, each over its own mapping of one memfd: one page, several hvas.
+    Memfd,
+    /// One memslot, and guest page tables in which every name leads to its gpa: several SPTEs in one rmap on shadow paging.
+    GuestPtes,
+    /// One memslot, and a kernel that strips stolen bits from the GPA itself.
+    Native,
+}
+
+impl Realisation {
+    /// All of them.
+    pub const ALL: [Realisation; 4] = [Self::Slots, Self::Memfd, Self::GuestPtes, Self::Native];
+
+    /// The word for it in traces and in the names of targets.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slots => "slots",
+            Self::Memfd => "memfd",
+            Self::GuestPtes => "guest-ptes",
+            Self::Native => "native",
+        }
+    }
+
+    /// The one that is called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|realisation| realisation.name() == name)
+    }
+
+    /// How many memslots of KVM's make one memslot of `vm`.
+    pub(crate) fn slots(self, vm: &Vm) -> usize {
+        match self {
+            Self::Slots | Self::Memfd => vm.stolen().alias_count(),
+            Self::GuestPtes | Self::Native => 1,
+        }
+    }
+
+    /// The alias number in the GPA that the guest's page tables hold for alias number `alias`.
+    pub(crate) fn alias_in_tables(self, alias: usize) -> usize {
+        if self == Self::GuestPtes { 0 } else { alias }
+    }
+
+    /// How many mappings of the host pages there are.
+    pub(crate) fn mappings(self) -> usize {
+        if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }
+    }
+}
+
+impl fmt::Display for Realisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,120 @@
+//! Drivers: the ways in which a host takes a page away from under a guest.
+//!
+//! The model and an MMU in this process do not tell them apart: whatever was done, what the guest finds afterwards bears a new
+//! identity. On real KVM each is another path through the kernel, of which some move the page and some only unmap it.
+
+/// What the host does to a range of its own addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+pub enum Driver {
+    /// `MADV_DONTNEED`.
+    Dontneed,
+    /// `mremap` of other pages over the old ones.
+    Mremap,
+    /// `munmap`, by a new mapping over the old one.
+    Munmap,
+    /// `mprotect` to nothing and back.
+    Mprotect,
+    /// `mprotect` to read-only and back.
+    MprotectRead,
+    /// A hole punched into the file that is mapped.
+    PunchHole,
+    /// `fork`, and a write to each page while the child still shares it: copy on write.
+    Fork,
+    /// `MADV_COLLAPSE`: the pages become part of a huge page.
+    Collapse,
+    /// `MADV_PAGEOUT`.
+    Pageout,
+    /// `MADV_COLD`.
+    Cold,
+    /// Guard entries in the page tables, put in and taken out (`MADV_GUARD_INSTALL`).
+    Guard,
+    /// Write-protected and released by a userfaultfd.
+    UffdWriteProtect,
+    /// Discarded under a userfaultfd, which then copies a page in.
+    UffdCopy,
+}
+
+impl Driver {
+    /// Every driver, in declaration order.
+    pub const ALL: [Driver; 13] = [
+        Self::Dontneed,
+        Self::Mremap,
+        Self::Munmap,
+        Self::Mprotect,
+        Self::MprotectRead,
+        Self::PunchHole,
+        Self::Fork,
+        Self::Collapse,
+        Self::Pageout,
+        Self::Cold,
+        Self::Guard,
+        Self::UffdWriteProtect,
+        Self::UffdCopy,
+    ];
+
+    /// The word for it in the text format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dontneed => "dontneed",
+            Self::Mremap => "mremap",
+            Self::Munmap => "munmap",
+            Self::Mprotect => "mprotect",
+            Self::MprotectRead => "mprotect-read",
+            Self::PunchHole => "punch-hole",
+            Self::Fork => "fork",
+            Self::Collapse => "collapse",
+            Self::Pageout => "pageout",
+            Self::Cold => "cold",
+            Self::Guard => "guard",
+            Self::UffdWriteProtect => "uffd-write-protect",
+            Self::UffdCopy => "uffd-copy",
+        }
+    }
+
+    /// The one that is called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|driver| driver.name() == name)
+    }
+}
+
+/// A set of drivers, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drivers(u16);
+
+impl Drivers {
+    /// None.
+    pub const NONE: Drivers = Drivers(0);
+
+    /// The set with `driver` in it.
+    #[must_use]
+    pub const fn with(self, driver: Driver) -> Self {
+        Self(self.0 | 1 << driver as u16)
+    }
+
+    /// Whether `driver` is in the set.
+    pub const fn contains(self, driver: Driver) -> bool {
+        self.0 >> driver as u16 & 1 != 0
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those in the set, in declaration order.
+    pub fn iter(self) -> impl Iterator<Item = Driver> {
+        Driver::ALL.into_iter().filter(move |driver| self.contains(*driver))
+    }
+}
+
+impl FromIterator<Driver> for Drivers {
+    fn from_iter<T: IntoIterator<Item = Driver>>(drivers: T) -> Self {
+        drivers.into_iter().fold(Self::NONE, Self::with)
+    }
+}
