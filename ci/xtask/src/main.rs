@@ -20,6 +20,7 @@ mod readme;
 mod rules;
 mod snapshots;
 mod stages;
+mod threads;
 mod tokens;
 mod tree;
 

@@ -1,14 +1,16 @@
 //! The table of stages. Everything heavy is built once, in the release profile; clippy and rustdoc only check.
 
 use crate::gate::{Gate, Stage, Verdict};
-use crate::{fuzz, hardware, lab, readme, rules, snapshots};
+use crate::{fuzz, hardware, lab, readme, rules, snapshots, threads};
 
-pub(crate) const STAGES: [Stage; 15] = [
+pub(crate) const STAGES: [Stage; 17] = [
     Stage { name: "format", what: "rustfmt changes nothing", check: format },
     Stage { name: "clippy", what: "no lint of the workspace table fires", check: clippy },
     Stage { name: "rules", what: "the architecture is as designed", check: rules::check },
     Stage { name: "tests", what: "unit and integration tests", check: tests },
     Stage { name: "docs", what: "doc tests pass and rustdoc has nothing to say", check: docs },
+    Stage { name: "races", what: "no interleaving of threads leaves anything stale or lost", check: threads::races },
+    Stage { name: "miri", what: "an interpreter sees no undefined behaviour", check: threads::miri },
     Stage { name: "kill-matrix", what: "every mutant dies by the oracle named for it", check: kill_matrix },
     Stage { name: "corpus", what: "every corpus file parses, prints back identically and runs", check: corpus },
     Stage { name: "snapshots", what: "no snapshot is pending, stale or without its test", check: snapshots::check },

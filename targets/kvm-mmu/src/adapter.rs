@@ -1,11 +1,14 @@
 //! [`KvmMmu`]: the ops of a program as calls into a [`SecondStage`], and what a program has begun and not ended.
 
 use crate::fault::PageFault;
+use crate::memslots::SlotError;
 use crate::policy::{Corrected, Policy};
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
 use gpa_model::limits::VCPUS;
-use gpa_model::{Access, Exit, FlushBackend, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotId, Spte, Vm};
+use gpa_model::{
+    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
+};
 
 /// A second-stage MMU that is driven op by op.
 #[derive(Debug)]
@@ -39,13 +42,11 @@ impl<P: Policy> Mmu for KvmMmu<P> {
             Op::Translate { table, leaf, .. } => return mmu.guest_walk(table, leaf),
             Op::DirtyGet { id } => return Exit::Dirty(mmu.dirty_frames(id)),
             Op::Age { range } => return Exit::Young(mmu.age(range)),
-            Op::Slot { id, change } => {
-                mmu.slot_begin(id, change, tlb);
-                mmu.slot_end(id, change, tlb);
-            }
+            Op::Slot { id, change } => return done(mmu.set_memslot(id, change, tlb)),
             Op::SlotBegin { id, change } => {
-                mmu.slot_begin(id, change, tlb);
-                self.slot_change = Some((id, change));
+                let begun = mmu.slot_begin(id, change, tlb);
+                self.slot_change = begun.is_ok().then_some((id, change));
+                return done(begun);
             }
             Op::SlotEnd => {
                 if let Some((id, change)) = self.slot_change.take() {
@@ -62,10 +63,15 @@ impl<P: Policy> Mmu for KvmMmu<P> {
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
             Op::Track { gfn } => mmu.track(gfn, tlb),
             Op::Untrack { gfn } => mmu.untrack(gfn),
-            Op::SlotAliased { id, gpa, pages, hva } if mmu.slot_aliased(id, gpa, pages.into(), hva) => {
-                return Exit::Refused;
+            Op::SlotAliased { id, gpa, pages, hva } => {
+                let gfn = Gfn::new(gpa.page());
+                return done(mmu.set_memslot(
+                    id,
+                    SlotChange::Create { gfn, pages, hva, flags: SlotFlags::default() },
+                    tlb,
+                ));
             }
-            Op::SlotAliased { .. } | Op::Backend(_) => {}
+            Op::Backend(_) => {}
         }
         Exit::Done
     }
@@ -113,4 +119,8 @@ impl<P: Policy> KvmMmu<P> {
             None => Exit::Error,
         }
     }
+}
+
+fn done(changed: Result<(), SlotError>) -> Exit {
+    if changed.is_ok() { Exit::Done } else { Exit::Refused }
 }

@@ -69,7 +69,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// `KVM_CLEAR_DIRTY_LOG`: forget the pages that are dirty and expect writes to them again.
-    pub(crate) fn clear_dirty_log(&self, id: SlotId, first: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+    pub fn clear_dirty_log(&self, id: SlotId, first: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id) else { return };
         let (gfn, slot_pages) = (slot.gfn, slot.pages);
@@ -95,7 +95,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// Write-protect one frame under every alias (`kvm_mmu_slot_gfn_write_protect()`).
-    pub(crate) fn write_protect_gfn(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
+    pub fn write_protect_gfn(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         self.write_protect(&mmu, gfn, true, &mut owed);

@@ -44,6 +44,7 @@ mod vcpu;
 
 pub use adapter::KvmMmu;
 pub use flush::TlbFlush;
+pub use memslots::SlotError;
 pub use policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 pub use second_stage::{HostPages, SecondStage};
 pub use shadow_page::SpKey;

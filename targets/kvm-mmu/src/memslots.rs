@@ -1,7 +1,9 @@
 //! Memslots: which gfns are memory, behind which hvas, and what is in each slot's dirty log.
 
 use crate::bitmap::PageBitmap;
-use gpa_model::{Gfn, Hva, HvaRange, SlotFlags, SlotId};
+use crate::policy::Policy;
+use gpa_model::{Gfn, Hva, HvaRange, SlotChange, SlotFlags, SlotId, StolenMask};
+use std::fmt;
 
 /// One memslot.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ impl Memslot {
         gfn.offset_from(self.gfn).is_some_and(|offset| offset < self.pages)
     }
 
+    fn overlaps(&self, gfn: Gfn, pages: u64) -> bool {
+        gfn < self.gfn.add(self.pages) && self.gfn < gfn.add(pages)
+    }
+
     pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<Hva> {
         gfn.offset_from(self.gfn).filter(|&offset| offset < self.pages).map(|offset| self.hva.add(offset))
     }
@@ -54,6 +60,35 @@ impl Memslot {
         (low..high).map(move |page| gfn.add(page - start))
     }
 }
+
+/// Why there cannot be such a memslot, or such a change to one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotError {
+    /// It has no pages.
+    Empty,
+    /// Its gfns carry a stolen bit: nobody could reach them, and they would hide behind those without.
+    Aliased(Gfn),
+    /// The id is taken.
+    Exists(SlotId),
+    /// There is no slot with this id.
+    Missing(SlotId),
+    /// Another slot has some of its gfns.
+    Overlaps(SlotId),
+}
+
+impl fmt::Display for SlotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "a memslot has at least one page"),
+            Self::Aliased(gfn) => write!(f, "gfn {gfn} carries a stolen bit; a memslot is created at the gfn without"),
+            Self::Exists(id) => write!(f, "memslot {id} exists; delete it first"),
+            Self::Missing(id) => write!(f, "there is no memslot {id}"),
+            Self::Overlaps(id) => write!(f, "memslot {id} has some of these gfns"),
+        }
+    }
+}
+
+impl std::error::Error for SlotError {}
 
 /// All memslots of a VM.
 #[derive(Debug)]
@@ -77,6 +112,30 @@ impl Memslots {
         self.slots.clear();
         self.generation = FIRST_GENERATION;
         self.in_flux = false;
+    }
+
+    /// Whether `change` can be made to slot `id` (`kvm_arch_prepare_memory_region()` and the checks before it).
+    pub(crate) fn check<P: Policy>(&self, stolen: StolenMask, id: SlotId, change: SlotChange) -> Result<(), SlotError> {
+        let slot = self.get(id);
+        let (gfn, pages) = match (change, slot) {
+            (SlotChange::Create { .. }, Some(_)) => return Err(SlotError::Exists(id)),
+            (SlotChange::Create { gfn, pages, .. }, None) => (gfn, u64::from(pages)),
+            (_, None) => return Err(SlotError::Missing(id)),
+            (SlotChange::Move { gfn }, Some(slot)) => (gfn, slot.pages),
+            (SlotChange::Delete | SlotChange::Flags(_), Some(_)) => return Ok(()),
+        };
+        if pages == 0 {
+            return Err(SlotError::Empty);
+        }
+        // A range that begins and ends below the lowest stolen bit carries none in between.
+        if P::refuses_aliased_slots() && (stolen.taints(gfn.raw()) || stolen.taints(gfn.add(pages - 1).raw())) {
+            return Err(SlotError::Aliased(gfn));
+        }
+        let mut others = self.slots.iter().filter(|other| other.id != id);
+        match others.find(|other| other.overlaps(gfn, pages)) {
+            Some(other) => Err(SlotError::Overlaps(other.id)),
+            None => Ok(()),
+        }
     }
 
     /// Changes whenever any slot does, so that what was looked up before can be told to be out of date.

@@ -25,7 +25,7 @@ pub struct SlotSeen {
 }
 
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
-pub trait Policy: std::fmt::Debug + Send + 'static {
+pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
     /// The frame of a faulting address (`vcpu_gpa_to_gfn_unalias()`).
     fn unalias(stolen: StolenMask, gpa: Gpa) -> Gfn {
         stolen.split(gpa).0

@@ -10,14 +10,14 @@
 
 use crate::bitmap::PageBitmap;
 use crate::flush::{FlushOwed, TlbFlush};
-use crate::memslots::{Memslot, Memslots};
+use crate::memslots::{Memslot, Memslots, SlotError};
 use crate::notifier::Notifier;
 use crate::policy::{Corrected, Policy};
 use crate::rmap::Rmap;
 use crate::shadow_page::ShadowPages;
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
-use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Pfn, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Pfn, SlotChange, SlotId, Spte, Vm};
 use std::marker::PhantomData;
 
 /// Which page stands behind an hva right now (`hva_to_pfn()`).
@@ -43,6 +43,8 @@ pub(crate) struct Locked {
 #[derive(Debug)]
 pub struct SecondStage<P: Policy = Corrected> {
     pub(crate) vm: Vm,
+    /// Held for a whole memslot change (`kvm->slots_lock`).
+    slots_lock: Lock<()>,
     pub(crate) slots: ReadLock<Memslots>,
     pub(crate) tables: Tables,
     pub(crate) mmu_lock: Lock<Locked>,
@@ -53,10 +55,12 @@ pub struct SecondStage<P: Policy = Corrected> {
 }
 
 impl<P: Policy> SecondStage<P> {
-    pub(crate) fn new(vm: &Vm) -> Self {
+    /// With no memslots, nothing mapped, and just a root table.
+    pub fn new(vm: &Vm) -> Self {
         let locked = Locked { shadow_pages: ShadowPages::new(), rmap: Rmap::new() };
         Self {
             vm: *vm,
+            slots_lock: Lock::default(),
             slots: ReadLock::new(Memslots::new()),
             tables: Tables::new(),
             mmu_lock: Lock::new(locked),
@@ -78,7 +82,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
-    pub(crate) fn invalidate_begin(&self, range: HvaRange, tlb: &mut dyn TlbFlush) {
+    pub fn invalidate_begin(&self, range: HvaRange, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin(range);
@@ -90,13 +94,18 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// `invalidate_range_end`.
-    pub(crate) fn invalidate_end(&self) {
+    pub fn invalidate_end(&self) {
         let _mmu = self.mmu_lock.lock();
         self.notifier.end();
     }
 
+    /// What the tables say about `gpa`.
+    pub fn walk(&self, gpa: Gpa) -> Option<Spte> {
+        self.tables.walk(gpa)
+    }
+
     /// Test and clear the accessed bits of the pages (`kvm_age_gfn()`).
-    pub(crate) fn age(&self, range: HvaRange) -> bool {
+    pub fn age(&self, range: HvaRange) -> bool {
         let slots = self.slots.read();
         let mmu = self.mmu_lock.lock();
         // Every gfn is aged, also after the first young one.
@@ -104,29 +113,41 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
-    pub(crate) fn dirty_frames(&self, id: SlotId) -> FrameSet {
+    pub fn dirty_frames(&self, id: SlotId) -> FrameSet {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id) else { return FrameSet::EMPTY };
         let frames = slot.dirty.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
         frames.fold(FrameSet::EMPTY, FrameSet::union)
     }
 
+    /// A whole memslot change (`kvm_set_memory_region()`). One at a time; others wait.
+    ///
+    /// # Errors
+    /// A [`SlotError`] if there cannot be such a memslot; nothing has changed then.
+    pub fn set_memslot(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) -> Result<(), SlotError> {
+        let _slots_lock = self.slots_lock.lock();
+        self.slot_begin(id, change, tlb)?;
+        self.slot_end(id, change, tlb);
+        Ok(())
+    }
+
     /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
-    pub(crate) fn slot_begin(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
-        self.slots_changed(true);
-        let invalid = {
-            let mut slots = self.slots.write();
-            let Some(slot) = slots.get_mut(id) else { return };
-            match change {
-                SlotChange::Create { .. } => {}
-                SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => slot.set_flags(flags),
-                SlotChange::Delete | SlotChange::Move { .. } | SlotChange::Flags(_) => slot.invalid = true,
-            }
-            slot.invalid
-        };
+    pub(crate) fn slot_begin(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) -> Result<(), SlotError> {
+        let mut slots = self.slots.write();
+        slots.check::<P>(self.vm.stolen(), id, change)?;
+        self.next_generation(&mut slots, true);
+        let Some(slot) = slots.get_mut(id) else { return Ok(()) };
+        match change {
+            SlotChange::Flags(flags) if flags.readonly == slot.flags.readonly => slot.set_flags(flags),
+            _ => slot.invalid = true,
+        }
+        let invalid = slot.invalid;
+        // Faults may go on from here: they find the slot INVALID and retry.
+        drop(slots);
         if invalid {
             self.zap_slot(id, &change, tlb);
         }
+        Ok(())
     }
 
     fn zap_slot(&self, id: SlotId, change: &SlotChange, tlb: &mut dyn TlbFlush) {
@@ -140,21 +161,9 @@ impl<P: Policy> SecondStage<P> {
         owed.all::<P>(tlb);
     }
 
-    /// User space asks for a slot whose gfn carries a stolen bit. Nobody could reach it, and it would hide behind another.
-    /// Returns whether it was refused.
-    pub(crate) fn slot_aliased(&self, id: SlotId, gpa: Gpa, pages: u64, hva: Hva) -> bool {
-        if P::refuses_aliased_slots() {
-            return true;
-        }
-        self.slots_changed(false);
-        self.slots.write().insert(Memslot::new(id, Gfn::new(gpa.page()), pages, hva, SlotFlags::default()));
-        false
-    }
-
-    /// New memslots, new generation; when the number wraps, MMIO entries of an older round must not come back to life
-    /// (`kvm_mmu_invalidate_mmio_sptes()`).
-    fn slots_changed(&self, in_flux: bool) {
-        let mut slots = self.slots.write();
+    /// The memslots change, and their generation with them, before anybody can look at either. When the number wraps, MMIO
+    /// entries of an older round must not come back to life (`kvm_mmu_invalidate_mmio_sptes()`).
+    fn next_generation(&self, slots: &mut Memslots, in_flux: bool) {
         if slots.next_generation(in_flux) && P::drops_mmio_on_wrap() {
             self.mmu_lock.lock().shadow_pages.drop_mmio(&self.tables);
         }
@@ -162,8 +171,8 @@ impl<P: Policy> SecondStage<P> {
 
     /// The second half (`kvm_commit_memory_region()`).
     pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
-        self.slots_changed(false);
         let mut slots = self.slots.write();
+        self.next_generation(&mut slots, false);
         match (change, slots.get_mut(id)) {
             (SlotChange::Create { gfn, pages, hva, flags }, _) => {
                 slots.insert(Memslot::new(id, gfn, u64::from(pages), hva, flags));

@@ -9,7 +9,7 @@ use gpa_model::{Alias, Gfn};
 impl<P: Policy> SecondStage<P> {
     /// Emulate writes to `gfn` from now on (`kvm_write_track_add_gfn()`): no SPTE may stay writable, or be made so again
     /// without asking.
-    pub(crate) fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
+    pub fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         self.set_tracked(gfn, true);
         let mut owed = FlushOwed::nothing();
         let mmu = self.mmu_lock.lock();
@@ -18,7 +18,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// Let writes to `gfn` through again.
-    pub(crate) fn untrack(&self, gfn: Gfn) {
+    pub fn untrack(&self, gfn: Gfn) {
         self.set_tracked(gfn, false);
     }
 

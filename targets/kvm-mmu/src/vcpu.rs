@@ -9,7 +9,7 @@ use gpa_model::{Access, Exit, Gpa, Rights};
 
 impl<P: Policy> SecondStage<P> {
     /// A guest access, with the fault it needs.
-    pub(crate) fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa, access: Access) -> Exit {
+    pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa, access: Access) -> Exit {
         let slots = self.slots.read();
         match self.access_up_to_map(host, &slots, gpa, access) {
             Ok(fault) => self.map_and_reenter(host, &slots, tlb, &fault, access),
@@ -82,7 +82,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
-    pub(crate) fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa) -> Exit {
+    pub fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa) -> Exit {
         let slots = self.slots.read();
         let gpa = P::prefaulted(self.vm.stolen(), gpa);
         if self.tables.walk(gpa).is_some() {

@@ -1,0 +1,293 @@
+//! vCPUs, the host and user space at the same time, on one [`SecondStage`]: no vCPU reaches a page that was given back, and no
+//! write is missing from the dirty log.
+//!
+//! Each vCPU thread has a TLB, which a flush empties before it returns. With the standard library's threads this is a stress
+//! test; under `--cfg shuttle` a scheduler tries interleavings one by one from a seed, and must also find what the mutants of
+//! the races get wrong.
+
+use gpa_model::flush::RangeFlushFailed;
+use gpa_model::{
+    Access, BackendMode, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte, StolenMask,
+    VcpuSet, Vm,
+};
+use kvm_mmu::{Corrected, HostPages, Policy, SecondStage, TlbFlush};
+
+#[cfg(not(shuttle))]
+use std::{sync, thread};
+
+#[cfg(shuttle)]
+use shuttle::{sync, thread};
+
+use sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use sync::{Arc, Mutex};
+
+const PAGES: usize = 2;
+const VCPUS: usize = 2;
+const ALIASES: usize = 2;
+const SLOT: SlotId = SlotId::user(0);
+const BASE: Gfn = Vm::DEFAULT_BASE;
+
+/// What one run found wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wrong {
+    /// A vCPU reached a page that the host had given away.
+    StalePage,
+    /// A write is in no log.
+    LostWrite,
+}
+
+type Tlb = [[Option<Spte>; ALIASES]; PAGES];
+
+/// The machine around the MMU: TLBs, host pages, and what was written.
+struct Machine<P: Policy> {
+    mmu: SecondStage<P>,
+    tlbs: [Mutex<Tlb>; VCPUS],
+    /// The page behind each hva; the slot maps frame n to hva n.
+    pages: [AtomicU64; PAGES],
+    next: AtomicU64,
+    /// Whether user space was told that the slot is gone.
+    deleted: AtomicBool,
+    /// How often each frame was written through a TLB, and how much of that was so when the log was last cleared of it.
+    written: [AtomicU64; PAGES],
+    harvested: [AtomicU64; PAGES],
+    /// Accesses that a TLB or the tables answered, and faults.
+    answered: AtomicU64,
+    faults: AtomicU64,
+    wrong: Mutex<Option<Wrong>>,
+}
+
+impl<P: Policy> HostPages for Machine<P> {
+    fn pfn(&self, hva: Hva) -> Pfn {
+        Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32)
+    }
+}
+
+/// The flush back-end of one thread.
+struct Ipi<'a, P: Policy>(&'a Machine<P>);
+
+impl<P: Policy> TlbFlush for Ipi<'_, P> {
+    fn has_range(&self) -> bool {
+        true
+    }
+
+    fn range(&mut self, gpa: Gpa, pages: u64) -> Result<(), RangeFlushFailed> {
+        for tlb in &self.0.tlbs {
+            let mut tlb = tlb.lock().unwrap();
+            for page in 0..pages {
+                if let Some((frame, alias)) = locate(gpa.add_pages(page)) {
+                    tlb[frame][alias] = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on(&mut self, vcpus: VcpuSet) {
+        for vcpu in vcpus.iter().filter(|&vcpu| usize::from(vcpu) < VCPUS) {
+            *self.0.tlbs[usize::from(vcpu)].lock().unwrap() = Tlb::default();
+        }
+    }
+}
+
+fn vm() -> Vm {
+    Vm::new(StolenMask::new(&[40]).unwrap(), VCPUS as u8, BASE, BackendMode::Works).unwrap()
+}
+
+/// Frame and number of the alias of `gpa`, if it is in the slot.
+fn locate(gpa: Gpa) -> Option<(usize, usize)> {
+    let (frame, alias) = vm().locate(gpa)?;
+    (frame < PAGES).then_some((frame, vm().stolen().alias_index(alias)))
+}
+
+impl<P: Policy> Machine<P> {
+    fn new() -> Arc<Self> {
+        let machine = Self {
+            mmu: SecondStage::new(&vm()),
+            tlbs: Default::default(),
+            pages: std::array::from_fn(|page| AtomicU64::new(page as u64 + 1)),
+            next: AtomicU64::new(PAGES as u64 + 1),
+            deleted: AtomicBool::new(false),
+            written: std::array::from_fn(|_| AtomicU64::new(0)),
+            harvested: std::array::from_fn(|_| AtomicU64::new(0)),
+            answered: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            wrong: Mutex::new(None),
+        };
+        machine.create();
+        Arc::new(machine)
+    }
+
+    fn create(&self) {
+        let flags = SlotFlags { log_dirty: true, readonly: false };
+        let slot = SlotChange::Create { gfn: BASE, pages: PAGES as _, hva: Hva::new(0), flags };
+        self.mmu.set_memslot(SLOT, slot, &mut Ipi(self)).expect("the slot fits");
+    }
+
+    fn found(&self, wrong: Wrong) {
+        self.wrong.lock().unwrap().get_or_insert(wrong);
+    }
+
+    /// One access by a vCPU: through its TLB, by a walk that fills it, or else with a fault.
+    fn access(&self, vcpu: usize, frame: usize, alias: usize, access: Access) {
+        let (gpa, needed) = (vm().gpa(frame, alias), Rights::needed(access));
+        {
+            let mut tlb = self.tlbs[vcpu].lock().unwrap();
+            let entry = &mut tlb[frame][alias];
+            if !entry.is_some_and(|spte| spte.rights().contains(needed)) {
+                *entry = self.mmu.walk(gpa);
+            }
+            if let Some(spte) = entry.filter(|spte| spte.rights().contains(needed)) {
+                // Whoever gives the page away, or the slot, empties this TLB before: not while it is locked.
+                let page = self.pages[frame].load(SeqCst);
+                if u64::from(spte.pfn().raw()) != page || self.deleted.load(SeqCst) {
+                    self.found(Wrong::StalePage);
+                }
+                if access == Access::Write {
+                    self.written[frame].fetch_add(1, SeqCst);
+                }
+                self.answered.fetch_add(1, SeqCst);
+                return;
+            }
+        }
+        self.faults.fetch_add(1, SeqCst);
+        self.mmu.access(self, &mut Ipi(self), gpa, access);
+    }
+
+    /// A vCPU that goes through frames, aliases and kinds of access.
+    fn vcpu(&self, vcpu: usize, accesses: usize) {
+        for n in 0..accesses {
+            let access = if n % 3 == 2 { Access::Read } else { Access::Write };
+            self.access(vcpu, n % PAGES, (n / PAGES + vcpu) % ALIASES, access);
+        }
+    }
+
+    /// The host takes the page behind `hva` away and puts another there.
+    fn replace(&self, hva: usize) {
+        let range = HvaRange { start: Hva::new(hva as u64), pages: 1 };
+        self.mmu.invalidate_begin(range, &mut Ipi(self));
+        self.pages[hva].store(self.next.fetch_add(1, SeqCst), SeqCst);
+        self.mmu.invalidate_end();
+    }
+
+    /// User space takes the log and clears it page by page.
+    fn harvest(&self) {
+        for frame in self.mmu.dirty_frames(SLOT).iter() {
+            self.mmu.clear_dirty_log(SLOT, vm().gfn(frame), 1, &mut Ipi(self));
+            self.harvested[frame].store(self.written[frame].load(SeqCst), SeqCst);
+        }
+    }
+
+    /// User space deletes the slot and creates it again. Its log goes with it.
+    fn recreate(&self) {
+        self.mmu.set_memslot(SLOT, SlotChange::Delete, &mut Ipi(self)).expect("the slot exists");
+        self.deleted.store(true, SeqCst);
+        for (harvested, written) in self.harvested.iter().zip(&self.written) {
+            harvested.store(written.load(SeqCst), SeqCst);
+        }
+        self.deleted.store(false, SeqCst);
+        self.create();
+    }
+
+    /// What was found, once everybody has stopped.
+    fn verdict(&self) -> Option<Wrong> {
+        let log = self.mmu.dirty_frames(SLOT);
+        let lost = |frame: &usize| self.written[*frame].load(SeqCst) > self.harvested[*frame].load(SeqCst);
+        if (0..PAGES).filter(lost).any(|frame| !log.contains(frame)) {
+            self.found(Wrong::LostWrite);
+        }
+        *self.wrong.lock().unwrap()
+    }
+}
+
+/// What a host or user space does while the vCPUs run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Beside {
+    Replace,
+    Harvest,
+    Recreate,
+}
+
+/// vCPUs with `accesses` each, and `rounds` of what happens beside them.
+fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine<P>> {
+    let machine = Machine::<P>::new();
+    let vcpu = |vcpu| {
+        let machine = machine.clone();
+        thread::spawn(move || machine.vcpu(vcpu, accesses))
+    };
+    let vcpus = [vcpu(0), vcpu(1)];
+    for round in 0..rounds {
+        // Let the vCPUs fill their TLBs.
+        for _ in 0..25 {
+            thread::yield_now();
+        }
+        match beside {
+            Beside::Replace => machine.replace(round % PAGES),
+            Beside::Harvest => machine.harvest(),
+            Beside::Recreate => machine.recreate(),
+        }
+    }
+    for vcpu in vcpus {
+        vcpu.join().expect("a vCPU thread ends");
+    }
+    machine
+}
+
+const ALL: [Beside; 3] = [Beside::Replace, Beside::Harvest, Beside::Recreate];
+
+#[cfg(not(shuttle))]
+#[test]
+fn nothing_is_stale_or_lost_while_threads_run() {
+    let (accesses, rounds) = if cfg!(miri) { (200, 20) } else { (2_000_000, 20_000) };
+    for beside in ALL {
+        let machine = run::<Corrected>(beside, accesses, rounds);
+        assert_eq!(machine.verdict(), None, "{beside:?}");
+        assert!(machine.answered.load(SeqCst) > 0 && machine.faults.load(SeqCst) > 0, "{beside:?}: nothing was judged");
+    }
+}
+
+/// Run interleavings until something is wrong, at most `interleavings`.
+#[cfg(shuttle)]
+fn explore<P: Policy>(beside: Beside, interleavings: usize) -> Option<Wrong> {
+    let wrong = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let found = wrong.clone();
+    let body = move || {
+        if found.lock().unwrap().is_none() {
+            *found.lock().unwrap() = run::<P>(beside, 12, 2).verdict();
+        }
+    };
+    shuttle::check_random_with_seed(body, 1, interleavings);
+    *wrong.lock().unwrap()
+}
+
+#[cfg(shuttle)]
+#[test]
+fn no_interleaving_leaves_anything_stale_or_lost() {
+    for beside in ALL {
+        assert_eq!(explore::<Corrected>(beside, 3000), None, "{beside:?}");
+    }
+}
+
+/// The same interleavings find what they are there to find.
+#[cfg(shuttle)]
+#[test]
+fn the_mutants_of_the_races_are_found() {
+    use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
+    struct Hunt(Beside, Option<Wrong>);
+    impl Visitor for Hunt {
+        fn visit<P: Policy>(&mut self, _: &Mutant) {
+            self.1 = explore::<P>(self.0, 3000);
+        }
+    }
+    for (name, beside, wrong) in [
+        ("M5V-notifier-unchecked", Beside::Replace, Wrong::StalePage),
+        ("M87-unmap-first-spte-only", Beside::Replace, Wrong::StalePage),
+        ("M1V-flush-one-vcpu", Beside::Replace, Wrong::StalePage),
+        ("M10-flush-base-only", Beside::Harvest, Wrong::LostWrite),
+        ("M81-wrprot-first-spte-only", Beside::Harvest, Wrong::LostWrite),
+        ("M89-fastpf-dirty-raw", Beside::Harvest, Wrong::LostWrite),
+        ("M87-unmap-first-spte-only", Beside::Recreate, Wrong::StalePage),
+    ] {
+        let Some(Hunt(_, found)) = visit_named(name, Hunt(beside, None)) else { panic!("{name} is no mutant") };
+        assert_eq!(found, Some(wrong), "{name}");
+    }
+}
