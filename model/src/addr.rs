@@ -174,7 +174,7 @@ pub enum StolenBitError {
     AboveRoot {
         /// The bit asked for.
         bit: u8,
-        /// The highest bit that is legal with four levels.
+        /// The highest bit that is legal with as many levels as the tables have.
         highest: u8,
     },
     /// The bit is also an ordinary address bit of the guest's frames.
@@ -195,8 +195,12 @@ impl fmt::Display for StolenBitError {
                 f,
                 "stolen bit {bit} lies inside what one leaf table maps, so aliases would share it; use {lowest} or above"
             ),
+            Self::AboveRoot { bit, highest } if highest < StolenMask::HIGHEST_BIT => write!(
+                f,
+                "stolen bit {bit} lies above what four table levels translate; use {highest} or below, or five levels"
+            ),
             Self::AboveRoot { bit, highest } => {
-                write!(f, "stolen bit {bit} lies above what four table levels translate; use {highest} or below")
+                write!(f, "stolen bit {bit} lies above what five table levels translate; use {highest} or below")
             }
             Self::InsideFrames { bit } => write!(
                 f,
@@ -231,13 +235,14 @@ impl StolenMask {
     /// Lowest legal bit with 4 KiB leaves. A leaf table maps gfn bits below 9; a stolen bit among them would let two
     /// aliases share the table, and the gfn computed from an entry's index would carry the bit while rmap's key does not.
     pub const LOWEST_BIT: u8 = 21;
-    /// Highest legal bit with four table levels (SDM vol. 3, 4-level paging translates 48 bits).
-    pub const HIGHEST_BIT: u8 = 47;
+    /// Highest legal bit with five table levels, which translate 57 bits (SDM vol. 3C, 29.3.2). A VM with four has a lower one:
+    /// [`Levels::highest_bit`](crate::vm::Levels::highest_bit).
+    pub const HIGHEST_BIT: u8 = 56;
 
     /// The mask of GPA bit positions `bits`, in any order.
     ///
     /// # Errors
-    /// A [`StolenBitError`] if there are too many bits, a bit is doubled, or a position is illegal.
+    /// A [`StolenBitError`] if there are too many bits, a bit is doubled, or a position is illegal in any VM.
     pub fn new(bits: &[u8]) -> Result<Self, StolenBitError> {
         if bits.len() > limits::STOLEN_BITS {
             return Err(StolenBitError::TooMany(bits.len()));
@@ -330,6 +335,13 @@ impl StolenMask {
     /// The lowest stolen bit that frames up to `top` need as an ordinary address bit, if there is one.
     pub fn bit_inside_frames(self, top: Gfn) -> Option<u8> {
         self.bits().iter().copied().find(|&bit| top.0 >> (u32::from(bit) - PAGE_SHIFT) != 0)
+    }
+
+    /// The bits of a GPA that must be clear where `maxphyaddr` bits are physical-address bits: all above those but the
+    /// stolen ones, which hardware walks by wherever they are (`reserved_gpa_bits`, and the seed's "bits 51:MAXPHYADDR").
+    #[inline]
+    pub const fn reserved_gpa_bits(self, maxphyaddr: u8) -> u64 {
+        (u64::MAX << maxphyaddr) & !self.gpa_mask()
     }
 
     /// Whether frame number `raw` carries a stolen bit, which no gfn may.

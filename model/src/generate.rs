@@ -11,10 +11,10 @@ use crate::addr::{Gpa, Hva, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, VCPUS};
+use crate::limits::{FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, NOTIFIER_WINDOWS, VCPUS};
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::program::Program;
-use crate::vm::{Logging, Vm};
+use crate::vm::{Levels, Logging, Vm};
 use arbitrary::{Arbitrary, Unstructured};
 
 /// What a target can be given.
@@ -32,7 +32,7 @@ pub struct Profile {
     pub pml: bool,
     /// Stolen GPA bits are taken from this bit up …
     pub stolen_low: u8,
-    /// … to this one.
+    /// … to this one. Above [`Levels::Four`]'s highest, some VMs have five levels.
     pub stolen_high: u8,
     /// Ops in a generated program, at most.
     pub ops_max: u32,
@@ -139,14 +139,20 @@ impl Generator {
 
     fn vm(&self, choices: &mut impl Choices) -> Vm {
         let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize];
-        let (low, high) = (self.profile.stolen_low, self.profile.stolen_high);
+        let (low, mut high) = (self.profile.stolen_low, self.profile.stolen_high);
+        let levels = match high.checked_sub(Levels::Four.highest_bit()) {
+            Some(1..) if choices.chance(1, 8) => Levels::Five,
+            _ => Levels::Four,
+        };
+        high = high.min(levels.highest_bit());
         let mut bits = [0u8; 3];
         let mut len = 0;
         while len < wanted {
             let bit = match choices.below(4) {
                 0 => low + choices.below(u32::from(high - low) + 1) as u8,
                 1 => low.max(30),
-                _ => high.min(39 + choices.below(8) as u8).max(low),
+                2 => high.min(39 + choices.below(8) as u8).max(low),
+                _ => high - choices.below(8).min(u32::from(high - low)) as u8,
             };
             if bits[..len].contains(&bit) {
                 // Take the next free one instead of drawing until it differs, so that bytes can never loop.
@@ -171,8 +177,18 @@ impl Generator {
         // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
         Vm::new(stolen, vcpus, Vm::DEFAULT_BASE, mode)
             .or_else(|_| Vm::new(stolen, vcpus, crate::Gfn::new(0x1c0), mode))
+            .and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)))
             .unwrap_or_default()
             .with_logging(logging)
+    }
+
+    /// Only the walk of a guest's own tables looks at it, for reserved bits.
+    fn maxphyaddr(&self, choices: &mut impl Choices) -> u8 {
+        if self.profile.allows(OpKind::Translate) && choices.chance(1, 4) {
+            MAXPHYADDR_MIN + choices.below(u32::from(MAXPHYADDR_MAX - MAXPHYADDR_MIN)) as u8
+        } else {
+            MAXPHYADDR_MAX
+        }
     }
 
     /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.

@@ -30,4 +30,4 @@ pub use mmu::{Exit, Keyed, Mmu, Rights, Shows, Spte};
 pub use model::{Allowed, Entitled, Model, SlotKind};
 pub use op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 pub use program::Program;
-pub use vm::{FrameSet, Logging, Vm};
+pub use vm::{FrameSet, Levels, Logging, Vm};

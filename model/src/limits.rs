@@ -22,6 +22,10 @@ pub const ALIASES: usize = 1 << STOLEN_BITS;
 pub const NOTIFIER_WINDOWS: usize = 2;
 /// First gfn a program's window may end at; above it lies what a runner needs for itself (guest page tables, code).
 pub const TOP_GFN: u64 = 0x4000;
+/// Fewest bits of a guest physical address; all gfns lie below (x86 processors with second-stage tables have 36 or more).
+pub const MAXPHYADDR_MIN: u8 = 36;
+/// Most bits of a guest physical address (SDM vol. 3A, 4.1.4).
+pub const MAXPHYADDR_MAX: u8 = 52;
 /// Bytes of a program or trace file that a parser will look at.
 pub const FILE_BYTES: usize = 1 << 20;
 /// Comment lines kept at the head of a program.

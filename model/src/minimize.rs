@@ -2,9 +2,10 @@
 
 use crate::addr::StolenMask;
 use crate::generate::readdress;
+use crate::limits::MAXPHYADDR_MAX;
 use crate::op::{Access, Op, SlotChange};
 use crate::program::Program;
-use crate::vm::{Logging, Vm};
+use crate::vm::{Levels, Logging, Vm};
 
 /// What a minimisation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,14 +90,15 @@ impl Shrink<'_> {
         let usual = std::iter::once((0..bits.len() as u8).map(|i| 40 + i).collect::<Vec<_>>());
         let masks = fewer.chain(usual).filter_map(|bits| StolenMask::new(&bits).ok());
         let mut candidates: Vec<Vm> =
-            masks.filter_map(|mask| Vm::new(mask, vm.vcpus(), vm.base(), vm.backend()).ok()).collect();
+            masks.filter_map(|mask| vm.with(mask, vm.vcpus(), vm.base(), vm.backend()).ok()).collect();
         for vcpus in 1..vm.vcpus() {
-            candidates.extend(Vm::new(vm.stolen(), vcpus, vm.base(), vm.backend()));
+            candidates.extend(vm.with(vm.stolen(), vcpus, vm.base(), vm.backend()));
         }
-        candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), Vm::DEFAULT_BASE, vm.backend()));
-        candidates.extend(Vm::new(vm.stolen(), vm.vcpus(), vm.base(), crate::BackendMode::Works));
-        let mut candidates: Vec<Vm> = candidates.into_iter().map(|new| new.with_logging(vm.logging())).collect();
+        candidates.extend(vm.with(vm.stolen(), vm.vcpus(), Vm::DEFAULT_BASE, vm.backend()));
+        candidates.extend(vm.with(vm.stolen(), vm.vcpus(), vm.base(), crate::BackendMode::Works));
         candidates.push(vm.with_logging(Logging::WriteProtect));
+        candidates.extend(vm.with_levels(Levels::Four));
+        candidates.extend(vm.with_maxphyaddr(MAXPHYADDR_MAX));
         for new in candidates {
             if new == vm {
                 continue;

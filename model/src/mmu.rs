@@ -208,6 +208,9 @@ impl Exit {
 pub enum Keyed {
     /// The reverse map lists, under this key, the entry that translates this address.
     Rmap(u64, Gpa),
+    /// The entry that translates this address, listed in the reverse map under this key, is there but grants nothing: where
+    /// the processor sets no accessed bit, ageing takes the rights away until the next fault gives them back.
+    Idle(u64, Gpa),
     /// A shadow page.
     ShadowPage {
         /// The frame it begins with.
@@ -225,14 +228,16 @@ impl Keyed {
     /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
-            Keyed::Rmap(raw, _) | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
+            Keyed::Rmap(raw, _) | Keyed::Idle(raw, _) | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => {
+                raw
+            }
         }
     }
 
     /// The name of the table.
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap(..) => "rmap",
+            Keyed::Rmap(..) | Keyed::Idle(..) => "rmap",
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::DirtyLog(_) => "dirty log",
         }

@@ -2,7 +2,7 @@
 
 use crate::addr::{Alias, Gfn, Gpa, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, TOP_GFN, VCPUS};
+use crate::limits::{FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, TOP_GFN, VCPUS};
 use std::fmt;
 
 /// How the hypervisor learns of writes to slots that are logged.
@@ -16,6 +16,36 @@ pub enum Logging {
     Pml,
 }
 
+/// How many levels the second-stage tables have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Levels {
+    /// They translate 48 address bits.
+    #[default]
+    Four,
+    /// They translate 57 address bits.
+    Five,
+}
+
+impl Levels {
+    /// The number, which is also the level of the root.
+    #[inline]
+    pub const fn count(self) -> u8 {
+        match self {
+            Levels::Four => 4,
+            Levels::Five => 5,
+        }
+    }
+
+    /// The highest legal stolen bit: the last that the root table translates.
+    #[inline]
+    pub const fn highest_bit(self) -> u8 {
+        match self {
+            Levels::Four => 47,
+            Levels::Five => StolenMask::HIGHEST_BIT,
+        }
+    }
+}
+
 /// A VM as a program configures it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vm {
@@ -24,6 +54,8 @@ pub struct Vm {
     base: Gfn,
     backend: BackendMode,
     logging: Logging,
+    levels: Levels,
+    maxphyaddr: u8,
 }
 
 /// Why a VM configuration is refused.
@@ -35,6 +67,9 @@ pub enum VmError {
     Vcpus(u64),
     /// The window of frames would end above [`TOP_GFN`].
     Base(u64),
+    /// Not [`MAXPHYADDR_MIN`](crate::limits::MAXPHYADDR_MIN) to [`MAXPHYADDR_MAX`](crate::limits::MAXPHYADDR_MAX) bits of
+    /// physical address.
+    Maxphyaddr(u64),
 }
 
 impl fmt::Display for VmError {
@@ -47,6 +82,12 @@ impl fmt::Display for VmError {
                 "base {base:#x} puts the guest's {FRAMES} frames above gfn {TOP_GFN:#x}; use {:#x} or below",
                 TOP_GFN - FRAMES as u64
             ),
+            Self::Maxphyaddr(n) => {
+                write!(
+                    f,
+                    "maxphyaddr {n}, but a guest has {MAXPHYADDR_MIN} to {MAXPHYADDR_MAX} bits of physical address"
+                )
+            }
         }
     }
 }
@@ -71,7 +112,8 @@ impl Vm {
     /// Gfn 0x1e0: the 64 frames of the window then lie on both sides of gfn 0x200, where one leaf table ends.
     pub const DEFAULT_BASE: Gfn = Gfn::new(0x1e0);
 
-    /// A VM with the given stolen bits, vCPUs, first gfn of its window and initial flush back-end.
+    /// A VM with the given stolen bits, vCPUs, first gfn of its window and initial flush back-end; its tables have as few
+    /// levels as translate the stolen bits.
     ///
     /// # Errors
     /// A [`VmError`] if a number is out of range or a stolen bit lies within the window's gfns.
@@ -85,13 +127,63 @@ impl Vm {
         if let Some(bit) = stolen.bit_inside_frames(base.add(FRAMES as u64 - 1)) {
             return Err(StolenBitError::InsideFrames { bit }.into());
         }
-        Ok(Self { stolen, vcpus, base, backend, logging: Logging::default() })
+        let levels = if stolen.bits().last().is_some_and(|&bit| bit > Levels::Four.highest_bit()) {
+            Levels::Five
+        } else {
+            Levels::Four
+        };
+        Ok(Self { stolen, vcpus, base, backend, logging: Logging::default(), levels, maxphyaddr: MAXPHYADDR_MAX })
+    }
+
+    /// The same VM with other stolen bits, vCPUs, window or back-end, and more levels if the stolen bits need them.
+    ///
+    /// # Errors
+    /// As [`Vm::new`].
+    pub fn with(self, stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
+        let new = Self::new(stolen, vcpus, base, backend)?;
+        let levels = self.levels.max(new.levels);
+        Ok(Self { levels, logging: self.logging, maxphyaddr: self.maxphyaddr, ..new })
+    }
+
+    /// The same VM with tables of so many levels.
+    ///
+    /// # Errors
+    /// [`StolenBitError::AboveRoot`] if they do not translate every stolen bit.
+    pub fn with_levels(self, levels: Levels) -> Result<Self, VmError> {
+        let highest = levels.highest_bit();
+        match self.stolen.bits().last() {
+            Some(&bit) if bit > highest => Err(StolenBitError::AboveRoot { bit, highest }.into()),
+            _ => Ok(Self { levels, ..self }),
+        }
+    }
+
+    /// The same VM with so many bits of guest physical address. Stolen bits may lie above them.
+    ///
+    /// # Errors
+    /// [`VmError::Maxphyaddr`] if there cannot be so many.
+    pub const fn with_maxphyaddr(self, maxphyaddr: u8) -> Result<Self, VmError> {
+        if maxphyaddr < MAXPHYADDR_MIN || maxphyaddr > MAXPHYADDR_MAX {
+            return Err(VmError::Maxphyaddr(maxphyaddr as u64));
+        }
+        Ok(Self { maxphyaddr, ..self })
     }
 
     /// The same VM with another way to log writes.
     #[must_use]
     pub const fn with_logging(self, logging: Logging) -> Self {
         Self { logging, ..self }
+    }
+
+    /// How many levels the second-stage tables have.
+    #[inline]
+    pub const fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// How many bits a guest physical address has, stolen bits aside (CPUID 80000008H).
+    #[inline]
+    pub const fn maxphyaddr(&self) -> u8 {
+        self.maxphyaddr
     }
 
     /// How writes to logged slots are noticed.

@@ -1,9 +1,9 @@
 //! A frame and an alias are one GPA and back, wherever stolen bits may be; where they may not, they are refused.
 
 use gpa_model::addr::StolenBitError;
-use gpa_model::limits::STOLEN_BITS;
+use gpa_model::limits::{MAXPHYADDR_MAX, MAXPHYADDR_MIN, STOLEN_BITS};
 use gpa_model::vm::VmError;
-use gpa_model::{Alias, BackendMode, Gfn, Gpa, StolenMask, Vm};
+use gpa_model::{Alias, BackendMode, Gfn, Gpa, Levels, StolenMask, Vm};
 
 const LEGAL: std::ops::RangeInclusive<u8> = StolenMask::LOWEST_BIT..=StolenMask::HIGHEST_BIT;
 
@@ -44,13 +44,13 @@ fn split_and_join_are_inverse_for_every_legal_mask() {
             }
         }
     }
-    assert_eq!(count, 1 + 27 + 351 + 2925);
+    assert_eq!(count, 1 + 36 + 630 + 7140);
 }
 
 #[test]
 fn every_gpa_has_one_frame_and_one_alias() {
     for (bits, mask) in masks() {
-        for raw in [0u64, 0x1e3_000, 0x1ff_000, (1 << 47) | 0x1e3_000, (1 << 48) - Gpa::from_page(1).raw()] {
+        for raw in [0u64, 0x1e3_000, 0x1ff_000, (1 << 47) | 0x1e3_000, (1 << 57) - Gpa::from_page(1).raw()] {
             let (gfn, alias) = mask.split(Gpa::new(raw));
             assert_eq!(mask.join(gfn, alias).raw(), raw, "{bits:?}");
             assert!(!mask.taints(gfn.raw()), "{bits:?}: {gfn:?} carries a stolen bit");
@@ -76,8 +76,8 @@ fn illegal_positions_are_refused_and_say_why() {
     for bit in 0..=u8::MAX {
         let expected = match bit {
             0..=20 => Err(StolenBitError::InsideLeafTable { bit, lowest: 21 }),
-            21..=47 => Ok(1),
-            _ => Err(StolenBitError::AboveRoot { bit, highest: 47 }),
+            21..=56 => Ok(1),
+            _ => Err(StolenBitError::AboveRoot { bit, highest: 56 }),
         };
         assert_eq!(StolenMask::new(&[bit]).map(|mask| mask.bits().len()), expected);
         if LEGAL.contains(&bit) {
@@ -85,6 +85,34 @@ fn illegal_positions_are_refused_and_say_why() {
         }
     }
     assert_eq!(StolenMask::new(&[30, 31, 32, 33]), Err(StolenBitError::TooMany(STOLEN_BITS + 1)));
+}
+
+#[test]
+fn four_levels_translate_no_stolen_bit_from_48_on() {
+    for bit in LEGAL {
+        let vm = Vm::new(StolenMask::new(&[bit]).unwrap(), 1, Gfn::new(0x100), BackendMode::Works).unwrap();
+        let five = bit > 47;
+        assert_eq!(vm.levels() == Levels::Five, five, "as few levels as translate bit {bit}");
+        let error = five.then_some(VmError::Stolen(StolenBitError::AboveRoot { bit, highest: 47 }));
+        assert_eq!(vm.with_levels(Levels::Four).err(), error);
+        assert_eq!(vm.with_levels(Levels::Five).map(|vm| vm.levels()), Ok(Levels::Five));
+    }
+}
+
+#[test]
+fn no_stolen_bit_is_reserved_wherever_physical_addresses_end() {
+    for (bits, mask) in masks().filter(|(bits, _)| bits.len() < 3) {
+        for maxphyaddr in MAXPHYADDR_MIN..=MAXPHYADDR_MAX {
+            let reserved = mask.reserved_gpa_bits(maxphyaddr);
+            for bit in 0..64u8 {
+                let expected = bit >= maxphyaddr && !bits.contains(&bit);
+                assert_eq!(reserved >> bit & 1 != 0, expected, "bit {bit}, {bits:?}, MAXPHYADDR {maxphyaddr}");
+            }
+        }
+    }
+    let vm = Vm::default();
+    assert_eq!(vm.with_maxphyaddr(35), Err(VmError::Maxphyaddr(35)));
+    assert_eq!(vm.with_maxphyaddr(53), Err(VmError::Maxphyaddr(53)));
 }
 
 #[test]

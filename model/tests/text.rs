@@ -2,9 +2,9 @@
 
 use gpa_model::choices::{Choices, FromRng};
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::limits::{COMMENT_LINES, FILE_BYTES, OPS};
+use gpa_model::limits::{COMMENT_LINES, FILE_BYTES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, OPS};
 use gpa_model::text::{parse, print};
-use gpa_model::{BackendMode, Gfn, Op, OpKind, Program, StolenMask, Vm};
+use gpa_model::{BackendMode, Gfn, Levels, Op, OpKind, Program, StolenMask, Vm};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::collections::BTreeSet;
@@ -35,12 +35,18 @@ fn every_generated_program_prints_and_parses_back_equal() {
 
 #[test]
 fn every_vm_prints_and_parses_back_equal() {
-    for bits in [&[][..], &[21], &[47], &[30, 40], &[45, 46, 47], &[47, 21, 33]] {
+    for bits in [&[][..], &[21], &[47], &[30, 40], &[45, 46, 47], &[47, 21, 33], &[48, 56]] {
         for vcpus in 1..=4 {
             for mode in BackendMode::ALL {
                 let vm = Vm::new(StolenMask::new(bits).unwrap(), vcpus, Gfn::new(0x100), mode).unwrap();
-                let program = Program { vm, ..Program::default() };
-                assert_eq!(parse(&print(&program)), Ok(program));
+                for levels in [Levels::Four, Levels::Five] {
+                    for maxphyaddr in [MAXPHYADDR_MIN, 46, MAXPHYADDR_MAX] {
+                        let vm = vm.with_maxphyaddr(maxphyaddr).unwrap();
+                        let Ok(vm) = vm.with_levels(levels) else { continue };
+                        let program = Program { vm, ..Program::default() };
+                        assert_eq!(parse(&print(&program)), Ok(program));
+                    }
+                }
             }
         }
     }
@@ -128,6 +134,7 @@ const BAD: &[(&str, &str)] = &[
     ("a stolen bit that is no number", "gpafuzz-program 1\nvm stolen=c vcpus=2 base=0x1e0 flush=works\n"),
     ("a stolen bit inside a leaf table", "gpafuzz-program 1\nvm stolen=20 vcpus=2 base=0x1e0 flush=works\n"),
     ("a stolen bit above the root", "gpafuzz-program 1\nvm stolen=48 vcpus=2 base=0x1e0 flush=works\n"),
+    ("a stolen bit above any root", "gpafuzz-program 1\nvm stolen=57 vcpus=2 base=0x1e0 flush=works levels=5\n"),
     ("a stolen bit twice", "gpafuzz-program 1\nvm stolen=40,40 vcpus=2 base=0x1e0 flush=works\n"),
     ("too many stolen bits", "gpafuzz-program 1\nvm stolen=40,41,42,43 vcpus=2 base=0x1e0 flush=works\n"),
     ("a stolen bit among the frames", "gpafuzz-program 1\nvm stolen=21 vcpus=2 base=0x1e0 flush=works\n"),
@@ -135,6 +142,9 @@ const BAD: &[(&str, &str)] = &[
     ("too many vCPUs", "gpafuzz-program 1\nvm stolen=40 vcpus=5 base=0x1e0 flush=works\n"),
     ("a base that is too high", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x4000 flush=works\n"),
     ("an unknown back-end", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=sometimes\n"),
+    ("six levels", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works levels=6\n"),
+    ("too wide an address", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works maxphyaddr=53\n"),
+    ("options in another order", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works log=pml levels=5\n"),
     ("words after the vm", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works now\n"),
     ("an unknown op", "OPENfly\n"),
     ("a long word", "OPENaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"),

@@ -2,8 +2,9 @@
 
 use crate::lockstep::{Event, Lockstep};
 use crate::step::{Step, Violation};
+use gpa_model::limits::MAXPHYADDR_MAX;
 use gpa_model::text::{print_gpa, print_op};
-use gpa_model::{Allowed, Exit, Flush, FrameSet, Logging, Mmu, Program, Vm};
+use gpa_model::{Allowed, Exit, Flush, FrameSet, Levels, Logging, Mmu, Program, Vm};
 use std::fmt::Write;
 
 /// Run `program` on `mmu` and write down what happens. `target` is the name shown.
@@ -38,11 +39,20 @@ fn header(program: &Program, target: &str) -> String {
     let bits: Vec<String> = vm.stolen().bits().iter().map(u8::to_string).collect();
     let bits = if bits.is_empty() { "none".into() } else { bits.join(", ") };
     let mut out = format!(
-        "target {target}; stolen bits: {bits}; vCPUs: {}; range-flush back-end: {}{}\n",
+        "target {target}; stolen bits: {bits}; vCPUs: {}; range-flush back-end: {}",
         vm.vcpus(),
         vm.backend().name(),
-        if vm.logging() == Logging::Pml { "; writes logged by PML" } else { "" }
     );
+    if vm.levels() == Levels::Five {
+        out.push_str("; tables of five levels");
+    }
+    if vm.maxphyaddr() != MAXPHYADDR_MAX {
+        let _ = write!(out, "; MAXPHYADDR {}", vm.maxphyaddr());
+    }
+    if vm.logging() == Logging::Pml {
+        out.push_str("; writes logged by PML");
+    }
+    out.push('\n');
     for comment in &program.comment {
         let _ = writeln!(out, "# {comment}");
     }

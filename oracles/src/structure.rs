@@ -46,13 +46,21 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         let blame = vm.locate(gpa).map(|(frame, alias)| Blame { frame, alias });
         Err(Objection { clause: RMAP, blame, why: format!("{gpa:?} {what}") })
     };
+    // Idle entries are there although a walk does not find them.
+    let mut present: [FrameSet; ALIASES] = std::array::from_fn(|alias| end.view.present(alias));
+    for key in end.keys {
+        if let Keyed::Idle(_, gpa) = *key
+            && let Some((frame, alias)) = locate(vm, gpa)
+        {
+            present[alias] = present[alias].union(FrameSet::one(frame));
+        }
+    }
     let mut listed = [FrameSet::EMPTY; ALIASES];
     let mut any = false;
     for key in end.keys {
         let Keyed::Rmap(gfn, gpa) = *key else { continue };
         any = true;
-        let Some((frame, alias)) = locate(vm, gpa).filter(|&(frame, alias)| end.view.present(alias).contains(frame))
-        else {
+        let Some((frame, alias)) = locate(vm, gpa).filter(|&(frame, alias)| present[alias].contains(frame)) else {
             return object(gpa, format!("is in the rmap of gfn {gfn:#x}, but nothing is mapped there"));
         };
         if vm.gfn(frame).raw() != gfn {
@@ -63,8 +71,7 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         }
         listed[alias] = listed[alias].union(FrameSet::one(frame));
     }
-    for (alias, listed) in listed.iter().enumerate().take(end.view.aliases()) {
-        let present = end.view.present(alias);
+    for (alias, (listed, present)) in listed.iter().zip(present).enumerate().take(end.view.aliases()) {
         any |= !present.is_empty();
         if let Some(frame) = present.minus(*listed).first() {
             return object(vm.gpa(frame, alias), format!("is mapped, but is not in the rmap of gfn {}", vm.gfn(frame)));
@@ -83,7 +90,7 @@ impl Structure {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
             Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
-            Keyed::Rmap(..) | Keyed::DirtyLog(_) => None,
+            Keyed::Rmap(..) | Keyed::Idle(..) | Keyed::DirtyLog(_) => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();

@@ -7,8 +7,9 @@ mod traced;
 pub use linux_kvm::ALL as LABS;
 
 use crate::target::{InProcess, Target, TargetError};
+use gpa_model::Mmu;
 use kvm_mmu::mutants::{self, Mutant};
-use kvm_mmu::{Corrected, KvmMmu, Policy, RfcV3};
+use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
 
 /// A target that can be asked for by name.
 #[derive(Clone, Copy, Debug)]
@@ -30,16 +31,22 @@ pub struct Opened {
 
 /// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` and each of the [`LABS`] can be
 /// named.
-pub const ALL: [Entry; 3] = [
+pub const ALL: [Entry; 5] = [
+    Entry { name: "kvm-mmu", about: "the MMU in Rust, with the corrected design", open: || Ok(in_process::<KvmMmu>()) },
     Entry {
-        name: "kvm-mmu",
-        about: "the MMU in Rust, with the corrected design",
-        open: || Ok(in_process::<Corrected>()),
+        name: "kvm-mmu-no-ad",
+        about: "the same on a processor whose EPT has no accessed and dirty bits",
+        open: || Ok(in_process::<KvmMmu<Corrected, EptNoAd>>()),
+    },
+    Entry {
+        name: "kvm-mmu-npt",
+        about: "the same with nested page tables: entries of long mode",
+        open: || Ok(in_process::<KvmMmu<Corrected, Npt>>()),
     },
     Entry {
         name: "rfc-v3",
         about: "the same MMU with the decisions of the patches as posted",
-        open: || Ok(in_process::<RfcV3>()),
+        open: || Ok(in_process::<KvmMmu<RfcV3>>()),
     },
     Entry { name: kvm::NAME, about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
 ];
@@ -50,8 +57,8 @@ pub const DEFAULT: &str = "kvm-mmu";
 /// What stands before the name of a mutant.
 pub const MUTANT: &str = "mutant:";
 
-fn in_process<P: Policy>() -> Opened {
-    Opened { target: Box::new(InProcess::<KvmMmu<P>>::default()), note: None }
+fn in_process<M: Mmu + 'static>() -> Opened {
+    Opened { target: Box::new(InProcess::<M>::default()), note: None }
 }
 
 /// The target called `name`.
@@ -97,9 +104,9 @@ struct Wanted<'a> {
 }
 
 impl mutants::Visitor for Wanted<'_> {
-    fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
         if mutant.name == self.name {
-            self.opened = Some(in_process::<P>());
+            self.opened = Some(in_process::<M>());
         }
     }
 }

@@ -43,8 +43,7 @@ impl Generator {
             _ => {
                 let mode = choices.pick(&BackendMode::ALL);
                 let vm = program.vm;
-                program.vm =
-                    Vm::new(vm.stolen(), vm.vcpus(), vm.base(), mode).map_or(vm, |new| new.with_logging(vm.logging()));
+                program.vm = vm.with(vm.stolen(), vm.vcpus(), vm.base(), mode).unwrap_or(vm);
             }
         }
     }

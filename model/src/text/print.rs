@@ -2,9 +2,10 @@
 
 use super::{MAGIC, VERSION};
 use crate::addr::Gpa;
+use crate::limits::MAXPHYADDR_MAX;
 use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
-use crate::vm::{Logging, Vm};
+use crate::vm::{Levels, Logging, Vm};
 use std::fmt::Write;
 
 /// The program as text, ending in a newline.
@@ -27,8 +28,18 @@ pub fn print(program: &Program) -> String {
         let comma = if i == 0 { "" } else { "," };
         let _ = write!(out, "{comma}{bit}");
     }
-    let log = if vm.logging() == Logging::Pml { " log=pml" } else { "" };
-    let _ = writeln!(out, " vcpus={} base={} flush={}{log}", vm.vcpus(), vm.base(), vm.backend().name());
+    let _ = write!(out, " vcpus={} base={} flush={}", vm.vcpus(), vm.base(), vm.backend().name());
+    // What is as in most VMs is left out.
+    if vm.levels() == Levels::Five {
+        out.push_str(" levels=5");
+    }
+    if vm.maxphyaddr() != MAXPHYADDR_MAX {
+        let _ = write!(out, " maxphyaddr={}", vm.maxphyaddr());
+    }
+    if vm.logging() == Logging::Pml {
+        out.push_str(" log=pml");
+    }
+    out.push('\n');
     for op in &program.ops {
         out.push_str(&print_op(vm, op));
         out.push('\n');

@@ -5,7 +5,7 @@ use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
-use crate::vm::{Logging, Vm};
+use crate::vm::{Levels, Logging, Vm};
 use std::fmt;
 
 /// Where and why a file cannot be read: what was expected there and what was found.
@@ -301,14 +301,32 @@ impl<'a> Words<'a> {
         })
     }
 
-    fn logging(&mut self) -> Result<Logging, ParseError> {
-        let expected = "log=write-protect, log=pml or the end of the line";
-        let word = self.next(expected)?;
-        match word {
-            "log=write-protect" => Ok(Logging::WriteProtect),
-            "log=pml" => Ok(Logging::Pml),
-            _ => Err(self.found(expected, word)),
+    /// The rest of the `vm` line, each word of which may be left out.
+    fn vm_options(&mut self, mut vm: Vm) -> Result<Vm, ParseError> {
+        let mut levels = Levels::Four;
+        if self.peek().is_some_and(|word| word.starts_with("levels=")) {
+            levels = match self.value("levels")? {
+                "4" => Levels::Four,
+                "5" => Levels::Five,
+                word => return Err(self.found("levels=4 or levels=5", word)),
+            };
         }
+        vm = vm.with_levels(levels).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
+        if self.peek().is_some_and(|word| word.starts_with("maxphyaddr=")) {
+            let bits = self.keyed_number("maxphyaddr", u64::from(u8::MAX))? as u8;
+            vm = vm.with_maxphyaddr(bits).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
+        }
+        if self.is_done() {
+            return Ok(vm);
+        }
+        let expected = "levels=…, maxphyaddr=… or log=… in this order, or the end of the line";
+        let word = self.next(expected)?;
+        let logging = match word {
+            "log=write-protect" => Logging::WriteProtect,
+            "log=pml" => Logging::Pml,
+            _ => return Err(self.found(expected, word)),
+        };
+        Ok(vm.with_logging(logging))
     }
 
     /// Read the `vm` line.
@@ -333,10 +351,10 @@ impl<'a> Words<'a> {
         let base = Gfn::new(self.number(base, u64::MAX >> 1)?);
         let mode = self.value("flush")?;
         let mode = self.backend(mode)?;
-        let logging = if self.is_done() { Logging::default() } else { self.logging()? };
+        let vm = Vm::new(stolen, vcpus, base, mode).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
+        let vm = self.vm_options(vm)?;
         self.end()?;
-        let vm = Vm::new(stolen, vcpus, base, mode).map(|vm| vm.with_logging(logging));
-        vm.map_err(|e| self.whole(format!("a legal VM ({e})")))
+        Ok(vm)
     }
 }
 

@@ -9,7 +9,6 @@ use gpa_model::minimize::minimize;
 use gpa_model::{Mmu, Program, Vm, text};
 use gpa_oracles::Lockstep;
 use kvm_mmu::mutants::{self, Mutant, Visitor};
-use kvm_mmu::{KvmMmu, Policy};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::path::Path;
@@ -19,14 +18,14 @@ const PROGRAMS: usize = 100_000;
 struct Writer;
 
 impl Visitor for Writer {
-    fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../corpus/regressions")
             .join(format!("{}.prog", mutant.name));
         if path.exists() {
             return;
         }
-        let Some(mut program) = smallest::<P>(mutant) else {
+        let Some(mut program) = smallest::<M>(mutant) else {
             eprintln!("{} survives {PROGRAMS} programs", mutant.name);
             return;
         };
@@ -40,10 +39,10 @@ impl Visitor for Writer {
     }
 }
 
-fn smallest<P: Policy>(mutant: &Mutant) -> Option<Program> {
+fn smallest<M: Mmu>(mutant: &Mutant) -> Option<Program> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (Lockstep::default(), KvmMmu::<P>::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::default(), M::new(&Vm::default()));
     let mut caught = |program: &Program| {
         let violation = run.run(&mut mmu, program);
         violation.is_some_and(|violation| (violation.signature.oracle, violation.signature.clause) == mutant.caught_by)

@@ -5,20 +5,21 @@ use crate::memslots::SlotError;
 use crate::policy::{Corrected, Policy};
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
+use crate::spte::{Ept, Format};
 use gpa_model::limits::VCPUS;
 use gpa_model::{
     Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
 };
 
-/// A second-stage MMU that is driven op by op.
+/// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
-pub struct KvmMmu<P: Policy = Corrected> {
-    mmu: SecondStage<P>,
+pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
+    pub(crate) mmu: SecondStage<P, F>,
     slot_change: Option<(SlotId, SlotChange)>,
     faults: [Option<(PageFault, Access)>; VCPUS],
 }
 
-impl<P: Policy> Mmu for KvmMmu<P> {
+impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     fn new(vm: &Vm) -> Self {
         Self { mmu: SecondStage::new(vm), slot_change: None, faults: [None; VCPUS] }
     }
@@ -87,7 +88,11 @@ impl<P: Policy> Mmu for KvmMmu<P> {
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         let locked = self.mmu.mmu_lock.lock();
         for (gfn, at) in locked.rmap.iter() {
-            visit(Keyed::Rmap(gfn.raw(), locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at)));
+            let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
+            visit(Keyed::Rmap(gfn.raw(), gpa));
+            if self.mmu.tables.get(at).is_idle() {
+                visit(Keyed::Idle(gfn.raw(), gpa));
+            }
         }
         for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
             visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
@@ -102,7 +107,7 @@ impl<P: Policy> Mmu for KvmMmu<P> {
     }
 }
 
-impl<P: Policy> KvmMmu<P> {
+impl<P: Policy, F: Format> KvmMmu<P, F> {
     fn fault_begin(&mut self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         match self.mmu.access_up_to_map(host, &self.mmu.slots.read(), gpa, access) {
             Ok(fault) => {

@@ -5,10 +5,10 @@ use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslots;
 use crate::policy::Policy;
 use crate::second_stage::{Locked, SecondStage};
-use crate::spte::Entry;
+use crate::spte::{Entry, Format};
 use gpa_model::{Gfn, Gpa, Logging, SlotId};
 
-impl<P: Policy> SecondStage<P> {
+impl<P: Policy, F: Format> SecondStage<P, F> {
     /// The guest may write `gfn` from now on (`mark_page_dirty_in_slot()`).
     pub(crate) fn mark_dirty(&self, slots: &Memslots, gfn: Gfn) {
         if let Some(slot) = slots.find(gfn)
@@ -24,7 +24,7 @@ impl<P: Policy> SecondStage<P> {
     pub(crate) fn write_protect(&self, mmu: &Locked, gfn: Gfn, lasting: bool, owed: &mut FlushOwed) {
         let chain = mmu.rmap.chain(gfn);
         for &at in &chain[..P::write_protected(chain.len())] {
-            let left_alone = |entry: Entry| P::skips_readonly() && !entry.is_writable();
+            let left_alone = |entry: Entry<F>| P::skips_readonly() && !entry.is_writable();
             let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
             if self.tables.update(at, protect).is_writable() {
                 owed.owe();
@@ -42,17 +42,23 @@ impl<P: Policy> SecondStage<P> {
         }
     }
 
+    /// Whether the processor logs writes. If it cannot, they are noticed by write-protection, whatever is asked for.
+    fn logs_by_pml(&self) -> bool {
+        F::PML && self.vm.logging() == Logging::Pml
+    }
+
     /// Make the next write to `gfn` show, through whatever alias.
     fn expect_write(&self, mmu: &Locked, gfn: Gfn, owed: &mut FlushOwed) {
-        match self.vm.logging() {
-            Logging::WriteProtect => self.write_protect(mmu, gfn, false, owed),
-            Logging::Pml => self.clear_dirty_bits(mmu, gfn, owed),
+        if self.logs_by_pml() {
+            self.clear_dirty_bits(mmu, gfn, owed);
+        } else {
+            self.write_protect(mmu, gfn, false, owed);
         }
     }
 
     /// The processor set the dirty bit of an entry and logs the address it walked, stolen bits and all.
     pub(crate) fn log_write(&self, gpa: Gpa) {
-        if self.vm.logging() == Logging::Pml {
+        if self.logs_by_pml() {
             self.pml.lock().push(gpa);
         }
     }
@@ -60,7 +66,7 @@ impl<P: Policy> SecondStage<P> {
     /// Take what the processor has logged over into the bitmaps (`vmx_flush_pml_buffer()`). Every exit does it, so nobody
     /// reads a bitmap, or moves a slot, with writes still in the buffer.
     pub(crate) fn drain_pml(&self) {
-        if self.vm.logging() == Logging::Pml {
+        if self.logs_by_pml() {
             let slots = self.slots.read();
             for gpa in self.pml.lock().drain(..) {
                 self.mark_dirty(&slots, P::pml_gfn(self.vm.stolen(), gpa));

@@ -6,7 +6,7 @@ use crate::memslots::Memslots;
 use crate::policy::{AliasFault, Policy, SlotSeen};
 use crate::rmap::Chain;
 use crate::second_stage::{HostPages, Locked, SecondStage};
-use crate::spte::Entry;
+use crate::spte::{Entry, Format, Leaf};
 use crate::tables::Sptep;
 use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Pfn, Rights};
 
@@ -23,6 +23,7 @@ pub(crate) struct PageFault {
     hva: Hva,
     pfn: Pfn,
     rights: Rights,
+    host_writable: bool,
     mmu_seq: u64,
     slots_generation: u64,
 }
@@ -63,7 +64,7 @@ pub(crate) enum Resolved {
     Retry,
 }
 
-impl<P: Policy> SecondStage<P> {
+impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
     pub(crate) fn fault_in(&self, host: &dyn HostPages, slots: &Memslots, gpa: Gpa, access: Access) -> FaultIn {
         let stolen = self.vm.stolen();
@@ -87,13 +88,14 @@ impl<P: Policy> SecondStage<P> {
         if slot.flags.readonly && access == Access::Write {
             return FaultIn::Emulate;
         }
-        let rights = if slot.flags.readonly { Rights::RX } else { Rights::RWX };
+        let host_writable = !slot.flags.readonly;
+        let rights = if host_writable { Rights::RWX } else { Rights::RX };
         let pfn = host.pfn(hva);
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
             self.mark_dirty(slots, P::dirty_key(gfn, alias));
             return FaultIn::Write(pfn);
         }
-        FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, mmu_seq, slots_generation })
+        FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, host_writable, mmu_seq, slots_generation })
     }
 
     /// Remember that there is nothing here, unless the memslots are changing right now (`mark_mmio_spte()`).
@@ -103,23 +105,32 @@ impl<P: Policy> SecondStage<P> {
         }
         let mut mmu = self.mmu_lock.lock();
         let walked = P::walked(self.vm.stolen(), gpa);
-        let at = mmu.shadow_pages.leaf_or_alloc::<P>(&self.tables, walked, gfn, alias);
+        let at = mmu.shadow_pages.leaf_or_alloc::<P, F>(&self.tables, walked, gfn, alias);
         if !self.tables.get(at).is_present() {
-            self.tables.set(at, Entry::mmio(P::mmio_generation(slots.generation())));
+            self.tables.set(at, Entry::mmio(gfn, P::mmio_generation(slots.generation())));
         }
     }
 
-    /// A write to an SPTE that only dirty logging made read-only needs no lock (`fast_page_fault()`).
+    /// A write to an SPTE that only dirty logging made read-only needs no lock, nor does an access to one that ageing took
+    /// the rights from (`fast_page_fault()`).
     fn fast_page_fault(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
         let Some(at) = self.tables.leaf(gpa) else { return false };
         let entry = self.tables.get(at);
-        if access != Access::Write || !entry.is_present() || !entry.is_mmu_writable() {
+        if !entry.is_present() {
             return false;
         }
-        if !self.tables.replace(at, entry, entry.writable()) {
+        let restored = entry.restored();
+        let fixed = match access {
+            Access::Write if restored.is_mmu_writable() => restored.writable(),
+            Access::Read | Access::Execute if entry.is_idle() => restored,
+            _ => return false,
+        };
+        if !self.tables.replace(at, entry, fixed) {
             return false;
         }
-        self.mark_dirty(slots, P::fast_dirty_key(gfn, alias));
+        if fixed.is_writable() {
+            self.mark_dirty(slots, P::fast_dirty_key(gfn, alias));
+        }
         true
     }
 
@@ -141,14 +152,15 @@ impl<P: Policy> SecondStage<P> {
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
         let walked = P::walked(self.vm.stolen(), fault.gpa);
-        let at = mmu.shadow_pages.leaf_or_alloc::<P>(&self.tables, walked, fault.gfn, fault.alias);
+        let at = mmu.shadow_pages.leaf_or_alloc::<P, F>(&self.tables, walked, fault.gfn, fault.alias);
         let mut owed = FlushOwed::nothing();
         let old = self.tables.get(at);
         if old.is_present() && old.pfn() != fault.pfn {
             self.zap(&mut mmu, at);
             owed.owe();
         }
-        self.set_leaf(&mut mmu, slots, at, fault.gfn, fault.alias, Entry::leaf(fault.pfn, rights, true));
+        let leaf = Leaf { pfn: fault.pfn, rights, host_writable: fault.host_writable, young: true };
+        self.set_leaf(&mut mmu, slots, at, fault.gfn, fault.alias, Entry::leaf(leaf));
         owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
         if P::prefetches_in_invalidation() || !self.notifier.is_active() {
             self.prefetch(host, &mut mmu, slots, at);
@@ -162,7 +174,7 @@ impl<P: Policy> SecondStage<P> {
     }
 
     /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
-    fn set_leaf(&self, mmu: &mut Locked, slots: &Memslots, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry) {
+    fn set_leaf(&self, mmu: &mut Locked, slots: &Memslots, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
         if !self.tables.get(at).is_present() {
             mmu.rmap.add(P::rmap_key(gfn, alias), at);
         }
@@ -188,7 +200,8 @@ impl<P: Policy> SecondStage<P> {
             if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
                 let tracked = Self::is_tracked(slot, gfn, key.alias);
                 let rights = if tracked { Rights::RX } else { Rights::RWX };
-                self.set_leaf(mmu, slots, at, gfn, key.alias, Entry::leaf(host.pfn(hva), rights, false));
+                let leaf = Leaf { pfn: host.pfn(hva), rights, host_writable: true, young: false };
+                self.set_leaf(mmu, slots, at, gfn, key.alias, Entry::leaf(leaf));
             }
         }
     }
@@ -207,9 +220,12 @@ impl<P: Policy> SecondStage<P> {
         }
         let chain = Chain::from_slice(mmu.rmap.chain(gfn));
         for &at in &chain[..P::zapped(chain.len())] {
-            if self.tables.get(at).is_present() {
+            let entry = self.tables.get(at);
+            if entry.is_present() {
                 self.zap(mmu, at);
-                owed.owe();
+                if !entry.is_idle() || P::flushes_idle() {
+                    owed.owe();
+                }
             }
         }
     }

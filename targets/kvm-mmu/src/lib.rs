@@ -5,6 +5,9 @@
 //! tables are walked by the raw gpa, so each alias has its own path through them; a shadow page is therefore known by gfn
 //! **and** alias. What one host page backs is found by gfn through the rmap, which leads to the SPTEs of all aliases.
 //!
+//! Entries are in one of three layouts, each a [`Format`]: [`Ept`], [`EptNoAd`] without accessed and dirty bits, and [`Npt`].
+//! Tables have four or five levels; [`KvmMmu::export`] places them where hardware can walk them.
+//!
 //! The decisions that aliasing adds are a [`Policy`]: [`Corrected`] holds the right answers, [`RfcV3`] those of the RFC as
 //! posted, and each of the [`mutants`] overrides one of them. Leaves are 4 KiB.
 //!
@@ -26,6 +29,7 @@
 mod adapter;
 mod bitmap;
 mod dirty;
+mod export;
 mod fault;
 mod flush;
 mod guest_walk;
@@ -43,8 +47,10 @@ mod track;
 mod vcpu;
 
 pub use adapter::KvmMmu;
+pub use export::{ExportError, Placement};
 pub use flush::TlbFlush;
 pub use memslots::SlotError;
 pub use policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 pub use second_stage::{HostPages, SecondStage};
 pub use shadow_page::SpKey;
+pub use spte::{Ept, EptNoAd, Format, Npt};

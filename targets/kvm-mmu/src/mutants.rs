@@ -3,10 +3,12 @@
 //! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V is a variant of our own. B*nn* makes a
 //! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, and a line in the table.
 
+use crate::adapter::KvmMmu;
 use crate::flush::TlbFlush;
 use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, SlotChange, SlotId, StolenMask, VcpuSet};
+use crate::spte::EptNoAd;
+use gpa_model::{Alias, Gfn, Gpa, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +63,10 @@ pub const EQUIVALENT: &[Equivalent] = &[
     },
 ];
 
-/// Something to be done for each mutant, with its policy as a type.
+/// Something to be done for each mutant, which is a type.
 pub trait Visitor {
-    /// Do it for the mutant with policy `P`.
-    fn visit<P: Policy>(&mut self, mutant: &Mutant);
+    /// Do it for the mutant that is `M`.
+    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant);
 }
 
 /// Do something for the mutant called `name`, or return `None` if there is none.
@@ -75,10 +77,10 @@ pub fn visit_named<V: Visitor>(name: &str, visitor: V) -> Option<V> {
         found: bool,
     }
     impl<V: Visitor> Visitor for Named<'_, V> {
-        fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+        fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
             if mutant.name == self.name {
                 self.found = true;
-                self.visitor.visit::<P>(mutant);
+                self.visitor.visit::<M>(mutant);
             }
         }
     }
@@ -88,7 +90,7 @@ pub fn visit_named<V: Visitor>(name: &str, visitor: V) -> Option<V> {
 }
 
 macro_rules! mutants {
-    ($($policy:ident = $name:literal, $breaks:literal, $oracle:literal / $clause:literal, { $($body:tt)* })*) => {
+    ($($policy:ident $(on $format:ident)? = $name:literal, $breaks:literal, $oracle:literal / $clause:literal, { $($body:tt)* })*) => {
         $(
             #[doc = concat!($name, ": ", $breaks, ".")]
             #[derive(Clone, Copy, Debug)]
@@ -106,7 +108,7 @@ macro_rules! mutants {
         pub fn visit_all(visitor: &mut impl Visitor) {
             let mut mutants = ALL.iter();
             $(if let Some(mutant) = mutants.next() {
-                visitor.visit::<$policy>(mutant);
+                visitor.visit::<KvmMmu<$policy $(, $format)?>>(mutant);
             })*
         }
     };
@@ -227,6 +229,11 @@ mutants! {
             true
         }
     }
+    FourLevels = "M4V-four-levels", "mapping: four levels of tables where an alias needs five", "private_slot" / "alias-unmapped", {
+        fn levels(_: Levels) -> Levels {
+            Levels::Four
+        }
+    }
     WalkByGfn = "M41-walk-by-gfn", "mapping: the tables are walked by the base address", "progress" / "retry", {
         fn walked(stolen: StolenMask, gpa: Gpa) -> Gpa {
             stolen.join(stolen.split(gpa).0, Alias::NONE)
@@ -302,6 +309,11 @@ mutants! {
             raw_gfn(leaf)
         }
     }
+    StolenBitsReserved = "M7V-stolen-bits-reserved", "guest tables: a stolen bit above MAXPHYADDR is reserved (gap G8)", "gfn_unalias" / "translate", {
+        fn reserved_gpa_bits(stolen: StolenMask, maxphyaddr: u8) -> u64 {
+            RfcV3::reserved_gpa_bits(stolen, maxphyaddr)
+        }
+    }
     DirtyByRaw = "M80-dirty-by-raw", "claim: the dirty log is kept by gfn", "dirty_log" / "missing", {
         fn dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
@@ -320,6 +332,11 @@ mutants! {
     AgeBaseOnly = "M88-age-base-only", "claim: ageing reaches every alias", "gfn_unalias" / "age", {
         fn ages(alias: Alias) -> bool {
             alias.is_none()
+        }
+    }
+    IdleUnflushed on EptNoAd = "M88V-idle-unflushed", "claim: what ageing took the rights from may still be in a TLB", "alias_flush" / "stale-page", {
+        fn flushes_idle() -> bool {
+            false
         }
     }
     FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {

@@ -2,7 +2,7 @@
 
 use crate::flush::TlbFlush;
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, Levels, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,11 @@ pub struct SlotSeen {
 
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
 pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
+    /// How many levels the tables of a VM have that asks for `wanted`.
+    fn levels(wanted: Levels) -> Levels {
+        wanted
+    }
+
     /// The frame of a faulting address (`vcpu_gpa_to_gfn_unalias()`).
     fn unalias(stolen: StolenMask, gpa: Gpa) -> Gfn {
         stolen.split(gpa).0
@@ -170,6 +175,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         stolen.split(leaf).0
     }
 
+    /// The bits of an address in the guest's tables that must be clear. Stolen bits need not be, even above MAXPHYADDR.
+    fn reserved_gpa_bits(stolen: StolenMask, maxphyaddr: u8) -> u64 {
+        stolen.reserved_gpa_bits(maxphyaddr)
+    }
+
     /// The frame that is marked dirty when a writable SPTE is made.
     fn dirty_key(gfn: Gfn, _alias: Alias) -> Gfn {
         gfn
@@ -221,6 +231,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         len
     }
 
+    /// Whether what ageing took the rights from has to be flushed when it is zapped: ageing flushes nothing.
+    fn flushes_idle() -> bool {
+        true
+    }
+
     /// Whether ageing looks at SPTEs under `alias`.
     fn ages(_alias: Alias) -> bool {
         true
@@ -263,6 +278,11 @@ impl Policy for RfcV3 {
     /// Gap G6: the address from the PML buffer is shifted as it is.
     fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
         Gfn::new(gpa.page())
+    }
+
+    /// Gap G8: the bits above MAXPHYADDR are reserved as ever, so the software walk faults where hardware would not.
+    fn reserved_gpa_bits(_: StolenMask, maxphyaddr: u8) -> u64 {
+        StolenMask::NONE.reserved_gpa_bits(maxphyaddr)
     }
 
     /// Gap G7: nobody looks whether a memslot's gfn carries a stolen bit.

@@ -15,6 +15,7 @@ use crate::notifier::Notifier;
 use crate::policy::{Corrected, Policy};
 use crate::rmap::Rmap;
 use crate::shadow_page::ShadowPages;
+use crate::spte::{Ept, Format};
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
 use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Pfn, SlotChange, SlotId, Spte, Vm};
@@ -39,14 +40,14 @@ pub(crate) struct Locked {
     pub(crate) rmap: Rmap,
 }
 
-/// A second-stage MMU of one VM, shared by its vCPUs.
+/// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
-pub struct SecondStage<P: Policy = Corrected> {
+pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) vm: Vm,
     /// Held for a whole memslot change (`kvm->slots_lock`).
     slots_lock: Lock<()>,
     pub(crate) slots: ReadLock<Memslots>,
-    pub(crate) tables: Tables,
+    pub(crate) tables: Tables<F>,
     pub(crate) mmu_lock: Lock<Locked>,
     pub(crate) notifier: Notifier,
     /// What the processor has logged and nobody has taken over yet.
@@ -54,15 +55,16 @@ pub struct SecondStage<P: Policy = Corrected> {
     policy: PhantomData<P>,
 }
 
-impl<P: Policy> SecondStage<P> {
+impl<P: Policy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
     pub fn new(vm: &Vm) -> Self {
-        let locked = Locked { shadow_pages: ShadowPages::new(), rmap: Rmap::new() };
+        let levels = P::levels(vm.levels());
+        let locked = Locked { shadow_pages: ShadowPages::new(levels), rmap: Rmap::new() };
         Self {
             vm: *vm,
             slots_lock: Lock::default(),
             slots: ReadLock::new(Memslots::new()),
-            tables: Tables::new(),
+            tables: Tables::new(levels),
             mmu_lock: Lock::new(locked),
             notifier: Notifier::new(),
             pml: Lock::default(),
@@ -75,7 +77,7 @@ impl<P: Policy> SecondStage<P> {
         self.vm = *vm;
         self.slots.get_mut().clear();
         let Locked { shadow_pages, rmap } = self.mmu_lock.get_mut();
-        shadow_pages.clear(&mut self.tables);
+        shadow_pages.clear(&mut self.tables, P::levels(vm.levels()));
         rmap.clear();
         self.notifier = Notifier::new();
         self.pml.get_mut().clear();

@@ -1,9 +1,9 @@
 //! Shadow pages: what each table page is for, and the hash that finds one again. Under the `mmu_lock`.
 
 use crate::policy::Policy;
-use crate::spte::{Entry, ROOT_LEVEL, index, pages_of_table};
+use crate::spte::{Entry, Format, index, pages_of_table};
 use crate::tables::{Sptep, Tables};
-use gpa_model::{Alias, Gfn, Gpa, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, Levels, StolenMask};
 
 /// What a shadow page is for: the first frame it translates, under which alias, at which level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,13 +12,11 @@ pub struct SpKey {
     pub gfn: Gfn,
     /// The alias of the addresses that lead here. Meaningless above the level where paths of two aliases part.
     pub alias: Alias,
-    /// 1 for a table of leaves, 4 for the root.
+    /// 1 for a table of leaves, 4 or 5 for the root.
     pub level: u8,
 }
 
 const BUCKETS: usize = 16;
-
-const ROOT: SpKey = SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: ROOT_LEVEL };
 
 /// All shadow pages of a VM, by the number of their table page.
 pub(crate) struct ShadowPages {
@@ -34,20 +32,18 @@ impl std::fmt::Debug for ShadowPages {
 
 impl ShadowPages {
     /// Just the root.
-    pub(crate) fn new() -> Self {
-        let mut new = Self { keys: Vec::new(), buckets: Box::new([const { Vec::new() }; BUCKETS]) };
-        new.alloc(ROOT);
-        new
+    pub(crate) fn new(levels: Levels) -> Self {
+        Self { keys: vec![root(levels)], buckets: Box::new([const { Vec::new() }; BUCKETS]) }
     }
 
     /// Back to just the root; the table pages are kept and reused.
-    pub(crate) fn clear(&mut self, tables: &mut Tables) {
-        tables.wipe(self.keys.len());
+    pub(crate) fn clear<F: Format>(&mut self, tables: &mut Tables<F>, levels: Levels) {
+        tables.wipe(self.keys.len(), levels);
         self.keys.clear();
         for bucket in self.buckets.iter_mut() {
             bucket.clear();
         }
-        self.alloc(ROOT);
+        self.keys.push(root(levels));
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
@@ -76,9 +72,15 @@ impl ShadowPages {
 
     /// The leaf entry for `walked`, making the path. The shadow pages on it are for `gfn` and `alias`
     /// (`__direct_map()`, `__kvm_mmu_get_page()`).
-    pub(crate) fn leaf_or_alloc<P: Policy>(&mut self, tables: &Tables, walked: Gpa, gfn: Gfn, alias: Alias) -> Sptep {
+    pub(crate) fn leaf_or_alloc<P: Policy, F: Format>(
+        &mut self,
+        tables: &Tables<F>,
+        walked: Gpa,
+        gfn: Gfn,
+        alias: Alias,
+    ) -> Sptep {
         let mut table = 0;
-        for level in (2..=ROOT_LEVEL).rev() {
+        for level in (2..=tables.root_level()).rev() {
             let at = Sptep::new(table, index(walked, level));
             let entry = tables.get(at);
             table = if entry.is_present() {
@@ -105,7 +107,7 @@ impl ShadowPages {
     }
 
     /// Forget every MMIO entry.
-    pub(crate) fn drop_mmio(&self, tables: &Tables) {
+    pub(crate) fn drop_mmio<F: Format>(&self, tables: &Tables<F>) {
         let leaf_tables = self.keys.iter().zip(0..).filter(|(key, _)| key.level == 1);
         for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table)) {
             if entry.mmio_generation().is_some() {
@@ -113,6 +115,10 @@ impl ShadowPages {
             }
         }
     }
+}
+
+const fn root(levels: Levels) -> SpKey {
+    SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: levels.count() }
 }
 
 /// Kept poor on purpose, as KVM's is: neighbours share buckets, so a match must compare the whole key.

@@ -1,10 +1,11 @@
 //! The table pages: memory that the page walker, vCPUs without a lock and the holder of the `mmu_lock` look at and change at the
 //! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_page.rs`).
 
-use crate::spte::{ENTRIES, Entry, ROOT_LEVEL, index};
+use crate::spte::{ENTRIES, Entry, Format, index};
 use crate::sync::{AtomicU64, Ordering};
 use gpa_model::limits::OPS;
-use gpa_model::{Gpa, Spte};
+use gpa_model::{Gpa, Levels, Spte};
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Where an entry is: table number and index.
@@ -24,55 +25,66 @@ impl Sptep {
 #[repr(align(4096))]
 struct TablePage([AtomicU64; ENTRIES]);
 
-/// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most four.
-const CAPACITY: usize = 2 * 4 * OPS;
+/// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most five.
+const CAPACITY: usize = 2 * 5 * OPS;
 
 /// Table pages by number, made when they are first looked at, with all entries absent. Table 0 is the root. A page stays where it is once it was made.
-pub(crate) struct Tables(Box<[OnceLock<Box<TablePage>>]>);
+pub(crate) struct Tables<F> {
+    root_level: u8,
+    pages: Box<[OnceLock<Box<TablePage>>]>,
+    format: PhantomData<F>,
+}
 
-impl std::fmt::Debug for Tables {
+impl<F: Format> std::fmt::Debug for Tables<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "at most {} table pages", self.0.len())
+        write!(f, "at most {} table pages", self.pages.len())
     }
 }
 
-impl Tables {
+impl<F: Format> Tables<F> {
     /// None of them made yet.
-    pub(crate) fn new() -> Self {
-        Self(std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect())
+    pub(crate) fn new(levels: Levels) -> Self {
+        let pages = std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect();
+        Self { root_level: levels.count(), pages, format: PhantomData }
     }
 
-    /// Make the entries of the first `tables` table pages absent again.
-    pub(crate) fn wipe(&mut self, tables: usize) {
-        for page in self.0[..tables].iter_mut().filter_map(OnceLock::get_mut) {
+    /// The level of the root; leaves are at level 1.
+    pub(crate) const fn root_level(&self) -> u8 {
+        self.root_level
+    }
+
+    /// Make the entries of the first `tables` table pages absent again; from now on there are so many levels.
+    pub(crate) fn wipe(&mut self, tables: usize, levels: Levels) {
+        self.root_level = levels.count();
+        for page in self.pages[..tables].iter_mut().filter_map(OnceLock::get_mut) {
             page.0.iter_mut().for_each(|entry| *entry.get_mut() = 0);
         }
     }
 
     fn page(&self, table: u32) -> &TablePage {
-        self.0[table as usize].get_or_init(|| Box::new(TablePage([const { AtomicU64::new(0) }; ENTRIES])))
+        self.pages[table as usize].get_or_init(|| Box::new(TablePage([const { AtomicU64::new(0) }; ENTRIES])))
     }
 
     fn at(&self, at: Sptep) -> &AtomicU64 {
         &self.page(at.table).0[usize::from(at.index)]
     }
 
-    pub(crate) fn get(&self, at: Sptep) -> Entry {
+    pub(crate) fn get(&self, at: Sptep) -> Entry<F> {
         Entry::from_raw(self.at(at).load(Ordering::Acquire))
     }
 
     /// Whoever sees the entry sees what was written before it: a table that it links is made.
-    pub(crate) fn set(&self, at: Sptep, entry: Entry) {
+    pub(crate) fn set(&self, at: Sptep, entry: Entry<F>) {
         self.at(at).store(entry.raw(), Ordering::Release);
     }
 
     /// Change the entry to `new` if it still is `old`; otherwise somebody was quicker.
-    pub(crate) fn replace(&self, at: Sptep, old: Entry, new: Entry) -> bool {
+    pub(crate) fn replace(&self, at: Sptep, old: Entry<F>, new: Entry<F>) -> bool {
         old == new || self.at(at).compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Change the entry, whatever the page walker or a fast page fault does to it meanwhile, and return what it was.
-    pub(crate) fn update(&self, at: Sptep, change: impl Fn(Entry) -> Entry) -> Entry {
+    pub(crate) fn update(&self, at: Sptep, change: impl Fn(Entry<F>) -> Entry<F>) -> Entry<F> {
         loop {
             let old = self.get(at);
             if self.replace(at, old, change(old)) {
@@ -84,7 +96,7 @@ impl Tables {
     /// The leaf table that translates `gpa`, if the path to it exists.
     fn leaf_table(&self, gpa: Gpa) -> Option<u32> {
         let mut table = 0;
-        for level in (2..=ROOT_LEVEL).rev() {
+        for level in (2..=self.root_level).rev() {
             let entry = self.get(Sptep::new(table, index(gpa, level)));
             if !entry.is_present() {
                 return None;
@@ -117,7 +129,7 @@ impl Tables {
                 Some(table) => {
                     let entries = &self.page(table).0[first..first + run];
                     for (out, entry) in out.iter_mut().zip(entries) {
-                        *out = Entry::from_raw(entry.load(Ordering::Acquire)).spte();
+                        *out = Entry::<F>::from_raw(entry.load(Ordering::Acquire)).spte();
                     }
                 }
             }
@@ -126,7 +138,7 @@ impl Tables {
     }
 
     /// The entries of table `table`, with where they are.
-    pub(crate) fn entries(&self, table: u32) -> impl Iterator<Item = (Sptep, Entry)> {
+    pub(crate) fn entries(&self, table: u32) -> impl Iterator<Item = (Sptep, Entry<F>)> {
         (0..ENTRIES).map(move |index| Sptep::new(table, index)).map(|at| (at, self.get(at)))
     }
 }

@@ -4,9 +4,10 @@ use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslot;
 use crate::policy::Policy;
 use crate::second_stage::SecondStage;
+use crate::spte::Format;
 use gpa_model::{Alias, Gfn};
 
-impl<P: Policy> SecondStage<P> {
+impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Emulate writes to `gfn` from now on (`kvm_write_track_add_gfn()`): no SPTE may stay writable, or be made so again
     /// without asking.
     pub fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {

@@ -5,9 +5,10 @@ use crate::flush::TlbFlush;
 use crate::memslots::Memslots;
 use crate::policy::Policy;
 use crate::second_stage::{HostPages, SecondStage};
+use crate::spte::Format;
 use gpa_model::{Access, Exit, Gpa, Rights};
 
-impl<P: Policy> SecondStage<P> {
+impl<P: Policy, F: Format> SecondStage<P, F> {
     /// A guest access, with the fault it needs.
     pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa, access: Access) -> Exit {
         let slots = self.slots.read();

@@ -1,24 +1,38 @@
-//! The corrected design breaks no law, on programs drawn at random.
+//! The corrected design breaks no law, in any entry format, on programs drawn at random.
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::{Mmu, Program, Vm, text};
 use gpa_oracles::Lockstep;
-use kvm_mmu::{Corrected, KvmMmu};
+use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 #[test]
-fn corrected_design_breaks_no_law() {
+fn with_ept_no_law_is_broken() {
+    breaks_no_law::<KvmMmu>("kvm-mmu");
+}
+
+#[test]
+fn without_accessed_and_dirty_bits_no_law_is_broken() {
+    breaks_no_law::<KvmMmu<Corrected, EptNoAd>>("kvm-mmu-no-ad");
+}
+
+#[test]
+fn with_npt_no_law_is_broken() {
+    breaks_no_law::<KvmMmu<Corrected, Npt>>("kvm-mmu-npt");
+}
+
+fn breaks_no_law<M: Mmu>(name: &str) {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
     let mut run = Lockstep::default();
-    let mut mmu = KvmMmu::<Corrected>::new(&Vm::default());
+    let mut mmu = M::new(&Vm::default());
     let mut program = Program::default();
     for n in 0..50_000 {
         generator.program(&mut choices, &mut program);
         if let Some(violation) = run.run(&mut mmu, &program) {
-            let (report, _) = gpa_oracles::report(&mut run, &mut mmu, &program, "kvm-mmu");
+            let (report, _) = gpa_oracles::report(&mut run, &mut mmu, &program, name);
             panic!("program {n}: {violation}\n{}\n{report}", text::print(&program));
         }
     }

@@ -3,8 +3,8 @@
 use gpa_model::exhaust::{Answer, Scope};
 use gpa_model::{Exit, Mmu, OpKind};
 use gpa_oracles::{Lockstep, Signature};
+use kvm_mmu::KvmMmu;
 use kvm_mmu::mutants::{self, Mutant, Visitor};
-use kvm_mmu::{Corrected, KvmMmu, Policy};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -21,8 +21,8 @@ fn bounds() -> impl Iterator<Item = (Scope, usize)> {
 }
 
 /// Judge every program of `scope`; what an oracle objects to is shown with its length and not made longer.
-fn explore<P: Policy>(scope: &Scope, ops: usize, mut objection: impl FnMut(usize, Signature) -> ControlFlow<()>) {
-    let (mut run, mut mmu) = (Lockstep::default(), KvmMmu::<P>::new(scope.vm()));
+fn explore<M: Mmu>(scope: &Scope, ops: usize, mut objection: impl FnMut(usize, Signature) -> ControlFlow<()>) {
+    let (mut run, mut mmu) = (Lockstep::default(), M::new(scope.vm()));
     scope.explore(ops, &mut |program, _| match run.run(&mut mmu, program) {
         None => Answer::Ended(run.last_exit().unwrap_or(Exit::Unsupported)),
         Some(violation) => match objection(program.ops.len(), violation.signature) {
@@ -32,9 +32,9 @@ fn explore<P: Policy>(scope: &Scope, ops: usize, mut objection: impl FnMut(usize
     });
 }
 
-fn first<P: Policy>(scope: &Scope, ops: usize) -> Option<(usize, Signature)> {
+fn first<M: Mmu>(scope: &Scope, ops: usize) -> Option<(usize, Signature)> {
     let mut found = None;
-    explore::<P>(scope, ops, |ops, signature| {
+    explore::<M>(scope, ops, |ops, signature| {
         found = Some((ops, signature));
         ControlFlow::Break(())
     });
@@ -42,9 +42,9 @@ fn first<P: Policy>(scope: &Scope, ops: usize) -> Option<(usize, Signature)> {
 }
 
 /// Every way in which a law is broken.
-fn all<P: Policy>(scope: &Scope, ops: usize) -> BTreeSet<Signature> {
+fn all<M: Mmu>(scope: &Scope, ops: usize) -> BTreeSet<Signature> {
     let mut found = BTreeSet::new();
-    explore::<P>(scope, ops, |_, signature| {
+    explore::<M>(scope, ops, |_, signature| {
         found.insert(signature);
         ControlFlow::Continue(())
     });
@@ -59,8 +59,8 @@ fn most_mutants_die_within_the_bounds_of_the_gate() {
         dead: usize,
     }
     impl Visitor for Deaths {
-        fn visit<P: Policy>(&mut self, mutant: &Mutant) {
-            let found = bounds().enumerate().find_map(|(at, (scope, ops))| Some((at, first::<P>(&scope, ops)?)));
+        fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
+            let found = bounds().enumerate().find_map(|(at, (scope, ops))| Some((at, first::<M>(&scope, ops)?)));
             let how = match found {
                 Some((bound, (ops, signature))) => {
                     self.dead += 1;
@@ -87,9 +87,9 @@ fn tiny() -> [(Scope, usize); 2] {
 fn folding_changes_no_verdict_on_any_mutant() {
     struct Compared(usize);
     impl Visitor for Compared {
-        fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+        fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
             for (scope, ops) in tiny() {
-                let (folded, unfolded) = (all::<P>(&scope, ops), all::<P>(&scope.unfolded(), ops));
+                let (folded, unfolded) = (all::<M>(&scope, ops), all::<M>(&scope.unfolded(), ops));
                 assert_eq!(folded, unfolded, "{}", mutant.name);
                 self.0 += usize::from(!folded.is_empty());
             }
@@ -99,6 +99,6 @@ fn folding_changes_no_verdict_on_any_mutant() {
     mutants::visit_all(&mut compared);
     assert!(compared.0 > mutants::ALL.len() / 2, "only {} comparisons had anything to compare", compared.0);
     for (scope, ops) in tiny() {
-        assert_eq!(all::<Corrected>(&scope.unfolded(), ops), BTreeSet::new());
+        assert_eq!(all::<KvmMmu>(&scope.unfolded(), ops), BTreeSet::new());
     }
 }

@@ -6,7 +6,6 @@ use gpa_model::minimize::minimize;
 use gpa_model::{Mmu, Program, Vm};
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants::{self, Mutant, Visitor};
-use kvm_mmu::{KvmMmu, Policy};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::fmt::Write;
@@ -31,19 +30,19 @@ struct Matrix {
 }
 
 impl Visitor for Matrix {
-    fn visit<P: Policy>(&mut self, mutant: &Mutant) {
+    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
         let (oracle, clause) = mutant.caught_by;
         // The named oracle alone, so that no other can take the kill from it.
-        let caught = hunt::<P>(oracle, PROGRAMS, |violation| violation.signature.clause == clause);
+        let caught = hunt::<M>(oracle, PROGRAMS, |violation| violation.signature.clause == clause);
         let Some((program, executions)) = caught else {
             self.survivors.push(mutant.name);
             return;
         };
-        let ops = smallest::<P>(oracle, clause, &program);
+        let ops = smallest::<M>(oracle, clause, &program);
         let others: Vec<&str> = gpa_oracles::all()
             .iter()
             .map(|other| other.name())
-            .filter(|&other| other != oracle && hunt::<P>(other, PROGRAMS_OF_OTHERS, |_| true).is_some())
+            .filter(|&other| other != oracle && hunt::<M>(other, PROGRAMS_OF_OTHERS, |_| true).is_some())
             .collect();
         let others = if others.is_empty() { String::new() } else { format!("  also {}", others.join(", ")) };
         let (name, law) = (mutant.name, format!("{oracle}/{clause}"));
@@ -52,10 +51,10 @@ impl Visitor for Matrix {
 }
 
 /// The first program at which `oracle` objects in the way that is `wanted`, and its number.
-fn hunt<P: Policy>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) -> bool) -> Option<(Program, usize)> {
+fn hunt<M: Mmu>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) -> bool) -> Option<(Program, usize)> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), KvmMmu::<P>::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), M::new(&Vm::default()));
     let mut program = Program::default();
     for n in 1..=programs {
         generator.program(&mut choices, &mut program);
@@ -66,8 +65,8 @@ fn hunt<P: Policy>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) ->
     None
 }
 
-fn smallest<P: Policy>(oracle: &str, clause: &str, program: &Program) -> usize {
-    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), KvmMmu::<P>::new(&Vm::default()));
+fn smallest<M: Mmu>(oracle: &str, clause: &str, program: &Program) -> usize {
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), M::new(&Vm::default()));
     let same = |candidate: &Program| {
         run.run(&mut mmu, candidate).is_some_and(|violation| violation.signature.clause == clause)
     };

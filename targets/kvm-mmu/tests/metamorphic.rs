@@ -11,8 +11,8 @@ use gpa_model::{
     VcpuSet, Vm,
 };
 use gpa_oracles::{Lockstep, Signature};
+use kvm_mmu::KvmMmu;
 use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
-use kvm_mmu::{Corrected, KvmMmu, Policy};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::collections::BTreeSet;
@@ -23,18 +23,18 @@ const PROGRAMS: usize = 4_000;
 type Stale = (usize, usize, u64);
 
 /// One VM, driven op by op. The model only says which ops mean something.
-struct Run<P: Policy> {
+struct Run<M: Mmu> {
     vm: Vm,
     model: Model,
     host: Host,
     mode: BackendMode,
     flush: FlushBackend,
-    mmu: KvmMmu<P>,
+    mmu: M,
     tables: Vec<[Option<Spte>; FRAMES]>,
     stale: BTreeSet<Stale>,
 }
 
-impl<P: Policy> Run<P> {
+impl<M: Mmu> Run<M> {
     fn new(vm: &Vm) -> Self {
         Self {
             vm: *vm,
@@ -42,7 +42,7 @@ impl<P: Policy> Run<P> {
             host: Host::default(),
             mode: vm.backend(),
             flush: FlushBackend::default(),
-            mmu: KvmMmu::new(vm),
+            mmu: M::new(vm),
             tables: vec![[None; FRAMES]; vm.stolen().alias_count()],
             stale: BTreeSet::new(),
         }
@@ -99,7 +99,7 @@ impl<P: Policy> Run<P> {
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap(gfn, gpa) => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowPage { .. } => {}
+            Keyed::Idle(..) | Keyed::ShadowPage { .. } => {}
         });
         keys.sort_unstable();
         keys
@@ -150,25 +150,24 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, first: &T, second: &T) -> Re
 }
 
 /// What the oracles say, whoever it is about.
-fn verdict<P: Policy>(run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
+fn verdict<M: Mmu>(run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
     let program = Program { vm: *vm, ops: ops.to_vec(), comment: Vec::new() };
-    run.run(&mut KvmMmu::<P>::new(vm), &program).map(|violation| violation.signature)
+    run.run(&mut M::new(vm), &program).map(|violation| violation.signature)
 }
 
 fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
-    let new = Vm::new(stolen, vm.vcpus(), vm.base(), backend).expect("the VM was legal before");
-    new.with_logging(vm.logging())
+    vm.with(stolen, vm.vcpus(), vm.base(), backend).expect("the VM was legal before")
 }
 
 /// A program that uses base names only does the same whether there are stolen bits or not: exits, tables and keys.
-fn no_stolen_bits_is_plain_kvm<P: Policy>() -> Result<(), String> {
+fn no_stolen_bits_is_plain_kvm<M: Mmu>() -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let aliased = program.vm;
         let plain = with(&aliased, StolenMask::NONE, aliased.backend());
         // Readdressed to a VM without aliases, an op has only base names; these mean the same in both.
         let ops: Vec<Op> = program.ops.iter().map(|op| readdress(&aliased, &plain, *op)).collect();
-        let (mut first, mut second) = (Run::<P>::new(&plain), Run::<P>::new(&aliased));
+        let (mut first, mut second) = (Run::<M>::new(&plain), Run::<M>::new(&aliased));
         for op in &ops {
             same("exit", &first.step(op), &second.step(op))?;
             same("table", &first.tables[0], &second.tables[0])?;
@@ -177,16 +176,16 @@ fn no_stolen_bits_is_plain_kvm<P: Policy>() -> Result<(), String> {
             }
         }
         same("keys", &first.keys(), &second.keys())?;
-        let verdicts = [plain, aliased].map(|vm| verdict::<P>(&mut lockstep, &vm, &ops));
+        let verdicts = [plain, aliased].map(|vm| verdict::<M>(&mut lockstep, &vm, &ops));
         same("verdict", &verdicts[0], &verdicts[1])
     })
 }
 
 /// Run `ops` under both names and compare everything up to the renaming.
-fn alike<P: Policy>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
+fn alike<M: Mmu>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
     let renaming = Renaming { vm: *vm, names };
     let renamed: Vec<Op> = ops.iter().map(|op| renaming.op(*op)).collect();
-    let (mut first, mut second) = (Run::<P>::new(vm), Run::<P>::new(vm));
+    let (mut first, mut second) = (Run::<M>::new(vm), Run::<M>::new(vm));
     for (op, other) in ops.iter().zip(&renamed) {
         same("exit", &first.step(op).map(|exit| renaming.exit(exit)), &second.step(other))?;
         for (alias, &name) in names.iter().enumerate() {
@@ -201,12 +200,12 @@ fn alike<P: Policy>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize
     same("keys", &keys, &second.keys())?;
     let blind =
         |verdict: Option<Signature>| verdict.map(|signature| (signature.oracle, signature.clause, signature.op));
-    let verdicts = [ops, &renamed].map(|ops| blind(verdict::<P>(lockstep, vm, ops)));
+    let verdicts = [ops, &renamed].map(|ops| blind(verdict::<M>(lockstep, vm, ops)));
     same("verdict", &verdicts[0], &verdicts[1])
 }
 
 /// Which of the aliases that carry a stolen bit is used changes nothing but the names in exits and tables.
-fn aliases_are_interchangeable<P: Policy>() -> Result<(), String> {
+fn aliases_are_interchangeable<M: Mmu>() -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let count = program.vm.stolen().alias_count();
@@ -215,14 +214,14 @@ fn aliases_are_interchangeable<P: Policy>() -> Result<(), String> {
         }
         let rotated: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { i % (count - 1) + 1 }).collect();
         let reversed: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { count - i }).collect();
-        alike::<P>(&mut lockstep, &program.vm, &program.ops, &rotated)?;
-        alike::<P>(&mut lockstep, &program.vm, &program.ops, &reversed)
+        alike::<M>(&mut lockstep, &program.vm, &program.ops, &rotated)?;
+        alike::<M>(&mut lockstep, &program.vm, &program.ops, &reversed)
     })
 }
 
 /// Where there is no private slot, the base name is a name like any other. Memslots are asked for by gfn, so those ops stay
 /// as they are, and requests for aliased ones, which must be refused, are left out.
-fn base_is_a_name_like_any_other<P: Policy>() -> Result<(), String> {
+fn base_is_a_name_like_any_other<M: Mmu>() -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let private = |op: &Op| match *op {
@@ -235,7 +234,7 @@ fn base_is_a_name_like_any_other<P: Policy>() -> Result<(), String> {
         let count = program.vm.stolen().alias_count();
         for swap in [1, count - 1].into_iter().filter(|_| count > 1) {
             let names: Vec<usize> = (0..count).map(|i| i ^ swap).collect();
-            alike::<P>(&mut lockstep, &program.vm, &ops, &names)?;
+            alike::<M>(&mut lockstep, &program.vm, &ops, &names)?;
         }
         Ok(())
     })
@@ -243,13 +242,13 @@ fn base_is_a_name_like_any_other<P: Policy>() -> Result<(), String> {
 
 /// A back-end that can only flush everything and one that flushes ranges give the same exits and tables, and after each op a
 /// TLB holds no more under the first than under the second.
-fn full_and_range_flushes_agree<P: Policy>() -> Result<(), String> {
+fn full_and_range_flushes_agree<M: Mmu>() -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let [full, range] =
             [BackendMode::Absent, BackendMode::Works].map(|mode| with(&program.vm, program.vm.stolen(), mode));
         let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !matches!(op, Op::Backend(_))).collect();
-        let (mut first, mut second) = (Run::<P>::new(&full), Run::<P>::new(&range));
+        let (mut first, mut second) = (Run::<M>::new(&full), Run::<M>::new(&range));
         for op in &ops {
             same("exit", &first.step(op), &second.step(op))?;
             same("tables", &first.tables, &second.tables)?;
@@ -258,14 +257,14 @@ fn full_and_range_flushes_agree<P: Policy>() -> Result<(), String> {
             }
         }
         same("keys", &first.keys(), &second.keys())?;
-        let verdicts = [full, range].map(|vm| verdict::<P>(&mut lockstep, &vm, &ops));
+        let verdicts = [full, range].map(|vm| verdict::<M>(&mut lockstep, &vm, &ops));
         same("verdict", &verdicts[0], &verdicts[1])
     })
 }
 
-/// A check, for a policy that is only known by name.
+/// A check, for an MMU that is only known by name.
 trait Check: Copy {
-    fn run<P: Policy>(self) -> Result<(), String>;
+    fn run<M: Mmu>(self) -> Result<(), String>;
 }
 
 macro_rules! checks {
@@ -274,14 +273,14 @@ macro_rules! checks {
         struct $check;
 
         impl Check for $check {
-            fn run<P: Policy>(self) -> Result<(), String> {
-                $function::<P>()
+            fn run<M: Mmu>(self) -> Result<(), String> {
+                $function::<M>()
             }
         }
 
         #[test]
         fn $test() {
-            $check.run::<Corrected>().unwrap_or_else(|why| panic!("{why}"));
+            $check.run::<KvmMmu>().unwrap_or_else(|why| panic!("{why}"));
             $(fails($check, $mutant, $what);)+
         }
     )* };
@@ -302,8 +301,8 @@ checks! {
 fn fails(check: impl Check, mutant: &str, what: &str) {
     struct On<C>(C, Result<(), String>);
     impl<C: Check> Visitor for On<C> {
-        fn visit<P: Policy>(&mut self, _: &Mutant) {
-            self.1 = self.0.run::<P>();
+        fn visit<M: Mmu + 'static>(&mut self, _: &Mutant) {
+            self.1 = self.0.run::<M>();
         }
     }
     let on_mutant = visit_named(mutant, On(check, Ok(()))).unwrap_or_else(|| panic!("no mutant is called {mutant}"));

@@ -3,7 +3,7 @@
 use gpa_model::{Mmu, Program, Vm, text};
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
-use kvm_mmu::{Corrected, KvmMmu, Policy, RfcV3};
+use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
 use std::path::{Path, PathBuf};
 
 /// The folder `name` of the corpus.
@@ -32,17 +32,22 @@ fn parse(path: &Path) -> Program {
     text::parse(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()))
 }
 
-/// The report and verdict of `program` on `target`: `kvm-mmu`, `rfc-v3` or `mutant:NAME`.
+/// The targets that break no law.
+pub(crate) const CLEAN: [&str; 3] = ["kvm-mmu", "kvm-mmu-no-ad", "kvm-mmu-npt"];
+
+/// The report and verdict of `program` on `target`: one of [`CLEAN`], `rfc-v3` or `mutant:NAME`.
 pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violation>) {
     struct Judge<'a>(&'a str, &'a Program, Option<(String, Option<Violation>)>);
     impl Visitor for Judge<'_> {
-        fn visit<P: Policy>(&mut self, _: &Mutant) {
-            self.2 = Some(judge_on::<P>(self.0, self.1));
+        fn visit<M: Mmu + 'static>(&mut self, _: &Mutant) {
+            self.2 = Some(judge_on::<M>(self.0, self.1));
         }
     }
     match target {
-        "kvm-mmu" => judge_on::<Corrected>(target, program),
-        "rfc-v3" => judge_on::<RfcV3>(target, program),
+        "kvm-mmu" => judge_on::<KvmMmu>(target, program),
+        "kvm-mmu-no-ad" => judge_on::<KvmMmu<Corrected, EptNoAd>>(target, program),
+        "kvm-mmu-npt" => judge_on::<KvmMmu<Corrected, Npt>>(target, program),
+        "rfc-v3" => judge_on::<KvmMmu<RfcV3>>(target, program),
         _ => {
             let name = target.strip_prefix("mutant:").unwrap_or_else(|| panic!("no target is called {target}"));
             let judged = visit_named(name, Judge(target, program, None));
@@ -51,8 +56,8 @@ pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violatio
     }
 }
 
-fn judge_on<P: Policy>(target: &str, program: &Program) -> (String, Option<Violation>) {
-    gpa_oracles::report(&mut Lockstep::default(), &mut KvmMmu::<P>::new(&Vm::default()), program, target)
+fn judge_on<M: Mmu>(target: &str, program: &Program) -> (String, Option<Violation>) {
+    gpa_oracles::report(&mut Lockstep::default(), &mut M::new(&Vm::default()), program, target)
 }
 
 /// Where a program says it is bad, from its comment: target, oracle and clause.
