@@ -3,11 +3,15 @@
 mod files;
 mod probe;
 mod record;
+mod stress;
 mod verify;
 
+use crate::Realisation;
 use clap::{Parser, Subcommand};
+use gpa_model::limits::VCPUS;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How the command ends. The number is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,18 @@ enum Command {
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
     },
+    /// Let vCPUs spin on all names of pages while the host takes them away, harvests the dirty log and changes memslots
+    Stress {
+        /// For how long
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+        /// How many vCPUs run at once
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
+        vcpus: u8,
+        /// How aliases come about; as often as there are several, each that exists here if none is given
+        #[arg(long = "realisation", value_name = "NAME", value_parser = realisation)]
+        realisations: Vec<Realisation>,
+    },
     /// Judge recorded traces by the reference model; needs no /dev/kvm
     Verify {
         /// Traces, as text
@@ -65,6 +81,9 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     match &args.command {
         Command::Probe => probe::run(out, err),
         Command::Record { programs, output } => record::run(programs, output, out, err),
+        Command::Stress { seconds, vcpus, realisations } => {
+            stress::run(Duration::from_secs(*seconds), (*vcpus).into(), realisations, out, err)
+        }
         Command::Verify { traces } => verify::run(traces, out, err),
         Command::Serve { modules } => match crate::serve::run(modules) {
             Ok(()) => Status::Clean,
@@ -74,6 +93,11 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
             }
         },
     }
+}
+
+fn realisation(name: &str) -> Result<Realisation, String> {
+    let known = || Realisation::ALL.map(Realisation::name).join(", ");
+    Realisation::named(name).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// Write a line. A reader that went away wants no more of them, which is no reason to fail.

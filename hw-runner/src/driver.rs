@@ -114,6 +114,16 @@ impl fmt::Display for DriverTable {
     }
 }
 
+/// Whether the pages keep their content, so that nothing of it may be lost at any time.
+pub(crate) fn keeps_pages(driver: Driver, memory: &Pages) -> bool {
+    match driver {
+        Driver::PunchHole | Driver::UffdCopy => false,
+        Driver::Dontneed | Driver::Mremap | Driver::Munmap | Driver::Guard => memory.file().is_some(),
+        Driver::Mprotect | Driver::MprotectRead | Driver::UffdWriteProtect => true,
+        Driver::Fork | Driver::Collapse | Driver::Pageout | Driver::Cold => true,
+    }
+}
+
 fn may_decline(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM | libc::EINVAL))
 }

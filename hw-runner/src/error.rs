@@ -32,6 +32,11 @@ pub enum MachineError {
 }
 
 impl MachineError {
+    /// Whether it says something about this KVM rather than about the environment: a guest that hangs or dies.
+    pub const fn is_finding(&self) -> bool {
+        matches!(self, Self::Hung(_) | Self::Exit(_))
+    }
+
     /// Whether the environment lacks something, as opposed to failing.
     pub const fn is_absence(&self) -> bool {
         matches!(self, Self::Open(_) | Self::Missing(_) | Self::StolenBit { .. })

@@ -6,7 +6,7 @@
 //! Guest physical memory above the frames of programs:
 //!
 //! ```text
-//! OWN_GFN    code | one stack page for each vCPU | request pages of vCPU 0, 1, …
+//! OWN_GFN    code | TSS | one stack page for each vCPU | request pages of vCPU 0, 1, … | the guest that spins
 //! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf table of the windows
 //! ```
 //!
@@ -31,10 +31,14 @@ const REQUESTS_PER_PAGE: usize = PAGE_BYTES / REQUEST_BYTES;
 /// One page more than the accesses of a whole program need, for the request that ends the list.
 const REQUEST_PAGES: usize = OPS / REQUESTS_PER_PAGE + 1;
 const CODE_PAGE: usize = 0;
-const STACK_PAGE: usize = 1;
+/// A task-state segment of zeros: its I/O bitmap lets every port through. Not every hypervisor honours IOPL.
+const TSS_PAGE: usize = 1;
+const STACK_PAGE: usize = 2;
 const REQUEST_PAGE: usize = STACK_PAGE + VCPUS;
-/// Pages of code, stacks and requests.
-pub(crate) const OWN_PAGES: usize = REQUEST_PAGE + VCPUS * REQUEST_PAGES;
+/// First page of what the guest that spins needs.
+pub(crate) const SPIN_PAGE: usize = REQUEST_PAGE + VCPUS * REQUEST_PAGES;
+/// Pages of all these.
+pub(crate) const OWN_PAGES: usize = SPIN_PAGE + crate::spinner::PAGES;
 
 const ROOTS: [usize; 2] = [0, 1];
 const POINTERS: usize = 2;
@@ -127,10 +131,15 @@ pub(crate) struct Request {
 
 /// Put the code in place.
 pub(crate) fn load_code(own: &Pages) {
-    for (word, bytes) in CODE.chunks(size_of::<u32>()).enumerate() {
+    write_code(own, CODE_PAGE, &CODE);
+}
+
+/// Write machine code to a page.
+pub(crate) fn write_code(own: &Pages, page: usize, code: &[u8]) {
+    for (word, bytes) in code.chunks(size_of::<u32>()).enumerate() {
         let mut padded = [0x90; size_of::<u32>()];
         padded[..bytes.len()].copy_from_slice(bytes);
-        own.write_u32(CODE_PAGE, word * size_of::<u32>(), u32::from_le_bytes(padded));
+        own.write_u32(page, word * size_of::<u32>(), u32::from_le_bytes(padded));
     }
 }
 
@@ -143,7 +152,7 @@ pub(crate) fn break_code(own: &Pages) {
 
 /// Write request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
-    let page = Gpa::from_page(WINDOW_LINEAR + (request.alias * FRAMES + request.frame) as u64).raw();
+    let page = window(request.alias, request.frame);
     let (kind, gva) = match request.access {
         Access::Read => (1, page),
         Access::Write => (2, page + word_offset(request.word) as u64),
@@ -185,6 +194,16 @@ pub(crate) fn result(own: &Pages, vcpu: usize, n: usize) -> Pfn {
 fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
     let page = REQUEST_PAGE + vcpu * REQUEST_PAGES + n / REQUESTS_PER_PAGE;
     (page, n % REQUESTS_PER_PAGE * REQUEST_BYTES)
+}
+
+/// The linear address of a frame under an alias.
+pub(crate) fn window(alias: usize, frame: usize) -> u64 {
+    Gpa::from_page(WINDOW_LINEAR + (alias * FRAMES + frame) as u64).raw()
+}
+
+/// The linear address of one of the guest's own pages.
+pub(crate) fn own_address(page: usize) -> u64 {
+    Gpa::from_page(OWN_LINEAR + page as u64).raw()
 }
 
 /// Where in a page the word of op number `word` lies.
@@ -241,7 +260,8 @@ pub(crate) fn special_registers(sregs: &mut kvm_sregs, root: usize) {
     (sregs.ss, sregs.ds, sregs.es) = (kvm_segment { db: 1, ..flat }, flat, flat);
     (sregs.fs, sregs.gs) = (flat, flat);
     // A busy 64-bit TSS: hardware refuses to enter long mode without one.
-    sregs.tr = kvm_segment { selector: 0x40, type_: 11, present: 1, limit: 0x67, ..Default::default() };
+    let (base, limit) = (own_address(TSS_PAGE), PAGE_BYTES as u32 - 1);
+    sregs.tr = kvm_segment { base, limit, selector: 0x40, type_: 11, present: 1, ..Default::default() };
     sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
     (sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit) = (0, 0, 0, 0);
 }
@@ -249,7 +269,7 @@ pub(crate) fn special_registers(sregs: &mut kvm_sregs, root: usize) {
 /// Registers of `vcpu` to begin with request `n`.
 pub(crate) fn registers(vcpu: usize, n: usize) -> kvm_regs {
     const RESERVED_ONE_AND_IOPL_3: u64 = 0x3002;
-    let own = |page: usize| Gpa::from_page(OWN_LINEAR + page as u64).raw();
+    let own = own_address;
     let (page, offset) = request_at(vcpu, n);
     kvm_regs {
         rip: own(CODE_PAGE) + if n == 0 { START } else { NEXT },

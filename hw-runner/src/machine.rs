@@ -4,6 +4,10 @@
 //! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
 //! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
 
+mod stress;
+
+pub use stress::StressReport;
+
 use crate::driver::{Driven, DriverTable};
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};

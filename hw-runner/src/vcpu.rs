@@ -6,7 +6,7 @@ use crate::memory::Pages;
 use crate::stats::Stats;
 use crate::watchdog::Watchdog;
 use gpa_model::{Gpa, Pfn};
-use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_sregs, kvm_vcpu_events};
+use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 /// More exits than one access can explain; after so many it counts as failed.
@@ -86,13 +86,33 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Its number in the VM.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The vCPU of KVM, for a guest of another kind.
+    pub(crate) fn fd(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+
+    /// Count exits of such a guest.
+    pub(crate) fn count_exits(&mut self, exits: u64) {
+        self.exits += exits;
+    }
+
     /// Make all state fresh, to begin with request `n`.
     pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
+        self.begin(&guest::registers(self.number, n))
+    }
+
+    /// Make all state fresh, to begin with `registers`.
+    pub(crate) fn begin(&mut self, registers: &kvm_regs) -> Result<(), MachineError> {
         self.settle()?;
         self.fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).doing("wake a vCPU")?;
         self.fd.set_vcpu_events(&self.events).doing("reset the events of a vCPU")?;
         self.fd.set_sregs(&self.sregs).doing("reset the special registers of a vCPU")?;
-        self.fd.set_regs(&guest::registers(self.number, n)).doing("reset the registers of a vCPU")
+        self.fd.set_regs(registers).doing("reset the registers of a vCPU")
     }
 
     /// KVM completes an instruction that exited when it is entered again, and then overwrites registers that were set in

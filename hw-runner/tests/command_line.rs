@@ -127,3 +127,26 @@ fn record_writes_whole_traces_that_verify() {
     let (status, said) = hw_runner(dir.path(), &["verify", trace.to_str().expect("a path")]);
     assert_eq!(status, Status::Clean, "{said}");
 }
+
+#[test]
+fn stress_says_what_it_did_and_finds_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--realisation", "guest-ptes"]);
+    if status == Status::Absent {
+        println!("SKIPPED: {said}");
+        return;
+    }
+    assert_eq!(status, Status::Clean, "{said}");
+    assert!(said.starts_with("aliases by guest-ptes: 2 vCPUs, ") && said.ends_with("  0 findings\n"), "{said}");
+}
+
+#[test]
+fn a_realisation_that_is_not_here_is_absent_when_asked_for_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--realisation", "native"]);
+    if status == Status::Clean {
+        println!("SKIPPED: this kernel strips stolen bits");
+        return;
+    }
+    assert_eq!(status, Status::Absent, "{said}");
+}

@@ -63,9 +63,5 @@ fn record(machine: &mut Machine, path: &Path, output: &Path, out: &mut dyn Write
 
 /// A guest that hangs or dies is a finding about this KVM; all else is the environment.
 const fn status_of(error: &MachineError) -> Status {
-    match error {
-        MachineError::Hung(_) | MachineError::Exit(_) => Status::Findings,
-        MachineError::Open(_) | MachineError::Missing(_) | MachineError::StolenBit { .. } => Status::Absent,
-        MachineError::Call { .. } => Status::Absent,
-    }
+    if error.is_finding() { Status::Findings } else { Status::Absent }
 }
