@@ -7,11 +7,12 @@
 //!
 //! ```text
 //! OWN_GFN    code | TSS | one stack page for each vCPU | request pages of vCPU 0, 1, … | the guest that spins
-//! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf table of the windows
+//! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf tables of the windows
 //! ```
 //!
-//! One leaf table holds every name of every frame: [`ALIASES`] × [`FRAMES`] entries. Two roots with the same content let
-//! CR3 change whenever the leaf table does, so that no translation of the last program survives in a TLB.
+//! One leaf table holds every name of every frame of one VM: [`ALIASES`] × [`FRAMES`] entries. The next VM gets the next table
+//! and with it other linear addresses, for which nothing is cached yet. Two roots with the same content let CR3 change when all
+//! tables are used up and written anew, so that no translation of an earlier program survives in a TLB.
 
 use crate::memory::{PAGE_BYTES, Pages};
 use crate::realisation::Realisation;
@@ -45,17 +46,18 @@ const POINTERS: usize = 2;
 const DIRECTORY: usize = 3;
 const OWN_LEAVES: usize = 4;
 const WINDOW_LEAVES: usize = 5;
+/// How many VMs can have a leaf table for their windows at once.
+pub(crate) const WINDOWS: usize = 256;
 /// Pages of page tables.
-pub(crate) const TABLE_PAGES: usize = 6;
+pub(crate) const TABLE_PAGES: usize = WINDOW_LEAVES + WINDOWS;
 
 /// Entries of a table of any level.
 const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
 const _: () = assert!(ALIASES * FRAMES <= ENTRIES && OWN_PAGES <= ENTRIES);
 
-/// Linear page numbers: each directory entry covers [`ENTRIES`] pages, the first for the guest itself, the second for the
-/// windows of the aliases.
+/// Linear page numbers: each directory entry covers [`ENTRIES`] pages, the first for the guest itself, the others for windows.
 const OWN_LINEAR: u64 = 0;
-const WINDOW_LINEAR: u64 = ENTRIES as u64;
+const _: () = assert!(WINDOWS < ENTRIES);
 
 /// Present, writable, user; accessed and dirty, so that no walk has to write to the tables.
 const ENTRY_BITS: u64 = 0b110_0111;
@@ -120,6 +122,8 @@ const NEXT: u64 = 0x03;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) access: Access,
+    /// The window of its VM.
+    pub(crate) window: usize,
     pub(crate) frame: usize,
     /// Alias number.
     pub(crate) alias: usize,
@@ -152,7 +156,7 @@ pub(crate) fn break_code(own: &Pages) {
 
 /// Write request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
-    let page = window(request.alias, request.frame);
+    let page = name(request.window, request.alias, request.frame);
     let (kind, gva) = match request.access {
         Access::Read => (1, page),
         Access::Write => (2, page + word_offset(request.word) as u64),
@@ -196,9 +200,9 @@ fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
     (page, n % REQUESTS_PER_PAGE * REQUEST_BYTES)
 }
 
-/// The linear address of a frame under an alias.
-pub(crate) fn window(alias: usize, frame: usize) -> u64 {
-    Gpa::from_page(WINDOW_LINEAR + (alias * FRAMES + frame) as u64).raw()
+/// The linear address of a frame under an alias, in a window.
+pub(crate) fn name(window: usize, alias: usize, frame: usize) -> u64 {
+    Gpa::from_page(((1 + window) * ENTRIES + alias * FRAMES + frame) as u64).raw()
 }
 
 /// The linear address of one of the guest's own pages.
@@ -228,19 +232,21 @@ pub(crate) fn write_tables(tables: &Pages) {
     }
     set(POINTERS, 0, table(DIRECTORY));
     set(DIRECTORY, 0, table(OWN_LEAVES));
-    set(DIRECTORY, 1, table(WINDOW_LEAVES));
+    for window in 0..WINDOWS {
+        set(DIRECTORY, 1 + window, table(WINDOW_LEAVES + window));
+    }
     for page in 0..OWN_PAGES {
         set(OWN_LEAVES, page, Gpa::from_page(OWN_GFN + page as u64));
     }
 }
 
-/// Point the windows at every name of every frame of `vm`.
-pub(crate) fn write_windows(tables: &Pages, vm: &Vm, realisation: Realisation) {
+/// Point window number `window` at every name of every frame of `vm`.
+pub(crate) fn write_window(tables: &Pages, window: usize, vm: &Vm, realisation: Realisation) {
     for index in 0..ENTRIES {
         let (alias, frame) = (index / FRAMES, index % FRAMES);
         let present = alias < vm.stolen().alias_count();
         let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
-        tables.write_u64(WINDOW_LEAVES, index * size_of::<u64>(), entry);
+        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
     }
 }
 

@@ -47,9 +47,11 @@ pub struct Machine {
     /// The bits that can be stolen here.
     stealable: Vec<u8>,
     memslots: Memslots,
-    /// The VM whose frames the windows show.
-    windows_of: Option<Vm>,
-    /// How often the windows were rewritten.
+    /// The VM whose frames each window shows.
+    windows: Vec<Vm>,
+    /// The window of the program that runs.
+    window: usize,
+    /// How often all windows were given up.
     tables_written: u64,
     /// The identity each host page bears.
     stamps: [Pfn; HOST_PAGES],
@@ -95,7 +97,10 @@ impl Machine {
         let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
         let fd = kvm.create_vm().doing("create a VM")?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
-        let fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
+        let mut fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
+        if realisation.zaps_slots_alone() && zap_slots_alone(&fd) {
+            fingerprint.capabilities.push("zap-slot".into());
+        }
         let memory = match realisation.mappings() {
             1 => Pages::new(HOST_PAGES),
             mappings => Pages::shared(HOST_PAGES, mappings),
@@ -122,7 +127,8 @@ impl Machine {
             proof: None,
             stealable: STOLEN_BITS.filter(|bit| *bit < maxphyaddr).collect(),
             memslots: Memslots::default(),
-            windows_of: None,
+            windows: Vec::with_capacity(guest::WINDOWS),
+            window: 0,
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             batch: Batch::default(),
@@ -262,23 +268,27 @@ impl Machine {
                 self.stamp(page, pfn);
             }
         }
-        let same = self.windows_of.is_some_and(|old| old.stolen() == vm.stolen() && old.base() == vm.base());
-        if !same {
-            self.show_windows(vm)?;
-        }
+        let same = |old: &Vm| old.stolen() == vm.stolen() && old.base() == vm.base();
+        self.window = match self.windows.iter().position(same) {
+            Some(window) => window,
+            None => self.show(vm)?,
+        };
         Ok(())
     }
 
-    /// Let the guest see the frames of `vm`. Writes to page tables from user space are invisible to KVM, so what it made
-    /// of the old tables has to go: their memslot is deleted, and CR3 changes.
-    fn show_windows(&mut self, vm: &Vm) -> Result<(), MachineError> {
-        self.windows_of = None;
-        delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
-        guest::write_windows(&self.tables, vm, self.fingerprint.realisation);
-        map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
-        self.tables_written += 1;
-        self.windows_of = Some(*vm);
-        Ok(())
+    /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to
+    /// KVM, so when there is no unused table, what it made of the old ones has to go: their memslot is deleted, and CR3 changes.
+    fn show(&mut self, vm: &Vm) -> Result<usize, MachineError> {
+        if self.windows.len() == guest::WINDOWS {
+            self.windows.clear();
+            delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
+            map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
+            self.tables_written += 1;
+        }
+        let window = self.windows.len();
+        guest::write_window(&self.tables, window, vm, self.fingerprint.realisation);
+        self.windows.push(*vm);
+        Ok(window)
     }
 
     /// Put everything in order after a failure, as well as it goes.
@@ -351,7 +361,7 @@ impl Machine {
         let alias = vm.stolen().alias_index(alias);
         self.values += 1;
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this.
-        self.batch.requests.push(Request { access, frame, alias, word: at, value: self.values });
+        self.batch.requests.push(Request { access, window: self.window, frame, alias, word: at, value: self.values });
         self.batch.ops.push(at);
         Ok(())
     }
@@ -451,6 +461,17 @@ fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     let mut enable = kvm_enable_cap { cap, ..Default::default() };
     enable.args[0] = kvm_bindings::KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.into();
     fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
+}
+
+/// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.
+fn zap_slots_alone(fd: &VmFd) -> bool {
+    /// `KVM_CAP_DISABLE_QUIRKS2`, and the quirk that a slot's end is the end of all translations.
+    const DISABLE_QUIRKS: u32 = 213;
+    const SLOT_ZAP_ALL: u64 = 0x80;
+    let quirks = fd.check_extension_raw(DISABLE_QUIRKS.into());
+    let mut disable = kvm_enable_cap { cap: DISABLE_QUIRKS, ..Default::default() };
+    disable.args[0] = SLOT_ZAP_ALL;
+    quirks > 0 && quirks as u64 & SLOT_ZAP_ALL != 0 && fd.enable_cap(&disable).is_ok()
 }
 
 #[cfg(test)]

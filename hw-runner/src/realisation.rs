@@ -52,6 +52,12 @@ impl Realisation {
         if self == Self::GuestPtes { 0 } else { alias }
     }
 
+    /// Whether KVM is asked to zap no more than what maps a memslot when the slot goes. As shipped it zaps everything, which
+    /// forgives a reverse map that missed a name, so only one realisation leaves it at that.
+    pub(crate) fn zaps_slots_alone(self) -> bool {
+        self != Self::Slots
+    }
+
     /// How many mappings of the host pages there are.
     pub(crate) fn mappings(self) -> usize {
         if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }

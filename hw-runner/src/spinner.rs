@@ -99,6 +99,8 @@ const CODE: [u8; 124] = [
 /// One name of a frame, as a vCPU goes through it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
+    /// The window of its VM.
+    pub(crate) window: usize,
     pub(crate) frame: usize,
     /// Alias number.
     pub(crate) alias: usize,
@@ -124,8 +126,8 @@ pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
     own.write_u64(control, ROUNDS, 0);
     for (n, name) in names.iter().enumerate() {
         let entry = [
-            guest::window(name.alias, name.frame),
-            guest::window(name.other, name.frame),
+            guest::name(name.window, name.alias, name.frame),
+            guest::name(name.window, name.other, name.frame),
             guest::own_address(SHARED_PAGE) + floor_at(name.frame) as u64,
             guest::own_address(SHARED_PAGE) + number_at(vcpu, name.frame) as u64,
         ];
