@@ -230,7 +230,7 @@ impl Machine {
             known.for_each(|(_, observation)| *observation = Some(Exit::Unsupported));
             return Ok(());
         }
-        let (mut host, mut model) = (Host::default(), Model::new(vm));
+        let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
         self.watchdog.arm().doing("arm the watchdog")?;
         for (at, op) in program.ops.iter().enumerate() {
@@ -332,7 +332,7 @@ impl Machine {
 
     /// Have the host take pages away; whether it can in that way.
     fn unmap(&mut self, range: HvaRange, by: Option<Driver>) -> Result<bool, MachineError> {
-        let (start, pages) = (range.start.page() as usize, usize::from(range.pages));
+        let (start, pages) = (range.start.page() as usize, range.pages as usize);
         let driven = self.drivers.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
         Ok(driven != Driven::Lacking)
     }

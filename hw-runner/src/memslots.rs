@@ -18,7 +18,7 @@ pub(crate) const KVM_SLOTS: u32 = (USER_SLOTS * ALIASES) as u32;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     gfn: Gfn,
-    pages: u8,
+    pages: u32,
     hva: Hva,
     flags: SlotFlags,
 }
@@ -105,24 +105,24 @@ impl Memslots {
     /// The frames of slot `id` that are dirty under any name.
     pub(crate) fn dirty(&self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
         let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
-        let bytes = usize::from(slot.pages) * crate::memory::PAGE_BYTES;
+        let bytes = slot.pages as usize * crate::memory::PAGE_BYTES;
         let mut bits = 0;
         for alias in 0..self.each {
             let log = kvm.fd.get_dirty_log(kvm_slot(id.index(), alias), bytes).doing("get a dirty log")?;
             bits |= log.first().copied().unwrap_or(0);
         }
         let first = kvm.vm.frame(slot.gfn).unwrap_or(0);
-        let inside = FrameSet::range(0, slot.pages.into());
+        let inside = FrameSet::range(0, slot.pages as usize);
         Ok(FrameSet::from_bits(bits).intersect(inside).moved(0, first))
     }
 
     /// Forget that `pages` frames from `gfn`, which lie in slot `id`, are dirty under any name.
-    pub(crate) fn clear_dirty(&self, kvm: Backing<'_>, id: SlotId, gfn: Gfn, pages: u8) -> Result<(), MachineError> {
+    pub(crate) fn clear_dirty(&self, kvm: Backing<'_>, id: SlotId, gfn: Gfn, pages: u32) -> Result<(), MachineError> {
         let Some(slot) = &self.slots[id.index()] else { return Ok(()) };
         let skip = gfn.offset_from(slot.gfn).unwrap_or(0) as usize;
-        let bits = FrameSet::range(skip, pages.into()).bits();
+        let bits = FrameSet::range(skip, pages as usize).bits();
         for alias in 0..self.each {
-            clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages.into(), bits).doing("clear a dirty log")?;
+            clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages, bits).doing("clear a dirty log")?;
         }
         Ok(())
     }
@@ -149,6 +149,6 @@ fn region(kvm: Backing<'_>, id: usize, alias: usize, slot: &Slot) -> Region {
         gpa: stolen.join(slot.gfn, stolen.alias(alias)),
         mapping: alias % kvm.realisation.mappings(),
         page: slot.hva.page() as usize,
-        pages: slot.pages.into(),
+        pages: slot.pages as usize,
     }
 }

@@ -36,7 +36,7 @@ impl Replay {
         self.at = 0;
         self.known.clear();
         let program = &self.trace.program;
-        let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
+        let (mut host, mut model) = (Host::new(&program.vm), Model::new(&program.vm));
         for (at, op) in program.ops.iter().enumerate() {
             let accepted = model.accepts(&host, op);
             let observed = self.trace.observation(at).filter(|exit| *exit != Exit::Unsupported);

@@ -6,13 +6,14 @@ use gpa_model::{Op, OpKind, Vm};
 /// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
-/// Whether real KVM can carry out `op` in a VM like `vm`.
+/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side.
 ///
 /// User space sees memslot changes and invalidations only as wholes, cannot reach private slots, and on stock KVM plays an
 /// alias as a memslot of its own over the same host pages.
 pub fn supports(vm: &Vm, op: &Op) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
     realisable
+        && vm.stride() == 1
         && supports_kind(op.kind())
         && match *op {
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
@@ -27,6 +28,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Read | OpKind::Write | OpKind::Execute => true,
         OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
         OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
+        OpKind::Collapse => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased | OpKind::Prefault => false,
     }
@@ -35,7 +37,14 @@ const fn supports_kind(kind: OpKind) -> bool {
 /// What to generate for real KVM.
 pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
-    let profile =
-        Profile { windows: false, private_slots: false, pml: false, stolen_low, stolen_high, ..Profile::default() };
+    let profile = Profile {
+        windows: false,
+        private_slots: false,
+        pml: false,
+        strides: false,
+        stolen_low,
+        stolen_high,
+        ..Profile::default()
+    };
     profile.only(supports_kind)
 }

@@ -104,7 +104,7 @@ impl Trace {
     /// The first op that had to be carried out and has no observation. Such a trace is cut short: what comes after cannot be
     /// judged. `None` if the trace is whole.
     pub fn missing(&self) -> Option<usize> {
-        let (mut host, mut model) = (Host::default(), Model::new(&self.program.vm));
+        let (mut host, mut model) = (Host::new(&self.program.vm), Model::new(&self.program.vm));
         for (at, op) in self.program.ops.iter().enumerate() {
             if supports(&self.program.vm, op) && model.accepts(&host, op) {
                 let Some(exit) = self.observation(at) else { return Some(at) };

@@ -112,6 +112,6 @@ fn stealing(bit: Option<u8>) -> Vm {
 
 fn whole_window(vm: &Vm) -> Op {
     let flags = SlotFlags::default();
-    let change = SlotChange::Create { gfn: vm.base(), pages: FRAMES as u8, hva: Hva::new(0), flags };
+    let change = SlotChange::Create { gfn: vm.base(), pages: FRAMES as u32, hva: Hva::new(0), flags };
     Op::Slot { id: SlotId::user(0), change }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 /// Bytes of a page, as a shift.
 pub const PAGE_SHIFT: u32 = 12;
+/// Entries of a table page, as a shift.
+const TABLE_SHIFT: u32 = 9;
 
 /// A guest physical address as hardware reports it: stolen bits and all.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,9 +27,80 @@ pub struct Alias(u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hva(u64);
 
-/// The identity of a host page's contents. A page that is unmapped and faulted in again has another one.
+/// The number of a physical page, which is the identity of its contents: a page that is unmapped and faulted in again has
+/// another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pfn(u32);
+
+/// How much one leaf translates (`PG_LEVEL_4K` and so on).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Level {
+    /// One page.
+    #[default]
+    Page4K,
+    /// 512 pages.
+    Page2M,
+    /// 512 times 512 pages.
+    Page1G,
+}
+
+impl Level {
+    /// All of them, the smallest first.
+    pub const ALL: [Level; 3] = [Level::Page4K, Level::Page2M, Level::Page1G];
+    /// Those above 4 KiB, the largest first: the order in which a fault tries them.
+    pub const LARGE: [Level; 2] = [Level::Page1G, Level::Page2M];
+
+    /// Pages of a leaf (`KVM_PAGES_PER_HPAGE()`).
+    #[inline]
+    pub const fn pages(self) -> u64 {
+        1 << (TABLE_SHIFT * self as u32)
+    }
+
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Page4K => "4K",
+            Level::Page2M => "2M",
+            Level::Page1G => "1G",
+        }
+    }
+
+    /// The next smaller one; 4 KiB is its own.
+    #[must_use]
+    pub const fn smaller(self) -> Self {
+        match self {
+            Level::Page4K | Level::Page2M => Level::Page4K,
+            Level::Page1G => Level::Page2M,
+        }
+    }
+}
+
+/// The consecutive addresses that are flushed, or that one leaf translates: pages with their stolen bits, which are the
+/// same for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The first address.
+    pub start: Gpa,
+    /// How many pages.
+    pub pages: u64,
+}
+
+impl Span {
+    /// What the leaf of `level` that translates `gpa` translates.
+    #[inline]
+    pub const fn of_leaf(gpa: Gpa, level: Level) -> Self {
+        Self { start: Gpa::from_page(gpa.page() & !(level.pages() - 1)), pages: level.pages() }
+    }
+
+    /// Whether all of `other` lies within.
+    #[inline]
+    pub const fn covers(self, other: Self) -> bool {
+        match other.start.page().checked_sub(self.start.page()) {
+            Some(offset) => offset < self.pages && other.pages <= self.pages - offset,
+            None => false,
+        }
+    }
+}
 
 impl Gpa {
     /// The page-aligned or byte address `raw`.
@@ -128,19 +201,37 @@ impl Hva {
     pub const fn add(self, pages: u64) -> Self {
         Self(self.0 + pages)
     }
+
+    /// The first page of the naturally aligned block of `pages` pages (a power of two) that holds `self`.
+    #[inline]
+    pub const fn align_down(self, pages: u64) -> Self {
+        Self(self.0 & !(pages - 1))
+    }
 }
 
 impl Pfn {
-    /// Page identity `raw`.
+    /// Physical page `raw`.
     #[inline]
     pub const fn new(raw: u32) -> Self {
         Self(raw)
     }
 
-    /// The identity as a number.
+    /// The page number.
     #[inline]
     pub const fn raw(self) -> u32 {
         self.0
+    }
+
+    /// The page `pages` further on.
+    #[inline]
+    pub const fn add(self, pages: u64) -> Self {
+        Self(self.0.wrapping_add(pages as u32))
+    }
+
+    /// The first page of the naturally aligned block of `pages` pages (a power of two) that holds `self`.
+    #[inline]
+    pub const fn align_down(self, pages: u64) -> Self {
+        Self(self.0 & !(pages as u32 - 1))
     }
 
     /// The identity at the place where a page-table entry holds its page, all bits below it clear.
@@ -167,7 +258,7 @@ pub enum StolenBitError {
     InsideLeafTable {
         /// The bit asked for.
         bit: u8,
-        /// The lowest bit that is legal with 4 KiB leaves.
+        /// The lowest bit that is legal with leaves as large as the VM can have.
         lowest: u8,
     },
     /// The bit lies above what the root table translates.
@@ -238,6 +329,24 @@ impl StolenMask {
     /// Highest legal bit with five table levels, which translate 57 bits (SDM vol. 3C, 29.3.2). A VM with four has a lower one:
     /// [`Levels::highest_bit`](crate::vm::Levels::highest_bit).
     pub const HIGHEST_BIT: u8 = 56;
+
+    /// Lowest legal bit where leaves can be as large as `largest`: above all that a table of such leaves translates. A bit
+    /// inside the leaf itself would even name two places in one page.
+    pub const fn lowest_bit(largest: Level) -> u8 {
+        Self::LOWEST_BIT + (TABLE_SHIFT * largest as u32) as u8
+    }
+
+    /// Check that tables of leaves as large as `largest` hold no stolen bit.
+    ///
+    /// # Errors
+    /// [`StolenBitError::InsideLeafTable`] for the lowest bit if one does.
+    pub fn check_leaves(&self, largest: Level) -> Result<(), StolenBitError> {
+        let lowest = Self::lowest_bit(largest);
+        match self.bits().first() {
+            Some(&bit) if bit < lowest => Err(StolenBitError::InsideLeafTable { bit, lowest }),
+            _ => Ok(()),
+        }
+    }
 
     /// The mask of GPA bit positions `bits`, in any order.
     ///

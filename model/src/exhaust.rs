@@ -23,10 +23,10 @@
 //! its tests: that each mutant which dies unfolded dies folded, too. An MMU that treats vCPU 1 unlike vCPU 0 needs
 //! [`Scope::unfolded`].
 
-use crate::addr::{Gfn, Gpa, Hva, StolenMask};
+use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
 use crate::flush::BackendMode;
 use crate::host::Host;
-use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, VCPUS};
+use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, STRIDE, VCPUS};
 use crate::mmu::Exit;
 use crate::model::Model;
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
@@ -56,6 +56,8 @@ pub enum ScopeError {
     Aliases(usize),
     /// Not 1 to [`VCPUS`] vCPUs.
     Vcpus(u8),
+    /// The distance between frames is no power of two from 2 to [`STRIDE`].
+    Stride(u64),
 }
 
 impl fmt::Display for ScopeError {
@@ -65,6 +67,7 @@ impl fmt::Display for ScopeError {
             Self::Slots(found) => write!(f, "memslots: expected 1 to {SCOPE_SLOTS}, found {found}"),
             Self::Aliases(found) => write!(f, "aliases: expected 1, 2 or 4, found {found}"),
             Self::Vcpus(found) => write!(f, "vCPUs: expected 1 to {VCPUS}, found {found}"),
+            Self::Stride(found) => write!(f, "stride: expected a power of two from 2 to {STRIDE}, found {found}"),
         }
     }
 }
@@ -188,6 +191,16 @@ impl Scope {
         Self { vm: self.vm.with_logging(logging), ..self }
     }
 
+    /// The same with frames `stride` pages apart, from a 1 GiB edge. With 256, two frames make a large leaf.
+    ///
+    /// # Errors
+    /// [`ScopeError::Stride`] if no VM has such a stride.
+    pub fn with_stride(self, stride: u64) -> Result<Self, ScopeError> {
+        let vm =
+            self.vm.with_frames(Gfn::new(Level::Page1G.pages()), stride).map_err(|_| ScopeError::Stride(stride))?;
+        Ok(Self { vm, ..self })
+    }
+
     /// The VM of its programs.
     pub fn vm(&self) -> &Vm {
         &self.vm
@@ -217,9 +230,10 @@ impl Scope {
     }
 
     /// Every run of frames: the first, and how many.
-    fn runs(&self) -> impl Iterator<Item = (Gfn, u8)> {
+    fn runs(&self) -> impl Iterator<Item = (Gfn, u32)> {
         let (vm, frames) = (self.vm, self.frames);
-        (0..frames).flat_map(move |first| (1..=frames - first).map(move |pages| (vm.gfn(first), pages as u8)))
+        (0..frames)
+            .flat_map(move |first| (1..=frames - first).map(move |pages| (vm.gfn(first), vm.pages_of(pages) as u32)))
     }
 
     fn gpas(&self) -> impl Iterator<Item = Gpa> {
@@ -279,16 +293,18 @@ impl Scope {
     }
 
     fn hva(&self, block: usize, page: usize) -> Hva {
-        Hva::new((block * self.frames + page) as u64)
+        self.vm.hva(block * self.frames + page)
     }
 
     /// Each page of each block, and each whole block.
     fn host_ops(&self, ops: &mut Vec<Op>) {
         for block in 0..self.slots {
-            let pages = (0..self.frames).map(|page| HvaRange { start: self.hva(block, page), pages: 1 });
-            let whole = HvaRange { start: self.hva(block, 0), pages: self.frames as u8 };
+            let pages =
+                (0..self.frames).map(|page| HvaRange { start: self.hva(block, page), pages: self.vm.stride() as u32 });
+            let whole = HvaRange { start: self.hva(block, 0), pages: self.vm.pages_of(self.frames) as u32 };
             for range in pages.chain((self.frames > 1).then_some(whole)) {
                 ops.extend([Op::Unmap { range, by: None }, Op::Age { range }]);
+                ops.extend(range.holds_huge().then_some(Op::Collapse { range }));
                 ops.extend((0..NOTIFIER_WINDOWS as u8).map(|window| Op::UnmapBegin { window, range }));
             }
         }
@@ -328,7 +344,7 @@ impl Scope {
             true => Some((Class::PrivateSlot, (id.index() - SlotId::private(0).index()) as u8)),
             false => Some((Class::UserSlot, id.index() as u8)),
         };
-        let block = |hva: Hva| Some((Class::HostBlock, (hva.page() / self.frames as u64) as u8));
+        let block = |hva: Hva| Some((Class::HostBlock, (self.vm.hva_index(hva) / self.frames) as u8));
         let bit = |gpa| {
             let (_, alias) = self.vm.stolen().split(gpa);
             // An alias of several bits tells none of them apart from the others.
@@ -345,7 +361,7 @@ impl Scope {
                 [vcpu(v), bit(gpa), None]
             }
             Op::FaultEnd { vcpu: v } => [vcpu(v), None, None],
-            Op::Unmap { range, .. } | Op::Age { range } => [block(range.start), None, None],
+            Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => [block(range.start), None, None],
             Op::UnmapBegin { window, range } => [Some((Class::Window, window)), block(range.start), None],
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],
@@ -363,8 +379,13 @@ impl Scope {
         let alphabet: Vec<Letter> = self.alphabet().into_iter().map(|op| self.letter(op)).collect();
         let program = Program { vm: self.vm, ops: Vec::new(), comment: Vec::new() };
         let mut walk = Walk { scope: self, names: self.names(), alphabet, program, length: 0, permille: 0, visit };
-        let start =
-            State { model: Model::new(&self.vm), host: Host::default(), used: [0; CLASSES], symmetric: 1, share: 1e3 };
+        let start = State {
+            model: Model::new(&self.vm),
+            host: Host::new(&self.vm),
+            used: [0; CLASSES],
+            symmetric: 1,
+            share: 1e3,
+        };
         (1..=ops.min(SCOPE_OPS)).all(|length| {
             (walk.length, walk.permille) = (length, 0);
             walk.below(&start, 0.0).is_continue()

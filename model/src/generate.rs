@@ -7,7 +7,7 @@ pub use mutate::readdress;
 
 use sketch::Sketch;
 
-use crate::addr::{Gpa, Hva, StolenMask};
+use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
@@ -30,6 +30,8 @@ pub struct Profile {
     pub drivers: Drivers,
     /// Whether VMs may log writes by [`Logging::Pml`].
     pub pml: bool,
+    /// Whether frames may lie so far apart that leaves of 2 MiB and 1 GiB hold several.
+    pub strides: bool,
     /// Stolen GPA bits are taken from this bit up …
     pub stolen_low: u8,
     /// … to this one. Above [`Levels::Four`]'s highest, some VMs have five levels.
@@ -46,6 +48,7 @@ impl Default for Profile {
             private_slots: true,
             drivers: Drivers::NONE,
             pml: true,
+            strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
             ops_max: 48,
@@ -70,7 +73,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 22] = [
+const WEIGHTS: [(OpKind, u32); 23] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -80,6 +83,7 @@ const WEIGHTS: [(OpKind, u32); 22] = [
     (OpKind::Unmap, 6),
     (OpKind::UnmapBegin, 4),
     (OpKind::UnmapEnd, 4),
+    (OpKind::Collapse, 3),
     (OpKind::Age, 3),
     (OpKind::DirtyGet, 6),
     (OpKind::DirtyClear, 8),
@@ -138,13 +142,15 @@ impl Generator {
     }
 
     fn vm(&self, choices: &mut impl Choices) -> Vm {
+        let plain = self.frames(choices);
+        let high = self.profile.stolen_high;
+        let low = self.profile.stolen_low.max(StolenMask::lowest_bit(plain.largest_leaf()));
         let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize];
-        let (low, mut high) = (self.profile.stolen_low, self.profile.stolen_high);
         let levels = match high.checked_sub(Levels::Four.highest_bit()) {
             Some(1..) if choices.chance(1, 8) => Levels::Five,
             _ => Levels::Four,
         };
-        high = high.min(levels.highest_bit());
+        let high = high.min(levels.highest_bit());
         let mut bits = [0u8; 3];
         let mut len = 0;
         while len < wanted {
@@ -175,11 +181,23 @@ impl Generator {
         let vcpus = 1 + choices.below(VCPUS as u32) as u8;
         let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
         // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
-        Vm::new(stolen, vcpus, Vm::DEFAULT_BASE, mode)
-            .or_else(|_| Vm::new(stolen, vcpus, crate::Gfn::new(0x1c0), mode))
-            .and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)))
-            .unwrap_or_default()
-            .with_logging(logging)
+        let lower = || plain.with_frames(Gfn::new(0x1c0), 1).and_then(|vm| vm.with_stolen(stolen));
+        let vm = plain.with_stolen(stolen).or_else(|_| lower()).and_then(|vm| vm.with_vcpus(vcpus));
+        let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
+        vm.unwrap_or_default().with_backend(mode).with_logging(logging)
+    }
+
+    /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
+    fn frames(&self, choices: &mut impl Choices) -> Vm {
+        let plain = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
+        if !self.profile.strides || !choices.chance(1, 4) {
+            return plain;
+        }
+        let stride = [Vm::STRIDE_2M, Vm::STRIDE_2M, Vm::STRIDE_1G, Vm::STRIDE_MIXED][choices.below(4) as usize];
+        // From an edge between large leaves, or a frame before one.
+        let before = if choices.chance(1, 4) { stride } else { 0 };
+        let vm = plain.with_frames(Gfn::new(Level::Page1G.pages() - before), stride).unwrap_or(plain);
+        if StolenMask::lowest_bit(vm.largest_leaf()) <= self.profile.stolen_high { vm } else { plain }
     }
 
     /// Only the walk of a guest's own tables looks at it, for reserved bits.
@@ -194,26 +212,40 @@ impl Generator {
     /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.
     fn layout(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, ops: &mut Vec<Op>) {
         let mut frame = choices.below(FRAMES as u32 / 2);
+        if vm.stride() > 1 && choices.chance(1, 2) {
+            frame = edge_near(vm, frame);
+        }
         for n in 0..1 + choices.below(3) {
-            let most = if choices.chance(1, 4) { 16 } else { 4 };
-            let pages = 1 + choices.below(most);
-            if frame + pages > FRAMES as u32 {
+            let frames = slot_size(choices, vm);
+            if frame + frames > FRAMES as u32 {
                 break;
             }
             let private = self.profile.private_slots && n > 0 && choices.chance(1, 2);
             let id = if private { SlotId::private(n as u8) } else { SlotId::user(n as u8) };
-            let op = Op::Slot { id, change: self.create(choices, vm, frame, pages, private) };
+            let op = Op::Slot { id, change: self.create(choices, vm, frame, frames, private) };
             sketch.note(vm, &op);
             ops.push(op);
-            frame += pages + if choices.chance(1, 4) { choices.below(4) } else { 0 };
+            frame += frames + if choices.chance(1, 4) { choices.below(4) } else { 0 };
         }
     }
 
-    fn create(&self, choices: &mut impl Choices, vm: &Vm, frame: u32, pages: u32, private: bool) -> SlotChange {
-        let hva = choices.below(HOST_PAGES as u32 - pages + 1);
-        let hva = if choices.chance(1, 2) { hva & !7 } else { hva };
+    fn create(&self, choices: &mut impl Choices, vm: &Vm, frame: u32, frames: u32, private: bool) -> SlotChange {
+        let most = HOST_PAGES as u32 - frames;
+        let mut hva = choices.below(most + 1);
+        if choices.chance(1, 2) {
+            hva &= !7;
+        } else if vm.stride() > 1 && choices.chance(1, 2) {
+            hva &= !31;
+        }
+        if vm.stride() > 1 && choices.chance(3, 4) {
+            // As far into a large page as the gfn is, without which no large leaf can map it.
+            let large = large_frames(vm);
+            let congruent = hva / large * large + gfn_index(vm, frame) % large;
+            hva = if congruent <= most { congruent } else { congruent.saturating_sub(large).min(most) };
+        }
         let flags = if private { SlotFlags::default() } else { self.flags(choices) };
-        SlotChange::Create { gfn: vm.gfn(frame as usize), pages: pages as u8, hva: Hva::new(u64::from(hva)), flags }
+        let pages = vm.pages_of(frames as usize) as u32;
+        SlotChange::Create { gfn: vm.gfn(frame as usize), pages, hva: vm.hva(hva as usize), flags }
     }
 
     fn flags(&self, choices: &mut impl Choices) -> SlotFlags {
@@ -227,10 +259,10 @@ impl Generator {
                 // Just inside or just outside of either edge, or anywhere in the slot.
                 Some((_, slot)) => match choices.below(6) {
                     0 => slot.frame.wrapping_sub(1),
-                    1 => slot.frame + slot.pages,
+                    1 => slot.frame + slot.frames,
                     2 => slot.frame,
-                    3 => slot.frame + slot.pages - 1,
-                    _ => slot.frame + choices.below(u32::from(slot.pages)) as u8,
+                    3 => slot.frame + slot.frames - 1,
+                    _ => slot.frame + choices.below(u32::from(slot.frames)) as u8,
                 },
                 None => choices.below(FRAMES as u32) as u8,
             } % FRAMES as u8;
@@ -289,18 +321,19 @@ impl Generator {
                 let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(vcpu);
                 Op::Prefault { vcpu, gpa: self.gpa(choices, vm, sketch, focus) }
             }
-            OpKind::Unmap => self.unmap(choices, sketch, focus),
+            OpKind::Unmap => self.unmap(choices, vm, sketch, focus),
             OpKind::UnmapBegin | OpKind::UnmapEnd => {
                 let window = choices.below(NOTIFIER_WINDOWS as u32) as u8;
                 if sketch.windows[usize::from(window)] {
                     Op::UnmapEnd { window }
                 } else if kind == OpKind::UnmapBegin && self.profile.windows {
-                    Op::UnmapBegin { window, range: self.hva(choices, sketch, focus) }
+                    Op::UnmapBegin { window, range: self.hva(choices, vm, sketch, focus) }
                 } else {
-                    self.unmap(choices, sketch, focus)
+                    self.unmap(choices, vm, sketch, focus)
                 }
             }
-            OpKind::Age => Op::Age { range: self.hva(choices, sketch, focus) },
+            OpKind::Collapse => self.collapse(choices, vm, sketch, focus),
+            OpKind::Age => Op::Age { range: self.hva(choices, vm, sketch, focus) },
             OpKind::DirtyGet => match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
                 Some((id, _)) => Op::DirtyGet { id },
                 None => Op::DirtyGet { id: SlotId::user(0) },
@@ -320,8 +353,9 @@ impl Generator {
                 let private = self.profile.private_slots && choices.chance(1, 4);
                 let id = sketch.free_id(choices, private);
                 let frame = u32::from(focus.hot[choices.below(3) as usize]);
-                let pages = (1 + choices.below(8)).min(FRAMES as u32 - frame);
-                Self::slot_op(id, self.create(choices, vm, frame, pages, private), begun)
+                let frames = if vm.stride() > 1 { slot_size(choices, vm) } else { 1 + choices.below(8) };
+                let frames = frames.min(FRAMES as u32 - frame);
+                Self::slot_op(id, self.create(choices, vm, frame, frames, private), begun)
             }
             OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => {
                 self.change_slot(choices, vm, sketch, focus, kind, begun)
@@ -334,8 +368,8 @@ impl Generator {
         }
     }
 
-    fn unmap(&self, choices: &mut impl Choices, sketch: &Sketch, focus: &Focus) -> Op {
-        Op::Unmap { range: self.hva(choices, sketch, focus), by: self.driver(choices) }
+    fn unmap(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+        Op::Unmap { range: self.hva(choices, vm, sketch, focus), by: self.driver(choices) }
     }
 
     fn driver(&self, choices: &mut impl Choices) -> Option<Driver> {
@@ -357,8 +391,8 @@ impl Generator {
     fn slot_aliased(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
         let id = sketch.free_id(choices, false);
         let frame = usize::from(focus.hot[choices.below(3) as usize]);
-        let pages = (1 + choices.below(4)).min((FRAMES - frame) as u32) as u8;
-        let hva = Hva::new(u64::from(choices.below(HOST_PAGES as u32 - 4)));
+        let frames = (1 + choices.below(4) as usize).min(FRAMES - frame);
+        let (pages, hva) = (vm.pages_of(frames) as u32, vm.hva(choices.below(HOST_PAGES as u32 - 4) as usize));
         let aliases = vm.stolen().alias_count() as u32;
         if aliases == 1 {
             let change = SlotChange::Create { gfn: vm.gfn(frame), pages, hva, flags: SlotFlags::default() };
@@ -370,14 +404,16 @@ impl Generator {
     fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {
         match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
             Some((id, slot)) if choices.chance(3, 4) => {
-                Op::DirtyClear { id, gfn: vm.gfn(slot.frame.into()), pages: slot.pages }
+                let pages = vm.pages_of(slot.frames.into()) as u32;
+                Op::DirtyClear { id, gfn: vm.gfn(slot.frame.into()), pages }
             }
             Some((id, slot)) => {
-                let skip = choices.below(u32::from(slot.pages)) as u8;
-                let pages = 1 + choices.below(u32::from(slot.pages - skip)) as u8;
+                let skip = choices.below(u32::from(slot.frames)) as u8;
+                let frames = 1 + choices.below(u32::from(slot.frames - skip)) as usize;
+                let pages = vm.pages_of(frames) as u32;
                 Op::DirtyClear { id, gfn: vm.gfn((slot.frame + skip).into()), pages }
             }
-            None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: 1 },
+            None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: vm.stride() as u32 },
         }
     }
 
@@ -398,7 +434,7 @@ impl Generator {
         let change = match kind {
             OpKind::SlotDelete => SlotChange::Delete,
             OpKind::SlotMove => {
-                let room = FRAMES as u8 - slot.pages;
+                let room = FRAMES as u8 - slot.frames;
                 let frame = focus.hot[choices.below(3) as usize].min(room);
                 SlotChange::Move { gfn: vm.gfn(frame.into()) }
             }
@@ -415,7 +451,7 @@ impl Generator {
         let frame = match choices.below(8) {
             0 => choices.below(FRAMES as u32) as usize,
             1 => match sketch.any_slot(choices, |_, _| true) {
-                Some((_, slot)) => usize::from(slot.frame) + choices.below(u32::from(slot.pages)) as usize,
+                Some((_, slot)) => usize::from(slot.frame) + choices.below(u32::from(slot.frames)) as usize,
                 None => 0,
             },
             n => usize::from(focus.hot[n as usize % 3]),
@@ -423,24 +459,76 @@ impl Generator {
         vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
     }
 
-    fn hva(&self, choices: &mut impl Choices, sketch: &Sketch, focus: &Focus) -> HvaRange {
-        let page = match sketch.any_slot(choices, |_, _| true) {
+    fn hva(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> HvaRange {
+        let index = match sketch.any_slot(choices, |_, _| true) {
             Some((_, slot)) => {
                 let frame = focus.hot[choices.below(3) as usize];
-                let inside = frame >= slot.frame && frame - slot.frame < slot.pages;
-                let offset = if inside { frame - slot.frame } else { choices.below(u32::from(slot.pages)) as u8 };
+                let inside = frame >= slot.frame && frame - slot.frame < slot.frames;
+                let offset = if inside { frame - slot.frame } else { choices.below(u32::from(slot.frames)) as u8 };
                 u32::from(slot.hva) + u32::from(offset)
             }
             None => choices.below(HOST_PAGES as u32),
         };
-        hva_near(choices, page)
+        if vm.stride() > 1 && choices.chance(1, 4) {
+            large_around(choices, vm, index)
+        } else {
+            hva_near(choices, vm, index)
+        }
+    }
+
+    /// A range of host pages with a whole huge one in it, or any where the host has none.
+    fn collapse(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+        let range = self.hva(choices, vm, sketch, focus);
+        if vm.largest_leaf() == Level::Page4K {
+            return Op::Unmap { range, by: self.driver(choices) };
+        }
+        Op::Collapse { range: large_around(choices, vm, vm.hva_index(range.start) as u32) }
     }
 }
 
-fn hva_near(choices: &mut impl Choices, page: u32) -> HvaRange {
-    let start = page.saturating_sub(choices.below(4) / 2).min(HOST_PAGES as u32 - 1);
-    let pages = (1 + choices.below(4)).min(HOST_PAGES as u32 - start);
-    HvaRange { start: Hva::new(u64::from(start)), pages: pages as u8 }
+fn hva_near(choices: &mut impl Choices, vm: &Vm, index: u32) -> HvaRange {
+    let start = index.saturating_sub(choices.below(4) / 2).min(HOST_PAGES as u32 - 1);
+    let blocks = (1 + choices.below(4)).min(HOST_PAGES as u32 - start);
+    HvaRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
+}
+
+/// One or two of the large pages of a strided VM, from that in which host block `index` lies.
+fn large_around(choices: &mut impl Choices, vm: &Vm, index: u32) -> HvaRange {
+    let large = large_frames(vm);
+    let start = index / large * large;
+    let blocks = (large * (1 + choices.below(2))).min(HOST_PAGES as u32 - start);
+    HvaRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
+}
+
+/// Frames in one of the smallest large leaves of `vm` that hold several; at least 1.
+fn large_frames(vm: &Vm) -> u32 {
+    let several = |level: &Level| level.pages() > vm.stride();
+    [Level::Page2M, Level::Page1G].into_iter().find(several).map_or(1, |level| (level.pages() / vm.stride()) as u32)
+}
+
+/// How many strides into the address space `frame` lies.
+fn gfn_index(vm: &Vm, frame: u32) -> u32 {
+    (vm.gfn(frame as usize).raw() / vm.stride()) as u32
+}
+
+/// The first frame of the large leaf that `frame` lies in.
+fn edge_near(vm: &Vm, frame: u32) -> u32 {
+    frame.saturating_sub(gfn_index(vm, frame) % large_frames(vm))
+}
+
+/// Frames of a slot: few, some, or about as many as a large leaf has.
+fn slot_size(choices: &mut impl Choices, vm: &Vm) -> u32 {
+    let large = large_frames(vm);
+    if vm.stride() > 1 && choices.chance(3, 4) {
+        return match choices.below(6) {
+            0 => (large - 1).max(1),
+            1 => (large + 1).min(FRAMES as u32),
+            2 | 3 => (2 * large).min(FRAMES as u32),
+            _ => large,
+        };
+    }
+    let most = if choices.chance(1, 4) { 16 } else { 4 };
+    1 + choices.below(most)
 }
 
 /// Any bytes are a program: for byte-oriented fuzzers. The meaning of bytes is not stable across versions; keep text.

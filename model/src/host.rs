@@ -1,39 +1,85 @@
-//! The host's side of memory: which page stands behind each hva, and which hvas are being invalidated.
+//! The host's side of memory: which page stands behind each hva, how large a mapping it is part of, and which hvas are being
+//! invalidated.
 
-use crate::addr::{Hva, Pfn};
-use crate::limits::{HOST_PAGES, NOTIFIER_WINDOWS};
+use crate::addr::{Hva, Level, Pfn};
+use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS};
 use crate::op::{HvaRange, Op};
+use crate::vm::Vm;
 
-/// Host page tables, reduced to what a guest can tell apart: the identity of the page behind each hva.
+/// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
+/// the VM, each with a block of physical pages behind its block of hvas.
 ///
-/// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`].
+/// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`]. At first the
+/// host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes the huge page that
+/// it was part of apart; `collapse` puts huge ones in their place (as khugepaged does).
 #[derive(Clone, Debug)]
 pub struct Host {
+    /// Pages from one block to the next, as a shift.
+    stride_shift: u32,
     pfns: [Pfn; HOST_PAGES],
-    next: u32,
+    levels: [Level; HOST_PAGES],
+    /// The next physical page that was never used.
+    next: u64,
     windows: [Option<HvaRange>; NOTIFIER_WINDOWS],
     changed: Option<HvaRange>,
 }
 
 impl Default for Host {
+    /// The host of a VM whose stride is 1.
     fn default() -> Self {
-        Self {
-            pfns: std::array::from_fn(|page| Pfn::new(page as u32 + 1)),
-            next: HOST_PAGES as u32 + 1,
-            windows: [None; NOTIFIER_WINDOWS],
-            changed: None,
-        }
+        Self::new(&Vm::default())
     }
 }
 
 impl Host {
+    /// The host of `vm`, before its first op.
+    pub fn new(vm: &Vm) -> Self {
+        let (stride, level) = (vm.stride(), vm.largest_leaf());
+        let pages = HOST_PAGES as u64 * stride;
+        // Page 0 stays unused; where there are huge pages, so does all of the first.
+        let first = level.pages().max(stride);
+        Self {
+            stride_shift: stride.trailing_zeros(),
+            pfns: std::array::from_fn(|index| Pfn::new((first + index as u64 * stride) as u32)),
+            levels: [level; HOST_PAGES],
+            next: first + pages,
+            windows: [None; NOTIFIER_WINDOWS],
+            changed: None,
+        }
+    }
+
+    fn index(&self, hva: Hva) -> usize {
+        (hva.page() >> self.stride_shift) as usize
+    }
+
+    const fn hva(&self, index: usize) -> Hva {
+        Hva::new((index as u64) << self.stride_shift)
+    }
+
     /// The page behind `hva` (`hva_to_pfn()`). While `hva` is being invalidated this is still the old page, which must
     /// not be mapped any more.
     ///
     /// # Panics
-    /// If `hva` is [`HOST_PAGES`] or above; programs cannot name such a page.
+    /// If `hva` lies above the [`HOST_PAGES`] blocks of the host; programs cannot name such a page.
     pub fn pfn(&self, hva: Hva) -> Pfn {
-        self.pfns[hva.page() as usize]
+        let index = self.index(hva);
+        self.pfns[index].add(hva.page() - self.hva(index).page())
+    }
+
+    /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). What is being invalidated has been taken apart.
+    ///
+    /// # Panics
+    /// As [`Host::pfn`].
+    pub fn level(&self, hva: Hva) -> Level {
+        let mut level = self.levels[self.index(hva)];
+        let split = |level: Level| {
+            let block = HvaRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
+            self.windows.iter().flatten().any(|window| window.overlaps(&block))
+        };
+        while level != Level::Page4K && split(level) {
+            level = level.smaller();
+        }
+        level
     }
 
     /// Whether an invalidation of `hva` has begun and not ended.
@@ -60,7 +106,11 @@ impl Host {
     pub fn apply(&mut self, op: &Op) {
         self.changed = match *op {
             Op::Unmap { range, .. } => {
-                self.replace(range);
+                self.replace(range, Level::Page4K);
+                Some(range)
+            }
+            Op::Collapse { range } => {
+                self.replace(range, Level::Page1G);
                 Some(range)
             }
             Op::UnmapBegin { window, range } => {
@@ -70,7 +120,7 @@ impl Host {
             Op::UnmapEnd { window } => {
                 let range = self.windows[usize::from(window)].take();
                 if let Some(range) = range {
-                    self.replace(range);
+                    self.replace(range, Level::Page4K);
                 }
                 range
             }
@@ -78,10 +128,37 @@ impl Host {
         };
     }
 
-    fn replace(&mut self, range: HvaRange) {
-        for hva in range.iter() {
-            self.pfns[hva.page() as usize] = Pfn::new(self.next);
-            self.next += 1;
+    /// Put new pages behind `range`, as large as `most` and its ends allow.
+    fn replace(&mut self, range: HvaRange, most: Level) {
+        for index in self.index(range.start)..self.index(Hva::new(range.end())) {
+            let hva = self.hva(index);
+            let fits = |level: &Level| {
+                let block = HvaRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
+                *level <= most && range.covers(&block)
+            };
+            let level = Level::LARGE.into_iter().find(fits).unwrap_or_default();
+            // A new huge page begins at its own alignment, and its other blocks follow one another.
+            if hva.align_down(level.pages()) == hva {
+                self.next = self.next.next_multiple_of(level.pages());
+            }
+            self.pfns[index] = Pfn::new(self.next as u32);
+            self.levels[index] = level;
+            self.next += 1 << self.stride_shift;
+        }
+        self.split_around(range);
+    }
+
+    /// Take apart the huge pages that lost some of their pages with `range`.
+    fn split_around(&mut self, range: HvaRange) {
+        for large in Level::LARGE {
+            for index in 0..HOST_PAGES {
+                let block = HvaRange { start: self.hva(index).align_down(large.pages()), pages: large.pages() as u32 };
+                if self.levels[index] == large && range.overlaps(&block) && !range.covers(&block) {
+                    self.levels[index] = large.smaller();
+                }
+            }
         }
     }
 }
+
+const _: () = assert!(FRAMES == HOST_PAGES, "the largest leaf of the window is the largest of the host, too");

@@ -22,7 +22,7 @@ pub mod program;
 pub mod text;
 pub mod vm;
 
-pub use addr::{Alias, Gfn, Gpa, Hva, Pfn, StolenMask};
+pub use addr::{Alias, Gfn, Gpa, Hva, Level, Pfn, Span, StolenMask};
 pub use driver::{Driver, Drivers};
 pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
 pub use host::Host;

@@ -1,9 +1,11 @@
 //! Every bound of a program, in one place: what comes from a stranger's file is checked against these.
 
-/// Guest frames a program can name: one window of consecutive gfns, so that a set of frames is one machine word.
+/// Guest frames a program can name: one window of gfns at equal distances, so that a set of frames is one machine word.
 pub const FRAMES: usize = 64;
-/// Host pages a program can name, numbered from 0.
+/// Host pages a program can name, numbered from 0, at the same distances as its frames.
 pub const HOST_PAGES: usize = 64;
+/// The largest distance between neighbouring frames: 128 MiB, so that eight frames lie in each 1 GiB.
+pub const STRIDE: u64 = 1 << 15;
 /// Operations in one program.
 pub const OPS: usize = 256;
 /// vCPUs of one VM.
@@ -22,6 +24,8 @@ pub const ALIASES: usize = 1 << STOLEN_BITS;
 pub const NOTIFIER_WINDOWS: usize = 2;
 /// First gfn a program's window may end at; above it lies what a runner needs for itself (guest page tables, code).
 pub const TOP_GFN: u64 = 0x4000;
+/// The same for a window with distances between its frames, which no runner plays: 16 GiB.
+pub const TOP_STRIDED_GFN: u64 = 1 << 22;
 /// Fewest bits of a guest physical address; all gfns lie below (x86 processors with second-stage tables have 36 or more).
 pub const MAXPHYADDR_MIN: u8 = 36;
 /// Most bits of a guest physical address (SDM vol. 3A, 4.1.4).

@@ -1,9 +1,10 @@
 //! Making a program small while it still shows the same thing. It knows no oracle: the caller says what "the same" is.
 
-use crate::addr::StolenMask;
+use crate::addr::{Gfn, StolenMask};
+use crate::flush::BackendMode;
 use crate::generate::readdress;
 use crate::limits::MAXPHYADDR_MAX;
-use crate::op::{Access, Op, SlotChange};
+use crate::op::{Access, HvaRange, Op, SlotChange};
 use crate::program::Program;
 use crate::vm::{Levels, Logging, Vm};
 
@@ -89,13 +90,15 @@ impl Shrink<'_> {
         });
         let usual = std::iter::once((0..bits.len() as u8).map(|i| 40 + i).collect::<Vec<_>>());
         let masks = fewer.chain(usual).filter_map(|bits| StolenMask::new(&bits).ok());
-        let mut candidates: Vec<Vm> =
-            masks.filter_map(|mask| vm.with(mask, vm.vcpus(), vm.base(), vm.backend()).ok()).collect();
-        for vcpus in 1..vm.vcpus() {
-            candidates.extend(vm.with(vm.stolen(), vcpus, vm.base(), vm.backend()));
+        let mut candidates: Vec<Vm> = masks.filter_map(|mask| vm.with_stolen(mask).ok()).collect();
+        candidates.extend((1..vm.vcpus()).filter_map(|vcpus| vm.with_vcpus(vcpus).ok()));
+        candidates.extend(vm.with_frames(Vm::DEFAULT_BASE, 1));
+        if vm.stride() > Vm::STRIDE_2M {
+            // Eight frames in 2 MiB instead of in 1 GiB.
+            let base = Gfn::new(vm.base().raw() / vm.stride() * Vm::STRIDE_2M);
+            candidates.extend(vm.with_frames(base, Vm::STRIDE_2M));
         }
-        candidates.extend(vm.with(vm.stolen(), vm.vcpus(), Vm::DEFAULT_BASE, vm.backend()));
-        candidates.extend(vm.with(vm.stolen(), vm.vcpus(), vm.base(), crate::BackendMode::Works));
+        candidates.push(vm.with_backend(BackendMode::Works));
         candidates.push(vm.with_logging(Logging::WriteProtect));
         candidates.extend(vm.with_levels(Levels::Four));
         candidates.extend(vm.with_maxphyaddr(MAXPHYADDR_MAX));
@@ -114,6 +117,7 @@ impl Shrink<'_> {
 
 /// Up to six ops that are strictly simpler than `op`, so that simplifying ends.
 fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
+    let stride = vm.stride() as u32;
     match op {
         Op::Access { vcpu, gpa, access } => {
             let mask = vm.stolen();
@@ -141,11 +145,12 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
         Op::SlotBegin { id, change } => out[0] = Some(Op::Slot { id, change }),
         Op::UnmapBegin { range, .. } => out[0] = Some(Op::Unmap { range, by: None }),
         Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } } => {
+            let frames = vm.frames_in(pages.into()) as u32;
             let create = |pages, flags| Some(Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, flags } });
-            if pages > 1 {
-                out[0] = create(1, flags);
-                out[1] = create(pages / 2, flags);
-                out[2] = create(pages - 1, flags);
+            if pages > stride {
+                out[0] = create(stride, flags);
+                out[1] = create(frames / 2 * stride, flags);
+                out[2] = create(pages - stride, flags);
             }
             let mut fewer = flags;
             fewer.readonly = false;
@@ -159,16 +164,18 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
             }
         }
         Op::Unmap { range, by } => {
-            for (slot, start, pages) in [(0, range.start, 1), (1, range.start.add(1), range.pages - 1)] {
-                let shorter = Op::Unmap { range: crate::op::HvaRange { start, pages }, by };
-                out[slot] = Some(shorter).filter(|_| range.pages > 1);
+            let rest = range.start.add(stride.into());
+            for (slot, start, pages) in [(0, range.start, stride), (1, rest, range.pages - stride)] {
+                let shorter = Op::Unmap { range: HvaRange { start, pages }, by };
+                out[slot] = Some(shorter).filter(|_| range.pages > stride);
             }
             out[2] = by.map(|_| Op::Unmap { range, by: None });
         }
-        Op::DirtyClear { id, gfn, pages } if pages > 1 => {
-            out[0] = Some(Op::DirtyClear { id, gfn, pages: 1 });
-            out[1] = Some(Op::DirtyClear { id, gfn: gfn.add(1), pages: pages - 1 });
-            out[2] = Some(Op::DirtyClear { id, gfn, pages: pages - 1 });
+        Op::Collapse { range } => out[0] = Some(Op::Unmap { range, by: None }),
+        Op::DirtyClear { id, gfn, pages } if pages > stride => {
+            out[0] = Some(Op::DirtyClear { id, gfn, pages: stride });
+            out[1] = Some(Op::DirtyClear { id, gfn: gfn.add(stride.into()), pages: pages - stride });
+            out[2] = Some(Op::DirtyClear { id, gfn, pages: pages - stride });
         }
         _ => {}
     }

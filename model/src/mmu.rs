@@ -1,6 +1,6 @@
 //! The [`Mmu`] trait: the whole of what an implementation under test provides, and the answers it gives.
 
-use crate::addr::{Alias, Gpa, Pfn};
+use crate::addr::{Alias, Gpa, Level, Pfn};
 use crate::flush::FlushBackend;
 use crate::host::Host;
 use crate::op::{Access, Op};
@@ -94,9 +94,11 @@ impl fmt::Debug for Rights {
     }
 }
 
-/// A present translation as a walk of the target's tables finds it: a page and the rights to it.
+/// A present translation as a walk of the target's tables finds it: the page of the address that was asked for, the rights
+/// to it, and the level of the leaf.
 ///
-/// Packed into one word (rights in bits 0 to 2, the page where page tables hold it) so that a window of them compares quickly.
+/// Packed into one word (rights in bits 0 to 2, level in 3 and 4, the page where page tables hold it) so that a window of them
+/// compares quickly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spte(NonZeroU64);
 
@@ -105,6 +107,17 @@ impl Spte {
     #[inline]
     pub const fn new(pfn: Pfn, rights: Rights) -> Option<Self> {
         if rights.is_none() { None } else { Self::from_raw(pfn.in_entry() | rights.0 as u64) }
+    }
+
+    /// The same as part of a leaf of `level`.
+    #[must_use]
+    #[inline]
+    pub const fn at_level(self, level: Level) -> Self {
+        // Rights are not zero, so neither is the whole.
+        match Self::from_raw(self.raw() & !(LEVEL_MASK << LEVEL_SHIFT) | (level as u64) << LEVEL_SHIFT) {
+            Some(spte) => spte,
+            None => self,
+        }
     }
 
     /// The packed form; `None` for 0, which is how an absent translation is packed.
@@ -133,11 +146,25 @@ impl Spte {
     pub const fn rights(self) -> Rights {
         Rights((self.0.get() & 7) as u8)
     }
+
+    /// How much the leaf translates.
+    #[inline]
+    pub const fn level(self) -> Level {
+        match self.0.get() >> LEVEL_SHIFT & LEVEL_MASK {
+            0 => Level::Page4K,
+            1 => Level::Page2M,
+            _ => Level::Page1G,
+        }
+    }
 }
+
+const LEVEL_SHIFT: u32 = 3;
+const LEVEL_MASK: u64 = 3;
 
 impl fmt::Display for Spte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.pfn(), self.rights())
+        write!(f, "{} {}", self.pfn(), self.rights())?;
+        if self.level() == Level::Page4K { Ok(()) } else { write!(f, " {}", self.level().name()) }
     }
 }
 
@@ -206,11 +233,18 @@ impl Exit {
 /// Something a target keeps by gfn. Frame numbers are given as the target holds them, right or wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keyed {
-    /// The reverse map lists, under this key, the entry that translates this address.
-    Rmap(u64, Gpa),
-    /// The entry that translates this address, listed in the reverse map under this key, is there but grants nothing: where
-    /// the processor sets no accessed bit, ageing takes the rights away until the next fault gives them back.
-    Idle(u64, Gpa),
+    /// The reverse map lists a leaf.
+    Rmap {
+        /// The key it is listed under: the first frame that it translates.
+        gfn: u64,
+        /// The first address that it translates.
+        gpa: Gpa,
+        /// How much it translates.
+        level: Level,
+        /// Whether it is there but grants nothing: where the processor sets no accessed bit, ageing takes the rights away
+        /// until the next fault gives them back.
+        idle: bool,
+    },
     /// A shadow page.
     ShadowPage {
         /// The frame it begins with.
@@ -228,16 +262,14 @@ impl Keyed {
     /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
-            Keyed::Rmap(raw, _) | Keyed::Idle(raw, _) | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => {
-                raw
-            }
+            Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
         }
     }
 
     /// The name of the table.
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap(..) | Keyed::Idle(..) => "rmap",
+            Keyed::Rmap { .. } => "rmap",
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::DirtyLog(_) => "dirty log",
         }
@@ -272,10 +304,10 @@ pub trait Mmu {
     /// What the tables say about `gpa`: no fault, no TLB, no side effect.
     fn walk(&self, gpa: Gpa) -> Option<Spte>;
 
-    /// [`Mmu::walk`] for consecutive pages from `gpa`, which all have the same alias.
-    fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
-        for (page, spte) in out.iter_mut().enumerate() {
-            *spte = self.walk(gpa.add_pages(page as u64));
+    /// [`Mmu::walk`] for every `stride`-th page from `gpa`, which all have the same alias.
+    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
+        for (frame, spte) in out.iter_mut().enumerate() {
+            *spte = self.walk(gpa.add_pages(frame as u64 * stride));
         }
     }
 

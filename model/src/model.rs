@@ -14,7 +14,7 @@ use crate::vm::{FrameSet, Vm};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     frame: u8,
-    pages: u8,
+    frames: u8,
     hva: Hva,
     flags: SlotFlags,
     invalid: bool,
@@ -22,15 +22,11 @@ pub struct Slot {
 
 impl Slot {
     fn frames(&self) -> FrameSet {
-        FrameSet::range(self.frame.into(), self.pages.into())
+        FrameSet::range(self.frame.into(), self.frames.into())
     }
 
-    fn hva_of(&self, frame: usize) -> Hva {
-        self.hva.add((frame - usize::from(self.frame)) as u64)
-    }
-
-    fn range(&self) -> HvaRange {
-        HvaRange { start: self.hva, pages: self.pages }
+    fn hva_of(&self, vm: &Vm, frame: usize) -> Hva {
+        self.hva.add(vm.pages_of(frame - usize::from(self.frame)))
     }
 }
 
@@ -239,7 +235,7 @@ impl Model {
         if id.is_private() && !alias.is_none() {
             return Entitled::Hole;
         }
-        let hva = slot.hva_of(frame);
+        let hva = slot.hva_of(&self.vm, frame);
         if slot.invalid || host.invalidating(hva) {
             return Entitled::InFlux;
         }
@@ -280,6 +276,7 @@ impl Model {
             Op::Track { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(false),
             Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
             Op::SlotAliased { id, .. } => self.change.is_none() && self.slots[id.index()].is_none(),
+            Op::Collapse { range } => range.holds_huge(),
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } | Op::Backend(_) => true,
         }
     }
@@ -299,33 +296,35 @@ impl Model {
         match change {
             SlotChange::Create { gfn, pages, flags, .. } => {
                 let plain = flags == SlotFlags::default();
-                slot.is_none() && (plain || !id.is_private()) && self.is_free(gfn, pages, id)
+                slot.is_none() && (plain || !id.is_private()) && self.is_free(gfn, self.vm.frames_in(pages.into()), id)
             }
             SlotChange::Delete => slot.is_some(),
             SlotChange::Move { gfn } => slot.is_some_and(|slot| {
-                !id.is_private() && self.vm.frame(gfn) != Some(slot.frame.into()) && self.is_free(gfn, slot.pages, id)
+                !id.is_private()
+                    && self.vm.frame(gfn) != Some(slot.frame.into())
+                    && self.is_free(gfn, slot.frames.into(), id)
             }),
             SlotChange::Flags(flags) => slot.is_some_and(|slot| !id.is_private() && slot.flags != flags),
         }
     }
 
-    /// Whether a slot of `pages` pages fits at `gfn`, disregarding slot `id` itself.
-    fn is_free(&self, gfn: Gfn, pages: u8, id: SlotId) -> bool {
-        let fits = self.vm.frame(gfn).is_some_and(|frame| frame + usize::from(pages) <= FRAMES);
-        let wanted = self.vm.frames(gfn, pages.into());
+    /// Whether a slot of `frames` frames fits at `gfn`, disregarding slot `id` itself.
+    fn is_free(&self, gfn: Gfn, frames: usize, id: SlotId) -> bool {
+        let fits = self.vm.frame(gfn).is_some_and(|frame| frame + frames <= FRAMES);
+        let wanted = self.vm.frame(gfn).map_or(FrameSet::EMPTY, |frame| FrameSet::range(frame, frames));
         let mut others = self.slots.iter().enumerate().filter(|(other, _)| *other != id.index());
         fits && others.all(|(_, slot)| slot.is_none_or(|slot| slot.frames().intersect(wanted).is_empty()))
     }
 
     /// The frames that any page of `range` backs.
     pub fn frames_of(&self, range: HvaRange) -> FrameSet {
+        let (start, end) = (self.vm.hva_index(range.start), self.vm.hva_index(Hva::new(range.end())));
         let mut frames = FrameSet::EMPTY;
         for slot in self.slots.iter().flatten() {
-            let low = range.start.page().max(slot.hva.page());
-            let high = (range.start.page() + u64::from(range.pages)).min(slot.hva.page() + u64::from(slot.pages));
+            let first = self.vm.hva_index(slot.hva);
+            let (low, high) = (start.max(first), end.min(first + usize::from(slot.frames)));
             if low < high {
-                let first = usize::from(slot.frame) + (low - slot.range().start.page()) as usize;
-                frames = frames.union(FrameSet::range(first, (high - low) as usize));
+                frames = frames.union(FrameSet::range(usize::from(slot.frame) + low - first, high - low));
             }
         }
         frames
@@ -363,7 +362,7 @@ impl Model {
                     }
                 }
             }
-            Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } => {
+            Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } | Op::Collapse { .. } => {
                 self.race_faults();
                 allowed.done = true;
                 // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
@@ -449,7 +448,7 @@ impl Model {
         let Some((_, slot)) = self.slot_at(frame) else { return };
         let emulates = access == Access::Write && self.tracked.contains(frame);
         if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
-            allowed.emulated = Some(host.pfn(slot.hva_of(frame)));
+            allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
         }
     }
@@ -527,7 +526,7 @@ impl Model {
         let after = match change {
             SlotChange::Create { gfn, pages, hva, flags } => {
                 let frame = self.vm.frame(gfn).unwrap_or(0) as u8;
-                Some(Slot { frame, pages, hva, flags, invalid: false })
+                Some(Slot { frame, frames: self.vm.frames_in(pages.into()) as u8, hva, flags, invalid: false })
             }
             SlotChange::Delete => None,
             SlotChange::Move { gfn } => {
@@ -566,7 +565,7 @@ impl Model {
         for (index, slot) in self.slots.iter().enumerate() {
             if let Some(slot) = slot {
                 let start = usize::from(slot.frame);
-                self.slot_of[start..start + usize::from(slot.pages)].fill(index as u8);
+                self.slot_of[start..start + usize::from(slot.frames)].fill(index as u8);
                 if index < USER_SLOTS {
                     self.alias_holes = self.alias_holes.minus(slot.frames());
                 }

@@ -1,9 +1,9 @@
 //! The alphabet: everything a program can do to a VM, to its memslots and to the host memory behind them.
 
-use crate::addr::{Gfn, Gpa, Hva};
+use crate::addr::{Gfn, Gpa, Hva, Level};
 use crate::driver::Driver;
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, HOST_PAGES, PRIVATE_SLOTS, SLOTS, USER_SLOTS};
+use crate::limits::{PRIVATE_SLOTS, SLOTS, USER_SLOTS};
 use std::fmt;
 
 /// What a guest access does with the page.
@@ -83,13 +83,13 @@ pub struct HvaRange {
     /// The first.
     pub start: Hva,
     /// How many, at least 1.
-    pub pages: u8,
+    pub pages: u32,
 }
 
 impl HvaRange {
     /// Whether `hva` is one of them.
     pub const fn contains(&self, hva: Hva) -> bool {
-        hva.page() >= self.start.page() && hva.page() < self.start.page() + self.pages as u64
+        hva.page() >= self.start.page() && hva.page() < self.end()
     }
 
     /// Each page.
@@ -98,9 +98,26 @@ impl HvaRange {
         (0..u64::from(self.pages)).map(move |page| start.add(page))
     }
 
-    /// Whether it is not empty and lies within the host pages a program can name.
-    pub const fn is_legal(&self) -> bool {
-        self.pages > 0 && self.start.page() + self.pages as u64 <= HOST_PAGES as u64
+    /// The first page after the last.
+    pub const fn end(&self) -> u64 {
+        self.start.page() + self.pages as u64
+    }
+
+    /// Whether any page is in both.
+    pub const fn overlaps(&self, other: &Self) -> bool {
+        self.start.page() < other.end() && other.start.page() < self.end()
+    }
+
+    /// Whether every page of `other` is in `self`.
+    pub const fn covers(&self, other: &Self) -> bool {
+        self.start.page() <= other.start.page() && other.end() <= self.end()
+    }
+
+    /// Whether it holds a whole huge page, aligned as huge pages are.
+    pub const fn holds_huge(&self) -> bool {
+        let huge = Level::Page2M.pages();
+        let first = self.start.add(huge - 1).align_down(huge).page();
+        first + huge <= self.end()
     }
 }
 
@@ -111,8 +128,8 @@ pub enum SlotChange {
     Create {
         /// First guest frame.
         gfn: Gfn,
-        /// Number of pages, 1 to [`FRAMES`].
-        pages: u8,
+        /// Number of pages, at least 1.
+        pages: u32,
         /// First host page behind it.
         hva: Hva,
         /// Its flags.
@@ -146,8 +163,8 @@ pub enum Op {
         id: SlotId,
         /// Where it would begin, with an alias.
         gpa: Gpa,
-        /// Number of pages, 1 to [`FRAMES`].
-        pages: u8,
+        /// Number of pages, at least 1.
+        pages: u32,
         /// First host page behind it.
         hva: Hva,
     },
@@ -210,6 +227,11 @@ pub enum Op {
         /// Which invalidation.
         window: u8,
     },
+    /// The host replaces pages by as few and as large ones as fit (khugepaged, `MADV_COLLAPSE`): an invalidation as well.
+    Collapse {
+        /// Which pages; a whole huge page is among them.
+        range: HvaRange,
+    },
     /// Test and clear the accessed bits of host pages (`clear_young`).
     Age {
         /// Which pages.
@@ -227,7 +249,7 @@ pub enum Op {
         /// First frame.
         gfn: Gfn,
         /// How many.
-        pages: u8,
+        pages: u32,
     },
     /// Write-protect one frame under every alias (`kvm_mmu_slot_gfn_write_protect()`).
     WriteProtect {
@@ -292,6 +314,8 @@ pub enum OpKind {
     UnmapBegin,
     /// [`Op::UnmapEnd`].
     UnmapEnd,
+    /// [`Op::Collapse`].
+    Collapse,
     /// [`Op::Age`].
     Age,
     /// [`Op::DirtyGet`].
@@ -312,7 +336,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 23] = [
+    pub const ALL: [OpKind; 24] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -328,6 +352,7 @@ impl OpKind {
         OpKind::Unmap,
         OpKind::UnmapBegin,
         OpKind::UnmapEnd,
+        OpKind::Collapse,
         OpKind::Age,
         OpKind::DirtyGet,
         OpKind::DirtyClear,
@@ -356,6 +381,7 @@ impl OpKind {
             OpKind::Unmap => "unmap",
             OpKind::UnmapBegin => "unmap-begin",
             OpKind::UnmapEnd => "unmap-end",
+            OpKind::Collapse => "collapse",
             OpKind::Age => "age",
             OpKind::DirtyGet => "dirty-get",
             OpKind::DirtyClear => "dirty-clear",
@@ -391,6 +417,7 @@ impl Op {
             Op::Unmap { .. } => OpKind::Unmap,
             Op::UnmapBegin { .. } => OpKind::UnmapBegin,
             Op::UnmapEnd { .. } => OpKind::UnmapEnd,
+            Op::Collapse { .. } => OpKind::Collapse,
             Op::Age { .. } => OpKind::Age,
             Op::DirtyGet { .. } => OpKind::DirtyGet,
             Op::DirtyClear { .. } => OpKind::DirtyClear,
@@ -402,5 +429,3 @@ impl Op {
         }
     }
 }
-
-const _: () = assert!(FRAMES <= u8::MAX as usize && HOST_PAGES <= u8::MAX as usize);

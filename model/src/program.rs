@@ -1,8 +1,8 @@
 //! A [`Program`]: a VM configuration and the ops that are done to it, all of whose operands are within limits.
 
-use crate::addr::Gpa;
-use crate::limits::{COMMENT_LINES, FRAMES, NOTIFIER_WINDOWS, OPS};
-use crate::op::{Op, SlotChange};
+use crate::addr::{Gfn, Gpa};
+use crate::limits::{COMMENT_LINES, FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS};
+use crate::op::{HvaRange, Op, SlotChange};
 use crate::vm::{Vm, VmError};
 use std::fmt;
 
@@ -29,7 +29,9 @@ pub enum ProgramError {
     /// A range of guest frames that is empty or leaves the window.
     GfnRange(Vm),
     /// A range of host pages that is empty or leaves the host memory.
-    HvaRange,
+    HvaRange(Vm),
+    /// A gfn, hva or number of pages that falls between the VM's frames.
+    OffStride(u64, Vm),
     /// A vCPU the VM does not have.
     Vcpu(u8, Vm),
     /// A notifier window that does not exist.
@@ -42,7 +44,7 @@ pub enum ProgramError {
 
 impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let frames = |vm: &Vm| (vm.gfn(0), vm.gfn(FRAMES - 1));
+        let frames = |vm: &Vm| (vm.gfn(0), vm.gfn(FRAMES - 1).add(vm.stride() - 1));
         match self {
             Self::Vm(error) => error.fmt(f),
             Self::Outside(gpa, vm) => {
@@ -52,12 +54,21 @@ impl fmt::Display for ProgramError {
             Self::NotAliased(gpa) => write!(f, "an address with a stolen bit; this is {gpa:?}"),
             Self::GfnRange(vm) => {
                 let (low, high) = frames(vm);
+                let pages = vm.pages_of(FRAMES);
                 write!(
                     f,
-                    "1 to {FRAMES} pages within gfn {low} to {high}, the frames of this VM (its base and {FRAMES} pages)"
+                    "1 to {pages} pages within gfn {low} to {high}, the frames of this VM (its base and {pages} pages)"
                 )
             }
-            Self::HvaRange => write!(f, "1 or more pages within host pages 0 to {}", crate::limits::HOST_PAGES - 1),
+            Self::HvaRange(vm) => {
+                write!(f, "1 or more pages within host pages 0 to {}", vm.hva(HOST_PAGES).page() - 1)
+            }
+            Self::OffStride(found, vm) => write!(
+                f,
+                "gfns that lie a multiple of {0} pages (the VM's stride=) above its base, and hvas and page counts that are \
+                 multiples of {0}; this is {found:#x}",
+                vm.stride()
+            ),
             Self::Vcpu(vcpu, vm) => write!(f, "a vCPU below {} (the VM's vcpus=); this is {vcpu}", vm.vcpus()),
             Self::Window(window) => write!(f, "a notifier window below {NOTIFIER_WINDOWS}; this is {window}"),
             Self::Ops => write!(f, "at most {OPS} ops (limits::OPS)"),
@@ -95,25 +106,37 @@ impl Program {
 /// # Errors
 /// A [`ProgramError`] that says what would be legal.
 pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
+    let on_stride = |pages: u64| match pages & (vm.stride() - 1) {
+        0 => Ok(()),
+        _ => Err(ProgramError::OffStride(pages, *vm)),
+    };
     let gpa_ok = |gpa: Gpa| match vm.locate(gpa) {
         Some((frame, alias)) if vm.stolen().join(vm.gfn(frame), alias) == gpa => Ok(()),
-        _ => Err(ProgramError::Outside(gpa, *vm)),
+        Some(_) => on_stride(vm.stolen().split(gpa).0.raw()).and(Err(ProgramError::Outside(gpa, *vm))),
+        None => Err(ProgramError::Outside(gpa, *vm)),
     };
     let vcpu_ok = |vcpu: u8| if vcpu < vm.vcpus() { Ok(()) } else { Err(ProgramError::Vcpu(vcpu, *vm)) };
-    let frames_ok = |gfn, pages: u8| match vm.frame(gfn) {
-        Some(frame) if pages > 0 && frame + usize::from(pages) <= FRAMES => Ok(()),
+    let frames_ok = |gfn: Gfn, pages: u32| match vm.frame(gfn) {
+        Some(frame) if pages > 0 && frame + vm.frames_in(pages.into()) <= FRAMES => {
+            on_stride(gfn.raw()).and(on_stride(pages.into()))
+        }
         _ => Err(ProgramError::GfnRange(*vm)),
     };
+    let frame_ok = |gfn: Gfn| frames_ok(gfn, vm.stride() as u32);
     let window_ok =
         |window: u8| if usize::from(window) < NOTIFIER_WINDOWS { Ok(()) } else { Err(ProgramError::Window(window)) };
-    let hva_ok = |range: crate::op::HvaRange| if range.is_legal() { Ok(()) } else { Err(ProgramError::HvaRange) };
+    let hva_ok = |range: HvaRange| {
+        let inside = range.pages > 0 && range.end() <= vm.hva(HOST_PAGES).page();
+        let legal = if inside { Ok(()) } else { Err(ProgramError::HvaRange(*vm)) };
+        legal.and(on_stride(range.start.page())).and(on_stride(range.pages.into()))
+    };
     match *op {
         Op::Slot { change, .. } | Op::SlotBegin { change, .. } => match change {
             SlotChange::Create { gfn, pages, hva, .. } => {
                 frames_ok(gfn, pages)?;
-                hva_ok(crate::op::HvaRange { start: hva, pages })
+                hva_ok(HvaRange { start: hva, pages })
             }
-            SlotChange::Move { gfn } => frames_ok(gfn, 1),
+            SlotChange::Move { gfn } => frame_ok(gfn),
             SlotChange::Delete | SlotChange::Flags(_) => Ok(()),
         },
         Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } | Op::Prefault { vcpu, gpa } => {
@@ -126,14 +149,14 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
                 return Err(ProgramError::NotAliased(gpa));
             }
             frames_ok(gfn, pages)?;
-            hva_ok(crate::op::HvaRange { start: hva, pages })
+            hva_ok(HvaRange { start: hva, pages })
         }
         Op::FaultEnd { vcpu } => vcpu_ok(vcpu),
-        Op::Unmap { range, .. } | Op::Age { range } => hva_ok(range),
+        Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
         Op::DirtyClear { gfn, pages, .. } => frames_ok(gfn, pages),
-        Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frames_ok(gfn, 1),
+        Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::SlotEnd | Op::DirtyGet { .. } | Op::Backend(_) => Ok(()),
     }

@@ -1,8 +1,8 @@
 //! The configuration of a VM: what a program states before its first op, and the window of frames it can name.
 
-use crate::addr::{Alias, Gfn, Gpa, StolenBitError, StolenMask};
+use crate::addr::{Alias, Gfn, Gpa, Hva, Level, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, TOP_GFN, VCPUS};
+use crate::limits::{FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, TOP_STRIDED_GFN, VCPUS};
 use std::fmt;
 
 /// How the hypervisor learns of writes to slots that are logged.
@@ -36,6 +36,12 @@ impl Levels {
         }
     }
 
+    /// The fewest that translate every bit of `stolen`.
+    fn translating(stolen: StolenMask) -> Self {
+        let above = |&bit: &u8| bit > Levels::Four.highest_bit();
+        if stolen.bits().last().is_some_and(above) { Levels::Five } else { Levels::Four }
+    }
+
     /// The highest legal stolen bit: the last that the root table translates.
     #[inline]
     pub const fn highest_bit(self) -> u8 {
@@ -47,11 +53,17 @@ impl Levels {
 }
 
 /// A VM as a program configures it.
+///
+/// Its frames are a window of [`FRAMES`] gfns, `stride` pages apart. Each stands for a block of `stride` pages that ops treat
+/// alike; what is looked at is its first page. With a stride of 1 the window is small and its frames are all there is; with a
+/// stride of 64 eight frames lie in each 2 MiB, with 32768 in each 1 GiB, so that a set of frames still is one machine word
+/// and leaves of every level have several frames. Gfns, hvas and page counts are real numbers all the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vm {
     stolen: StolenMask,
     vcpus: u8,
     base: Gfn,
+    stride_shift: u8,
     backend: BackendMode,
     logging: Logging,
     levels: Levels,
@@ -70,6 +82,12 @@ pub enum VmError {
     /// Not [`MAXPHYADDR_MIN`](crate::limits::MAXPHYADDR_MIN) to [`MAXPHYADDR_MAX`](crate::limits::MAXPHYADDR_MAX) bits of
     /// physical address.
     Maxphyaddr(u64),
+    /// The same with a stride, and [`TOP_STRIDED_GFN`].
+    StridedBase(u64, u64),
+    /// The stride is no power of two up to [`STRIDE`].
+    Stride(u64),
+    /// The window does not begin at a multiple of the stride.
+    BaseOffStride(u64, u64),
 }
 
 impl fmt::Display for VmError {
@@ -87,6 +105,16 @@ impl fmt::Display for VmError {
                     f,
                     "maxphyaddr {n}, but a guest has {MAXPHYADDR_MIN} to {MAXPHYADDR_MAX} bits of physical address"
                 )
+            }
+            Self::StridedBase(base, stride) => write!(
+                f,
+                "base {base:#x} puts the guest's {FRAMES} frames, {stride} pages apart, above gfn {TOP_STRIDED_GFN:#x}; use \
+                 {:#x} or below",
+                TOP_STRIDED_GFN - FRAMES as u64 * stride
+            ),
+            Self::Stride(stride) => write!(f, "stride {stride}, but it is a power of two from 1 to {STRIDE}"),
+            Self::BaseOffStride(base, stride) => {
+                write!(f, "base {base:#x} with stride {stride}, but the base is a multiple of the stride")
             }
         }
     }
@@ -111,38 +139,40 @@ impl Default for Vm {
 impl Vm {
     /// Gfn 0x1e0: the 64 frames of the window then lie on both sides of gfn 0x200, where one leaf table ends.
     pub const DEFAULT_BASE: Gfn = Gfn::new(0x1e0);
+    /// The stride by which eight frames lie in each 2 MiB.
+    pub const STRIDE_2M: u64 = Level::Page2M.pages() / 8;
+    /// The stride by which all frames lie in 1 GiB, and each is eight times 2 MiB.
+    pub const STRIDE_MIXED: u64 = Level::Page1G.pages() / FRAMES as u64;
+    /// The stride by which eight frames lie in each 1 GiB.
+    pub const STRIDE_1G: u64 = Level::Page1G.pages() / 8;
 
-    /// A VM with the given stolen bits, vCPUs, first gfn of its window and initial flush back-end; its tables have as few
-    /// levels as translate the stolen bits.
+    /// A VM with the given stolen bits, vCPUs, first gfn of its window and initial flush back-end. Its stride is 1, and its
+    /// tables have as few levels as translate the stolen bits.
     ///
     /// # Errors
     /// A [`VmError`] if a number is out of range or a stolen bit lies within the window's gfns.
     pub fn new(stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
+        let (logging, levels) = (Logging::default(), Levels::default());
+        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr: MAXPHYADDR_MAX }.checked()
+    }
+
+    fn checked(self) -> Result<Self, VmError> {
+        let (vcpus, base, stride) = (self.vcpus, self.base.raw(), self.stride());
         if vcpus == 0 || usize::from(vcpus) > VCPUS {
             return Err(VmError::Vcpus(u64::from(vcpus)));
         }
-        if base.raw() > TOP_GFN - FRAMES as u64 {
-            return Err(VmError::Base(base.raw()));
+        if self.base.align_down(stride) != self.base {
+            return Err(VmError::BaseOffStride(base, stride));
         }
-        if let Some(bit) = stolen.bit_inside_frames(base.add(FRAMES as u64 - 1)) {
+        if base > self.top_gfn() - FRAMES as u64 * stride {
+            return Err(if stride == 1 { VmError::Base(base) } else { VmError::StridedBase(base, stride) });
+        }
+        self.stolen.check_leaves(self.largest_leaf())?;
+        if let Some(bit) = self.stolen.bit_inside_frames(self.gfn(FRAMES - 1).add(stride - 1)) {
             return Err(StolenBitError::InsideFrames { bit }.into());
         }
-        let levels = if stolen.bits().last().is_some_and(|&bit| bit > Levels::Four.highest_bit()) {
-            Levels::Five
-        } else {
-            Levels::Four
-        };
-        Ok(Self { stolen, vcpus, base, backend, logging: Logging::default(), levels, maxphyaddr: MAXPHYADDR_MAX })
-    }
-
-    /// The same VM with other stolen bits, vCPUs, window or back-end, and more levels if the stolen bits need them.
-    ///
-    /// # Errors
-    /// As [`Vm::new`].
-    pub fn with(self, stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
-        let new = Self::new(stolen, vcpus, base, backend)?;
-        let levels = self.levels.max(new.levels);
-        Ok(Self { levels, logging: self.logging, maxphyaddr: self.maxphyaddr, ..new })
+        let levels = self.levels.max(Levels::translating(self.stolen));
+        Ok(Self { levels, ..self })
     }
 
     /// The same VM with tables of so many levels.
@@ -166,6 +196,40 @@ impl Vm {
             return Err(VmError::Maxphyaddr(maxphyaddr as u64));
         }
         Ok(Self { maxphyaddr, ..self })
+    }
+
+    /// The same VM with frames `stride` pages apart, from `base`.
+    ///
+    /// # Errors
+    /// A [`VmError`] if the stride is no power of two up to [`STRIDE`], if the base is no multiple of it or too high, or if
+    /// a stolen bit lies within what a table of the largest leaves that are now possible translates.
+    pub fn with_frames(self, base: Gfn, stride: u64) -> Result<Self, VmError> {
+        if !stride.is_power_of_two() || stride > STRIDE {
+            return Err(VmError::Stride(stride));
+        }
+        Self { base, stride_shift: stride.trailing_zeros() as u8, ..self }.checked()
+    }
+
+    /// The same VM with other stolen bits, and more levels if they need them.
+    ///
+    /// # Errors
+    /// A [`VmError`] if one of them is illegal here.
+    pub fn with_stolen(self, stolen: StolenMask) -> Result<Self, VmError> {
+        Self { stolen, ..self }.checked()
+    }
+
+    /// The same VM with another number of vCPUs.
+    ///
+    /// # Errors
+    /// [`VmError::Vcpus`] if a VM cannot have so many.
+    pub fn with_vcpus(self, vcpus: u8) -> Result<Self, VmError> {
+        Self { vcpus, ..self }.checked()
+    }
+
+    /// The same VM with another flush back-end at the start.
+    #[must_use]
+    pub const fn with_backend(self, backend: BackendMode) -> Self {
+        Self { backend, ..self }
     }
 
     /// The same VM with another way to log writes.
@@ -209,22 +273,63 @@ impl Vm {
         self.base
     }
 
+    /// Pages from one frame to the next, a power of two up to [`STRIDE`].
+    #[inline]
+    pub const fn stride(&self) -> u64 {
+        1 << self.stride_shift
+    }
+
+    /// The first gfn that is above every window of this stride.
+    pub const fn top_gfn(&self) -> u64 {
+        if self.stride_shift == 0 { TOP_GFN } else { TOP_STRIDED_GFN }
+    }
+
+    /// The largest leaf that fits in the window.
+    pub fn largest_leaf(&self) -> Level {
+        let fits = |level: &Level| level.pages() <= FRAMES as u64 * self.stride();
+        Level::LARGE.into_iter().find(fits).unwrap_or_default()
+    }
+
+    /// How many frames `pages` pages are; a part of a frame's block counts as all of it.
+    #[inline]
+    pub const fn frames_in(&self, pages: u64) -> usize {
+        ((pages + self.stride() - 1) >> self.stride_shift) as usize
+    }
+
+    /// The pages of `frames` frames.
+    #[inline]
+    pub const fn pages_of(&self, frames: usize) -> u64 {
+        (frames as u64) << self.stride_shift
+    }
+
+    /// Host page number `index` of those that a program can name.
+    #[inline]
+    pub const fn hva(&self, index: usize) -> Hva {
+        Hva::new((index as u64) << self.stride_shift)
+    }
+
+    /// The number of the host block that `hva` lies in: the inverse of [`Vm::hva`].
+    #[inline]
+    pub const fn hva_index(&self, hva: Hva) -> usize {
+        (hva.page() >> self.stride_shift) as usize
+    }
+
     /// The TLB flush back-end at the start.
     #[inline]
     pub const fn backend(&self) -> BackendMode {
         self.backend
     }
 
-    /// The number of `gfn` within the window, or `None` if it lies outside.
+    /// The number of the frame in whose block `gfn` lies, or `None` if it lies outside of the window.
     #[inline]
     pub fn frame(&self, gfn: Gfn) -> Option<usize> {
-        gfn.offset_from(self.base).map(|offset| offset as usize).filter(|&frame| frame < FRAMES)
+        gfn.offset_from(self.base).map(|offset| (offset >> self.stride_shift) as usize).filter(|&frame| frame < FRAMES)
     }
 
     /// The gfn of frame number `frame`.
     #[inline]
     pub const fn gfn(&self, frame: usize) -> Gfn {
-        self.base.add(frame as u64)
+        self.base.add((frame as u64) << self.stride_shift)
     }
 
     /// The GPA that names frame number `frame` with alias number `alias`.
@@ -242,7 +347,16 @@ impl Vm {
 
     /// The frames of `pages` pages from `gfn` that lie in the window.
     pub fn frames(&self, gfn: Gfn, pages: u64) -> FrameSet {
-        self.frame(gfn).map_or(FrameSet::EMPTY, |frame| FrameSet::range(frame, pages as usize))
+        self.frame(gfn).map_or(FrameSet::EMPTY, |frame| FrameSet::range(frame, self.frames_in(pages)))
+    }
+
+    /// The frames whose first page the leaf of `level` at `gfn` translates.
+    pub fn frames_of_leaf(&self, gfn: Gfn, level: Level) -> FrameSet {
+        let first = gfn.align_down(level.pages());
+        // The first frame at or after the start of the leaf, and the first at or after its end.
+        let frame = |gfn: Gfn| gfn.offset_from(self.base).map_or(0, |offset| self.frames_in(offset)).min(FRAMES);
+        let (from, to) = (frame(first), frame(first.add(level.pages())));
+        FrameSet::range(from, to - from)
     }
 }
 

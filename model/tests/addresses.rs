@@ -87,6 +87,29 @@ fn illegal_positions_are_refused_and_say_why() {
     assert_eq!(StolenMask::new(&[30, 31, 32, 33]), Err(StolenBitError::TooMany(STOLEN_BITS + 1)));
 }
 
+/// Both sides of the law: above all that a table of the largest leaves translates a bit is legal, below it is refused.
+#[test]
+fn a_stolen_bit_lies_above_every_table_of_leaves() {
+    let plain = Vm::new(StolenMask::NONE, 1, Gfn::new(0), BackendMode::Works).unwrap();
+    for stride in (0..=15).map(|shift| 1 << shift) {
+        let vm = plain.with_frames(Gfn::new(0), stride).unwrap();
+        let lowest = [21, 30, 39][vm.largest_leaf() as usize];
+        let top = 64 * stride;
+        for (bits, mask) in masks().filter(|(bits, _)| bits.len() == 1) {
+            let expected = match bits[0] {
+                bit if bit < lowest => Err(StolenBitError::InsideLeafTable { bit, lowest }),
+                bit if mask.gfn_mask() < top => Err(StolenBitError::InsideFrames { bit }),
+                _ => Ok(()),
+            };
+            assert_eq!(
+                vm.with_stolen(mask).map(|_| ()),
+                expected.map_err(VmError::Stolen),
+                "{bits:?}, stride {stride}"
+            );
+        }
+    }
+}
+
 #[test]
 fn four_levels_translate_no_stolen_bit_from_48_on() {
     for bit in LEGAL {

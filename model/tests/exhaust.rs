@@ -53,7 +53,7 @@ fn each_program_comes_once_and_shorter_ones_first() {
 fn every_program_is_legal_and_no_op_of_it_would_be_skipped() {
     for (program, _) in programs(&scope(3, 2, 2, 2).only(&NAMED), 2) {
         assert_eq!(program.check(), Ok(()));
-        let (mut model, mut host) = (Model::new(&program.vm), Host::default());
+        let (mut model, mut host) = (Model::new(&program.vm), Host::new(&program.vm));
         for (at, op) in program.ops.iter().enumerate() {
             assert!(model.accepts(&host, op), "{}", text::print(&program));
             host.apply(op);
@@ -65,10 +65,16 @@ fn every_program_is_legal_and_no_op_of_it_would_be_skipped() {
 
 #[test]
 fn every_kind_of_op_is_in_the_alphabet() {
-    let alphabet = scope(2, 2, 2, 1).alphabet();
+    let (near, far) = (scope(2, 2, 2, 1), scope(2, 2, 2, 1).with_stride(256).unwrap());
+    let alphabet = far.alphabet();
     for kind in OpKind::ALL {
         assert!(alphabet.iter().any(|op| op.kind() == kind), "{}", kind.name());
     }
+    assert_eq!(
+        alphabet.len(),
+        near.alphabet().len() + 2,
+        "only where two frames make a large leaf there are huge pages"
+    );
     let letters: BTreeSet<String> = alphabet.iter().map(|op| format!("{op:?}")).collect();
     assert_eq!(letters.len(), alphabet.len(), "an op is there twice");
 }
@@ -166,7 +172,7 @@ fn what_the_model_allows_does_not_depend_on_names() {
     let scope = scope(1, 3, 4, 2);
     let mut compared = 0;
     for (program, _) in programs(&scope, 3) {
-        let mut sides = [(); 2].map(|()| (Model::new(&program.vm), Host::default()));
+        let mut sides = [(); 2].map(|()| (Model::new(&program.vm), Host::new(&program.vm)));
         for (at, op) in program.ops.iter().enumerate() {
             let so_far = Program { ops: program.ops[..=at].to_vec(), ..program.clone() };
             let [first, second] = &mut sides;

@@ -76,7 +76,7 @@ fn mutation_keeps_a_program_legal_however_often() {
 
 /// How many of the ops of `program` mean something, if every access is completed and every fault left pending.
 fn accepted(program: &Program) -> u32 {
-    let (mut model, mut host) = (Model::new(&program.vm), Host::default());
+    let (mut model, mut host) = (Model::new(&program.vm), Host::new(&program.vm));
     let mut accepted = 0;
     for op in &program.ops {
         if model.accepts(&host, op) {

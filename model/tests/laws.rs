@@ -146,7 +146,7 @@ impl State {
 fn explore(bits: &[u8], depth: usize, visit: &mut dyn FnMut(&State, Option<Step<'_>>)) -> usize {
     let vm = vm(bits);
     let ops = alphabet(&vm);
-    let start = State { model: Model::new(&vm), host: Host::default(), path: Path([None; DEPTH]) };
+    let start = State { model: Model::new(&vm), host: Host::new(&vm), path: Path([None; DEPTH]) };
     visit(&start, None);
     let mut steps = 0;
     let mut states = vec![start];

@@ -16,7 +16,7 @@ fn generated(seed: u64) -> Program {
 
 /// A thing to show: a write through an alias to a slot of some kind, after so many invalidations were accepted.
 fn shows(program: &Program, kind: SlotKind, unmaps: usize) -> bool {
-    let (mut model, mut host) = (Model::new(&program.vm), Host::default());
+    let (mut model, mut host) = (Model::new(&program.vm), Host::new(&program.vm));
     let mut seen = 0;
     for op in &program.ops {
         if !model.accepts(&host, op) {

@@ -39,8 +39,11 @@ fn every_vm_prints_and_parses_back_equal() {
         for vcpus in 1..=4 {
             for mode in BackendMode::ALL {
                 let vm = Vm::new(StolenMask::new(bits).unwrap(), vcpus, Gfn::new(0x100), mode).unwrap();
-                for levels in [Levels::Four, Levels::Five] {
-                    for maxphyaddr in [MAXPHYADDR_MIN, 46, MAXPHYADDR_MAX] {
+                let far = [1, 64, 4096, 32768].map(|stride| vm.with_frames(Gfn::new(0x38000), stride));
+                for vm in far.into_iter().flatten().chain([vm]) {
+                    for (levels, maxphyaddr) in
+                        [(Levels::Four, 46), (Levels::Five, MAXPHYADDR_MIN), (Levels::Five, MAXPHYADDR_MAX)]
+                    {
                         let vm = vm.with_maxphyaddr(maxphyaddr).unwrap();
                         let Ok(vm) = vm.with_levels(levels) else { continue };
                         let program = Program { vm, ..Program::default() };
@@ -146,6 +149,27 @@ const BAD: &[(&str, &str)] = &[
     ("too wide an address", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works maxphyaddr=53\n"),
     ("options in another order", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works log=pml levels=5\n"),
     ("words after the vm", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works now\n"),
+    ("a stride that is no power of two", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works stride=3\n"),
+    ("a stride that is too long", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0 flush=works stride=65536\n"),
+    ("a base between frames", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works stride=64\n"),
+    (
+        "a strided base that is too high",
+        "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x400000 flush=works stride=64\n",
+    ),
+    (
+        "a stolen bit where 2 MiB leaves are",
+        "gpafuzz-program 1\nvm stolen=29 vcpus=2 base=0x40000 flush=works stride=64\n",
+    ),
+    (
+        "a stolen bit where 1 GiB leaves are",
+        "gpafuzz-program 1\nvm stolen=38 vcpus=2 base=0x40000 flush=works stride=4096\n",
+    ),
+    ("a gfn between frames", "FAR v0 read 0x40020\n"),
+    ("a slot that begins between frames", "FAR slot 0 create gfn=0x40020 pages=64 hva=0\n"),
+    ("a slot that ends between frames", "FAR slot 0 create gfn=0x40000 pages=65 hva=0\n"),
+    ("an hva between host pages", "FAR unmap hva=1 pages=64\n"),
+    ("host pages beyond a larger memory", "FAR collapse hva=0xe00 pages=1024\n"),
+    ("pages beyond a larger window", "FAR slot 0 create gfn=0x40fc0 pages=128 hva=0\n"),
     ("an unknown op", "OPENfly\n"),
     ("a long word", "OPENaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"),
     ("a control character", "OPENsl\u{7}ot\n"),
@@ -184,11 +208,13 @@ const BAD: &[(&str, &str)] = &[
     ("an unknown back-end mode", "OPENbackend fails-third\n"),
 ];
 
+const FAR: &str = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x40000 flush=works stride=64\n";
 const OPEN: &str = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\n";
 
 #[test]
 fn every_error_says_where_what_was_expected_and_what_was_found() {
-    let mut cases: Vec<(&str, String)> = BAD.iter().map(|(what, text)| (*what, text.replace("OPEN", OPEN))).collect();
+    let mut cases: Vec<(&str, String)> =
+        BAD.iter().map(|(what, text)| (*what, text.replace("OPEN", OPEN).replace("FAR ", FAR))).collect();
     cases.push(("too many ops", OPEN.to_owned() + &"slot-end\n".repeat(OPS + 1)));
     cases.push(("too many comment lines", "gpafuzz-program 1\n".to_owned() + &"# more\n".repeat(COMMENT_LINES + 1)));
     cases.push(("too long a file", " ".repeat(FILE_BYTES + 1)));

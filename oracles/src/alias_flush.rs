@@ -5,12 +5,18 @@
 //! *stale* translations: shown once, changed or zapped since, not flushed. A stale translation is no offence in itself; it
 //! is one when the guest is not entitled to it any more, or when the op promised to take the right to write.
 //!
+//! What a TLB caches is a leaf, of whatever level: one entry for all that it translates. A range flush drops it only if the
+//! range covers all of that. Some hardware drops a large entry that a range merely touches, some keeps its own smaller pieces of
+//! it; a flush that covers the whole leaf is right on either, and what Linux came to do (1b2dc7360463 and what goes with it).
+//! So a large entry outlives the flush of one of its pages, even if smaller leaves with the same pages have taken its place in
+//! the tables since.
+//!
 //! Limit: within one op, flushes are taken to follow the changes they belong to.
 
 use crate::gfn_unalias::{instead, is_sound};
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Entitled, Exit, Flush, FrameSet, Gpa, Rights, Spte, VcpuSet, Vm};
+use gpa_model::{Entitled, Exit, Flush, FrameSet, Rights, Span, Spte, VcpuSet, Vm};
 
 const STALE_PAGE: usize = 0;
 const STALE_WRITE: usize = 1;
@@ -136,19 +142,19 @@ impl AliasFlush {
                 self.stale.retain(|stale| !stale.vcpus.is_empty());
             }
             Flush::Range { gpa, pages, ok: true } => {
-                self.stale.retain(|stale| !in_range(vm.gpa(stale.frame.into(), stale.alias.into()), gpa, pages));
+                let flushed = Span { start: gpa, pages };
+                let leaf =
+                    |stale: &Stale| Span::of_leaf(vm.gpa(stale.frame.into(), stale.alias.into()), stale.spte.level());
+                self.stale.retain(|stale| !flushed.covers(leaf(stale)));
             }
             Flush::Range { ok: false, .. } => {}
         }
     }
 }
 
-fn in_range(gpa: Gpa, start: Gpa, pages: u64) -> bool {
-    gpa.page().checked_sub(start.page()).is_some_and(|offset| offset < pages)
-}
-
+/// Whether `now` promises all that `old` did, and a flush of all that `now` translates drops `old` too.
 fn covers(now: Spte, old: Spte) -> bool {
-    now.pfn() == old.pfn() && now.rights().contains(old.rights())
+    now.pfn() == old.pfn() && now.rights().contains(old.rights()) && now.level() >= old.level()
 }
 
 fn revokes_write(step: &Step<'_>, stale: &Stale) -> bool {

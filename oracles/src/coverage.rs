@@ -24,6 +24,8 @@ pub struct Situation {
     pub alias: &'static str,
     /// What kind of slot is behind that address, or behind the slot or gfn that the op names, after the op; or `none`.
     pub slot: &'static str,
+    /// How much the leaf translates that translates the accessed address after the op; or `none`.
+    pub level: &'static str,
 }
 
 /// Counts every judged op by its [`Situation`]. A clone counts into the same place, so that one can be given away.
@@ -62,7 +64,11 @@ impl Oracle for Coverage {
 
 fn situation(step: &Step<'_>) -> Situation {
     let (alias, slot) = place(step);
-    Situation { op: step.op.kind(), outcome: outcome(&step.exit), alias, slot }
+    let leaf = step
+        .accessed_frame()
+        .and_then(|(frame, alias)| step.view.now(step.model.vm().stolen().alias_index(alias), frame));
+    let level = leaf.map_or(NONE, |spte| spte.level().name());
+    Situation { op: step.op.kind(), outcome: outcome(&step.exit), alias, slot, level }
 }
 
 /// The alias class and the slot kind.
@@ -95,6 +101,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Unmap { .. }
         | Op::UnmapBegin { .. }
         | Op::UnmapEnd { .. }
+        | Op::Collapse { .. }
         | Op::Age { .. }
         | Op::Backend(_) => (NONE, NONE),
     }

@@ -1,7 +1,7 @@
 //! Feature cells: what situations a program reached, as a sparse list of numbers. Coverage that needs no toolchain, works
 //! on anybody's [`Mmu`](gpa_model::Mmu), and says something a person understands.
 
-use gpa_model::{Exit, Flush, FrameSet, Op, SlotKind};
+use gpa_model::{Exit, Flush, FrameSet, Op, SlotKind, Spte};
 
 use crate::step::Step;
 
@@ -96,7 +96,8 @@ fn flush_class(flushes: &[Flush]) -> u64 {
     }
 }
 
-/// Alias class (3 bits), slot kind (3), windows open (2), what was and is mapped (6), changes by this op (3).
+/// Alias class (3 bits), slot kind (3), windows open (2), what was and is mapped (4), changes by this op (4), levels of the
+/// leaf before and after it (4).
 fn situation(step: &Step<'_>) -> u64 {
     let model = step.model;
     let mut bits = u64::from(model.slot_change_pending()) << 6 | u64::from(step.host.any_invalidating()) << 7;
@@ -111,6 +112,8 @@ fn situation(step: &Step<'_>) -> u64 {
         let was = step.view.before(number, frame).map_or(0, |spte| 1 + u64::from(spte.rights().bits() >> 1 & 1));
         bits |= (number.min(3) as u64) | slot_class(model.slot_kind(frame)) << 3;
         bits |= was << 8 | u64::from(present) << 10 | u64::from(writable) << 11;
+        let level = |spte: Option<Spte>| spte.map_or(0, |spte| spte.level() as u64);
+        bits |= level(step.view.before(number, frame)) << 16 | level(step.view.now(number, frame)) << 18;
     } else if let Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } =
         step.op
     {

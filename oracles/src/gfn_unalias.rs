@@ -179,8 +179,10 @@ impl GfnUnalias {
         let frames = step.model.frames_of(*range);
         let mut used = self.accessed.iter().enumerate();
         let used = used.find_map(|(number, set)| set.intersect(frames).first().map(|frame| (number, frame)));
-        for set in &mut self.accessed {
-            *set = set.minus(frames);
+        for (number, set) in self.accessed.iter_mut().enumerate().take(step.view.aliases()) {
+            // A leaf has one accessed bit for all that it translates.
+            let leaf = |frame| step.view.leaf_of(vm, number, frame);
+            *set = frames.intersect(*set).iter().fold(set.minus(frames), |set, frame| set.minus(leaf(frame)));
         }
         let Some((number, frame)) = used else {
             tally.skip();

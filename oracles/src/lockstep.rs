@@ -132,7 +132,7 @@ impl Lockstep {
 
     fn reset<M: Mmu>(&mut self, mmu: &mut M, vm: &Vm) {
         self.model = Model::new(vm);
-        self.host = Host::default();
+        self.host = Host::new(vm);
         self.backend = vm.backend();
         self.view.reset(vm);
         self.features.reset();

@@ -43,6 +43,9 @@ fn header(program: &Program, target: &str) -> String {
         vm.vcpus(),
         vm.backend().name(),
     );
+    if vm.stride() > 1 {
+        let _ = write!(out, "; frames {} pages apart", vm.stride());
+    }
     if vm.levels() == Levels::Five {
         out.push_str("; tables of five levels");
     }

@@ -5,7 +5,7 @@
 
 use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{FrameSet, Gpa, Keyed, Vm};
+use gpa_model::{FrameSet, Gpa, Keyed};
 
 const RMAP: usize = 0;
 const UNIQUE: usize = 1;
@@ -48,28 +48,27 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
     };
     // Idle entries are there although a walk does not find them.
     let mut present: [FrameSet; ALIASES] = std::array::from_fn(|alias| end.view.present(alias));
-    for key in end.keys {
-        if let Keyed::Idle(_, gpa) = *key
-            && let Some((frame, alias)) = locate(vm, gpa)
-        {
-            present[alias] = present[alias].union(FrameSet::one(frame));
-        }
-    }
     let mut listed = [FrameSet::EMPTY; ALIASES];
     let mut any = false;
     for key in end.keys {
-        let Keyed::Rmap(gfn, gpa) = *key else { continue };
+        let Keyed::Rmap { gfn, gpa, level, idle } = *key else { continue };
         any = true;
-        let Some((frame, alias)) = locate(vm, gpa).filter(|&(frame, alias)| present[alias].contains(frame)) else {
-            return object(gpa, format!("is in the rmap of gfn {gfn:#x}, but nothing is mapped there"));
-        };
-        if vm.gfn(frame).raw() != gfn {
-            return object(gpa, format!("is in the rmap of gfn {gfn:#x} instead of {}", vm.gfn(frame)));
+        let (right, alias) = vm.stolen().split(gpa);
+        if right.raw() != gfn {
+            return object(gpa, format!("is in the rmap of gfn {gfn:#x} instead of {right}"));
         }
-        if listed[alias].contains(frame) {
+        let alias = vm.stolen().alias_index(alias);
+        // Between the first pages of two frames nobody looks.
+        let frames = vm.frames_of_leaf(right, level);
+        let is_leaf = |frame: usize| idle || end.view.now(alias, frame).is_some_and(|spte| spte.level() == level);
+        if vm.frame(right).is_none() || !frames.iter().all(is_leaf) {
+            return object(gpa, format!("is in the rmap of gfn {gfn:#x}, but nothing is mapped there"));
+        }
+        if !listed[alias].intersect(frames).is_empty() {
             return object(gpa, format!("is in the rmap of gfn {gfn:#x} twice"));
         }
-        listed[alias] = listed[alias].union(FrameSet::one(frame));
+        listed[alias] = listed[alias].union(frames);
+        present[alias] = present[alias].union(frames);
     }
     for (alias, (listed, present)) in listed.iter().zip(present).enumerate().take(end.view.aliases()) {
         any |= !present.is_empty();
@@ -81,16 +80,12 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
     Ok(())
 }
 
-fn locate(vm: &Vm, gpa: Gpa) -> Option<(usize, usize)> {
-    vm.locate(gpa).map(|(frame, alias)| (frame, vm.stolen().alias_index(alias)))
-}
-
 impl Structure {
     fn check_unique(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
             Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
-            Keyed::Rmap(..) | Keyed::Idle(..) | Keyed::DirtyLog(_) => None,
+            Keyed::Rmap { .. } | Keyed::DirtyLog(_) => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();

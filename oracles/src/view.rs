@@ -1,7 +1,7 @@
 //! What a target's tables hold, for every frame of the window under every alias: now, and before the last op.
 
 use gpa_model::limits::{ALIASES, FRAMES};
-use gpa_model::{FrameSet, Mmu, Rights, Spte, Vm};
+use gpa_model::{FrameSet, Level, Mmu, Rights, Spte, Vm};
 
 type Tables = [[Option<Spte>; FRAMES]; ALIASES];
 
@@ -42,7 +42,7 @@ impl View {
         std::mem::swap(&mut self.now, &mut self.before);
         for alias in 0..self.aliases {
             let now = &mut self.now[alias];
-            mmu.walk_window(vm.gpa(0, alias), now);
+            mmu.walk_window(vm.gpa(0, alias), vm.stride(), now);
             // Most ops leave most aliases alone, and a comparison of whole windows is cheap.
             let difference =
                 now.iter().zip(&self.before[alias]).fold(0, |bits, (now, before)| bits | (raw(*now) ^ raw(*before)));
@@ -76,6 +76,14 @@ impl View {
     /// The same before the last op.
     pub fn before(&self, alias: usize, frame: usize) -> Option<Spte> {
         self.before[alias][frame]
+    }
+
+    /// The frames that the same leaf translates as `frame` under alias number `alias`; none if there is none.
+    pub fn leaf_of(&self, vm: &Vm, alias: usize, frame: usize) -> FrameSet {
+        self.now(alias, frame).map_or(FrameSet::EMPTY, |spte| match spte.level() {
+            Level::Page4K => FrameSet::one(frame),
+            level => vm.frames_of_leaf(vm.gfn(frame), level),
+        })
     }
 
     /// Frames with a translation under `alias`.

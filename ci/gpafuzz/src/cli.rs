@@ -117,6 +117,9 @@ pub struct ExhaustArgs {
     /// Writes to logged slots are noticed by the processor (PML), not by write-protection
     #[arg(long, requires = "ops")]
     pub pml: bool,
+    /// Pages from one frame to the next; with 256, two frames make a large leaf
+    #[arg(long, value_name = "PAGES", requires = "ops")]
+    pub stride: Option<u64>,
     /// Stop after so many programs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,

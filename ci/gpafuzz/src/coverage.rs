@@ -34,6 +34,8 @@ pub struct SituationCount {
     pub alias: String,
     /// What kind of slot is there, or `none`.
     pub slot: String,
+    /// How much the leaf translates that is there after the op, or `none`.
+    pub level: String,
     /// How often.
     pub count: u64,
 }
@@ -46,9 +48,9 @@ impl TargetCoverage {
         let never = OpKind::ALL.into_iter().filter(|kind| !was_judged(kind)).map(|kind| kind.name().to_owned());
         let unchecked = summary.checks.iter().filter(|check| check.checked == 0);
         let count = |(situation, count): (&Situation, &u64)| {
-            let Situation { op, outcome, alias, slot } = *situation;
-            let [op, outcome, alias, slot] = [op.name(), outcome, alias, slot].map(str::to_owned);
-            SituationCount { op, outcome, alias, slot, count: *count }
+            let Situation { op, outcome, alias, slot, level } = *situation;
+            let [op, outcome, alias, slot, level] = [op.name(), outcome, alias, slot, level].map(str::to_owned);
+            SituationCount { op, outcome, alias, slot, level, count: *count }
         };
         Self {
             target: summary.target.clone(),
@@ -70,9 +72,13 @@ impl TargetCoverage {
             let law = format!("{oracle}/{clause}");
             let _ = writeln!(out, "  {law:<30} {checked:>12} {skipped:>12} {unsupported:>12}");
         }
-        let _ = writeln!(out, "\n  {:<14} {:<12} {:<6} {:<9} {:>12}", "op", "outcome", "alias", "slot", "judged");
-        for SituationCount { op, outcome, alias, slot, count } in &self.situations {
-            let _ = writeln!(out, "  {op:<14} {outcome:<12} {alias:<6} {slot:<9} {count:>12}");
+        let _ = writeln!(
+            out,
+            "\n  {:<14} {:<12} {:<6} {:<9} {:<6} {:>12}",
+            "op", "outcome", "alias", "slot", "level", "judged"
+        );
+        for SituationCount { op, outcome, alias, slot, level, count } in &self.situations {
+            let _ = writeln!(out, "  {op:<14} {outcome:<12} {alias:<6} {slot:<9} {level:<6} {count:>12}");
         }
         let list = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(", ") };
         let _ = writeln!(out, "\n  ops never judged: {}", list(&self.ops_never_judged));

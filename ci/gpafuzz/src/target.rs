@@ -166,6 +166,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::Unmap => Op::Unmap { range, by: None },
         OpKind::UnmapBegin => Op::UnmapBegin { window: 0, range },
         OpKind::UnmapEnd => Op::UnmapEnd { window: 0 },
+        OpKind::Collapse => Op::Collapse { range },
         OpKind::Age => Op::Age { range },
         OpKind::DirtyGet => Op::DirtyGet { id },
         OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },

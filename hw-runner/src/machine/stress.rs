@@ -352,7 +352,7 @@ impl Stage<'_> {
     fn harvest(&mut self, slot: usize) -> Result<(), MachineError> {
         let kvm = self.kvm;
         let (id, first) = (SlotId::user(slot as u8), FRAMES_AT[slot]);
-        self.memslots.clear_dirty(kvm, id, self.vm.gfn(first), PAGES as u8)?;
+        self.memslots.clear_dirty(kvm, id, self.vm.gfn(first), PAGES as u32)?;
         let looks = [0; 3].map(|_| {
             let look = self.published(first);
             thread::sleep(PAUSE);
@@ -383,7 +383,7 @@ impl Stage<'_> {
 
     fn create(&mut self, slot: usize) -> Result<(), MachineError> {
         let gfn = self.vm.gfn(FRAMES_AT[slot]);
-        self.change(slot, SlotChange::Create { gfn, pages: PAGES as u8, hva: Hva::new(0), flags: LOGGED })
+        self.change(slot, SlotChange::Create { gfn, pages: PAGES as u32, hva: Hva::new(0), flags: LOGGED })
     }
 
     fn change(&mut self, slot: usize, change: SlotChange) -> Result<(), MachineError> {

@@ -5,7 +5,7 @@ use crate::addr::Gpa;
 use crate::choices::Choices;
 use crate::flush::BackendMode;
 use crate::limits::{FRAMES, NOTIFIER_WINDOWS, OPS};
-use crate::op::{Access, Op, SlotChange, SlotFlags};
+use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
 use crate::vm::Vm;
 
@@ -41,9 +41,7 @@ impl Generator {
             13 if !other.ops.is_empty() => Self::splice(choices, program, other, at),
             14 => self.change_vm(choices, program),
             _ => {
-                let mode = choices.pick(&BackendMode::ALL);
-                let vm = program.vm;
-                program.vm = vm.with(vm.stolen(), vm.vcpus(), vm.base(), mode).unwrap_or(vm);
+                program.vm = program.vm.with_backend(choices.pick(&BackendMode::ALL));
             }
         }
     }
@@ -61,12 +59,12 @@ impl Generator {
             *table = other_alias(choices, vm, *table);
             *leaf = other_alias(choices, vm, *leaf);
         } else if let Op::Unmap { range, by } = op {
-            *range = hva_near(choices, range.start.page() as u32);
+            *range = hva_near(choices, vm, vm.hva_index(range.start) as u32);
             if which == 0 {
                 *by = self.driver(choices);
             }
-        } else if let Op::UnmapBegin { range, .. } | Op::Age { range } = op {
-            *range = hva_near(choices, range.start.page() as u32);
+        } else if let Op::UnmapBegin { range, .. } | Op::Collapse { range } | Op::Age { range } = op {
+            *range = hva_near(choices, vm, vm.hva_index(range.start) as u32);
         }
     }
 
@@ -118,8 +116,11 @@ fn other_alias(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
     vm.stolen().join(gfn, vm.stolen().alias(choices.below(vm.stolen().alias_count() as u32) as usize))
 }
 
-/// The same op said of another VM: same frame numbers, alias numbers and vCPUs as far as the VM has them.
+/// The same op said of another VM: same frame numbers, host block numbers, alias numbers and vCPUs as far as the VM has them.
 pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
+    let pages = |pages: u32| to.pages_of(from.frames_in(pages.into())) as u32;
+    let hva = |hva| to.hva(from.hva_index(hva));
+    let range = |range: HvaRange| HvaRange { start: hva(range.start), pages: pages(range.pages) };
     let gfn = |gfn| to.gfn(from.frame(gfn).unwrap_or(0));
     let gpa = |gpa| {
         let Some((frame, alias)) = from.locate(gpa) else { return to.gpa(0, 0) };
@@ -127,7 +128,9 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
     };
     let vcpu = |vcpu: u8| vcpu % to.vcpus();
     let change = |change| match change {
-        SlotChange::Create { gfn: at, pages, hva, flags } => SlotChange::Create { gfn: gfn(at), pages, hva, flags },
+        SlotChange::Create { gfn: at, pages: p, hva: h, flags } => {
+            SlotChange::Create { gfn: gfn(at), pages: pages(p), hva: hva(h), flags }
+        }
         SlotChange::Move { gfn: at } => SlotChange::Move { gfn: gfn(at) },
         SlotChange::Delete | SlotChange::Flags(_) => change,
     };
@@ -138,23 +141,21 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::FaultBegin { vcpu: v, gpa: at, access } => Op::FaultBegin { vcpu: vcpu(v), gpa: gpa(at), access },
         Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
         Op::Prefault { vcpu: v, gpa: at } => Op::Prefault { vcpu: vcpu(v), gpa: gpa(at) },
-        Op::DirtyClear { id, gfn: at, pages } => Op::DirtyClear { id, gfn: gfn(at), pages },
+        Op::DirtyClear { id, gfn: at, pages: p } => Op::DirtyClear { id, gfn: gfn(at), pages: pages(p) },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
         Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
         Op::Untrack { gfn: at } => Op::Untrack { gfn: gfn(at) },
-        Op::SlotAliased { id, gpa: at, pages, hva } => {
-            let (at, (gfn, alias)) = (gpa(at), to.stolen().split(gpa(at)));
+        Op::SlotAliased { id, gpa: at, pages: p, hva: h } => {
+            let (at, (gfn, alias), pages, hva) = (gpa(at), to.stolen().split(gpa(at)), pages(p), hva(h));
             // A VM without that alias can only be asked for the base name.
             let change = SlotChange::Create { gfn, pages, hva, flags: SlotFlags::default() };
             if alias.is_none() { Op::Slot { id, change } } else { Op::SlotAliased { id, gpa: at, pages, hva } }
         }
         Op::Translate { vcpu: v, table, leaf } => Op::Translate { vcpu: vcpu(v), table: gpa(table), leaf: gpa(leaf) },
-        Op::SlotEnd
-        | Op::Unmap { .. }
-        | Op::UnmapBegin { .. }
-        | Op::UnmapEnd { .. }
-        | Op::Age { .. }
-        | Op::DirtyGet { .. }
-        | Op::Backend(_) => op,
+        Op::Unmap { range: r, by } => Op::Unmap { range: range(r), by },
+        Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
+        Op::Collapse { range: r } => Op::Collapse { range: range(r) },
+        Op::Age { range: r } => Op::Age { range: range(r) },
+        Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::Backend(_) => op,
     }
 }

@@ -17,7 +17,8 @@ pub(super) struct Sketch {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SketchSlot {
     pub(super) frame: u8,
-    pub(super) pages: u8,
+    pub(super) frames: u8,
+    /// Number of its first host block.
     pub(super) hva: u8,
     pub(super) flags: SlotFlags,
 }
@@ -51,14 +52,14 @@ impl Sketch {
         let slot = &mut self.slots[id.index()];
         match change {
             SlotChange::Create { gfn, pages, hva, flags } => {
-                *slot =
-                    vm.frame(gfn).map(|frame| SketchSlot { frame: frame as u8, pages, hva: hva.page() as u8, flags });
+                let (frames, hva) = (vm.frames_in(pages.into()) as u8, vm.hva_index(hva) as u8);
+                *slot = vm.frame(gfn).map(|frame| SketchSlot { frame: frame as u8, frames, hva, flags });
             }
             SlotChange::Delete => *slot = None,
             SlotChange::Move { gfn } => {
                 // A move that leaves the window is skipped; believed, it would lead to ops outside of it.
                 if let (Some(slot), Some(frame)) = (slot, vm.frame(gfn))
-                    && frame + usize::from(slot.pages) <= FRAMES
+                    && frame + usize::from(slot.frames) <= FRAMES
                 {
                     slot.frame = frame as u8;
                 }

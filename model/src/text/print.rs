@@ -30,6 +30,9 @@ pub fn print(program: &Program) -> String {
     }
     let _ = write!(out, " vcpus={} base={} flush={}", vm.vcpus(), vm.base(), vm.backend().name());
     // What is as in most VMs is left out.
+    if vm.stride() > 1 {
+        let _ = write!(out, " stride={}", vm.stride());
+    }
     if vm.levels() == Levels::Five {
         out.push_str(" levels=5");
     }
@@ -71,6 +74,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::Unmap { range, by: Some(driver) } => format!("unmap {} by={}", print_range(range), driver.name()),
         Op::UnmapBegin { window, range } => format!("unmap-begin w{window} {}", print_range(range)),
         Op::UnmapEnd { window } => format!("unmap-end w{window}"),
+        Op::Collapse { range } => format!("collapse {}", print_range(range)),
         Op::Age { range } => format!("age {}", print_range(range)),
         Op::DirtyGet { id } => format!("dirty-get {id}"),
         Op::DirtyClear { id, gfn, pages } => format!("dirty-clear {id} gfn={gfn} pages={pages}"),

@@ -1,6 +1,6 @@
 //! The words of a line with their columns, and the error that points at one of them.
 
-use crate::addr::{Gfn, Gpa, Hva};
+use crate::addr::{Gfn, Gpa, Hva, StolenMask};
 use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
@@ -154,7 +154,7 @@ impl<'a> Words<'a> {
     /// If it is neither, or the alias is none of this VM's.
     pub fn gpa(&self, vm: &Vm, word: &str) -> Result<Gpa, ParseError> {
         let (gfn, alias) = word.split_once('@').unwrap_or((word, "0"));
-        let gfn = self.gfn_number(gfn)?;
+        let gfn = self.gfn_number(vm, gfn)?;
         let max = vm.stolen().alias_count() as u64 - 1;
         let alias = self
             .number(alias, max)
@@ -162,17 +162,17 @@ impl<'a> Words<'a> {
         Ok(vm.stolen().join(gfn, vm.stolen().alias(alias as usize)))
     }
 
-    fn gfn_number(&self, word: &str) -> Result<Gfn, ParseError> {
-        self.number(word, crate::limits::TOP_GFN).map(Gfn::new)
+    fn gfn_number(&self, vm: &Vm, word: &str) -> Result<Gfn, ParseError> {
+        self.number(word, vm.top_gfn()).map(Gfn::new)
     }
 
-    fn gfn(&mut self) -> Result<Gfn, ParseError> {
+    fn gfn(&mut self, vm: &Vm) -> Result<Gfn, ParseError> {
         let value = self.value("gfn")?;
-        self.gfn_number(value)
+        self.gfn_number(vm, value)
     }
 
-    fn pages(&mut self) -> Result<u8, ParseError> {
-        self.keyed_number("pages", u64::from(u8::MAX)).map(|pages| pages as u8)
+    fn pages(&mut self) -> Result<u32, ParseError> {
+        self.keyed_number("pages", u64::from(u32::MAX)).map(|pages| pages as u32)
     }
 
     fn hva_range(&mut self) -> Result<HvaRange, ParseError> {
@@ -228,7 +228,7 @@ impl<'a> Words<'a> {
             *self = ahead;
             return Ok(Op::SlotAliased { id, gpa, pages, hva });
         }
-        Ok(Op::Slot { id, change: self.slot_change()? })
+        Ok(Op::Slot { id, change: self.slot_change(vm)? })
     }
 
     fn pages_and_hva(&mut self) -> Result<HvaRange, ParseError> {
@@ -236,16 +236,16 @@ impl<'a> Words<'a> {
         Ok(HvaRange { start: Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?), pages })
     }
 
-    fn slot_change(&mut self) -> Result<SlotChange, ParseError> {
+    fn slot_change(&mut self, vm: &Vm) -> Result<SlotChange, ParseError> {
         let expected = "create, delete, move or flags";
         Ok(match self.next(expected)? {
             "create" => {
-                let gfn = self.gfn()?;
+                let gfn = self.gfn(vm)?;
                 let HvaRange { start: hva, pages } = self.pages_and_hva()?;
                 SlotChange::Create { gfn, pages, hva, flags: self.flags()? }
             }
             "delete" => SlotChange::Delete,
-            "move" => SlotChange::Move { gfn: self.gfn()? },
+            "move" => SlotChange::Move { gfn: self.gfn(vm)? },
             "flags" if self.peek() == Some("none") => {
                 self.next("")?;
                 SlotChange::Flags(SlotFlags::default())
@@ -301,6 +301,13 @@ impl<'a> Words<'a> {
         })
     }
 
+    fn stride(&mut self) -> Result<u64, ParseError> {
+        match self.peek() {
+            Some(word) if word.starts_with("stride=") => self.keyed_number("stride", u64::from(u32::MAX)),
+            _ => Ok(1),
+        }
+    }
+
     /// The rest of the `vm` line, each word of which may be left out.
     fn vm_options(&mut self, mut vm: Vm) -> Result<Vm, ParseError> {
         let mut levels = Levels::Four;
@@ -319,7 +326,7 @@ impl<'a> Words<'a> {
         if self.is_done() {
             return Ok(vm);
         }
-        let expected = "levels=…, maxphyaddr=… or log=… in this order, or the end of the line";
+        let expected = "stride=…, levels=…, maxphyaddr=… or log=… in this order, or the end of the line";
         let word = self.next(expected)?;
         let logging = match word {
             "log=write-protect" => Logging::WriteProtect,
@@ -343,16 +350,17 @@ impl<'a> Words<'a> {
                 bits.push(self.number(bit, 63)? as u8);
             }
         }
-        let stolen =
-            crate::addr::StolenMask::new(&bits).map_err(|e| self.found(format!("legal stolen bits ({e})"), list))?;
+        let stolen = StolenMask::new(&bits).map_err(|e| self.found(format!("legal stolen bits ({e})"), list))?;
         let vcpus = self.value("vcpus")?;
         let vcpus = self.number(vcpus, u64::from(u8::MAX))? as u8;
         let base = self.value("base")?;
         let base = Gfn::new(self.number(base, u64::MAX >> 1)?);
         let mode = self.value("flush")?;
         let mode = self.backend(mode)?;
-        let vm = Vm::new(stolen, vcpus, base, mode).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
-        let vm = self.vm_options(vm)?;
+        let plain = Vm::new(StolenMask::NONE, vcpus, Gfn::new(0), mode);
+        let stride = self.stride()?;
+        let vm = plain.and_then(|vm| vm.with_frames(base, stride)?.with_stolen(stolen));
+        let vm = self.vm_options(vm.map_err(|e| self.whole(format!("a legal VM ({e})")))?)?;
         self.end()?;
         Ok(vm)
     }
@@ -363,11 +371,11 @@ impl<'a> Words<'a> {
 /// # Errors
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
-    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, age, dirty-get, dirty-clear, \
+    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, dirty-clear, \
                     write-protect, track, untrack or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
-        "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
+        "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
         "slot-end" => Op::SlotEnd,
         "unmap" => Op::Unmap { range: words.hva_range()?, by: words.driver()? },
         "unmap-begin" => {
@@ -378,12 +386,13 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
             let word = words.next("w0 or w1")?;
             Op::UnmapEnd { window: words.tagged(word, 'w', "w0 or w1")? }
         }
+        "collapse" => Op::Collapse { range: words.hva_range()? },
         "age" => Op::Age { range: words.hva_range()? },
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
-        "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },
-        "write-protect" => Op::WriteProtect { gfn: words.gfn()? },
-        "track" => Op::Track { gfn: words.gfn()? },
-        "untrack" => Op::Untrack { gfn: words.gfn()? },
+        "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn(vm)?, pages: words.pages()? },
+        "write-protect" => Op::WriteProtect { gfn: words.gfn(vm)? },
+        "track" => Op::Track { gfn: words.gfn(vm)? },
+        "untrack" => Op::Untrack { gfn: words.gfn(vm)? },
         "backend" => {
             let word = words.next("a back-end mode")?;
             Op::Backend(words.backend(word)?)

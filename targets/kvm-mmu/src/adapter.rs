@@ -8,7 +8,7 @@ use crate::shadow_page::SpKey;
 use crate::spte::{Ept, Format};
 use gpa_model::limits::VCPUS;
 use gpa_model::{
-    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
+    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Level, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
 };
 
 /// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
@@ -54,7 +54,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
                     mmu.slot_end(id, change, tlb);
                 }
             }
-            Op::Unmap { range, .. } => {
+            Op::Unmap { range, .. } | Op::Collapse { range } => {
                 mmu.invalidate_begin(range, tlb);
                 mmu.invalidate_end();
             }
@@ -81,18 +81,16 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.tables.walk(gpa)
     }
 
-    fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
-        self.mmu.tables.walk_window(gpa, out);
+    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
+        self.mmu.tables.walk_window(gpa, stride, out);
     }
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         let locked = self.mmu.mmu_lock.lock();
         for (gfn, at) in locked.rmap.iter() {
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
-            visit(Keyed::Rmap(gfn.raw(), gpa));
-            if self.mmu.tables.get(at).is_idle() {
-                visit(Keyed::Idle(gfn.raw(), gpa));
-            }
+            let idle = self.mmu.tables.get(at).is_idle();
+            visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: Level::Page4K, idle });
         }
         for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
             visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });

@@ -15,29 +15,31 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             && slot.flags.log_dirty
             && let Some(page) = gfn.offset_from(slot.gfn)
         {
-            slot.dirty.set(page);
+            slot.dirty.insert(page);
         }
     }
 
-    /// Take the right to write `gfn` from its SPTEs, under every alias (`rmap_write_protect()`). If `lasting`, fast page
-    /// faults cannot give it back.
-    pub(crate) fn write_protect(&self, mmu: &Locked, gfn: Gfn, lasting: bool, owed: &mut FlushOwed) {
-        let chain = mmu.rmap.chain(gfn);
-        for &at in &chain[..P::write_protected(chain.len())] {
-            let left_alone = |entry: Entry<F>| P::skips_readonly() && !entry.is_writable();
-            let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
-            if self.tables.update(at, protect).is_writable() {
-                owed.owe();
+    /// Take the right to write `pages` pages from `first` from their SPTEs, under every alias (`rmap_write_protect()`). If
+    /// `lasting`, fast page faults cannot give it back.
+    pub(crate) fn write_protect(&self, mmu: &Locked, first: Gfn, pages: u64, lasting: bool, owed: &mut FlushOwed) {
+        let left_alone = |entry: Entry<F>| P::skips_readonly() && !entry.is_writable();
+        let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
+        for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
+            for &at in chain {
+                if self.tables.update(at, protect).is_writable() {
+                    owed.owe();
+                }
             }
         }
     }
 
-    /// Clear the dirty bits of `gfn`'s SPTEs, under every alias (`__rmap_clear_dirty()`).
-    fn clear_dirty_bits(&self, mmu: &Locked, gfn: Gfn, owed: &mut FlushOwed) {
-        let chain = mmu.rmap.chain(gfn);
-        for &at in &chain[..P::write_protected(chain.len())] {
-            if self.tables.update(at, Entry::cleaned).is_dirty() {
-                owed.owe();
+    /// Clear the dirty bits of the SPTEs of `pages` pages, under every alias (`__rmap_clear_dirty()`).
+    fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
+            for &at in chain {
+                if self.tables.update(at, Entry::cleaned).is_dirty() {
+                    owed.owe();
+                }
             }
         }
     }
@@ -47,12 +49,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         F::PML && self.vm.logging() == Logging::Pml
     }
 
-    /// Make the next write to `gfn` show, through whatever alias.
-    fn expect_write(&self, mmu: &Locked, gfn: Gfn, owed: &mut FlushOwed) {
+    /// Make the next write to each of `pages` pages show, through whatever alias.
+    fn expect_writes(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         if self.logs_by_pml() {
-            self.clear_dirty_bits(mmu, gfn, owed);
+            self.clear_dirty_bits(mmu, first, pages, owed);
         } else {
-            self.write_protect(mmu, gfn, false, owed);
+            self.write_protect(mmu, first, pages, false, owed);
         }
     }
 
@@ -82,8 +84,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(offset) = first.offset_from(gfn) else { return };
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        for page in (offset..offset + P::cleared(pages)).filter(|&page| slot.dirty.take(page)) {
-            self.expect_write(&mmu, gfn.add(page), &mut owed);
+        for page in slot.dirty.take(offset, P::cleared(pages)) {
+            self.expect_writes(&mmu, gfn.add(page), 1, &mut owed);
         }
         owed.range::<P>(self.vm.stolen(), gfn, slot_pages, tlb);
     }
@@ -94,9 +96,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(slot) = slots.get(id) else { return };
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        for gfn in slot.gfns() {
-            self.expect_write(&mmu, gfn, &mut owed);
-        }
+        self.expect_writes(&mmu, slot.gfn, slot.pages, &mut owed);
         owed.range::<P>(self.vm.stolen(), slot.gfn, slot.pages, tlb);
     }
 
@@ -104,7 +104,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub fn write_protect_gfn(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        self.write_protect(&mmu, gfn, true, &mut owed);
+        self.write_protect(&mmu, gfn, 1, true, &mut owed);
         owed.range::<P>(self.vm.stolen(), gfn, 1, tlb);
     }
 }

@@ -4,11 +4,11 @@
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslots;
 use crate::policy::{AliasFault, Policy, SlotSeen};
-use crate::rmap::Chain;
 use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::spte::{Entry, Format, Leaf};
 use crate::tables::Sptep;
 use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Pfn, Rights};
+use smallvec::SmallVec;
 
 /// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
 const PREFETCH: u16 = 8;
@@ -213,15 +213,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         self.tables.set(at, Entry::ABSENT);
     }
 
-    /// Take away what maps `gfn`, under every alias (`kvm_unmap_rmapp()`).
-    pub(crate) fn zap_gfn(&self, mmu: &mut Locked, gfn: Gfn, owed: &mut FlushOwed) {
-        if !P::can_zap(gfn) {
-            return;
-        }
-        let chain = Chain::from_slice(mmu.rmap.chain(gfn));
-        for &at in &chain[..P::zapped(chain.len())] {
+    /// Take away what maps `pages` pages from `first`, under every alias (`kvm_unmap_rmapp()`).
+    pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        let chains = mmu.rmap.within(first, pages);
+        let leaves: SmallVec<[Sptep; 16]> =
+            chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied().collect();
+        for at in leaves {
             let entry = self.tables.get(at);
-            if entry.is_present() {
+            if P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
                 self.zap(mmu, at);
                 if !entry.is_idle() || P::flushes_idle() {
                     owed.owe();
@@ -230,11 +229,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Test and clear the accessed bits of `gfn` under every alias (`kvm_age_rmapp()`). Nothing is flushed: a TLB that
-    /// still holds the translation only makes the page look idle, as on Linux.
-    pub(crate) fn age_gfn(&self, mmu: &Locked, gfn: Gfn) -> bool {
+    /// Test and clear the accessed bits of `pages` pages from `first` under every alias (`kvm_age_rmapp()`). Nothing is
+    /// flushed: a TLB that still holds the translation only makes the page look idle, as on Linux.
+    pub(crate) fn age_gfns(&self, mmu: &Locked, first: Gfn, pages: u64) -> bool {
         let mut young = false;
-        for &at in mmu.rmap.chain(gfn) {
+        for &at in mmu.rmap.within(first, pages).flatten() {
             if P::ages(mmu.shadow_pages.key(at.table).alias) {
                 let entry = self.tables.update(at, Entry::aged);
                 young |= entry.is_present() && entry.is_accessed();

@@ -27,7 +27,6 @@
 //! ```
 
 mod adapter;
-mod bitmap;
 mod dirty;
 mod export;
 mod fault;
@@ -36,6 +35,7 @@ mod guest_walk;
 mod memslots;
 pub mod mutants;
 mod notifier;
+mod page_set;
 mod policy;
 mod rmap;
 mod second_stage;

@@ -1,6 +1,6 @@
 //! Memslots: which gfns are memory, behind which hvas, and what is in each slot's dirty log.
 
-use crate::bitmap::PageBitmap;
+use crate::page_set::PageSet;
 use crate::policy::Policy;
 use gpa_model::{Gfn, Hva, HvaRange, SlotChange, SlotFlags, SlotId, StolenMask};
 use std::fmt;
@@ -16,23 +16,21 @@ pub(crate) struct Memslot {
     /// Being deleted or moved: existing SPTEs are on their way out, new ones must wait (`KVM_MEMSLOT_INVALID`).
     pub(crate) invalid: bool,
     /// Pages written since the log was cleared; empty without logging.
-    pub(crate) dirty: PageBitmap,
+    pub(crate) dirty: PageSet,
     /// Pages whose writes somebody wants to know of.
-    pub(crate) tracked: PageBitmap,
+    pub(crate) tracked: PageSet,
 }
 
 impl Memslot {
     pub(crate) fn new(id: SlotId, gfn: Gfn, pages: u64, hva: Hva, flags: SlotFlags) -> Self {
-        let (dirty, tracked) = (PageBitmap::default(), PageBitmap::new(pages));
-        let mut slot = Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked };
-        slot.set_flags(flags);
-        slot
+        let (dirty, tracked) = (PageSet::default(), PageSet::default());
+        Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked }
     }
 
-    /// Other flags, and an empty log if they ask for one.
+    /// Other flags, and an empty log.
     pub(crate) fn set_flags(&mut self, flags: SlotFlags) {
         self.flags = flags;
-        self.dirty = PageBitmap::new(if flags.log_dirty { self.pages } else { 0 });
+        self.dirty = PageSet::default();
     }
 
     pub(crate) fn contains(&self, gfn: Gfn) -> bool {
@@ -47,17 +45,11 @@ impl Memslot {
         gfn.offset_from(self.gfn).filter(|&offset| offset < self.pages).map(|offset| self.hva.add(offset))
     }
 
-    pub(crate) fn gfns(&self) -> impl Iterator<Item = Gfn> + use<> {
-        let gfn = self.gfn;
-        (0..self.pages).map(move |page| gfn.add(page))
-    }
-
-    /// The gfns that `range` backs in this slot.
-    pub(crate) fn gfns_of(&self, range: HvaRange) -> impl Iterator<Item = Gfn> + use<> {
-        let (start, gfn) = (self.hva.page(), self.gfn);
-        let low = range.start.page().max(start);
-        let high = (range.start.page() + u64::from(range.pages)).min(start + self.pages);
-        (low..high).map(move |page| gfn.add(page - start))
+    /// Where the pages that `range` backs in this slot begin, and how many there are.
+    pub(crate) fn gfns_of(&self, range: HvaRange) -> Option<(Gfn, u64)> {
+        let start = self.hva.page();
+        let (low, high) = (range.start.page().max(start), range.end().min(start + self.pages));
+        (low < high).then(|| (self.gfn.add(low - start), high - low))
     }
 }
 

@@ -31,7 +31,7 @@ impl Notifier {
 
     /// `invalidate_range_start`.
     pub(crate) fn begin(&self, range: HvaRange) {
-        let (mut start, mut end) = (range.start.page(), range.start.page() + u64::from(range.pages));
+        let (mut start, mut end) = (range.start.page(), range.end());
         if self.is_active() {
             start = start.min(self.start.load(Ordering::Relaxed));
             end = end.max(self.end.load(Ordering::Relaxed));

@@ -5,13 +5,13 @@
 //! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
 //! | rmap, shadow pages | `mmu_lock` | |
 //! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
-//! | dirty and tracking bits | none | atomics |
+//! | dirty and tracked pages | their own | the last lock to be taken |
 //! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
 
-use crate::bitmap::PageBitmap;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots, SlotError};
 use crate::notifier::Notifier;
+use crate::page_set::PageSet;
 use crate::policy::{Corrected, Policy};
 use crate::rmap::Rmap;
 use crate::shadow_page::ShadowPages;
@@ -89,8 +89,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin(range);
         let mut owed = FlushOwed::nothing();
-        for gfn in gfns_of::<P>(&slots, range) {
-            self.zap_gfn(&mut mmu, gfn, &mut owed);
+        for (first, pages) in gfns_of::<P>(&slots, range) {
+            self.zap_gfns(&mut mmu, first, pages, &mut owed);
         }
         owed.all::<P>(tlb);
     }
@@ -111,7 +111,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slots = self.slots.read();
         let mmu = self.mmu_lock.lock();
         // Every gfn is aged, also after the first young one.
-        gfns_of::<P>(&slots, range).fold(false, |young, gfn| young | self.age_gfn(&mmu, gfn))
+        gfns_of::<P>(&slots, range).fold(false, |young, (first, pages)| young | self.age_gfns(&mmu, first, pages))
     }
 
     /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
@@ -157,9 +157,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(slot) = slots.get(id).filter(|_| P::zaps_for(change)) else { return };
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        for gfn in slot.gfns() {
-            self.zap_gfn(&mut mmu, gfn, &mut owed);
-        }
+        self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed);
         owed.all::<P>(tlb);
     }
 
@@ -183,11 +181,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             (SlotChange::Move { gfn }, Some(slot)) => {
                 slot.gfn = gfn;
                 slot.invalid = false;
-                slot.tracked = PageBitmap::new(slot.pages);
+                slot.tracked = PageSet::default();
             }
             (SlotChange::Flags(flags), Some(slot)) if slot.invalid => {
                 slot.set_flags(flags);
-                slot.tracked = PageBitmap::new(slot.pages);
+                slot.tracked = PageSet::default();
                 slot.invalid = false;
             }
             (SlotChange::Flags(flags), _) if flags.log_dirty => {
@@ -199,7 +197,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 }
 
-/// Every gfn that a page of `range` backs, in any slot.
-fn gfns_of<P: Policy>(slots: &Memslots, range: HvaRange) -> impl Iterator<Item = Gfn> {
-    slots.iter().filter(|slot| P::invalidates(slot.id)).flat_map(move |slot| slot.gfns_of(range))
+/// The gfns that pages of `range` back, in any slot: the first, and how many.
+fn gfns_of<P: Policy>(slots: &Memslots, range: HvaRange) -> impl Iterator<Item = (Gfn, u64)> {
+    slots.iter().filter(|slot| P::invalidates(slot.id)).filter_map(move |slot| slot.gfns_of(range))
 }

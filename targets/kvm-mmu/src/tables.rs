@@ -116,18 +116,18 @@ impl<F: Format> Tables<F> {
         self.leaf(gpa).and_then(|at| self.get(at).spte())
     }
 
-    /// The same for consecutive pages, one walk a table.
-    pub(crate) fn walk_window(&self, gpa: Gpa, out: &mut [Option<Spte>]) {
+    /// The same for every `stride`-th page, one walk a table.
+    pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
         let mut done = 0;
         while done < out.len() {
-            let at = gpa.add_pages(done as u64);
+            let at = gpa.add_pages(done as u64 * stride);
             let first = index(at, 1);
-            let run = (ENTRIES - first).min(out.len() - done);
+            let run = (ENTRIES - first).div_ceil(stride as usize).min(out.len() - done);
             let out = &mut out[done..done + run];
             match self.leaf_table(at) {
                 None => out.fill(None),
                 Some(table) => {
-                    let entries = &self.page(table).0[first..first + run];
+                    let entries = self.page(table).0[first..].iter().step_by(stride as usize);
                     for (out, entry) in out.iter_mut().zip(entries) {
                         *out = Entry::<F>::from_raw(entry.load(Ordering::Acquire)).spte();
                     }

@@ -14,7 +14,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         self.set_tracked(gfn, true);
         let mut owed = FlushOwed::nothing();
         let mmu = self.mmu_lock.lock();
-        self.write_protect(&mmu, gfn, true, &mut owed);
+        self.write_protect(&mmu, gfn, 1, true, &mut owed);
         owed.all::<P>(tlb);
     }
 
@@ -28,9 +28,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(slot) = slots.find(gfn) else { return };
         let Some(page) = gfn.offset_from(slot.gfn) else { return };
         if on {
-            slot.tracked.set(page);
+            slot.tracked.insert(page);
         } else {
-            slot.tracked.take(page);
+            slot.tracked.remove(page);
         }
     }
 

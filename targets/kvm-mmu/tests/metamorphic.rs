@@ -7,8 +7,8 @@ use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::FRAMES;
 use gpa_model::{
-    BackendMode, Exit, Flush, FlushBackend, Gpa, Host, Keyed, Mmu, Model, Op, Program, SlotChange, Spte, StolenMask,
-    VcpuSet, Vm,
+    BackendMode, Exit, Flush, FlushBackend, Gpa, Host, Keyed, Level, Mmu, Model, Op, Program, SlotChange, Span, Spte,
+    StolenMask, VcpuSet, Vm,
 };
 use gpa_oracles::{Lockstep, Signature};
 use kvm_mmu::KvmMmu;
@@ -39,7 +39,7 @@ impl<M: Mmu> Run<M> {
         Self {
             vm: *vm,
             model: Model::new(vm),
-            host: Host::default(),
+            host: Host::new(vm),
             mode: vm.backend(),
             flush: FlushBackend::default(),
             mmu: M::new(vm),
@@ -68,14 +68,16 @@ impl<M: Mmu> Run<M> {
     fn look(&mut self) {
         for alias in 0..self.tables.len() {
             let mut now = [None; FRAMES];
-            self.mmu.walk_window(self.vm.gpa(0, alias), &mut now);
+            self.mmu.walk_window(self.vm.gpa(0, alias), self.vm.stride(), &mut now);
             let before = std::mem::replace(&mut self.tables[alias], now);
             for (frame, before) in before.into_iter().enumerate().filter(|&(frame, before)| before != now[frame]) {
                 self.stale.extend(before.map(|spte| (alias, frame, spte.raw())));
             }
         }
         let tables = &self.tables;
-        let covered = |old: Spte, now: Spte| now.pfn() == old.pfn() && now.rights().contains(old.rights());
+        let covered = |old: Spte, now: Spte| {
+            now.pfn() == old.pfn() && now.rights().contains(old.rights()) && now.level() >= old.level()
+        };
         let shown = |&(alias, frame, raw): &Stale| {
             Spte::from_raw(raw).zip(tables[alias][frame]).is_some_and(|(old, now)| covered(old, now))
         };
@@ -84,9 +86,11 @@ impl<M: Mmu> Run<M> {
             match *flush {
                 Flush::All { vcpus } if vcpus == VcpuSet::ALL => self.stale.clear(),
                 Flush::Range { gpa, pages, ok: true } => {
-                    let vm = self.vm;
-                    let within = |at: Gpa| at.page().checked_sub(gpa.page()).is_some_and(|offset| offset < pages);
-                    self.stale.retain(|&(alias, frame, _)| !within(vm.gpa(frame, alias)));
+                    let (vm, flushed) = (self.vm, Span { start: gpa, pages });
+                    self.stale.retain(|&(alias, frame, raw)| {
+                        let level = Spte::from_raw(raw).map_or(Level::Page4K, Spte::level);
+                        !flushed.covers(Span::of_leaf(vm.gpa(frame, alias), level))
+                    });
                 }
                 Flush::All { .. } | Flush::Range { .. } => {}
             }
@@ -97,9 +101,9 @@ impl<M: Mmu> Run<M> {
     fn keys(&self) -> Vec<(&'static str, u64, Option<Gpa>)> {
         let mut keys = Vec::new();
         self.mmu.inspect(&mut |key| match key {
-            Keyed::Rmap(gfn, gpa) => keys.push((key.table(), gfn, Some(gpa))),
+            Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::Idle(..) | Keyed::ShadowPage { .. } => {}
+            Keyed::ShadowPage { .. } => {}
         });
         keys.sort_unstable();
         keys
@@ -114,8 +118,9 @@ struct Renaming<'a> {
 
 impl Renaming<'_> {
     fn gpa(&self, gpa: Gpa) -> Gpa {
-        let Some((frame, alias)) = self.vm.locate(gpa) else { return gpa };
-        self.vm.gpa(frame, self.names[self.vm.stolen().alias_index(alias)])
+        let stolen = self.vm.stolen();
+        let (gfn, alias) = stolen.split(gpa);
+        stolen.join(gfn, stolen.alias(self.names[stolen.alias_index(alias)]))
     }
 
     fn op(&self, op: Op) -> Op {
@@ -156,7 +161,7 @@ fn verdict<M: Mmu>(run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature>
 }
 
 fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
-    vm.with(stolen, vm.vcpus(), vm.base(), backend).expect("the VM was legal before")
+    vm.with_stolen(stolen).expect("fewer stolen bits are legal, too").with_backend(backend)
 }
 
 /// A program that uses base names only does the same whether there are stolen bits or not: exits, tables and keys.

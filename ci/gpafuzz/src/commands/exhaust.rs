@@ -77,6 +77,7 @@ fn scopes(args: &ExhaustArgs) -> Result<Vec<(Scope, usize)>, CliError> {
     let Some(ops) = args.ops else { return Ok(Scope::standard().into()) };
     let scope = Scope::new(args.frames, args.slots, args.aliases, args.vcpus).map_err(CliError::Scope)?;
     let scope = if args.kinds.is_empty() { scope } else { scope.only(&args.kinds) };
+    let scope = args.stride.map_or(Ok(scope), |stride| scope.with_stride(stride)).map_err(CliError::Scope)?;
     Ok(vec![(if args.pml { scope.with_logging(Logging::Pml) } else { scope }, ops)])
 }
 
