@@ -1,5 +1,6 @@
 //! The command line: `probe` this host, `record` programs on it, `verify` recorded traces anywhere.
 
+mod export;
 mod files;
 mod probe;
 mod record;
@@ -7,6 +8,7 @@ mod stress;
 mod verify;
 
 use crate::Realisation;
+use crate::export::Language;
 use clap::{Parser, Subcommand};
 use gpa_model::limits::VCPUS;
 use std::io::Write;
@@ -50,6 +52,24 @@ enum Command {
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
     },
+    /// Print a program, or that of a trace, as source code that needs nothing of this project
+    Export {
+        /// A program or a trace, as text
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// One C file that runs against /dev/kvm and prints PASS or FAIL
+        #[arg(long, group = "language")]
+        c: bool,
+        /// A Rust test
+        #[arg(long, group = "language")]
+        rust: bool,
+        /// A skeleton in the style of the kernel's KVM selftests
+        #[arg(long, group = "language")]
+        selftest: bool,
+        /// How aliases come about; that of the trace, or slots, if none is given
+        #[arg(long, value_name = "NAME", value_parser = realisation)]
+        realisation: Option<Realisation>,
+    },
     /// Let vCPUs spin on all names of pages while the host takes them away, harvests the dirty log and changes memslots
     Stress {
         /// For how long
@@ -81,6 +101,14 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     match &args.command {
         Command::Probe => probe::run(out, err),
         Command::Record { programs, output } => record::run(programs, output, out, err),
+        Command::Export { file, rust, selftest, realisation, .. } => {
+            let language = match (rust, selftest) {
+                (true, _) => Language::Rust,
+                (_, true) => Language::Selftest,
+                _ => Language::C,
+            };
+            export::run(file, *realisation, language, out, err)
+        }
         Command::Stress { seconds, vcpus, realisations } => {
             stress::run(Duration::from_secs(*seconds), (*vcpus).into(), realisations, out, err)
         }

@@ -18,7 +18,7 @@ const MADV_GUARD_INSTALL: c_int = 102;
 const MADV_GUARD_REMOVE: c_int = 103;
 
 /// What is driven where a program leaves it open.
-const DEFAULT: Driver = Driver::Dontneed;
+pub(crate) const DEFAULT: Driver = Driver::Dontneed;
 
 /// What became of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

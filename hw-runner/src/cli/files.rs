@@ -1,6 +1,8 @@
 //! Files: bounded reading, and writing that leaves a whole file or none.
 
+use crate::trace::{self, Trace};
 use gpa_model::limits::FILE_BYTES;
+use gpa_model::{Program, text};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -18,6 +20,17 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         let at = error.utf8_error().valid_up_to();
         format!("{}: expected UTF-8 text, found something else at byte {at}", path.display())
     })
+}
+
+/// The program in `path`, and the trace that it is of if the file is one.
+pub(super) fn program(path: &Path) -> Result<(Program, Option<Trace>), String> {
+    let text = read(path)?;
+    let complain = |error| format!("{}:{error}", path.display());
+    if text.starts_with(trace::MAGIC) {
+        let trace = trace::parse(&text).map_err(complain)?;
+        return Ok((trace.program.clone(), Some(trace)));
+    }
+    text::parse(&text).map_err(complain).map(|program| (program, None))
 }
 
 /// Make `dir/name` hold `text`: a reader sees the old file or the new one, never a part.

@@ -1,0 +1,28 @@
+//! `export`: a program as source code.
+
+use super::{Status, files, line};
+use crate::Realisation;
+use crate::export::{Language, export};
+use std::io::Write;
+use std::path::Path;
+
+pub(super) fn run(
+    path: &Path,
+    realisation: Option<Realisation>,
+    language: Language,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Status {
+    match files::program(path) {
+        Ok((program, recorded)) => {
+            let realisation = realisation.or(recorded.map(|trace| trace.fingerprint.realisation)).unwrap_or_default();
+            // A reader that went away wants no more of it.
+            let _ = out.write_all(export(&program, realisation, language).as_bytes());
+            Status::Clean
+        }
+        Err(complaint) => {
+            line(err, complaint);
+            Status::BadInput
+        }
+    }
+}

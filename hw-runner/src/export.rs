@@ -1,0 +1,236 @@
+//! A program as source code that needs nothing of this project: what a kernel developer runs, mails, or makes a test of.
+//!
+//! What each op must come to is worked out here, by the reference model, and stands in the source. So the source says PASS
+//! wherever KVM keeps the promise that every name of a frame is that frame.
+
+use crate::realisation::Realisation;
+use crate::support::supports;
+use gpa_model::text::{print, print_op};
+use gpa_model::{Access, Allowed, Driver, Exit, FrameSet, Host, Model, Op, Program, SlotChange, SlotFlags, Vm};
+use std::fmt::Write;
+
+/// The C that is the same for every program.
+const RUNTIME: &str = include_str!("export/runtime.c");
+
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// One C file that runs against `/dev/kvm`, with no headers but the C library's and the kernel's.
+    C,
+    /// A Rust test that runs the program by this crate.
+    Rust,
+    /// A skeleton in the style of the kernel's KVM selftests, to be finished by hand.
+    Selftest,
+}
+
+/// `program` as source code, with its aliases made by `realisation`.
+pub fn export(program: &Program, realisation: Realisation, language: Language) -> String {
+    match language {
+        Language::C => c(program, realisation),
+        Language::Rust => rust(program, realisation),
+        Language::Selftest => selftest(program, realisation),
+    }
+}
+
+/// One op that is carried out, with what it must come to.
+struct Step<'a> {
+    at: usize,
+    op: &'a Op,
+    allowed: Allowed,
+    host: Host,
+}
+
+/// Go through what real KVM can carry out of `program`; the rest is left out, for the model too.
+fn steps(program: &Program) -> Vec<Step<'_>> {
+    let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
+    let mut steps = Vec::new();
+    for (at, op) in program.ops.iter().enumerate() {
+        if !supports(&program.vm, op) || !model.accepts(&host, op) {
+            continue;
+        }
+        host.apply(op);
+        // A right KVM does what the guest is entitled to.
+        let wanted = model.clone().step(&host, op, &Exit::Done);
+        let exit = wanted.memory.map_or(Exit::Done, Exit::Memory);
+        let allowed = model.step(&host, op, &exit);
+        steps.push(Step { at, op, allowed, host: host.clone() });
+    }
+    steps
+}
+
+fn c(program: &Program, realisation: Realisation) -> String {
+    let vm = &program.vm;
+    let bits: Vec<String> = vm.stolen().bits().iter().map(u8::to_string).collect();
+    let mut out = comment(program, " * ", "/*\n", " */\n");
+    for (name, value) in [
+        ("BASE", format!("{:#x}UL", vm.base().raw())),
+        ("VCPUS", vm.vcpus().to_string()),
+        ("ALIASES", vm.stolen().alias_count().to_string()),
+        ("EACH", realisation.slots(vm).to_string()),
+        ("MAPPINGS", realisation.mappings().to_string()),
+        ("GUEST_PTES", u8::from(realisation == Realisation::GuestPtes).to_string()),
+        ("ZAP_SLOT", u8::from(realisation.zaps_slots_alone()).to_string()),
+    ] {
+        let _ = writeln!(out, "#define {name} {value}");
+    }
+    // An array of no bits would be no C; bit 63 is in no GPA.
+    let bits = if bits.is_empty() { "63".to_owned() } else { bits.join(", ") };
+    let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}\nstatic void program(void)\n{{");
+    for step in steps(program) {
+        let _ = writeln!(out, "\t/* {} */\n\t{}", print_op(vm, step.op), c_call(vm, &step));
+    }
+    out.push_str(UNUSED);
+    out.push_str("}\n");
+    out
+}
+
+/// Functions that this program may not call are no reason for a warning.
+const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)access_;\n\
+                      \t(void)dirty_get, (void)dirty_clear;\n";
+
+fn c_call(vm: &Vm, step: &Step<'_>) -> String {
+    let Step { at, op, allowed, host } = step;
+    match **op {
+        Op::Slot { id, change } => match change {
+            SlotChange::Create { gfn, pages, hva, flags } => {
+                format!("slot_create({id}, {gfn}, {pages}, {}, {});", hva.page(), c_flags(flags))
+            }
+            SlotChange::Delete => format!("slot_delete({id});"),
+            SlotChange::Move { gfn } => format!("slot_move({id}, {gfn});"),
+            SlotChange::Flags(flags) => format!("slot_flags({id}, {});", c_flags(flags)),
+        },
+        Op::Access { vcpu, gpa, access } => {
+            let (gfn, alias) = vm.stolen().split(gpa);
+            let or_none = |value: Option<String>| value.unwrap_or_else(|| "NONE".into());
+            let memory = or_none(allowed.memory.map(|pfn| pfn.raw().to_string()));
+            let mmio = or_none(allowed.mmio.map(|gfn| gfn.to_string()));
+            let (alias, error) = (vm.stolen().alias_index(alias), u8::from(allowed.error));
+            let kind = access.name().to_uppercase();
+            format!(
+                "access_({at}, {vcpu}, {kind}, {gfn}, {alias}, {memory}, {mmio}, {error}, \"{}\");",
+                expected(allowed)
+            )
+        }
+        Op::Unmap { range, by } => {
+            let driver = c_driver(by.unwrap_or(crate::driver::DEFAULT));
+            format!("unmap({driver}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
+        }
+        Op::DirtyGet { id } => {
+            let (must, may) = allowed.dirty.unwrap_or((FrameSet::EMPTY, FrameSet::ALL));
+            let (must, may) = (must.bits(), may.bits());
+            format!("dirty_get({at}, {id}, {must:#x}UL, {may:#x}UL, \"all of {must:#x} and none but {may:#x}\");")
+        }
+        Op::DirtyClear { id, gfn, pages } => format!("dirty_clear({id}, {gfn}, {pages});"),
+        _ => String::new(),
+    }
+}
+
+/// What an access may come to, in words.
+fn expected(allowed: &Allowed) -> String {
+    let memory = allowed.memory.map(|pfn| format!("page {:#x}", pfn.raw()));
+    let mmio = allowed.mmio.map(|gfn| format!("an exit for frame {gfn}"));
+    let error = allowed.error.then(|| "a failure".to_owned());
+    let words: Vec<String> = [memory, mmio, error].into_iter().flatten().collect();
+    words.join(" or ")
+}
+
+fn c_flags(flags: SlotFlags) -> &'static str {
+    match (flags.readonly, flags.log_dirty) {
+        (false, false) => "0",
+        (true, false) => "KVM_MEM_READONLY",
+        (false, true) => "KVM_MEM_LOG_DIRTY_PAGES",
+        (true, true) => "KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES",
+    }
+}
+
+const fn c_driver(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Dontneed => "DONTNEED",
+        Driver::Mremap => "MREMAP",
+        Driver::Munmap => "MUNMAP",
+        Driver::Mprotect => "MPROTECT",
+        Driver::MprotectRead => "MPROTECT_READ",
+        Driver::PunchHole => "PUNCH_HOLE",
+        Driver::Fork => "FORK",
+        Driver::Collapse => "COLLAPSED",
+        Driver::Pageout => "PAGEOUT",
+        Driver::Cold => "COLD",
+        Driver::Guard => "GUARD",
+        Driver::UffdWriteProtect => "UFFD_WP",
+        Driver::UffdCopy => "UFFD_COPY",
+    }
+}
+
+/// The whole program as a comment, whose lines begin with `line`.
+fn comment(program: &Program, line: &str, open: &str, close: &str) -> String {
+    // What people wrote may hold what ends a comment of C.
+    let text = print(program).replace("*/", "* /").replace("/*", "/ *");
+    let lines: String = text.lines().map(|text| format!("{line}{text}\n")).collect();
+    format!("{open}{lines}{close}")
+}
+
+fn rust(program: &Program, realisation: Realisation) -> String {
+    let text: String = print(program).lines().map(|line| format!("    {line:?},\n")).collect();
+    format!(
+        "//! A program of GPA aliasing that must be clean on this host's /dev/kvm.\n\n\
+         use gpa_model::text;\nuse gpa_oracles::{{Lockstep, report}};\nuse hw_runner::{{Machine, Realisation, Replay}};\n\n\
+         const PROGRAM: &[&str] = &[\n{text}];\n\n\
+         #[test]\nfn every_name_of_a_frame_is_that_frame() {{\n\
+         \x20   let program = text::parse(&PROGRAM.join(\"\\n\")).expect(\"a program\");\n\
+         \x20   let realisation = Realisation::named(\"{realisation}\").expect(\"a realisation\");\n\
+         \x20   let mut machine = match Machine::open_with(realisation) {{\n\
+         \x20       Ok(machine) => machine,\n\
+         \x20       Err(error) if error.is_absence() => return println!(\"SKIPPED: {{error}}\"),\n\
+         \x20       Err(error) => panic!(\"{{error}}\"),\n\
+         \x20   }};\n\
+         \x20   let mut replay = Replay::default();\n\
+         \x20   replay.load(machine.run(&program).expect(\"a run\"));\n\
+         \x20   let (report, violation) = report(&mut Lockstep::default(), &mut replay, &program, \"kvm\");\n\
+         \x20   assert!(violation.is_none(), \"{{report}}\");\n\
+         }}\n"
+    )
+}
+
+fn selftest(program: &Program, realisation: Realisation) -> String {
+    let vm = &program.vm;
+    let mut out = comment(program, " * ", "/*\n", " */\n");
+    let _ = write!(
+        out,
+        "#include \"test_util.h\"\n#include \"kvm_util.h\"\n#include \"processor.h\"\n\n\
+         /* TODO: memory for the pages of `hva=`, and guest mappings of every name (aliases by {realisation}). */\n\
+         static void guest_code(void)\n{{\n"
+    );
+    let steps = steps(program);
+    for (stage, step) in steps.iter().enumerate() {
+        match *step.op {
+            Op::Access { vcpu, gpa, access } => {
+                let name = gpa.raw();
+                // A hole is answered by user space.
+                let found = step.allowed.memory.map_or("MMIO_VALUE".into(), |pfn| format!("IDENTITY({})", pfn.raw()));
+                let call = match access {
+                    Access::Read => format!("GUEST_ASSERT_EQ(READ_ONCE(*(u64 *)GVA({name:#x})), {found});"),
+                    Access::Write => format!("WRITE_ONCE(*(u64 *)GVA({name:#x}), {stage});"),
+                    Access::Execute => format!("((void (*)(void))GVA({name:#x}))();"),
+                };
+                let _ = writeln!(out, "\t/* vCPU {vcpu}: {} */\n\t{call}", expected(&step.allowed));
+            }
+            _ => {
+                let _ = writeln!(out, "\tGUEST_SYNC({stage});\t/* {} */", print_op(vm, step.op));
+            }
+        }
+    }
+    out.push_str("\tGUEST_DONE();\n}\n\nstatic void host_stage(struct kvm_vm *vm, int stage)\n{\n\tswitch (stage) {\n");
+    for (stage, step) in steps.iter().enumerate().filter(|(_, step)| !matches!(step.op, Op::Access { .. })) {
+        let _ =
+            writeln!(out, "\tcase {stage}:\n\t\t/* {} */\n\t\t{}\n\t\tbreak;", print_op(vm, step.op), c_call(vm, step));
+    }
+    out.push_str(
+        "\t}\n}\n\nint main(void)\n{\n\tstruct kvm_vcpu *vcpu;\n\tstruct kvm_vm *vm;\n\tstruct ucall uc;\n\n\
+         \tvm = vm_create_with_one_vcpu(&vcpu, guest_code);\n\
+         \tfor (;;) {\n\t\tvcpu_run(vcpu);\n\t\tswitch (get_ucall(vcpu, &uc)) {\n\
+         \t\tcase UCALL_SYNC:\n\t\t\thost_stage(vm, uc.args[1]);\n\t\t\tbreak;\n\
+         \t\tcase UCALL_DONE:\n\t\t\tkvm_vm_free(vm);\n\t\t\treturn 0;\n\
+         \t\tdefault:\n\t\t\tREPORT_GUEST_ASSERT(uc);\n\t\t}\n\t}\n}\n",
+    );
+    out
+}

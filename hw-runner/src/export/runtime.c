@@ -1,0 +1,388 @@
+/*
+ * What carries the program below out: a VM of /dev/kvm whose guest runs at CPL 3, one access for each KVM_RUN.
+ * Exit status: 0 PASS, 1 FAIL, 3 this host lacks what it takes.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#define MADV_PAGEOUT 21
+#endif
+#define COLLAPSE 25
+#define GUARD_INSTALL 102
+#define GUARD_REMOVE 103
+
+#define PAGE 4096UL
+#define HUGE (512 * PAGE)
+#define FRAMES 64
+#define HOST_PAGES 64
+#define SLOTS 8
+#define NAMES 8
+#define OWN_GFN 0x4000UL
+#define TABLE_GFN 0x4100UL
+#define ENTRY 0x67UL /* present, writable, user, accessed, dirty */
+#define NONE (~0UL)
+
+enum { READ, WRITE, EXECUTE };
+enum { DONTNEED, MREMAP, MUNMAP, MPROTECT, MPROTECT_READ, PUNCH_HOLE, FORK, COLLAPSED, PAGEOUT, COLD, GUARD, UFFD_WP, UFFD_COPY };
+
+static int kvm, vm, vcpus[4], file = -1, failed;
+static size_t run_bytes;
+static struct kvm_run *runs[4];
+static struct kvm_sregs sregs[4];
+static struct kvm_vcpu_events events[4];
+static uint8_t *host, *own, *tables;
+static struct { uint64_t gfn, pages, hva; uint32_t flags; } slots[SLOTS];
+static uint64_t values;
+
+static void die(const char *what)
+{
+	printf("SKIPPED: cannot %s: %s\n", what, strerror(errno));
+	exit(3);
+}
+
+static long must(long result, const char *what)
+{
+	if (result < 0)
+		die(what);
+	return result;
+}
+
+/* Addresses on a huge-page boundary. */
+static uint8_t *reserve(size_t bytes)
+{
+	uint8_t *at = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		die("map memory");
+	return (uint8_t *)(((uintptr_t)at + HUGE - 1) & ~(HUGE - 1));
+}
+
+/* Pages of the host, under one of its mappings. */
+static uint8_t *hva(int mapping, uint64_t page)
+{
+	return host + mapping * HUGE + page * PAGE;
+}
+
+static void stamp(uint64_t page, uint32_t identity)
+{
+	uint8_t *at = hva(0, page);
+	uint8_t stub[8] = { 0xb8, identity, identity >> 8, identity >> 16, identity >> 24, 0xc3, 0x90, 0x90 };
+	memcpy(at, stub, sizeof(stub)); /* mov eax, identity; ret */
+	*(volatile uint64_t *)(at + 8) = identity;
+}
+
+static uint64_t gpa_of(uint64_t gfn, int alias)
+{
+	uint64_t gpa = gfn * PAGE;
+	for (size_t i = 0; i < sizeof(STOLEN) / sizeof(*STOLEN); i++)
+		if (alias >> i & 1)
+			gpa |= 1UL << STOLEN[i];
+	return gpa;
+}
+
+static void region(uint32_t slot, uint32_t flags, uint64_t gpa, void *at, uint64_t bytes)
+{
+	struct kvm_userspace_memory_region region = { slot, flags, gpa, bytes, (uintptr_t)at };
+	must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "set a memslot");
+}
+
+static void set_slot(int id)
+{
+	for (int name = 0; name < EACH; name++)
+		region(id * NAMES + name, slots[id].flags, gpa_of(slots[id].gfn, name), hva(name % MAPPINGS, slots[id].hva),
+		       slots[id].pages * PAGE);
+}
+
+static void slot_create(int id, uint64_t gfn, uint64_t pages, uint64_t first, uint32_t flags)
+{
+	slots[id].gfn = gfn, slots[id].pages = pages, slots[id].hva = first, slots[id].flags = flags;
+	set_slot(id);
+}
+
+static void slot_delete(int id)
+{
+	for (int name = 0; name < EACH; name++)
+		region(id * NAMES + name, 0, 0, NULL, 0);
+	slots[id].pages = 0;
+}
+
+static void slot_move(int id, uint64_t gfn)
+{
+	slots[id].gfn = gfn;
+	set_slot(id);
+}
+
+/* KVM does not let a slot become read-only or stop being it: such a slot goes and comes back. */
+static void slot_flags(int id, uint32_t flags)
+{
+	uint64_t pages = slots[id].pages;
+	if ((slots[id].flags ^ flags) & KVM_MEM_READONLY)
+		slot_delete(id);
+	slot_create(id, slots[id].gfn, pages, slots[id].hva, flags);
+}
+
+static void punch(uint64_t page, uint64_t pages)
+{
+	must(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, pages * PAGE), "punch a hole");
+}
+
+static void copy_on_write(uint64_t page, uint64_t pages)
+{
+	pid_t child = must(fork(), "fork");
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	for (uint64_t at = page; at < page + pages; at++) {
+		volatile uint64_t *last = (void *)(hva(0, at + 1) - 8);
+		*last = *last;
+	}
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
+static void userfault(int how, int mapping, uint64_t page)
+{
+	static uint8_t zeros[PAGE];
+	uintptr_t at = (uintptr_t)hva(mapping, page);
+	int fd = must(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), "make a userfaultfd");
+	struct uffdio_api api = { .api = UFFD_API, .features = 1 | 1 << 12 };
+	struct uffdio_register reg = { .range = { at, PAGE }, .mode = how == UFFD_WP ? 2 : 1 };
+	must(ioctl(fd, UFFDIO_API, &api), "use a userfaultfd");
+	must(ioctl(fd, UFFDIO_REGISTER, &reg), "register with a userfaultfd");
+	if (how == UFFD_WP) {
+		struct uffdio_writeprotect on = { .range = { at, PAGE }, .mode = 1 }, off = { .range = { at, PAGE } };
+		must(ioctl(fd, UFFDIO_WRITEPROTECT, &on), "write-protect");
+		must(ioctl(fd, UFFDIO_WRITEPROTECT, &off), "release");
+	} else {
+		struct uffdio_copy copy = { .dst = at, .src = (uintptr_t)zeros, .len = PAGE };
+		if (file >= 0)
+			punch(page, 1);
+		else
+			must(madvise((void *)at, PAGE, MADV_DONTNEED), "discard a page");
+		must(ioctl(fd, UFFDIO_COPY, &copy), "copy a page in");
+	}
+	close(fd);
+}
+
+static void *map(void *at, int flags, uint64_t page, uint64_t pages)
+{
+	flags |= file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	void *mapped = mmap(at, pages * PAGE, PROT_READ | PROT_WRITE, flags, file, file < 0 ? 0 : page * PAGE);
+	if (mapped == MAP_FAILED)
+		die("map pages");
+	return mapped;
+}
+
+/* Take pages away; then they bear new identities. */
+static void unmap(int how, uint64_t page, uint64_t pages, uint32_t identity)
+{
+	size_t bytes = pages * PAGE;
+	for (int mapping = 0; mapping < MAPPINGS; mapping++) {
+		void *at = hva(mapping, page);
+		switch (how) {
+		case DONTNEED: must(madvise(at, bytes, MADV_DONTNEED), "discard pages"); break;
+		case COLD: must(madvise(at, bytes, MADV_COLD), "advise"); break;
+		case PAGEOUT: must(madvise(at, bytes, MADV_PAGEOUT), "page out"); break;
+		case GUARD:
+			must(madvise(at, bytes, GUARD_INSTALL), "install guards");
+			must(madvise(at, bytes, GUARD_REMOVE), "remove guards");
+			break;
+		case MREMAP:
+			if (mremap(map(NULL, 0, page, pages), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
+				die("move pages");
+			break;
+		case MUNMAP: map(at, MAP_FIXED, page, pages); break;
+		case MPROTECT:
+		case MPROTECT_READ:
+			must(mprotect(at, bytes, how == MPROTECT ? PROT_NONE : PROT_READ), "protect pages");
+			must(mprotect(at, bytes, PROT_READ | PROT_WRITE), "release pages");
+			break;
+		/* The kernel may decline, and the pages stay. */
+		case COLLAPSED: (void)!madvise(hva(mapping, 0), HUGE, COLLAPSE); break;
+		case UFFD_WP:
+			for (uint64_t n = 0; n < pages; n++)
+				userfault(how, mapping, page + n);
+			break;
+		}
+	}
+	if (how == PUNCH_HOLE)
+		punch(page, pages);
+	if (how == FORK)
+		copy_on_write(page, pages);
+	if (how == UFFD_COPY)
+		for (uint64_t n = 0; n < pages; n++)
+			userfault(how, 0, page + n);
+	for (uint64_t n = 0; n < pages; n++)
+		stamp(page + n, identity + n);
+}
+
+/* An instruction that exited is completed by the next entry, which would overwrite registers set in between. */
+static void settle(int vcpu)
+{
+	runs[vcpu]->immediate_exit = 1;
+	(void)!ioctl(vcpus[vcpu], KVM_RUN, 0);
+	runs[vcpu]->immediate_exit = 0;
+}
+
+static void complain(int op, const char *found, uint64_t value, const char *expected)
+{
+	printf("op %d: found %s %#lx, expected %s\n", op, found, (unsigned long)value, expected);
+	failed = 1;
+}
+
+/* One access. It must find the page with identity `memory`, or exit with any name of frame `mmio`. */
+static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_t memory, uint64_t mmio, int error,
+		    const char *expected)
+{
+	static const uint64_t entry[] = { [READ] = 0x00, [WRITE] = 0x10, [EXECUTE] = 0x20 };
+	uint64_t frame = gfn - BASE, word = 1024 + 8 * (op % 256);
+	uint64_t page = (512 + alias * FRAMES + frame) * PAGE;
+	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs regs = {
+		.rip = entry[kind], .rsp = 3 * PAGE, .rflags = 0x3002, .rax = ++values, .rsi = page,
+		.rdi = kind == WRITE ? page + word : page,
+	};
+	settle(vcpu);
+	must(ioctl(vcpus[vcpu], KVM_SET_MP_STATE, &runnable), "wake a vCPU");
+	must(ioctl(vcpus[vcpu], KVM_SET_VCPU_EVENTS, &events[vcpu]), "reset a vCPU");
+	must(ioctl(vcpus[vcpu], KVM_SET_SREGS, &sregs[vcpu]), "set special registers");
+	must(ioctl(vcpus[vcpu], KVM_SET_REGS, &regs), "set registers");
+	int result;
+	do
+		result = ioctl(vcpus[vcpu], KVM_RUN, 0);
+	while (result < 0 && (errno == EINTR || errno == EAGAIN));
+	struct kvm_run *run = runs[vcpu];
+	if (result < 0 && errno != EFAULT)
+		die("run a vCPU");
+	if (result == 0 && run->exit_reason == KVM_EXIT_MMIO) {
+		uint64_t gpa = run->mmio.phys_addr, base = gpa;
+		for (size_t i = 0; i < sizeof(STOLEN) / sizeof(*STOLEN); i++)
+			base &= ~(1UL << STOLEN[i]);
+		if (mmio == NONE || base / PAGE != mmio)
+			complain(op, "an exit for gpa", gpa, expected);
+	} else if (result == 0 && run->exit_reason == KVM_EXIT_IO) {
+		must(ioctl(vcpus[vcpu], KVM_GET_REGS, &regs), "get registers");
+		uint32_t found = regs.rax;
+		if (memory == NONE || found != memory)
+			complain(op, "page", found, expected);
+		for (int id = 0; kind == WRITE && id < SLOTS; id++)
+			if (slots[id].pages && gfn - slots[id].gfn < slots[id].pages &&
+			    *(volatile uint64_t *)(hva(0, slots[id].hva + gfn - slots[id].gfn) + word) != values)
+				complain(op, "a lost write of", values, expected);
+	} else if (!error) {
+		complain(op, "a failed access, exit reason", run->exit_reason, expected);
+	}
+}
+
+/* The log of a slot, every name of it taken together. */
+static void dirty_get(int op, int id, uint64_t at_least, uint64_t at_most, const char *expected)
+{
+	uint64_t dirty = 0;
+	for (int name = 0; name < EACH; name++) {
+		uint64_t bits[8] = { 0 };
+		struct kvm_dirty_log log = { .slot = id * NAMES + name, .dirty_bitmap = bits };
+		must(ioctl(vm, KVM_GET_DIRTY_LOG, &log), "get a dirty log");
+		dirty |= bits[0];
+	}
+	dirty <<= slots[id].gfn - BASE;
+	if ((dirty & at_least) != at_least || dirty & ~at_most)
+		complain(op, "dirty frames", dirty, expected);
+}
+
+static void dirty_clear(int id, uint64_t gfn, uint64_t pages)
+{
+	uint64_t bits = (pages < 64 ? (1UL << pages) - 1 : NONE) << (gfn - slots[id].gfn);
+	for (int name = 0; name < EACH; name++) {
+		struct kvm_clear_dirty_log log = { .slot = id * NAMES + name, .num_pages = slots[id].pages, .dirty_bitmap = &bits };
+		must(ioctl(vm, KVM_CLEAR_DIRTY_LOG, &log), "clear a dirty log");
+	}
+}
+
+static void entry_at(int table, int index, uint64_t gpa)
+{
+	((uint64_t *)(tables + table * PAGE))[index] = gpa | ENTRY;
+}
+
+/* Own pages: code, a TSS of zeros, a stack. Tables: root, pointers, directory, leaves of the own pages, leaves of all names. */
+static void set_up(void)
+{
+	static const uint8_t code[0x30] = {
+		[0x00] = 0x8b, 0x47, 0x08, 0xe6, 0x10, /* mov eax, [rdi+8]; out 0x10, al */
+		[0x10] = 0x48, 0x89, 0x07, 0x8b, 0x46, 0x08, 0xe6, 0x10, /* mov [rdi], rax; mov eax, [rsi+8]; out 0x10, al */
+		[0x20] = 0xff, 0xd7, 0xe6, 0x10, /* call rdi; out 0x10, al */
+	};
+	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[256]; } cpuid = { .head.nent = 256 };
+	struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { 1 } };
+	struct kvm_enable_cap quirks = { .cap = 213, .args = { 0x80 } };
+	kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "open /dev/kvm");
+	vm = must(ioctl(kvm, KVM_CREATE_VM, 0), "create a VM");
+	must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid), "get the supported CPUID");
+	must(ioctl(vm, KVM_ENABLE_CAP, &manual), "protect pages manually");
+	if (ZAP_SLOT)
+		(void)!ioctl(vm, KVM_ENABLE_CAP, &quirks); /* zap a slot that goes, not everything */
+	run_bytes = must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "size a vCPU");
+	if (MAPPINGS > 1) {
+		file = must(memfd_create("guest", MFD_CLOEXEC), "make a memfd");
+		must(ftruncate(file, HUGE), "size a memfd");
+	}
+	host = reserve(MAPPINGS * HUGE), own = reserve(HUGE), tables = reserve(HUGE);
+	for (int mapping = 0; mapping < MAPPINGS; mapping++)
+		map(hva(mapping, 0), MAP_FIXED, 0, 512);
+	for (int page = 0; page < HOST_PAGES; page++)
+		stamp(page, page + 1);
+	memcpy(own, code, sizeof(code));
+	entry_at(0, 0, (TABLE_GFN + 1) * PAGE);
+	entry_at(1, 0, (TABLE_GFN + 2) * PAGE);
+	entry_at(2, 0, (TABLE_GFN + 3) * PAGE);
+	entry_at(2, 1, (TABLE_GFN + 4) * PAGE);
+	for (int page = 0; page < 3; page++)
+		entry_at(3, page, (OWN_GFN + page) * PAGE);
+	for (int alias = 0; alias < ALIASES; alias++)
+		for (int frame = 0; frame < FRAMES; frame++)
+			entry_at(4, alias * FRAMES + frame, gpa_of(BASE + frame, GUEST_PTES ? 0 : alias));
+	region(SLOTS * NAMES, 0, OWN_GFN * PAGE, own, 3 * PAGE);
+	region(SLOTS * NAMES + 1, 0, TABLE_GFN * PAGE, tables, 5 * PAGE);
+	for (int n = 0; n < VCPUS; n++) {
+		struct kvm_segment flat = { .limit = ~0U, .present = 1, .dpl = 3, .s = 1, .g = 1, .selector = 0x2b, .type = 3 };
+		vcpus[n] = must(ioctl(vm, KVM_CREATE_VCPU, n), "create a vCPU");
+		runs[n] = mmap(NULL, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpus[n], 0);
+		if (runs[n] == MAP_FAILED)
+			die("map a vCPU");
+		must(ioctl(vcpus[n], KVM_SET_CPUID2, &cpuid), "set the CPUID");
+		must(ioctl(vcpus[n], KVM_GET_SREGS, &sregs[n]), "get special registers");
+		must(ioctl(vcpus[n], KVM_GET_VCPU_EVENTS, &events[n]), "get events");
+		sregs[n].cr0 = 0x80000033, sregs[n].cr3 = TABLE_GFN * PAGE, sregs[n].cr4 = 0x20, sregs[n].efer = 0x500;
+		sregs[n].ds = sregs[n].es = sregs[n].fs = sregs[n].gs = sregs[n].ss = sregs[n].cs = flat;
+		sregs[n].ss.db = 1, sregs[n].cs.l = 1, sregs[n].cs.type = 11, sregs[n].cs.selector = 0x33;
+		sregs[n].tr = (struct kvm_segment){ .base = PAGE, .limit = 0xfff, .selector = 0x40, .type = 11, .present = 1 };
+		sregs[n].ldt = (struct kvm_segment){ .unusable = 1 };
+		sregs[n].gdt.limit = sregs[n].idt.limit = 0;
+	}
+}
+
+static void program(void);
+
+int main(void)
+{
+	set_up();
+	program();
+	puts(failed ? "FAIL" : "PASS");
+	return failed;
+}

@@ -1,0 +1,97 @@
+//! Programs as source code: what is exported compiles without a warning, and says of this host's KVM what the oracles say.
+
+use gpa_model::{Program, text};
+use hw_runner::Realisation;
+use hw_runner::export::{Language, export};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// No `/dev/kvm`, or not what the program needs.
+const ABSENT: i32 = 3;
+
+/// Compile `source` and run it: exit status and output, or `None` after saying what is missing.
+fn compile_and_run(source: &str) -> Option<(i32, String)> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, program) = (dir.path().join("p.c"), dir.path().join("p"));
+    fs::write(&file, source).expect("a file");
+    let compiler =
+        Command::new("gcc").args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(&file).output();
+    let output = match compiler {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("SKIPPED: there is no gcc");
+            return None;
+        }
+        output => output.expect("gcc runs"),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&program).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = output.status.code().expect("an exit status");
+    if status == ABSENT {
+        println!("{said}");
+        return None;
+    }
+    Some((status, said))
+}
+
+fn seeds() -> Vec<(PathBuf, Program)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/seeds");
+    let entries = fs::read_dir(&dir).expect("the corpus").map(|entry| entry.expect("an entry").path());
+    let hardware = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("hw_"));
+    let mut paths: Vec<_> = entries.filter(hardware).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let program = text::parse(&fs::read_to_string(&path).expect("a file")).expect("a program");
+        (path, program)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+#[test]
+fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
+    for (n, (path, program)) in seeds().into_iter().enumerate() {
+        // Each seed in one of those that every KVM offers; by turns, since gcc takes its time. Shared memory has other drivers.
+        let ways = [Realisation::Slots, Realisation::GuestPtes, Realisation::Memfd];
+        let drivers = text::print(&program).contains(" by=");
+        let realisation = ways[n % if drivers { 2 } else { 3 }];
+        let Some((status, said)) = compile_and_run(&export(&program, realisation, Language::C)) else { return };
+        assert_eq!((status, said.as_str()), (0, "PASS\n"), "{} by {realisation}", path.display());
+    }
+}
+
+/// The positive control: a source that expects what KVM must not do fails, and says at which op and why.
+#[test]
+fn exported_c_fails_where_kvm_does_something_else() {
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\nv0 read 0x1e4\ndirty-get 0\n";
+    let source = export(&text::parse(text).expect("a program"), Realisation::Slots, Language::C);
+    let lies = [
+        ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 3, NONE", "op 1: found page 0x2"),
+        ("READ, 0x1e4, 0, NONE, 0x1e4", "READ, 0x1e4, 0, NONE, 0x1e5", "op 2: found an exit for gpa 0x1e4008"),
+        ("dirty_get(3, 0, 0x2UL, 0x2UL", "dirty_get(3, 0, 0x1UL, 0x2UL", "op 3: found dirty frames 0x2"),
+    ];
+    for (truth, lie, complaint) in lies {
+        assert!(source.contains(truth), "{truth} in\n{source}");
+        let Some((status, said)) = compile_and_run(&source.replace(truth, lie)) else { return };
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains(complaint) && said.ends_with("FAIL\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_comment_cannot_end_the_comment_of_the_source() {
+    let text = "gpafuzz-program 1\n# */ int x; /*\nvm stolen=none vcpus=1 base=0x1e0 flush=works\n";
+    let source = export(&text::parse(text).expect("a program"), Realisation::Slots, Language::C);
+    assert!(source.starts_with("/*\n * gpafuzz-program 1\n * # * / int x; / *\n"), "{source}");
+}
+
+#[test]
+fn the_rust_test_and_the_selftest_skeleton() {
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nunmap hva=0x1 pages=1 by=fork\nv0 read 0x1e1\n";
+    let program = text::parse(text).expect("a program");
+    insta::assert_snapshot!("rust", export(&program, Realisation::GuestPtes, Language::Rust));
+    insta::assert_snapshot!("selftest", export(&program, Realisation::Slots, Language::Selftest));
+}
