@@ -3,7 +3,8 @@
 //! Inputs are typed programs, never bytes. Each round takes the next program of the corpus, runs mutants of it, and runs
 //! freshly generated programs beside them: generation alone misses what depends on the order of ops, mutation alone is
 //! slow to reach what is shallow. A program that reaches a feature cell no other has reached joins the corpus, unless an
-//! oracle objected to it: what follows a violation was not judged.
+//! oracle objected to it: what follows a violation was not judged. So does one that makes the target execute a block of code for
+//! the first time, where that can be seen.
 //!
 //! There is no clock, no signal handler and no file here, and no choice that is not drawn from the seed: only the
 //! [`Budget`] may look at the time, and it decides nothing but when to stop.
@@ -84,9 +85,23 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// If the target fails on its first program.
     pub fn new(target: &'a mut dyn Target, run: Lockstep, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
+        Self::with_guidance(target, run, seed, budget, true)
+    }
+
+    /// The same; the target's blocks are collected, but a new one is no reason to keep a program unless `guided`.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_guidance(
+        target: &'a mut dyn Target,
+        run: Lockstep,
+        seed: u64,
+        budget: Budget<'a>,
+        guided: bool,
+    ) -> Result<Self, TargetError> {
         let generator = Generator::new(target.profile());
         let recorded = target.recorded().map(Vec::into_iter);
-        let (mut novelty, mut never) = (Novelty::default(), ConstFeedback::new(false));
+        let (mut novelty, mut never) = (Novelty { guided, ..Novelty::default() }, ConstFeedback::new(false));
         let rand = StdRand::with_seed(seed);
         let corpus = (InMemoryCorpus::new(), InMemoryCorpus::new());
         let state = StdState::new(rand, corpus.0, corpus.1, &mut novelty, &mut never).map_err(library)?;
@@ -195,6 +210,11 @@ impl<'a> Engine<'a> {
         self.fuzzer_feedback().count
     }
 
+    /// Blocks of the target executed by a program to which nobody objected, ascending.
+    pub fn blocks(&self) -> &BTreeSet<u32> {
+        &self.fuzzer_feedback().blocks
+    }
+
     fn fuzzer_feedback(&self) -> &Novelty {
         libafl::HasFeedback::feedback(&self.fuzzer)
     }
@@ -289,6 +309,8 @@ impl<EM, Z> Executor<EM, Case, State, Z> for Judge<'_> {
         let Some(violation) = violation else {
             self.reached.0.cells.clear();
             self.reached.0.cells.extend_from_slice(self.run.features().cells());
+            self.reached.0.blocks.clear();
+            self.reached.0.blocks.extend_from_slice(self.target.blocks());
             return Ok(ExitKind::Ok);
         };
         if self.signatures.insert(violation.signature) {
@@ -310,10 +332,12 @@ impl HasObservers for Judge<'_> {
     }
 }
 
-/// The feature cells of the last program: a short list, where a dense map would cost more than the run.
+/// The feature cells of the last program, and the blocks of the target that it executed: short lists, where dense maps would cost
+/// more than the run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Reached {
     cells: Vec<u16>,
+    blocks: Vec<u32>,
 }
 
 impl Named for Reached {
@@ -324,16 +348,19 @@ impl Named for Reached {
 
 impl Observer<Case, State> for Reached {}
 
-/// The feedback: has this program reached a cell that none has reached before?
+/// The feedback: has this program reached a cell, or a block, that none has reached before?
 #[derive(Debug)]
 struct Novelty {
     seen: Box<[u64; CELLS / 64]>,
     count: usize,
+    blocks: BTreeSet<u32>,
+    /// Whether blocks count.
+    guided: bool,
 }
 
 impl Default for Novelty {
     fn default() -> Self {
-        Self { seen: Box::new([0; CELLS / 64]), count: 0 }
+        Self { seen: Box::new([0; CELLS / 64]), count: 0, blocks: BTreeSet::new(), guided: true }
     }
 }
 
@@ -363,7 +390,9 @@ impl<EM> Feedback<EM, Case, (Reached, ()), State> for Novelty {
             self.count += usize::from(*word & bit == 0);
             *word |= bit;
         }
-        Ok(self.count > before)
+        let blocks = self.blocks.len();
+        self.blocks.extend(&reached.blocks);
+        Ok(self.count > before || (self.guided && self.blocks.len() > blocks))
     }
 }
 

@@ -3,6 +3,7 @@
 use gpa_model::generate::Profile;
 use gpa_model::{Access, Gfn, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, Vm};
 use gpa_oracles::{Lockstep, Violation};
+use linux_kvm::Function;
 use std::fmt;
 
 /// Something that programs can be run on and judged. Object safe, so that campaigns are written once.
@@ -48,6 +49,14 @@ pub trait Target {
     /// The blocks of its code that the last program executed, if they can be watched: numbers that mean the same at each run.
     fn blocks(&self) -> &[u32] {
         &[]
+    }
+
+    /// The functions that its blocks belong to, in the order of their blocks.
+    ///
+    /// # Errors
+    /// As [`Target::judge`].
+    fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
+        Ok(Vec::new())
     }
 
     /// What the kernel that carries programs out has said, if it is one of its own.

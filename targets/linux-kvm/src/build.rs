@@ -1,4 +1,5 @@
-//! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there.
+//! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there, and the plugin
+//! for QEMU.
 
 use crate::error::{LabError, at, output};
 use crate::{Cache, Say};
@@ -32,6 +33,18 @@ pub fn runner(cache: &Cache, say: Say<'_>) -> Result<Vec<u8>, LabError> {
     let folder = cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], say)?;
     let path = folder.join(triple).join("release/hw-runner");
     fs::read(&path).map_err(at(&path))
+}
+
+/// The plugin for QEMU, in the version of the plugin interface that QEMU `major` speaks.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn plugin(cache: &Cache, major: u32, say: Say<'_>) -> Result<PathBuf, LabError> {
+    // From 9.0 on QEMU speaks no version 1 any more; before, it speaks no other.
+    let version = if major < 9 { "1" } else { "2" };
+    let args = ["--package", "linux-kvm-plugin", "--lib"];
+    let folder = cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], say)?;
+    Ok(folder.join("release/liblinux_kvm_plugin.so"))
 }
 
 /// Build something of the workspace in the release profile; returns cargo's target folder.

@@ -5,7 +5,24 @@ use crate::error::LabError;
 use crate::packages::Kernel;
 use crate::qemu::{self, Image, Machine, Silence};
 use crate::{Cache, Say, Setup, build, image};
+use std::ops::Range;
 use std::time::{Duration, Instant};
+
+/// Switches coverage off, if it is `off`: to see what it costs.
+const COVERAGE: &str = "GPAFUZZ_LAB_COVERAGE";
+/// The number of a block is that of its module, by name, and its distance from where the module starts, in so many bits.
+const OFFSET_BITS: u32 = 24;
+
+/// A function of one of KVM's modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// Its module.
+    pub module: String,
+    /// The numbers of its blocks, and of no other's.
+    pub blocks: Range<u32>,
+}
 
 /// Where a module of KVM lies in the machine's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +64,19 @@ impl Lab {
     /// [`LabError::Absent`] if this machine lacks something that the lab needs.
     pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
         let qemu = qemu::version()?;
+        let wanted = std::env::var_os(COVERAGE).is_none_or(|word| word != "off");
+        if wanted && !qemu.plugins {
+            say(&format!("lab: {} takes no plugins, so what the kernel executes is not seen and guides nothing", qemu.name));
+        }
         let cache = Cache::of_user()?;
         let kernel = Kernel::fetch(&cache, &setup.kernel, say)?;
         let modules = image::modules(&kernel, None)?;
         let runner = build::runner(&cache, say)?;
+        let watched = wanted && qemu.plugins;
+        let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters);
-        let image = Image { kernel: kernel.vmlinuz(), initrd, words, plugin: None };
-        say(&format!("lab: booting Linux {} in {qemu}", kernel.release));
+        let image = Image { kernel: kernel.vmlinuz(), initrd, words, plugin };
+        say(&format!("lab: booting Linux {} in {}", kernel.release, qemu.name));
         let mut lab = Self {
             release: kernel.release,
             image,
@@ -120,6 +143,49 @@ impl Lab {
         }
     }
 
+    /// The blocks of KVM's modules that were executed for the last question: numbers that mean the same at each boot.
+    pub fn blocks(&self, numbers: &mut Vec<u32>) {
+        numbers.clear();
+        let addresses = self.machine.iter().flat_map(Machine::blocks);
+        numbers.extend(addresses.filter_map(|address| self.number(address)));
+    }
+
+    /// Whether they are watched.
+    pub fn watches(&self) -> bool {
+        self.image.plugin.is_some()
+    }
+
+    fn number(&self, address: u64) -> Option<u32> {
+        let inside = |module: &ModuleAt| address.checked_sub(module.start).filter(|&offset| offset < module.bytes);
+        let found = self.modules.iter().enumerate().find_map(|(at, module)| Some((at as u32, inside(module)?)));
+        found.filter(|(_, offset)| offset >> OFFSET_BITS == 0).map(|(at, offset)| at << OFFSET_BITS | offset as u32)
+    }
+
+    /// The functions of KVM's modules, in the order of their blocks.
+    ///
+    /// # Errors
+    /// If the lab fails.
+    pub fn functions(&mut self) -> Result<Vec<Function>, LabError> {
+        let list = self.ask("symbols")?.text.unwrap_or_default();
+        let mut starts: Vec<(u32, &str)> = list
+            .lines()
+            .filter_map(|line| {
+                let (address, name) = line.split_once(' ')?;
+                Some((self.number(u64::from_str_radix(address, 16).ok()?)?, name))
+            })
+            .collect();
+        starts.sort();
+        // Two names for one place: the first stands for both.
+        starts.dedup_by_key(|(start, _)| *start);
+        let function = |(at, &(start, name)): (usize, &(u32, &str))| {
+            let module = (start >> OFFSET_BITS) as usize;
+            let limit = (module as u32 + 1) << OFFSET_BITS;
+            let end = starts.get(at + 1).map_or(limit, |(next, _)| (*next).min(limit));
+            Function { name: name.to_owned(), module: self.modules[module].name.clone(), blocks: start..end }
+        };
+        Ok(starts.iter().enumerate().map(function).collect())
+    }
+
     /// What the kernel calls itself.
     pub fn release(&self) -> &str {
         &self.release
@@ -145,7 +211,7 @@ impl Lab {
 fn modules(hello: &str) -> Option<Vec<ModuleAt>> {
     let mut lines = hello.lines();
     (lines.next() == Some("ready")).then_some(())?;
-    lines
+    let modules: Option<Vec<ModuleAt>> = lines
         .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
             ["module", name, start, bytes] => {
                 let start = u64::from_str_radix(start.strip_prefix("0x")?, 16).ok()?;
@@ -153,7 +219,12 @@ fn modules(hello: &str) -> Option<Vec<ModuleAt>> {
             }
             _ => None,
         })
-        .collect()
+        .collect();
+    // By name, so that numbers of blocks mean the same at each boot.
+    modules.map(|mut modules| {
+        modules.sort_by(|a, b| a.name.cmp(&b.name));
+        modules
+    })
 }
 
 #[cfg(test)]

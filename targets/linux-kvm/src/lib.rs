@@ -11,6 +11,7 @@
 pub mod build;
 pub mod cache;
 pub mod console;
+pub mod coverage;
 pub mod cpio;
 pub mod error;
 pub mod image;
@@ -23,7 +24,7 @@ mod supervise;
 pub use cache::Cache;
 pub use console::Complaint;
 pub use error::LabError;
-pub use lab::{Answer, Lab};
+pub use lab::{Answer, Function, Lab};
 
 /// Where what is going on is said, a line at a time.
 pub type Say<'a> = &'a mut dyn FnMut(&str);

@@ -1,6 +1,7 @@
 //! QEMU: a machine that boots an image, and the serial port and the console that connect us with it.
 
 use crate::console::Console;
+use crate::coverage::Map;
 use crate::error::{LabError, at, output};
 use crate::run_dir::RunDir;
 use crate::supervise::Supervised;
@@ -36,8 +37,8 @@ pub struct Image {
     pub initrd: Vec<u8>,
     /// The words for its first process.
     pub words: String,
-    /// A TCG plugin, as QEMU takes it.
-    pub plugin: Option<String>,
+    /// The plugin that watches which blocks are executed.
+    pub plugin: Option<PathBuf>,
 }
 
 /// A machine that runs.
@@ -47,6 +48,7 @@ pub struct Machine {
     process: Supervised,
     port: UnixStream,
     console: Console,
+    map: Option<Map>,
     buffer: Vec<u8>,
     _dir: RunDir,
 }
@@ -81,8 +83,11 @@ impl Machine {
         command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&initrd);
         command.arg("-append").arg(format!("{COMMAND_LINE} -- {}", image.words));
+        let mut map = None;
         if let Some(plugin) = &image.plugin {
-            command.arg("-plugin").arg(plugin);
+            let path = file("map");
+            map = Some(Map::create(&path).map_err(at(&path))?);
+            command.arg("-plugin").arg(format!("{},map={}", plugin.display(), path.display()));
         }
         let stderr = File::create(&errors).map_err(at(&errors))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
@@ -96,7 +101,7 @@ impl Machine {
         };
         stream.set_nonblocking(false).map_err(at(&port))?;
         let console = Console::open(&console).map_err(at(&console))?;
-        let mut machine = Self { process, port: stream, console, buffer: Vec::new(), _dir: dir };
+        let mut machine = Self { process, port: stream, console, map, buffer: Vec::new(), _dir: dir };
         match machine.receive(BOOT_LIMIT) {
             Ok(hello) => Ok((machine, hello)),
             Err(silence) => {
@@ -120,6 +125,9 @@ impl Machine {
         self.buffer.extend_from_slice(question.as_bytes());
         self.buffer.push(END);
         let buffer = std::mem::take(&mut self.buffer);
+        if let Some(map) = &self.map {
+            map.begin();
+        }
         let sent = self.port.write_all(&buffer);
         self.buffer = buffer;
         if sent.is_err() {
@@ -166,6 +174,11 @@ impl Machine {
         Silence::Died("it closed its port".to_owned())
     }
 
+    /// The addresses of the blocks of modules that were executed since the last question, if they are watched.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().flat_map(Map::blocks)
+    }
+
     /// What the kernel has said on its console since this was last asked.
     pub(crate) fn news(&mut self) -> String {
         self.console.news().unwrap_or_default()
@@ -189,10 +202,26 @@ fn accept(listener: &UnixListener, process: &mut Supervised, deadline: Instant) 
 }
 
 /// What this machine's QEMU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// What it calls itself.
+    pub name: String,
+    /// The first number of its version.
+    pub major: u32,
+    /// Whether it takes plugins.
+    pub plugins: bool,
+}
+
+/// Ask this machine's QEMU what it is.
 ///
 /// # Errors
 /// [`LabError::Absent`] if there is none.
-pub fn version() -> Result<String, LabError> {
-    let said = output(Command::new(QEMU).arg("--version"), PACKAGE)?;
-    Ok(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned())
+pub fn version() -> Result<Version, LabError> {
+    let ask = |question| {
+        let said = output(Command::new(QEMU).arg(question), PACKAGE)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    };
+    let name = ask("--version")?.lines().next().unwrap_or_default().to_owned();
+    let number = name.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok());
+    Ok(Version { major: number.unwrap_or_default(), plugins: ask("--help")?.contains("-plugin "), name })
 }

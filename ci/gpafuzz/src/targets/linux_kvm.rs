@@ -9,7 +9,7 @@ use gpa_model::{Op, Program, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::Trace;
 use linux_kvm::console::Kind;
-use linux_kvm::{Complaint, Lab, LabError, Setup};
+use linux_kvm::{Complaint, Function, Lab, LabError, Setup};
 use std::collections::BTreeSet;
 
 /// A way to set up the lab's KVM.
@@ -59,6 +59,7 @@ struct InLab {
     about: String,
     native: bool,
     accesses: u64,
+    blocks: Vec<u32>,
     /// Clauses of signatures that were made so far: each stays for as long as the process.
     clauses: BTreeSet<&'static str>,
 }
@@ -66,8 +67,8 @@ struct InLab {
 impl InLab {
     fn boot(name: &'static str, setup: &Setup) -> Result<Self, TargetError> {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
-        let (about, clauses) = (String::new(), BTreeSet::new());
-        let mut lab = Self { name, lab, about, native: false, accesses: 0, clauses };
+        let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
+        let mut lab = Self { name, lab, about, native: false, accesses: 0, blocks, clauses };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
         if let Some(violation) = lab.record(&Program::default(), &mut trace)? {
@@ -100,6 +101,7 @@ impl InLab {
 impl Recorder for InLab {
     fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
         let answer = self.lab.ask(&text::print(program)).map_err(|error| failed(self.name, &error))?;
+        self.lab.blocks(&mut self.blocks);
         match &answer.text {
             Some(text) => *trace = parse(self.name, text)?,
             None => *trace = Trace { program: program.clone(), ..Trace::default() },
@@ -119,6 +121,14 @@ impl Recorder for InLab {
 
     fn evidence(&self) -> Option<String> {
         Some(format!("{}, {} boots", self.about, self.lab.boots()))
+    }
+
+    fn blocks(&self) -> &[u32] {
+        &self.blocks
+    }
+
+    fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
+        self.lab.functions().map_err(|error| failed(self.name, &error))
     }
 
     fn log(&mut self) -> Option<String> {

@@ -7,6 +7,7 @@ use gpa_model::generate::Profile;
 use gpa_model::{Mmu, Program, Shows};
 use gpa_oracles::{Lockstep, Violation};
 use hw_runner::{Replay, Trace};
+use linux_kvm::Function;
 
 /// Where traces come from.
 pub(super) trait Recorder {
@@ -40,6 +41,11 @@ pub(super) trait Recorder {
     /// As [`Target::blocks`].
     fn blocks(&self) -> &[u32] {
         &[]
+    }
+
+    /// As [`Target::functions`].
+    fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
+        Ok(Vec::new())
     }
 
     /// As [`Target::log`].
@@ -112,6 +118,10 @@ impl<R: Recorder> Target for Traced<R> {
 
     fn blocks(&self) -> &[u32] {
         self.recorder.blocks()
+    }
+
+    fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
+        self.recorder.functions()
     }
 
     fn log(&mut self) -> Option<String> {
