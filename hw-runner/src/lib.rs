@@ -20,6 +20,7 @@ pub mod replay;
 pub mod serve;
 mod spinner;
 mod stats;
+mod stolen;
 pub mod support;
 pub mod trace;
 mod userfault;

@@ -19,9 +19,10 @@
 //! When the outside closes the port, the machine switches itself off.
 
 use crate::init;
-use crate::{Machine, MachineError, Trace, trace};
+use crate::stolen::Machines;
+use crate::{Trace, trace};
 use gpa_model::limits::FILE_BYTES;
-use gpa_model::text;
+use gpa_model::{Vm, text};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -49,9 +50,10 @@ pub fn run(modules: &[String]) -> io::Result<()> {
         init::load_module(Path::new(file), &parameters.replace(',', " "))
             .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
     }
-    let mut machine = Machine::open().map_err(io::Error::other)?;
+    let mut machines = Machines::new();
+    machines.of(&Vm::default()).map_err(io::Error::other)?;
     let port = open_port()?;
-    serve(&mut machine, &port)?;
+    serve(&mut machines, &port)?;
     Err(init::power_off())
 }
 
@@ -66,7 +68,7 @@ fn open_port() -> io::Result<File> {
     }
 }
 
-fn serve(machine: &mut Machine, port: &File) -> io::Result<()> {
+fn serve(machines: &mut Machines, port: &File) -> io::Result<()> {
     let (mut questions, mut answers) = (BufReader::new(port), port);
     let mut send = |mut answer: String| {
         answer.push(char::from(END));
@@ -84,15 +86,16 @@ fn serve(machine: &mut Machine, port: &File) -> io::Result<()> {
         send(match question.as_slice() {
             b"symbols" => symbols()?,
             b"rearm" => rearm()?,
-            program => carry_out(machine, program, &mut trace).unwrap_or_else(|why| format!("error {why}")),
+            program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| format!("error {why}")),
         })?;
     }
 }
 
-fn carry_out(machine: &mut Machine, program: &[u8], trace: &mut Trace) -> Result<String, String> {
+fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Result<String, String> {
     let source = std::str::from_utf8(program).map_err(|error| error.to_string())?;
     let program = text::parse(source).map_err(|error| error.to_string())?;
-    machine.run_into(&program, trace).map_err(|error: MachineError| error.to_string())?;
+    let machine = machines.of(&program.vm).map_err(|error| error.to_string())?;
+    machine.run_into(&program, trace).map_err(|error| error.to_string())?;
     Ok(trace::print(trace))
 }
 

@@ -65,7 +65,6 @@ pub(crate) fn cargo(
     // Debug information is nothing that a lab reads.
     command.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     command.envs(environment.iter().copied());
-    let _lock = cache.lock()?;
     output(&mut command, "cargo")?;
     Ok(target)
 }

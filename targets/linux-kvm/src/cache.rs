@@ -9,7 +9,7 @@ pub const PLACE: &str = "GPAFUZZ_LAB";
 /// What is being made, beside its place.
 const UNFINISHED: &str = ".new";
 
-/// The cache. One process at a time makes things in it; finished things are used without asking.
+/// The cache. One process at a time makes a thing in it; finished things are used without asking.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
@@ -59,7 +59,7 @@ impl Cache {
         if folder.is_dir() {
             return Ok(folder);
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(name)?;
         if folder.is_dir() {
             return Ok(folder);
         }
@@ -70,9 +70,9 @@ impl Cache {
         Ok(folder)
     }
 
-    /// Wait until no other process makes anything here.
-    pub(crate) fn lock(&self) -> Result<File, LabError> {
-        let path = self.root.join(".lock");
+    /// Wait until no other process works on `name`.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, LabError> {
+        let path = self.root.join(format!(".{name}.lock"));
         let file = File::create(&path).map_err(at(&path))?;
         file.lock().map_err(at(&path))?;
         Ok(file)

@@ -4,7 +4,7 @@ use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
 use crate::packages::Kernel;
 use crate::qemu::{self, Image, Machine, Silence};
-use crate::{Cache, Say, Setup, build, image};
+use crate::{Cache, Say, Setup, build, image, kbuild, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,14 @@ impl Lab {
         }
         let cache = Cache::of_user()?;
         let kernel = Kernel::fetch(&cache, &setup.kernel, say)?;
-        let modules = image::modules(&kernel, None)?;
+        let instead = match setup.stolen {
+            None => None,
+            Some((design, mutant)) => {
+                let name = mutant.map_or_else(|| format!("{design:?}").to_lowercase(), |mutant| mutant.name.to_owned());
+                Some(kbuild::modules(&cache, &kernel, &name, &stolen::script(design, mutant), say)?)
+            }
+        };
+        let modules = image::modules(&kernel, instead.as_deref())?;
         let runner = build::runner(&cache, say)?;
         let watched = wanted && qemu.plugins;
         let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;

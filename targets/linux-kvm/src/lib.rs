@@ -13,12 +13,15 @@ pub mod cache;
 pub mod console;
 pub mod coverage;
 pub mod cpio;
+pub mod edits;
 pub mod error;
 pub mod image;
+pub mod kbuild;
 pub mod lab;
 pub mod packages;
 pub mod qemu;
 mod run_dir;
+pub mod stolen;
 mod supervise;
 
 pub use cache::Cache;
@@ -36,6 +39,8 @@ pub struct Setup {
     pub kernel: String,
     /// A parameter for a module, as `kvm`, `tdp_mmu=0`.
     pub parameters: Vec<(&'static str, String)>,
+    /// Whether its KVM is built with stolen GPA bits, after which design, and with which mutant.
+    pub stolen: Option<(stolen::Design, Option<&'static stolen::Mutant>)>,
 }
 
 impl Setup {

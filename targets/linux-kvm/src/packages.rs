@@ -11,7 +11,7 @@ use std::process::Command;
 /// What begins the name of a kernel's package.
 const IMAGE: &str = "linux-image-";
 /// What ends it.
-const FLAVOUR: &str = "-amd64";
+pub(crate) const FLAVOUR: &str = "-amd64";
 /// Checksums of the packages that a folder was made from, as `sha256sum` prints them.
 const CHECKSUMS: &str = "SHA256SUMS";
 
@@ -42,6 +42,19 @@ impl Kernel {
         let release = releases.next().and_then(|entry| entry.file_name().into_string().ok());
         let release = release.ok_or_else(|| LabError::Failed(format!("{}: no kernel is in it", modules.display())))?;
         Ok(Self { release, root })
+    }
+
+    /// The first two numbers of its release, such as `6.12`.
+    pub fn version(&self) -> String {
+        self.release.split(['.', '-', '+']).take(2).collect::<Vec<_>>().join(".")
+    }
+
+    /// The version of its package, such as `6.12.117-1~deb12u1`, from the name of the file that was downloaded.
+    pub(crate) fn package_version(&self) -> Result<String, LabError> {
+        let path = self.root.join(CHECKSUMS);
+        let sums = fs::read_to_string(&path).map_err(at(&path))?;
+        let version = sums.split('_').nth(1).map(|version| version.replace("%3a", ":"));
+        version.ok_or_else(|| LabError::Failed(format!("{}: no package is named in it", path.display())))
     }
 
     /// The kernel itself, as a boot loader takes it.

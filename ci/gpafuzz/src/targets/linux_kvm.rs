@@ -5,10 +5,12 @@ use super::kvm::describe;
 use super::traced::{Recorder, Traced};
 use crate::cli::note;
 use crate::target::TargetError;
+use gpa_model::generate::Profile;
 use gpa_model::{Op, Program, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::Trace;
 use linux_kvm::console::Kind;
+use linux_kvm::stolen::{self, Design};
 use linux_kvm::{Complaint, Function, Lab, LabError, Setup};
 use std::collections::BTreeSet;
 
@@ -21,22 +23,57 @@ pub struct Entry {
     pub about: &'static str,
     /// Parameters of modules.
     parameters: &'static [(&'static str, &'static str)],
+    /// Whether its KVM is built with stolen GPA bits.
+    stolen: Option<Design>,
 }
 
+/// The older MMU, which the patches are for.
+const RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0")];
+
 /// Every way, in the order in which they are listed.
-pub const ALL: [Entry; 3] = [
-    Entry { name: "linux-kvm-npt", about: "Linux KVM over nested paging, with its TDP MMU", parameters: &[] },
+pub const ALL: [Entry; 6] = [
+    Entry {
+        name: "linux-kvm-npt",
+        about: "Linux KVM over nested paging, with its TDP MMU",
+        parameters: &[],
+        stolen: None,
+    },
     Entry {
         name: "linux-kvm-npt-rmap",
         about: "the same with the older MMU, that of the patches",
-        parameters: &[("kvm", "tdp_mmu=0")],
+        parameters: RMAP,
+        stolen: None,
     },
     Entry {
         name: "linux-kvm-shadow",
         about: "the same without nested paging: the guest's tables are shadowed",
         parameters: &[("kvm_amd", "npt=0")],
+        stolen: None,
+    },
+    Entry {
+        name: "linux-kvm-stolen",
+        about: "Linux KVM built with the patches as posted: it strips stolen bits itself",
+        parameters: RMAP,
+        stolen: Some(Design::Posted),
+    },
+    Entry {
+        name: "linux-kvm-stolen-tdp-mmu",
+        about: "the same with the TDP MMU, which the patches leave out",
+        parameters: &[],
+        stolen: Some(Design::Posted),
+    },
+    Entry {
+        name: "linux-kvm-stolen-fixed",
+        about: "the same with the gaps of the patches closed; with :MUTANT behind its name one decision is wrong",
+        parameters: RMAP,
+        stolen: Some(Design::Fixed),
     },
 ];
+
+/// Stolen bits of programs for a KVM that strips them: few, because each mask is a VM of its own.
+const STOLEN_BITS: std::ops::RangeInclusive<u8> = 40..=42;
+/// Before the name of a mutant.
+const MUTANT: char = ':';
 
 /// Before the version of another kernel than the usual one, behind the name of a target.
 const KERNEL: char = '@';
@@ -44,9 +81,15 @@ const KERNEL: char = '@';
 /// The lab called `name`, or `name@VERSION`, booted; `None` if there is no such lab.
 pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     let (plain, kernel) = name.split_once(KERNEL).unwrap_or((name, Setup::KERNEL));
+    let (plain, mutant) = plain.split_once(MUTANT).map_or((plain, None), |(plain, mutant)| (plain, Some(mutant)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
+    let mutant = match mutant {
+        None => None,
+        Some(name) => Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name && entry.stolen == Some(Design::Fixed))?),
+    };
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
-    Some(InLab::boot(entry.name, &Setup { kernel: kernel.to_owned(), parameters }).map(|lab| {
+    let stolen = entry.stolen.map(|design| (design, mutant));
+    Some(InLab::boot(entry.name, &Setup { kernel: kernel.to_owned(), parameters, stolen }).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
     }))
@@ -57,6 +100,8 @@ struct InLab {
     name: &'static str,
     lab: Lab,
     about: String,
+    /// Whether its KVM strips stolen bits itself.
+    strips: bool,
     native: bool,
     accesses: u64,
     blocks: Vec<u32>,
@@ -68,7 +113,8 @@ impl InLab {
     fn boot(name: &'static str, setup: &Setup) -> Result<Self, TargetError> {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
-        let mut lab = Self { name, lab, about, native: false, accesses: 0, blocks, clauses };
+        let strips = setup.stolen.is_some();
+        let mut lab = Self { name, lab, about, strips, native: false, accesses: 0, blocks, clauses };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
         if let Some(violation) = lab.record(&Program::default(), &mut trace)? {
@@ -109,6 +155,14 @@ impl Recorder for InLab {
         let accesses = trace.program.ops.iter().zip(&trace.observations);
         self.accesses += accesses.filter(|(op, exit)| matches!(op, Op::Access { .. }) && exit.is_some()).count() as u64;
         Ok(answer.complaint.as_ref().map(|complaint| self.violation(program, complaint)))
+    }
+
+    fn profile(&self) -> Profile {
+        let profile = hw_runner::profile();
+        if !self.strips {
+            return profile;
+        }
+        Profile { stolen_low: *STOLEN_BITS.start(), stolen_high: *STOLEN_BITS.end(), ..profile }
     }
 
     fn native(&self) -> bool {

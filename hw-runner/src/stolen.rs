@@ -1,0 +1,74 @@
+//! A KVM that strips stolen bits itself: the machines it runs, one for each mask, because a VM keeps the mask it was created with.
+//!
+//! Stock KVM knows no stolen bits, and one machine serves all programs. A KVM built with them says so by its parameters.
+
+use crate::{Machine, MachineError, Realisation};
+use gpa_model::{BackendMode, Vm};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The mask of VMs created from now on, as a GPA.
+const MASK: &str = "/sys/module/kvm/parameters/stolen_gpa_mask";
+/// What range flushes come to.
+const RANGE_FLUSH: &str = "/sys/module/kvm/parameters/stolen_range_flush";
+/// Machines that are kept. More masks than this are not used at once.
+const MACHINES: usize = 16;
+
+/// The machines of this KVM.
+#[derive(Debug)]
+pub(crate) struct Machines {
+    /// By the mask their VM was created with; without one it is 0, and aliases are memslots.
+    open: BTreeMap<u64, Machine>,
+    /// Whether KVM strips stolen bits.
+    strips: bool,
+    /// The back-end that is set.
+    backend: Option<BackendMode>,
+}
+
+impl Machines {
+    /// None yet; whether this KVM knows stolen bits its parameters say.
+    pub(crate) fn new() -> Self {
+        Self { open: BTreeMap::new(), strips: Path::new(MASK).exists(), backend: None }
+    }
+
+    /// A machine for programs of `vm`.
+    pub(crate) fn of(&mut self, vm: &Vm) -> Result<&mut Machine, MachineError> {
+        let mut mask = 0;
+        if self.strips {
+            mask = vm.stolen().gpa_mask();
+            if self.backend != Some(vm.backend()) {
+                set(RANGE_FLUSH, switches(vm.backend()))?;
+                self.backend = Some(vm.backend());
+            }
+        }
+        if !self.open.contains_key(&mask) {
+            if self.open.len() >= MACHINES {
+                self.open.clear();
+            }
+            if self.strips {
+                set(MASK, mask)?;
+            }
+            let realisation = if mask == 0 { Realisation::Slots } else { Realisation::Native };
+            self.open.insert(mask, Machine::open_with(realisation)?);
+        }
+        self.open.get_mut(&mask).ok_or(MachineError::Missing("a machine for these stolen bits"))
+    }
+}
+
+/// The back-end as bits: there is one, its first flush fails, its second flush fails.
+const fn switches(backend: BackendMode) -> u64 {
+    match backend {
+        BackendMode::Absent => 0b000,
+        BackendMode::Works => 0b001,
+        BackendMode::FailsFirst => 0b011,
+        BackendMode::FailsSecond => 0b101,
+        BackendMode::FailsAll => 0b111,
+    }
+}
+
+fn set(parameter: &str, value: u64) -> Result<(), MachineError> {
+    let call = |source: io::Error| MachineError::Call { doing: "set a parameter of kvm", source };
+    fs::write(parameter, value.to_string()).map_err(call)
+}

@@ -1,0 +1,106 @@
+//! Building KVM's modules out of tree, from Debian's source and headers of the kernel that is booted.
+
+use crate::edits::{self, Edit};
+use crate::error::{LabError, at, output};
+use crate::packages::{self, Kernel};
+use crate::{Cache, Say, stolen};
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What of the source is used.
+const PARTS: [&str; 2] = ["arch/x86/kvm", "virt"];
+
+/// KVM's source as Debian ships it for `kernel`.
+///
+/// # Errors
+/// If it cannot be fetched or unpacked.
+pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, LabError> {
+    let (major_minor, version) = (kernel.version(), kernel.package_version()?);
+    let root = cache.folder(&format!("source-{}", kernel.release), |folder| {
+        packages::fetch(folder, &[format!("linux-source-{major_minor}={version}")], say)?;
+        say("lab: unpacking KVM's source");
+        let name = format!("linux-source-{major_minor}");
+        let archive = folder.join(format!("usr/src/{name}.tar.xz"));
+        let parts = PARTS.map(|part| format!("{name}/{part}"));
+        output(Command::new("tar").arg("-C").arg(folder).arg("-xf").arg(&archive).args(parts), "tar")?;
+        fs::rename(folder.join(&name), folder.join("linux")).map_err(at(folder))?;
+        fs::remove_file(&archive).map_err(at(&archive))
+    })?;
+    Ok(root.join("linux"))
+}
+
+/// The folder with `kvm.ko` and `kvm-amd.ko` of `kernel`, changed by `script`; built if they are not in the cache.
+///
+/// # Errors
+/// If something needed is missing, or the compiler objects.
+pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say: Say<'_>) -> Result<PathBuf, LabError> {
+    let source = source(cache, kernel, say)?;
+    let tree = tree(cache, kernel, &source, say)?;
+    cache.folder(&format!("kvm-{}-{:016x}", kernel.release, digest(script)), |folder| {
+        // All are built in one tree, one after the other, so that little is compiled again.
+        let _lock = cache.lock("kbuild")?;
+        say(&format!("lab: building KVM for {name} (once; a minute or two)"));
+        edits::apply_to_tree(&source, &tree.common, &stolen::FILES[1..], script)?;
+        edits::apply_to_tree(&tree.pristine, &tree.common, &stolen::FILES[..1], script)?;
+        let kvm = tree.common.join(PARTS[0]);
+        let mut make = Command::new("make");
+        make.arg("-C").arg(&tree.headers).arg(format!("M={}", kvm.display()));
+        make.args(["-j4", "CONFIG_KVM_AMD=m", "CONFIG_KVM_INTEL=n", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
+        output(&mut make, "make")?;
+        for module in ["kvm.ko", "kvm-amd.ko"] {
+            let to = folder.join(module);
+            let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(kvm.join(module)).output();
+            strip.map_err(at(&to))?;
+        }
+        Ok(())
+    })
+}
+
+/// Where modules are built: the headers, and beside them the parts of the source that they lack.
+struct Tree {
+    headers: PathBuf,
+    common: PathBuf,
+    /// The headers that a script changes, as they were.
+    pristine: PathBuf,
+}
+
+fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Say<'_>) -> Result<Tree, LabError> {
+    let (release, version) = (&kernel.release, kernel.package_version()?);
+    let plain = release.strip_suffix(packages::FLAVOUR).unwrap_or(release);
+    let names = [format!("linux-headers-{release}"), format!("linux-headers-{plain}-common"), format!("linux-kbuild-{plain}")];
+    let root = cache.folder(&format!("kbuild-{release}"), |folder| {
+        packages::fetch(folder, &names.clone().map(|name| format!("{name}={version}")), say)?;
+        let common = folder.join("usr/src").join(&names[1]);
+        for part in PARTS {
+            copy(&source.join(part), &common.join(part))?;
+        }
+        let pristine = folder.join("pristine").join(stolen::FILES[0]);
+        fs::create_dir_all(pristine.parent().unwrap_or(folder)).map_err(at(&pristine))?;
+        fs::copy(common.join(stolen::FILES[0]), &pristine).map_err(at(&pristine))?;
+        Ok(())
+    })?;
+    let (headers, common) = (root.join("usr/src").join(&names[0]), root.join("usr/src").join(&names[1]));
+    // It names the place where the package would have been installed.
+    let makefile = headers.join("Makefile");
+    fs::write(&makefile, format!("include {}/Makefile\n", common.display())).map_err(at(&makefile))?;
+    Ok(Tree { headers, common, pristine: root.join("pristine") })
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
+    fs::create_dir_all(to).map_err(at(to))?;
+    for entry in fs::read_dir(from).map_err(at(from))?.flatten() {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() { copy(&source, &target)? } else { fs::copy(&source, &target).map(drop).map_err(at(&target))? }
+    }
+    Ok(())
+}
+
+/// What makes two scripts the same. It names a folder of the cache, nothing else.
+fn digest(script: &[Edit]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{script:?}").hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,312 @@
+//! Stolen GPA bits in the real kernel: the patches of the RFC, ported to Linux 6.12 as a script of [`Edit`]s.
+//!
+//! The mask is that of the module parameter `stolen_gpa_mask` when a VM is created. [`Design::Posted`] has what the patches have,
+//! hunk for hunk, and their gaps; [`Design::Fixed`] closes those gaps that this kernel can show. Everything else is the same in
+//! both, and with the mask 0 nothing differs from the stock kernel.
+//!
+//! Beside the patches the script adds two things, because SVM has no range flush and QEMU's TLB forgets at each exit:
+//!
+//! - a back-end for range flushes in software, which works, is absent or fails as the parameter `stolen_range_flush` says;
+//! - an account of what is owed: an SPTE that loses rights owes a flush of its alias, a flush that works pays, and a vCPU that is
+//!   entered with a debt could still use what was taken away, which is a WARN.
+
+use crate::edits::{Edit, Rewrite};
+use Rewrite::{After, Before, InFront, Replace};
+
+/// Which design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Design {
+    /// That of the patches as posted.
+    Posted,
+    /// With their gaps closed.
+    Fixed,
+}
+
+/// A mutant of the fixed design: one decision made wrongly, in one edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mutant {
+    /// Its name, that of the same mutant of `kvm-mmu`.
+    pub name: &'static str,
+    /// What is wrong.
+    pub breaks: &'static str,
+    edits: &'static [Edit],
+}
+
+const HOST: &str = "arch/x86/include/asm/kvm_host.h";
+const MMU_H: &str = "arch/x86/kvm/mmu.h";
+const MMU: &str = "arch/x86/kvm/mmu/mmu.c";
+const INTERNAL: &str = "arch/x86/kvm/mmu/mmu_internal.h";
+const PAGING: &str = "arch/x86/kvm/mmu/paging_tmpl.h";
+const X86: &str = "arch/x86/kvm/x86.c";
+const MAIN: &str = "virt/kvm/kvm_main.c";
+
+/// Every file that some edit changes.
+pub const FILES: [&str; 7] = [HOST, MMU_H, MMU, INTERNAL, PAGING, X86, MAIN];
+
+const fn edit(file: &'static str, within: &'static str, rewrite: Rewrite) -> Edit {
+    Edit { file, within, rewrite }
+}
+
+/// What both designs share.
+const COMMON: [Edit; 27] = [
+    edit(HOST, "struct kvm_arch", After("{\n", "\tgfn_t stolen_gfn_mask;\n")),
+    edit(
+        HOST,
+        "",
+        Before(
+            "#define __KVM_HAVE_ARCH_FLUSH_REMOTE_TLBS_RANGE",
+            "extern unsigned int kvm_stolen_owed;\nvoid kvm_stolen_flush_owed(void);\nint kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages);\n",
+        ),
+    ),
+    edit(
+        HOST,
+        "kvm_arch_flush_remote_tlbs_range",
+        Before("if (!", "if (kvm_stolen_flush_range(kvm, gfn, nr_pages) == 0)\n\t\treturn 0;\n\t"),
+    ),
+    // The helpers.
+    edit(MMU_H, "", Replace("\n#endif\n", HELPERS)),
+    edit(INTERNAL, "", After("#include <asm/kvm_host.h>\n", "#include \"mmu.h\"\n")),
+    edit(MMU, "kvm_available_flush_remote_tlbs_range", InFront(SWITCHES)),
+    edit(MMU, "kvm_mmu_init_vm", Before("r = kvm_mmu_alloc", "kvm->arch.stolen_gfn_mask = stolen_gpa_mask >> PAGE_SHIFT;\n\t")),
+    // What loses rights owes a flush; a full flush pays for everything.
+    edit(MMU, "spte_write_protect", Replace("return mmu_spte_update(sptep, spte)", "return kvm_stolen_owe(sptep, mmu_spte_update(sptep, spte))")),
+    edit(MMU, "mmu_spte_clear_track_bits", Before("if (!", "kvm_stolen_owe(sptep, is_shadow_present_pte(old_spte));\n\t")),
+    edit(MAIN, "kvm_flush_remote_tlbs", After("{\n", "\tkvm_stolen_owed = 0;\n")),
+    edit(X86, "vcpu_enter_guest", Before("if (kvm_request_pending(vcpu))", "kvm_stolen_flush_owed();\n\t")),
+    // Distinct shadow pages for each alias, found by gfn and stolen bits, mapped by gfn alone.
+    edit(INTERNAL, "struct kvm_mmu_page", Before("\tu64 *spt;", "\tgfn_t gfn_stolen_bits;\n")),
+    edit(MMU, "kvm_mmu_find_shadow_page", Replace("sp->gfn != gfn", "(sp->gfn | sp->gfn_stolen_bits) != gfn")),
+    edit(
+        MMU,
+        "kvm_mmu_alloc_shadow_page",
+        Replace(
+            "sp->gfn = gfn;",
+            "sp->gfn = gfn & ~kvm_gfn_stolen_mask(kvm);\n\tsp->gfn_stolen_bits = gfn & kvm_gfn_stolen_mask(kvm);",
+        ),
+    ),
+    edit(MMU, "kvm_mmu_get_child_sp", Replace("->gfn == gfn", "->gfn == (gfn & ~vcpu_gfn_stolen_mask(vcpu))")),
+    edit(
+        MMU,
+        "direct_map",
+        Before("gfn_t base_gfn", "gfn_t gfn_stolen_bits = (fault->addr & vcpu_gpa_stolen_mask(vcpu)) >> PAGE_SHIFT;\n\t"),
+    ),
+    edit(MMU, "direct_map", Replace("it.sptep, base_gfn, true", "it.sptep, base_gfn | gfn_stolen_bits, true")),
+    // A fault knows its gfn without stolen bits.
+    edit(
+        INTERNAL,
+        "kvm_mmu_do_page_fault",
+        Replace("fault.addr >> PAGE_SHIFT", "vcpu_gpa_to_gfn_unalias(vcpu, fault.addr)"),
+    ),
+    // No prefetch of private slots under an alias.
+    edit(
+        MMU,
+        "direct_pte_prefetch_many",
+        Replace("if (!slot)", "if (!slot || (sp->gfn_stolen_bits && slot->id >= KVM_USER_MEM_SLOTS))"),
+    ),
+    // The walker of 64-bit tables strips what it reads; the others do not.
+    edit(PAGING, "gpte_to_gfn_lvl", Replace("(pt_element_t gpte", "(struct kvm_vcpu *vcpu, pt_element_t gpte")),
+    edit(PAGING, "gpte_to_gfn_lvl", Replace("PT_LVL_ADDR_MASK(lvl)", "PT_LVL_ADDR_MASK(lvl) & ~PT_STOLEN_MASK(vcpu)")),
+    edit(PAGING, "", After("PT_LEVEL_BITS)\n\n", STOLEN_MASK)),
+    edit(PAGING, "", Replace("#define gpte_to_gfn(pte) gpte_to_gfn_lvl((pte)", "#define gpte_to_gfn(vcpu, pte) gpte_to_gfn_lvl(vcpu, (pte)")),
+    edit(PAGING, "", Replace("gpte_to_gfn(pte);", "gpte_to_gfn(vcpu, pte);")),
+    edit(PAGING, "", Replace("gpte_to_gfn(gpte);", "gpte_to_gfn(vcpu, gpte);")),
+    edit(PAGING, "", Replace("gpte_to_gfn_lvl(pte, walker", "gpte_to_gfn_lvl(vcpu, pte, walker")),
+    edit(PAGING, "", Replace("#undef gpte_to_gfn\n", "#undef gpte_to_gfn\n#undef PT_STOLEN_MASK\n")),
+];
+
+/// As posted: where the exclusion stands, what becomes of the second flush's error, and the WARNs.
+const POSTED: [Edit; 4] = [
+    edit(MMU, "kvm_faultin_pfn", Before("if (unlikely(!slot))", EXCLUDE_FIRST)),
+    edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0")),
+    edit(PAGING, "FNAME(prefetch_gpte)", Before("if (FNAME", "WARN_ON(gpte & vcpu_gpa_stolen_mask(vcpu));\n\n\t")),
+    edit(PAGING, "FNAME(fetch)", Before("top_level =", "WARN_ON(fault->addr & vcpu_gpa_stolen_mask(vcpu));\n\n\t")),
+];
+
+/// With gaps closed: a slot that is going away is retried under each of its names, a private slot is a hole under an alias, and
+/// a memslot cannot have a stolen bit in its gfns.
+const FIXED: [Edit; 2] = [
+    edit(MMU, "kvm_faultin_pfn", Before("if (slot->id == APIC", EXCLUDE_LAST)),
+    edit(X86, "kvm_arch_prepare_memory_region", Before("if ((new->base_gfn", REFUSE)),
+];
+
+const HELPERS: &str = "
+static inline gfn_t kvm_gfn_stolen_mask(struct kvm *kvm)
+{
+	return kvm->arch.stolen_gfn_mask;
+}
+
+static inline gfn_t vcpu_gfn_stolen_mask(struct kvm_vcpu *vcpu)
+{
+	return kvm_gfn_stolen_mask(vcpu->kvm);
+}
+
+static inline gpa_t vcpu_gpa_stolen_mask(struct kvm_vcpu *vcpu)
+{
+	return vcpu_gfn_stolen_mask(vcpu) << PAGE_SHIFT;
+}
+
+static inline gfn_t vcpu_gpa_to_gfn_unalias(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	return (gpa >> PAGE_SHIFT) & ~vcpu_gfn_stolen_mask(vcpu);
+}
+#endif
+";
+
+/// The parameters, the back-end with its ways to fail, and the range flush of both aliases.
+const SWITCHES: &str = "
+static ulong stolen_gpa_mask;
+module_param(stolen_gpa_mask, ulong, 0644);
+
+#define STOLEN_RANGE_FLUSH	1
+#define STOLEN_FIRST_FAILS	2
+#define STOLEN_SECOND_FAILS	4
+static uint stolen_range_flush;
+module_param(stolen_range_flush, uint, 0644);
+
+#define STOLEN_OWED_BASE	1
+#define STOLEN_OWED_ALIAS	2
+unsigned int kvm_stolen_owed;
+
+noinline void kvm_stolen_flush_owed(void)
+{
+	if (WARN_ON(kvm_stolen_owed))
+		kvm_stolen_owed = 0;
+}
+
+static bool kvm_stolen_owe(u64 *sptep, bool flush)
+{
+	if (flush)
+		kvm_stolen_owed |= sptep_to_sp(sptep)->gfn_stolen_bits ? STOLEN_OWED_ALIAS : STOLEN_OWED_BASE;
+	return flush;
+}
+
+static int stolen_backend(bool alias)
+{
+	if (stolen_range_flush & (alias ? STOLEN_SECOND_FAILS : STOLEN_FIRST_FAILS))
+		return -EIO;
+	kvm_stolen_owed &= alias ? ~STOLEN_OWED_ALIAS : ~STOLEN_OWED_BASE;
+	return 0;
+}
+
+int kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages)
+{
+	gfn_t mask = kvm_gfn_stolen_mask(kvm);
+
+	if (!(stolen_range_flush & STOLEN_RANGE_FLUSH))
+		return -EOPNOTSUPP;
+	if (hweight64(mask) > 1)
+		return -EOPNOTSUPP;
+	if (stolen_backend(false))
+		return -EIO;
+	if (!mask)
+		return 0;
+	return stolen_backend(true);
+}
+
+";
+
+const STOLEN_MASK: &str = "#if PTTYPE == 64
+#define PT_STOLEN_MASK(vcpu)	vcpu_gpa_stolen_mask(vcpu)
+#else
+#define PT_STOLEN_MASK(vcpu)	((pt_element_t)0)
+#endif
+
+";
+
+const EXCLUDE_FIRST: &str = "if ((fault->addr & vcpu_gpa_stolen_mask(vcpu)) && slot &&
+	    !kvm_is_visible_memslot(slot)) {
+		fault->pfn = KVM_PFN_NOSLOT;
+		fault->map_writable = false;
+		return RET_PF_CONTINUE;
+	}
+
+	";
+
+const EXCLUDE_LAST: &str = "if (fault->is_tdp && (fault->addr & vcpu_gpa_stolen_mask(vcpu)) &&
+	    slot->id >= KVM_USER_MEM_SLOTS)
+		return kvm_handle_noslot_fault(vcpu, fault, access);
+
+	";
+
+const REFUSE: &str = "if ((new->base_gfn | (new->base_gfn + new->npages - 1)) &
+		    kvm->arch.stolen_gfn_mask)
+			return -EINVAL;
+
+		";
+
+/// Mutants of the fixed design that the exits of a guest can give away.
+pub const MUTANTS: [Mutant; 10] = [
+    Mutant {
+        name: "M02-unalias-noop",
+        breaks: "stolen bits stay in the gfn of a fault",
+        edits: &[edit(MMU_H, "vcpu_gpa_to_gfn_unalias", Replace(" & ~vcpu_gfn_stolen_mask(vcpu)", ""))],
+    },
+    Mutant {
+        name: "M03-unalias-wide",
+        breaks: "the lowest bit of a gfn is stripped with the stolen ones",
+        edits: &[edit(MMU_H, "vcpu_gpa_to_gfn_unalias", Replace("~vcpu", "~1ull & ~vcpu"))],
+    },
+    Mutant {
+        name: "M10-flush-base-only",
+        breaks: "a range flush leaves the alias out",
+        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "return 0"))],
+    },
+    Mutant {
+        name: "M15-first-err-ignored",
+        breaks: "the error of the base's range flush is ignored",
+        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("if (stolen_backend(false))\n\t\treturn -EIO;", "stolen_backend(false);"))],
+    },
+    Mutant {
+        name: "M16-second-err-ignored",
+        breaks: "the error of the alias's range flush is ignored",
+        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0"))],
+    },
+    Mutant {
+        name: "M23-spgfn-includes-stolen",
+        breaks: "the gfn of a shadow page carries stolen bits, so removal looks for another rmap than addition",
+        edits: &[edit(MMU, "kvm_mmu_alloc_shadow_page", Replace("gfn & ~kvm_gfn_stolen_mask(kvm)", "gfn"))],
+    },
+    Mutant {
+        name: "M41-walk-by-gfn",
+        breaks: "a fault walks the tables by gfn, so its alias is never mapped",
+        edits: &[edit(MMU, "direct_map", Replace("for_each_shadow_entry(vcpu, fault->addr,", "for_each_shadow_entry(vcpu, gfn_to_gpa(fault->gfn),"))],
+    },
+    Mutant {
+        name: "M81-wrprot-first-spte-only",
+        breaks: "write-protecting a gfn reaches the first of its SPTEs",
+        edits: &[edit(MMU, "rmap_write_protect", Replace("flush |= spte_write_protect(sptep, pt_protect);", "{\n\t\tflush |= spte_write_protect(sptep, pt_protect);\n\t\tbreak;\n\t}"))],
+    },
+    Mutant {
+        name: "M87-unmap-first-spte-only",
+        breaks: "an invalidation reaches the first of a gfn's SPTEs",
+        edits: &[edit(MMU, "kvm_zap_rmap", Replace("return kvm_zap_all_rmap_sptes(kvm, rmap_head);", "struct rmap_iterator iter;\n\tu64 *sptep = rmap_get_first(rmap_head, &iter);\n\n\tif (!sptep)\n\t\treturn false;\n\tkvm_zap_one_rmap_spte(kvm, rmap_head, sptep);\n\treturn true;"))],
+    },
+    Mutant {
+        name: "M89-fastpf-dirty-raw",
+        breaks: "a fast page fault marks only the base dirty",
+        edits: &[edit(MMU, "fast_pf_fix_direct_spte", Replace("if (is_writable_pte(new_spte)", "if (!(fault->addr & vcpu_gpa_stolen_mask(vcpu)) && is_writable_pte(new_spte)"))],
+    },
+];
+
+/// The whole script of `design`, with the change of `mutant` at its end.
+pub fn script(design: Design, mutant: Option<&Mutant>) -> Vec<Edit> {
+    let own: &[Edit] = match design {
+        Design::Posted => &POSTED,
+        Design::Fixed => &FIXED,
+    };
+    let mutant = mutant.map_or(&[][..], |mutant| mutant.edits);
+    [&COMMON, own, mutant].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_edit_is_about_a_file_of_the_list() {
+        let mutants = MUTANTS.iter().flat_map(|mutant| mutant.edits);
+        for edit in COMMON.iter().chain(&POSTED).chain(&FIXED).chain(mutants) {
+            assert!(FILES.contains(&edit.file), "{edit:?}");
+        }
+    }
+}
