@@ -94,6 +94,15 @@ impl Machine {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here, or it does not offer that.
     pub fn open_with(realisation: Realisation) -> Result<Self, MachineError> {
+        Self::open_as(realisation, None)
+    }
+
+    /// Native, on a kernel that was told to strip `bits`. Whether it does is for programs to find out.
+    pub(crate) fn open_stripping(bits: &[u8]) -> Result<Self, MachineError> {
+        Self::open_as(Realisation::Native, Some(bits))
+    }
+
+    fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
         let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
         let fd = kvm.create_vm().doing("create a VM")?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
@@ -136,9 +145,14 @@ impl Machine {
             values: 0,
         };
         if realisation == Realisation::Native {
-            machine.stealable = machine.bits_stripped()?;
+            machine.stealable = match stripped {
+                Some(bits) => bits.to_vec(),
+                None => machine.bits_stripped()?,
+            };
         }
-        machine.prove()?;
+        // What is not known to be right proves nothing.
+        let alias = machine.stealable.first().copied().filter(|_| stripped.is_none());
+        machine.prove(alias)?;
         Ok(machine)
     }
 
@@ -417,8 +431,8 @@ impl Machine {
     }
 
     /// Carry out accesses whose number is known, and look at KVM's counters.
-    fn prove(&mut self) -> Result<(), MachineError> {
-        let program = crate::witness::calibration(self.stealable.first().copied());
+    fn prove(&mut self, alias: Option<u8>) -> Result<(), MachineError> {
+        let program = crate::witness::calibration(alias);
         let mut observations = vec![None; program.ops.len()];
         let before = self.witness();
         let result = self.carry_out(&program, &mut observations);

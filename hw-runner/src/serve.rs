@@ -4,11 +4,13 @@
 //!
 //! ```text
 //! ready
+//! drivers dontneed mremap fork
 //! module kvm 0xffffffffc03e5000 1400832
 //! module kvm_amd 0xffffffffc0561000 225280
 //! ```
 //!
-//! with the modules of KVM, where they lie and how many bytes they are long. Then the outside asks and the inside answers:
+//! with the means by which pages can be taken away ([`Driver`](gpa_model::Driver)), and the modules of KVM, where they lie and
+//! how many bytes they are long. Then the outside asks and the inside answers:
 //!
 //! | question | answer |
 //! |---|---|
@@ -22,7 +24,7 @@ use crate::init;
 use crate::stolen::Machines;
 use crate::{Trace, trace};
 use gpa_model::limits::FILE_BYTES;
-use gpa_model::{Vm, text};
+use gpa_model::{Drivers, text};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -51,9 +53,9 @@ pub fn run(modules: &[String]) -> io::Result<()> {
             .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
     }
     let mut machines = Machines::new();
-    machines.of(&Vm::default()).map_err(io::Error::other)?;
+    let drivers = machines.plain().map_err(io::Error::other)?.drivers().available();
     let port = open_port()?;
-    serve(&mut machines, &port)?;
+    serve(&mut machines, drivers, &port)?;
     Err(init::power_off())
 }
 
@@ -68,13 +70,13 @@ fn open_port() -> io::Result<File> {
     }
 }
 
-fn serve(machines: &mut Machines, port: &File) -> io::Result<()> {
+fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<()> {
     let (mut questions, mut answers) = (BufReader::new(port), port);
     let mut send = |mut answer: String| {
         answer.push(char::from(END));
         answers.write_all(answer.as_bytes())
     };
-    send(hello()?)?;
+    send(hello(drivers)?)?;
     let (mut question, mut trace) = (Vec::new(), Trace::default());
     loop {
         question.clear();
@@ -99,9 +101,11 @@ fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Resu
     Ok(trace::print(trace))
 }
 
-/// Where each module of KVM lies, from the kernel's own list.
-fn hello() -> io::Result<String> {
-    let mut hello = "ready\n".to_owned();
+/// By what means pages can be taken away, and where each module of KVM lies, from the kernel's own list.
+fn hello(drivers: Drivers) -> io::Result<String> {
+    let mut hello = "ready\ndrivers".to_owned();
+    drivers.iter().for_each(|driver| hello.push_str(&format!(" {}", driver.name())));
+    hello.push('\n');
     for line in fs::read_to_string("/proc/modules")?.lines() {
         // NAME BYTES USERS DEPENDENCIES STATE ADDRESS
         let words: Vec<&str> = line.split_whitespace().collect();

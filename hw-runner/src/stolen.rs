@@ -2,8 +2,8 @@
 //!
 //! Stock KVM knows no stolen bits, and one machine serves all programs. A KVM built with them says so by its parameters.
 
-use crate::{Machine, MachineError, Realisation};
-use gpa_model::{BackendMode, Vm};
+use crate::{Machine, MachineError};
+use gpa_model::{BackendMode, StolenMask, Vm};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -33,6 +33,12 @@ impl Machines {
         Self { open: BTreeMap::new(), strips: Path::new(MASK).exists(), backend: None }
     }
 
+    /// A machine for programs without stolen bits.
+    pub(crate) fn plain(&mut self) -> Result<&mut Machine, MachineError> {
+        let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent);
+        self.of(&vm.unwrap_or_default())
+    }
+
     /// A machine for programs of `vm`.
     pub(crate) fn of(&mut self, vm: &Vm) -> Result<&mut Machine, MachineError> {
         let mut mask = 0;
@@ -50,8 +56,8 @@ impl Machines {
             if self.strips {
                 set(MASK, mask)?;
             }
-            let realisation = if mask == 0 { Realisation::Slots } else { Realisation::Native };
-            self.open.insert(mask, Machine::open_with(realisation)?);
+            let bits = vm.stolen();
+            self.open.insert(mask, if mask == 0 { Machine::open() } else { Machine::open_stripping(bits.bits()) }?);
         }
         self.open.get_mut(&mask).ok_or(MachineError::Missing("a machine for these stolen bits"))
     }

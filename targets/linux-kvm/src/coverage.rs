@@ -81,8 +81,7 @@ impl Map {
     fn of(file: &File) -> io::Result<Self> {
         let (rights, length) = (libc::PROT_READ | libc::PROT_WRITE, size_of::<Shared>());
         // SAFETY: a shared mapping of a file of this length, at an address of the kernel's choice.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), length, rights, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

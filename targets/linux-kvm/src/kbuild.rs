@@ -70,7 +70,8 @@ struct Tree {
 fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Say<'_>) -> Result<Tree, LabError> {
     let (release, version) = (&kernel.release, kernel.package_version()?);
     let plain = release.strip_suffix(packages::FLAVOUR).unwrap_or(release);
-    let names = [format!("linux-headers-{release}"), format!("linux-headers-{plain}-common"), format!("linux-kbuild-{plain}")];
+    let names =
+        [format!("linux-headers-{release}"), format!("linux-headers-{plain}-common"), format!("linux-kbuild-{plain}")];
     let root = cache.folder(&format!("kbuild-{release}"), |folder| {
         packages::fetch(folder, &names.clone().map(|name| format!("{name}={version}")), say)?;
         let common = folder.join("usr/src").join(&names[1]);
@@ -93,7 +94,11 @@ fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
     fs::create_dir_all(to).map_err(at(to))?;
     for entry in fs::read_dir(from).map_err(at(from))?.flatten() {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() { copy(&source, &target)? } else { fs::copy(&source, &target).map(drop).map_err(at(&target))? }
+        if source.is_dir() {
+            copy(&source, &target)?
+        } else {
+            fs::copy(&source, &target).map(drop).map_err(at(&target))?
+        }
     }
     Ok(())
 }

@@ -51,6 +51,7 @@ pub struct Lab {
     image: Image,
     machine: Option<Machine>,
     modules: Vec<ModuleAt>,
+    drivers: Vec<String>,
     /// The log of the last boot.
     log: String,
     boots: u32,
@@ -66,7 +67,10 @@ impl Lab {
         let qemu = qemu::version()?;
         let wanted = std::env::var_os(COVERAGE).is_none_or(|word| word != "off");
         if wanted && !qemu.plugins {
-            say(&format!("lab: {} takes no plugins, so what the kernel executes is not seen and guides nothing", qemu.name));
+            say(&format!(
+                "lab: {} takes no plugins, so what the kernel executes is not seen and guides nothing",
+                qemu.name
+            ));
         }
         let cache = Cache::of_user()?;
         let kernel = Kernel::fetch(&cache, &setup.kernel, say)?;
@@ -89,6 +93,7 @@ impl Lab {
             image,
             machine: None,
             modules: Vec::new(),
+            drivers: Vec::new(),
             log: String::new(),
             boots: 0,
             boot_time: Duration::ZERO,
@@ -103,7 +108,7 @@ impl Lab {
         let (machine, hello) = Machine::boot(&self.image)?;
         self.boots += 1;
         self.boot_time = start.elapsed();
-        self.modules = modules(&hello)
+        (self.drivers, self.modules) = first_message(&hello)
             .ok_or_else(|| LabError::Failed(format!("expected the runner's first message, found `{hello}`")))?;
         let machine = self.machine.insert(machine);
         // What it says while it boots is not about any program.
@@ -203,6 +208,11 @@ impl Lab {
         &self.modules
     }
 
+    /// The means by which pages can be taken away inside, in the runner's words.
+    pub fn drivers(&self) -> &[String] {
+        &self.drivers
+    }
+
     /// How often it was booted.
     pub fn boots(&self) -> u32 {
         self.boots
@@ -214,24 +224,21 @@ impl Lab {
     }
 }
 
-/// What the runner's first message says of modules.
-fn modules(hello: &str) -> Option<Vec<ModuleAt>> {
-    let mut lines = hello.lines();
-    (lines.next() == Some("ready")).then_some(())?;
-    let modules: Option<Vec<ModuleAt>> = lines
-        .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
-            ["module", name, start, bytes] => {
-                let start = u64::from_str_radix(start.strip_prefix("0x")?, 16).ok()?;
-                Some(ModuleAt { name: name.to_owned(), start, bytes: bytes.parse().ok()? })
-            }
-            _ => None,
-        })
-        .collect();
-    // By name, so that numbers of blocks mean the same at each boot.
-    modules.map(|mut modules| {
-        modules.sort_by(|a, b| a.name.cmp(&b.name));
-        modules
-    })
+/// What the runner's first message says of drivers and of modules, these by name, so that numbers of blocks mean the same at each
+/// boot.
+fn first_message(hello: &str) -> Option<(Vec<String>, Vec<ModuleAt>)> {
+    let rest = hello.strip_prefix("ready\ndrivers")?;
+    let (drivers, rest) = rest.split_once('\n')?;
+    let module = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["module", name, start, bytes] => {
+            let start = u64::from_str_radix(start.strip_prefix("0x")?, 16).ok()?;
+            Some(ModuleAt { name: name.to_owned(), start, bytes: bytes.parse().ok()? })
+        }
+        _ => None,
+    };
+    let mut modules = rest.lines().map(module).collect::<Option<Vec<_>>>()?;
+    modules.sort_by(|a, b| a.name.cmp(&b.name));
+    Some((drivers.split_whitespace().map(str::to_owned).collect(), modules))
 }
 
 #[cfg(test)]
@@ -241,9 +248,13 @@ mod tests {
     #[test]
     fn the_first_message_says_where_modules_lie() {
         let kvm = ModuleAt { name: "kvm".into(), start: 0xffff_ffff_c010_0000, bytes: 77 };
-        assert_eq!(modules("ready\nmodule kvm 0xffffffffc0100000 77\n"), Some(vec![kvm]));
-        for bad in ["", "ready\nmodule kvm 12 77\n", "ready\nmodule kvm\n", "hello\n"] {
-            assert_eq!(modules(bad), None, "{bad:?}");
+        let hello = "ready\ndrivers fork cold\nmodule kvm 0xffffffffc0100000 77\n";
+        assert_eq!(first_message(hello), Some((vec!["fork".into(), "cold".into()], vec![kvm])));
+        let drivers = "ready\ndrivers\n";
+        for bad in
+            ["".into(), "ready\n".into(), format!("{drivers}module kvm 12 77\n"), format!("{drivers}module kvm\n")]
+        {
+            assert_eq!(first_message(&bad), None, "{bad:?}");
         }
     }
 }

@@ -67,10 +67,22 @@ const COMMON: [Edit; 27] = [
     edit(MMU_H, "", Replace("\n#endif\n", HELPERS)),
     edit(INTERNAL, "", After("#include <asm/kvm_host.h>\n", "#include \"mmu.h\"\n")),
     edit(MMU, "kvm_available_flush_remote_tlbs_range", InFront(SWITCHES)),
-    edit(MMU, "kvm_mmu_init_vm", Before("r = kvm_mmu_alloc", "kvm->arch.stolen_gfn_mask = stolen_gpa_mask >> PAGE_SHIFT;\n\t")),
+    edit(
+        MMU,
+        "kvm_mmu_init_vm",
+        Before("r = kvm_mmu_alloc", "kvm->arch.stolen_gfn_mask = stolen_gpa_mask >> PAGE_SHIFT;\n\t"),
+    ),
     // What loses rights owes a flush; a full flush pays for everything.
-    edit(MMU, "spte_write_protect", Replace("return mmu_spte_update(sptep, spte)", "return kvm_stolen_owe(sptep, mmu_spte_update(sptep, spte))")),
-    edit(MMU, "mmu_spte_clear_track_bits", Before("if (!", "kvm_stolen_owe(sptep, is_shadow_present_pte(old_spte));\n\t")),
+    edit(
+        MMU,
+        "spte_write_protect",
+        Replace("return mmu_spte_update(sptep, spte)", "return kvm_stolen_owe(sptep, mmu_spte_update(sptep, spte))"),
+    ),
+    edit(
+        MMU,
+        "mmu_spte_clear_track_bits",
+        Before("if (!", "kvm_stolen_owe(sptep, is_shadow_present_pte(old_spte));\n\t"),
+    ),
     edit(MAIN, "kvm_flush_remote_tlbs", After("{\n", "\tkvm_stolen_owed = 0;\n")),
     edit(X86, "vcpu_enter_guest", Before("if (kvm_request_pending(vcpu))", "kvm_stolen_flush_owed();\n\t")),
     // Distinct shadow pages for each alias, found by gfn and stolen bits, mapped by gfn alone.
@@ -88,7 +100,10 @@ const COMMON: [Edit; 27] = [
     edit(
         MMU,
         "direct_map",
-        Before("gfn_t base_gfn", "gfn_t gfn_stolen_bits = (fault->addr & vcpu_gpa_stolen_mask(vcpu)) >> PAGE_SHIFT;\n\t"),
+        Before(
+            "gfn_t base_gfn",
+            "gfn_t gfn_stolen_bits = (fault->addr & vcpu_gpa_stolen_mask(vcpu)) >> PAGE_SHIFT;\n\t",
+        ),
     ),
     edit(MMU, "direct_map", Replace("it.sptep, base_gfn, true", "it.sptep, base_gfn | gfn_stolen_bits, true")),
     // A fault knows its gfn without stolen bits.
@@ -107,7 +122,14 @@ const COMMON: [Edit; 27] = [
     edit(PAGING, "gpte_to_gfn_lvl", Replace("(pt_element_t gpte", "(struct kvm_vcpu *vcpu, pt_element_t gpte")),
     edit(PAGING, "gpte_to_gfn_lvl", Replace("PT_LVL_ADDR_MASK(lvl)", "PT_LVL_ADDR_MASK(lvl) & ~PT_STOLEN_MASK(vcpu)")),
     edit(PAGING, "", After("PT_LEVEL_BITS)\n\n", STOLEN_MASK)),
-    edit(PAGING, "", Replace("#define gpte_to_gfn(pte) gpte_to_gfn_lvl((pte)", "#define gpte_to_gfn(vcpu, pte) gpte_to_gfn_lvl(vcpu, (pte)")),
+    edit(
+        PAGING,
+        "",
+        Replace(
+            "#define gpte_to_gfn(pte) gpte_to_gfn_lvl((pte)",
+            "#define gpte_to_gfn(vcpu, pte) gpte_to_gfn_lvl(vcpu, (pte)",
+        ),
+    ),
     edit(PAGING, "", Replace("gpte_to_gfn(pte);", "gpte_to_gfn(vcpu, pte);")),
     edit(PAGING, "", Replace("gpte_to_gfn(gpte);", "gpte_to_gfn(vcpu, gpte);")),
     edit(PAGING, "", Replace("gpte_to_gfn_lvl(pte, walker", "gpte_to_gfn_lvl(vcpu, pte, walker")),
@@ -254,12 +276,20 @@ pub const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "M15-first-err-ignored",
         breaks: "the error of the base's range flush is ignored",
-        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("if (stolen_backend(false))\n\t\treturn -EIO;", "stolen_backend(false);"))],
+        edits: &[edit(
+            MMU,
+            "kvm_stolen_flush_range",
+            Replace("if (stolen_backend(false))\n\t\treturn -EIO;", "stolen_backend(false);"),
+        )],
     },
     Mutant {
         name: "M16-second-err-ignored",
         breaks: "the error of the alias's range flush is ignored",
-        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0"))],
+        edits: &[edit(
+            MMU,
+            "kvm_stolen_flush_range",
+            Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0"),
+        )],
     },
     Mutant {
         name: "M23-spgfn-includes-stolen",
@@ -269,22 +299,47 @@ pub const MUTANTS: [Mutant; 10] = [
     Mutant {
         name: "M41-walk-by-gfn",
         breaks: "a fault walks the tables by gfn, so its alias is never mapped",
-        edits: &[edit(MMU, "direct_map", Replace("for_each_shadow_entry(vcpu, fault->addr,", "for_each_shadow_entry(vcpu, gfn_to_gpa(fault->gfn),"))],
+        edits: &[edit(
+            MMU,
+            "direct_map",
+            Replace("for_each_shadow_entry(vcpu, fault->addr,", "for_each_shadow_entry(vcpu, gfn_to_gpa(fault->gfn),"),
+        )],
     },
     Mutant {
         name: "M81-wrprot-first-spte-only",
         breaks: "write-protecting a gfn reaches the first of its SPTEs",
-        edits: &[edit(MMU, "rmap_write_protect", Replace("flush |= spte_write_protect(sptep, pt_protect);", "{\n\t\tflush |= spte_write_protect(sptep, pt_protect);\n\t\tbreak;\n\t}"))],
+        edits: &[edit(
+            MMU,
+            "rmap_write_protect",
+            Replace(
+                "flush |= spte_write_protect(sptep, pt_protect);",
+                "{\n\t\tflush |= spte_write_protect(sptep, pt_protect);\n\t\tbreak;\n\t}",
+            ),
+        )],
     },
     Mutant {
         name: "M87-unmap-first-spte-only",
         breaks: "an invalidation reaches the first of a gfn's SPTEs",
-        edits: &[edit(MMU, "kvm_zap_rmap", Replace("return kvm_zap_all_rmap_sptes(kvm, rmap_head);", "struct rmap_iterator iter;\n\tu64 *sptep = rmap_get_first(rmap_head, &iter);\n\n\tif (!sptep)\n\t\treturn false;\n\tkvm_zap_one_rmap_spte(kvm, rmap_head, sptep);\n\treturn true;"))],
+        edits: &[edit(
+            MMU,
+            "kvm_zap_rmap",
+            Replace(
+                "return kvm_zap_all_rmap_sptes(kvm, rmap_head);",
+                "struct rmap_iterator iter;\n\tu64 *sptep = rmap_get_first(rmap_head, &iter);\n\n\tif (!sptep)\n\t\treturn false;\n\tkvm_zap_one_rmap_spte(kvm, rmap_head, sptep);\n\treturn true;",
+            ),
+        )],
     },
     Mutant {
         name: "M89-fastpf-dirty-raw",
         breaks: "a fast page fault marks only the base dirty",
-        edits: &[edit(MMU, "fast_pf_fix_direct_spte", Replace("if (is_writable_pte(new_spte)", "if (!(fault->addr & vcpu_gpa_stolen_mask(vcpu)) && is_writable_pte(new_spte)"))],
+        edits: &[edit(
+            MMU,
+            "fast_pf_fix_direct_spte",
+            Replace(
+                "if (is_writable_pte(new_spte)",
+                "if (!(fault->addr & vcpu_gpa_stolen_mask(vcpu)) && is_writable_pte(new_spte)",
+            ),
+        )],
     },
 ];
 

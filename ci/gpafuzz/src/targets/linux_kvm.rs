@@ -6,7 +6,7 @@ use super::traced::{Recorder, Traced};
 use crate::cli::note;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{Op, Program, text};
+use gpa_model::{Driver, Op, Program, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::Trace;
 use linux_kvm::console::Kind;
@@ -85,7 +85,9 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
     let mutant = match mutant {
         None => None,
-        Some(name) => Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name && entry.stolen == Some(Design::Fixed))?),
+        Some(name) => {
+            Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name && entry.stolen == Some(Design::Fixed))?)
+        }
     };
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
@@ -158,7 +160,8 @@ impl Recorder for InLab {
     }
 
     fn profile(&self) -> Profile {
-        let profile = hw_runner::profile();
+        let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name)).collect();
+        let profile = Profile { drivers, ..hw_runner::profile() };
         if !self.strips {
             return profile;
         }
