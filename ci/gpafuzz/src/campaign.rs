@@ -188,7 +188,7 @@ pub struct Shrunk {
 }
 
 /// Minimise `program` as long as `target` breaks the same law in the same way: the same signature as `violation`.
-/// For a target that answers from a record the program stays as it is.
+/// For a target that answers from a record, or that has not survived the program, it stays as it is.
 ///
 /// # Errors
 /// If the target fails.
@@ -203,10 +203,15 @@ pub fn shrink(
         let (program, why) = (program.clone(), violation.why.clone());
         return Ok(Shrunk { program, why, reproduces: true, executions: 0 });
     }
-    let mut failed = None;
     let same = |violation: &Violation, other: &Option<Violation>| {
         other.as_ref().is_some_and(|other| other.signature == violation.signature)
     };
+    let mut failed = None;
+    if !target.survived() {
+        let again = target.judge(run, program)?;
+        let (program, why) = (program.clone(), violation.why.clone());
+        return Ok(Shrunk { program, why, reproduces: same(violation, &again), executions: 0 });
+    }
     let smaller = minimize(program, |candidate| match target.judge(run, candidate) {
         Ok(other) => same(violation, &other),
         Err(error) => {

@@ -44,6 +44,7 @@ enum Command {
     /// List the targets, and which laws each can be held to.
     Targets,
     Teeth(TeethArgs),
+    Coverage(CoverageArgs),
     Bench(BenchArgs),
 }
 
@@ -195,6 +196,32 @@ Exit status:
   1  a mutant survives or only another oracle objects, or Ctrl-C ended the hunt
   2  usage, or no such mutant";
 
+/// Run a campaign and say which functions of the target's code it reached.
+///
+/// For targets whose code can be watched: those of the lab.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct CoverageArgs {
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = "linux-kvm-npt")]
+    pub target: String,
+    /// How long [default: 60]
+    #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// How many programs, however long it takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Do not keep a program because of the code it reached, to see what that guidance is worth
+    #[arg(long)]
+    pub unguided: bool,
+    /// Write an HTML page, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
 /// Measure how fast a target is judged, and what the fuzzing engine costs beside it.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -308,6 +335,7 @@ pub fn main() -> ExitCode {
         Command::Minimize(args) => commands::minimize::run(&args),
         Command::Targets => commands::targets::run(),
         Command::Teeth(args) => commands::teeth::run(&args),
+        Command::Coverage(args) => commands::coverage::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     match done {

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub mod bench;
+pub mod coverage;
 pub mod exhaust;
 pub mod fuzz;
 pub mod minimize;

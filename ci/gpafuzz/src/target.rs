@@ -59,6 +59,12 @@ pub trait Target {
         Ok(Vec::new())
     }
 
+    /// Whether it is as good as new after the last violation. If it has to be started again, which takes seconds, a program is
+    /// not minimised.
+    fn survived(&self) -> bool {
+        true
+    }
+
     /// What the kernel that carries programs out has said, if it is one of its own.
     fn log(&mut self) -> Option<String> {
         None

@@ -4,6 +4,7 @@ use crate::edits::{self, Edit};
 use crate::error::{LabError, at, output};
 use crate::packages::{self, Kernel};
 use crate::{Cache, Say, stolen};
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -30,6 +31,33 @@ pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, L
         fs::remove_file(&archive).map_err(at(&archive))
     })?;
     Ok(root.join("linux"))
+}
+
+/// The files of KVM's `source` by the functions that they define.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
+    let mut functions = BTreeMap::new();
+    let mut left: Vec<PathBuf> = PARTS.iter().map(|part| source.join(part)).collect();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).map_err(at(&path))?.flatten().map(|entry| entry.path()));
+            continue;
+        }
+        if path.extension().is_none_or(|end| end != "c" && end != "h") {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path).map_err(at(&path))?).into_owned();
+        let file = path.strip_prefix(source).unwrap_or(&path).display().to_string();
+        for name in edits::functions(&text) {
+            // The template of the guest's tables is compiled once for each format.
+            let prefixes: &[&str] =
+                if file.ends_with("paging_tmpl.h") { &["paging64_", "paging32_", "ept_"] } else { &[""] };
+            functions.extend(prefixes.iter().map(|prefix| (format!("{prefix}{name}"), file.clone())));
+        }
+    }
+    Ok(functions)
 }
 
 /// The folder with `kvm.ko` and `kvm-amd.ko` of `kernel`, changed by `script`; built if they are not in the cache.
@@ -95,9 +123,9 @@ fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
     for entry in fs::read_dir(from).map_err(at(from))?.flatten() {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
-            copy(&source, &target)?
+            copy(&source, &target)?;
         } else {
-            fs::copy(&source, &target).map(drop).map_err(at(&target))?
+            fs::copy(&source, &target).map(drop).map_err(at(&target))?;
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ pub struct Function {
     pub name: String,
     /// Its module.
     pub module: String,
+    /// The file of the kernel's source that defines it, if that is known.
+    pub file: Option<String>,
     /// The numbers of its blocks, and of no other's.
     pub blocks: Range<u32>,
 }
@@ -47,7 +49,8 @@ pub struct Answer {
 /// A machine with Linux's KVM that carries out programs.
 #[derive(Debug)]
 pub struct Lab {
-    release: String,
+    kernel: Kernel,
+    cache: Cache,
     image: Image,
     machine: Option<Machine>,
     modules: Vec<ModuleAt>,
@@ -89,7 +92,8 @@ impl Lab {
         let image = Image { kernel: kernel.vmlinuz(), initrd, words, plugin };
         say(&format!("lab: booting Linux {} in {}", kernel.release, qemu.name));
         let mut lab = Self {
-            release: kernel.release,
+            kernel,
+            cache,
             image,
             machine: None,
             modules: Vec::new(),
@@ -147,6 +151,11 @@ impl Lab {
         Ok(Answer { text, complaint })
     }
 
+    /// Whether the kernel runs; if not, it is booted for the next question.
+    pub fn is_on(&self) -> bool {
+        self.machine.is_some()
+    }
+
     /// What the kernel has said: all of it if it runs, and what it said until the last complaint if not.
     pub fn log(&mut self) -> String {
         match &mut self.machine {
@@ -176,8 +185,12 @@ impl Lab {
     /// The functions of KVM's modules, in the order of their blocks.
     ///
     /// # Errors
-    /// If the lab fails.
-    pub fn functions(&mut self) -> Result<Vec<Function>, LabError> {
+    /// If the lab fails, or the kernel's source cannot be fetched.
+    pub fn functions(&mut self, say: Say<'_>) -> Result<Vec<Function>, LabError> {
+        if !self.watches() {
+            return Ok(Vec::new());
+        }
+        let files = kbuild::functions(&kbuild::source(&self.cache, &self.kernel, say)?)?;
         let list = self.ask("symbols")?.text.unwrap_or_default();
         let mut starts: Vec<(u32, &str)> = list
             .lines()
@@ -187,20 +200,28 @@ impl Lab {
             })
             .collect();
         starts.sort();
+        // The padding before a function has a name of its own.
+        starts.retain(|(_, name)| !name.starts_with("__pfx_"));
         // Two names for one place: the first stands for both.
         starts.dedup_by_key(|(start, _)| *start);
         let function = |(at, &(start, name)): (usize, &(u32, &str))| {
             let module = (start >> OFFSET_BITS) as usize;
             let limit = (module as u32 + 1) << OFFSET_BITS;
             let end = starts.get(at + 1).map_or(limit, |(next, _)| (*next).min(limit));
-            Function { name: name.to_owned(), module: self.modules[module].name.clone(), blocks: start..end }
+            let plain = name.split('.').next().unwrap_or(name);
+            Function {
+                name: name.to_owned(),
+                module: self.modules[module].name.clone(),
+                file: files.get(plain).cloned(),
+                blocks: start..end,
+            }
         };
         Ok(starts.iter().enumerate().map(function).collect())
     }
 
     /// What the kernel calls itself.
     pub fn release(&self) -> &str {
-        &self.release
+        &self.kernel.release
     }
 
     /// Where the modules of KVM lie.

@@ -64,7 +64,7 @@ const COMMON: [Edit; 27] = [
         Before("if (!", "if (kvm_stolen_flush_range(kvm, gfn, nr_pages) == 0)\n\t\treturn 0;\n\t"),
     ),
     // The helpers.
-    edit(MMU_H, "", Replace("\n#endif\n", HELPERS)),
+    edit(MMU_H, "kvm_translate_gpa", InFront(HELPERS)),
     edit(INTERNAL, "", After("#include <asm/kvm_host.h>\n", "#include \"mmu.h\"\n")),
     edit(MMU, "kvm_available_flush_remote_tlbs_range", InFront(SWITCHES)),
     edit(
@@ -151,8 +151,7 @@ const FIXED: [Edit; 2] = [
     edit(X86, "kvm_arch_prepare_memory_region", Before("if ((new->base_gfn", REFUSE)),
 ];
 
-const HELPERS: &str = "
-static inline gfn_t kvm_gfn_stolen_mask(struct kvm *kvm)
+const HELPERS: &str = "static inline gfn_t kvm_gfn_stolen_mask(struct kvm *kvm)
 {
 	return kvm->arch.stolen_gfn_mask;
 }
@@ -171,7 +170,7 @@ static inline gfn_t vcpu_gpa_to_gfn_unalias(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	return (gpa >> PAGE_SHIFT) & ~vcpu_gfn_stolen_mask(vcpu);
 }
-#endif
+
 ";
 
 /// The parameters, the back-end with its ways to fail, and the range flush of both aliases.

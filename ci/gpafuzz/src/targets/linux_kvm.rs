@@ -185,7 +185,11 @@ impl Recorder for InLab {
     }
 
     fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
-        self.lab.functions().map_err(|error| failed(self.name, &error))
+        self.lab.functions(&mut note).map_err(|error| failed(self.name, &error))
+    }
+
+    fn survived(&self) -> bool {
+        self.lab.is_on()
     }
 
     fn log(&mut self) -> Option<String> {

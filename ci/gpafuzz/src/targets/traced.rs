@@ -48,6 +48,11 @@ pub(super) trait Recorder {
         Ok(Vec::new())
     }
 
+    /// As [`Target::survived`].
+    fn survived(&self) -> bool {
+        true
+    }
+
     /// As [`Target::log`].
     fn log(&mut self) -> Option<String> {
         None
@@ -122,6 +127,10 @@ impl<R: Recorder> Target for Traced<R> {
 
     fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
         self.recorder.functions()
+    }
+
+    fn survived(&self) -> bool {
+        self.recorder.survived()
     }
 
     fn log(&mut self) -> Option<String> {

@@ -1,0 +1,139 @@
+//! `gpafuzz coverage`: which functions of a target's code a campaign reaches, and which it does not.
+
+use crate::cli::{CliError, CoverageArgs, Exit, note, print};
+use crate::engine::{Budget, Engine};
+use crate::progress::Ticker;
+use crate::target::TargetError;
+use crate::{interrupt, targets};
+use gpa_oracles::Lockstep;
+use linux_kvm::Function;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// How long a campaign lasts if nobody says.
+const SECONDS: u32 = 60;
+
+/// The functions of one source file, by whether they were reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct File {
+    reached: BTreeSet<String>,
+    missed: BTreeSet<String>,
+}
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`] if the target cannot be used, or shows nothing of its code.
+pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
+    let mut opened = targets::open(&args.target)?;
+    let target = opened.target.as_mut();
+    let functions = target.functions()?;
+    if functions.is_empty() {
+        let why = "it shows nothing of its code; the targets linux-kvm-… do, with a QEMU that takes plugins".to_owned();
+        return Err(TargetError::Absent { name: "coverage", why: format!("{}: {why}", args.target) }.into());
+    }
+    let stop = interrupt::listen()?;
+    let length = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into());
+    let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(length) };
+    let budget = Budget { runs: args.runs, deadline, stop };
+    let mut engine = Engine::with_guidance(target, Lockstep::default(), args.seed, budget, !args.unguided)?;
+    let mut ticker = Ticker::default();
+    while !engine.is_done() {
+        engine.round()?;
+        let state = (engine.executions(), engine.corpus_len(), engine.blocks().len());
+        ticker.tick(|_| format!("{} programs, corpus {}, {} blocks", state.0, state.1, state.2));
+    }
+    ticker.end();
+    let blocks = engine.blocks();
+    let files = by_file(&functions, blocks);
+    let how = if args.unguided { "unguided" } else { "guided" };
+    let title = format!(
+        "{}, seed {}, {} programs, {how}: {} blocks",
+        args.target,
+        args.seed,
+        engine.executions(),
+        blocks.len()
+    );
+    print(&text(&title, &files));
+    if let Some(path) = &args.html {
+        std::fs::write(path, html(&title, &files)).map_err(|error| CliError::Output(path.clone(), error))?;
+        note(&format!("written: {}", path.display()));
+    }
+    Ok(Exit::Clean)
+}
+
+/// The functions by file. The parts that a compiler splits a function into count as one.
+fn by_file(functions: &[Function], blocks: &BTreeSet<u32>) -> BTreeMap<String, File> {
+    let mut files: BTreeMap<String, File> = BTreeMap::new();
+    for Function { name, module, file, blocks: range } in functions {
+        let file = files.entry(file.clone().unwrap_or_else(|| format!("{module} (file not known)"))).or_default();
+        let reached = blocks.range(range.clone()).next().is_some();
+        let set = if reached { &mut file.reached } else { &mut file.missed };
+        set.insert(name.split('.').next().unwrap_or(name).to_owned());
+    }
+    for File { reached, missed } in files.values_mut() {
+        missed.retain(|name| !reached.contains(name));
+    }
+    files
+}
+
+fn text(title: &str, files: &BTreeMap<String, File>) -> String {
+    let mut out = format!("{title}\n\n{:<36} {:>8} {:>8}\n", "file", "reached", "of");
+    for (name, File { reached, missed }) in files {
+        let _ = writeln!(out, "{name:<36} {:>8} {:>8}", reached.len(), reached.len() + missed.len());
+    }
+    for (name, File { reached, missed }) in files.iter().filter(|(_, file)| !file.reached.is_empty()) {
+        let list = |names: &BTreeSet<String>| names.iter().map(|name| format!("\n    {name}")).collect::<String>();
+        let _ = writeln!(out, "\n{name}\n  reached:{}\n  not reached:{}", list(reached), list(missed));
+    }
+    out
+}
+
+fn html(title: &str, files: &BTreeMap<String, File>) -> String {
+    let title = escaped(title);
+    let mut out = format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>\nbody {{ font-family: sans-serif; margin: 2em }}\n\
+         .no {{ color: #999 }}\nli {{ font-family: monospace }}\nul {{ columns: 3 }}\n</style>\n<h1>{title}</h1>\n"
+    );
+    for (name, File { reached, missed }) in files {
+        let open = if reached.is_empty() { "" } else { " open" };
+        let (count, all) = (reached.len(), reached.len() + missed.len());
+        let _ = writeln!(out, "<details{open}><summary>{}: {count} of {all}</summary>\n<ul>", escaped(name));
+        let functions = reached.iter().map(|name| (name, "yes")).chain(missed.iter().map(|name| (name, "no")));
+        for (name, class) in functions {
+            let _ = writeln!(out, "<li class=\"{class}\">{}</li>", escaped(name));
+        }
+        out.push_str("</ul></details>\n");
+    }
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_reached_if_any_part_of_it_is() {
+        let function = |name: &str, file: Option<&str>, blocks| Function {
+            name: name.into(),
+            module: "kvm".into(),
+            file: file.map(str::to_owned),
+            blocks,
+        };
+        let functions = [
+            function("rmap_add", Some("mmu.c"), 0..10),
+            function("rmap_remove.part.0", Some("mmu.c"), 10..20),
+            function("rmap_remove", Some("mmu.c"), 20..30),
+            function("kvm_init", None, 30..40),
+        ];
+        let files = by_file(&functions, &BTreeSet::from([12]));
+        insta::assert_snapshot!(text("a title", &files));
+        assert!(html("a < b", &files).contains("<h1>a &lt; b</h1>"));
+        assert!(html("", &files).contains("<details open><summary>mmu.c: 1 of 2</summary>"));
+    }
+}
