@@ -4,6 +4,7 @@ mod export;
 mod files;
 mod probe;
 mod record;
+mod run;
 mod stress;
 mod verify;
 
@@ -43,6 +44,18 @@ pub struct Args {
 enum Command {
     /// Say which KVM this is and whether guest code really runs natively on it, with the counters that prove it
     Probe,
+    /// Run programs on /dev/kvm and judge them; say where a trace was recorded otherwise, and how reliably a finding shows
+    Run {
+        /// Programs or traces, as text
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How often each is run; one that an oracle objects to is run at least 10 times
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        times: u32,
+        /// How aliases come about; that of the trace, or slots, if none is given
+        #[arg(long, value_name = "NAME", value_parser = realisation)]
+        realisation: Option<Realisation>,
+    },
     /// Run programs on /dev/kvm, write what is observed as traces, and judge it
     Record {
         /// Programs, as text
@@ -51,6 +64,12 @@ enum Command {
         /// The folder for the traces, each named after its program
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
+        /// How often each is run; what is not always observed is marked
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        samples: u32,
+        /// How aliases come about
+        #[arg(long, value_name = "NAME", value_parser = realisation, default_value_t)]
+        realisation: Realisation,
     },
     /// Print a program, or that of a trace, as source code that needs nothing of this project
     Export {
@@ -100,7 +119,10 @@ enum Command {
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     match &args.command {
         Command::Probe => probe::run(out, err),
-        Command::Record { programs, output } => record::run(programs, output, out, err),
+        Command::Run { files, times, realisation } => run::run(files, *times, *realisation, out, err),
+        Command::Record { programs, output, samples, realisation } => {
+            record::run(programs, output, *samples, *realisation, out, err)
+        }
         Command::Export { file, rust, selftest, realisation, .. } => {
             let language = match (rust, selftest) {
                 (true, _) => Language::Rust,

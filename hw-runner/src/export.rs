@@ -32,6 +32,11 @@ pub fn export(program: &Program, realisation: Realisation, language: Language) -
     }
 }
 
+/// Whether real KVM can carry out any of `program`; otherwise its source would pass and mean nothing.
+pub fn is_worthwhile(program: &Program) -> bool {
+    !steps(program).is_empty()
+}
+
 /// One op that is carried out, with what it must come to.
 struct Step<'a> {
     at: usize,

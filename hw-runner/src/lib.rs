@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod driver;
 pub mod error;
+pub mod explain;
 pub mod export;
 pub mod fingerprint;
 mod guest;

@@ -69,6 +69,40 @@ fn an_objection_prints_the_report() {
 }
 
 #[test]
+fn every_variant_is_explained_or_not() {
+    let sampled = |trace: &str, variant: &str| {
+        let long = trace.replace("gpafuzz-trace 1\n", "gpafuzz-trace 2\ncpu TestCpu\nkernel 6.1\n");
+        let long = long.replace("paging", "parameters\npaging").replace("native yes", "realisation slots\nnative yes");
+        let long = long.replace("native yes\n", "native yes\nwitness\nsamples 10\n");
+        format!("{long}v0 read 0x1e0\n  => memory 1\ndirty-get 0\n  => dirty 0x1e1\n  ~> 3 {variant}\n")
+    };
+    let (status, legal) = verify(|trace| sampled(trace, "dirty 0x1e0 0x1e1"));
+    assert_eq!(status, Status::Clean, "{legal}");
+    let (status, wrong) = verify(|trace| sampled(trace, "dirty 0x1e0"));
+    assert_eq!(status, Status::Findings, "{wrong}");
+    insta::assert_snapshot!(legal + &wrong);
+}
+
+/// Here the record is wrong and KVM right, so that the difference is what the new run explains.
+#[test]
+fn run_says_where_a_trace_was_recorded_otherwise() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("x.trace");
+    let file = path.to_str().expect("a path");
+    fs::write(&path, TRACE.replace("dirty 0x1e1", "dirty none")).expect("a file");
+    let (status, said) = hw_runner(dir.path(), &["run", file, "--times", "3"]);
+    if status == Status::Absent {
+        println!("SKIPPED: {said}");
+        return;
+    }
+    assert_eq!(status, Status::Clean, "{said}");
+    assert!(
+        said.ends_with("x.trace: op 3, `dirty-get 0`: recorded dirty none, found dirty 0x1e1: explained\n"),
+        "{said}"
+    );
+}
+
+#[test]
 fn bad_traces_say_where_and_what_to_do() {
     let missing = verify(|trace| trace.replace("  => memory 2\n", ""));
     let wrong = verify(|trace| trace.replace("memory 2", "memory two"));

@@ -2,7 +2,7 @@
 
 use super::{Status, files, line};
 use crate::Realisation;
-use crate::export::{Language, export};
+use crate::export::{Language, export, is_worthwhile};
 use std::io::Write;
 use std::path::Path;
 
@@ -14,6 +14,12 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Status {
     match files::program(path) {
+        Ok((program, _)) if !is_worthwhile(&program) => {
+            let expected =
+                "expected a program of which real KVM can carry something out, found none of its ops to be so";
+            line(err, format_args!("{}: {expected}", path.display()));
+            Status::BadInput
+        }
         Ok((program, recorded)) => {
             let realisation = realisation.or(recorded.map(|trace| trace.fingerprint.realisation)).unwrap_or_default();
             // A reader that went away wants no more of it.

@@ -1,18 +1,26 @@
 //! `record`: run programs on `/dev/kvm`, write traces, judge them.
 
+use super::run::status_of;
 use super::{Status, files, line, verify};
-use crate::{Machine, MachineError, trace};
-use gpa_model::text;
+use crate::{Machine, MachineError, Realisation, Trace, trace};
+use gpa_model::{Program, text};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub(super) fn run(programs: &[PathBuf], output: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+pub(super) fn run(
+    programs: &[PathBuf],
+    output: &Path,
+    samples: u32,
+    realisation: Realisation,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Status {
     if let Err(complaint) = check_arguments(programs, output) {
         line(err, complaint);
         return Status::BadInput;
     }
-    let mut machine = match Machine::open() {
+    let mut machine = match Machine::open_with(realisation) {
         Ok(machine) => machine,
         Err(error) => {
             line(err, error);
@@ -21,7 +29,7 @@ pub(super) fn run(programs: &[PathBuf], output: &Path, out: &mut dyn Write, err:
     };
     let mut status = Status::Clean;
     for path in programs {
-        let result = record(&mut machine, path, output, out);
+        let result = record(&mut machine, path, output, samples, out);
         status = status.max(result.unwrap_or_else(|(status, complaint)| {
             line(err, complaint);
             status
@@ -50,18 +58,29 @@ fn check_arguments(programs: &[PathBuf], output: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn record(machine: &mut Machine, path: &Path, output: &Path, out: &mut dyn Write) -> Result<Status, (Status, String)> {
+fn record(
+    machine: &mut Machine,
+    path: &Path,
+    output: &Path,
+    samples: u32,
+    out: &mut dyn Write,
+) -> Result<Status, (Status, String)> {
     let bad = |complaint| (Status::BadInput, complaint);
     let source = files::read(path).map_err(bad)?;
     let program = text::parse(&source).map_err(|error| bad(format!("{}:{error}", path.display())))?;
-    let trace = machine.run(&program).map_err(|error| (status_of(&error), format!("{}: {error}", path.display())))?;
+    let trace = sample(machine, &program, samples)
+        .map_err(|error| (status_of(&error), format!("{}: {error}", path.display())))?;
     let name = format!("{}.trace", path.file_stem().unwrap_or_default().display());
     let write = files::write(output, &name, &trace::print(&trace));
     write.map_err(|error| bad(format!("{}: cannot write: {error}", output.join(&name).display())))?;
     Ok(verify::judge(&path.display().to_string(), trace, out))
 }
 
-/// A guest that hangs or dies is a finding about this KVM; all else is the environment.
-const fn status_of(error: &MachineError) -> Status {
-    if error.is_finding() { Status::Findings } else { Status::Absent }
+/// Run `program` so many times, at least once.
+fn sample(machine: &mut Machine, program: &Program, samples: u32) -> Result<Trace, MachineError> {
+    let mut trace = machine.run(program)?;
+    for _ in 1..samples {
+        trace.add_sample(&machine.run(program)?);
+    }
+    Ok(trace)
 }

@@ -1,7 +1,8 @@
 //! `verify`: judge recorded traces.
 
 use super::{Status, files, line};
-use crate::trace::{self, Trace};
+use crate::explain::{self, Difference};
+use crate::trace::{self, Trace, print_observation};
 use crate::{Fingerprint, Replay};
 use gpa_model::text::print_op;
 use gpa_oracles::{Lockstep, Tally, report};
@@ -35,7 +36,10 @@ fn load(path: &Path) -> Result<Trace, String> {
 
 /// Judge one trace and write a line about it, or the report of an objection.
 pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
+    let differences = explain::variants(&trace);
     let program = trace.program.clone();
+    let shown = differences.iter().map(|difference| show(&trace, difference));
+    let variants: Vec<String> = shown.collect();
     let target = describe(&trace.fingerprint);
     let (mut run, mut replay) = (Lockstep::default(), Replay::default());
     replay.load(trace);
@@ -57,11 +61,23 @@ pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
             vacuous(&run)
         ),
     );
-    if violation.is_none() {
-        return Status::Clean;
+    variants.iter().for_each(|variant| line(out, format_args!("{name}: {variant}")));
+    if violation.is_some() {
+        line(out, report);
     }
-    line(out, report);
-    Status::Findings
+    let explained = differences.iter().all(|difference| difference.objection.is_none());
+    if violation.is_none() && explained { Status::Clean } else { Status::Findings }
+}
+
+/// A variant, and whether it is explained.
+fn show(trace: &Trace, difference: &Difference) -> String {
+    let vm = &trace.program.vm;
+    let Difference { at, exit, objection } = difference;
+    let times = trace.variants.iter().find(|variant| variant.at == *at && variant.exit == *exit);
+    let (times, of) = (times.map_or(0, |variant| variant.times), trace.samples);
+    let why = objection.as_ref().map_or("explained".into(), |objection| format!("unexplained: {}", objection.why));
+    let (op, exit) = (print_op(vm, &trace.program.ops[*at]), print_observation(vm, exit));
+    format!("op {}, `{op}`: {exit} in {times} of {of} runs: {why}", at + 1)
 }
 
 /// The oracles whose clauses came up without anything to judge, as they do where guest code did not run natively.

@@ -1,0 +1,111 @@
+//! `run`: carry out programs and traces on `/dev/kvm`, judge them, and say how reliably what is found shows.
+
+use super::{Status, files, line, verify};
+use crate::explain::{Difference, differences};
+use crate::trace::{Trace, print_observation};
+use crate::{Machine, MachineError, Realisation, Replay};
+use gpa_model::Program;
+use gpa_model::text::print_op;
+use gpa_oracles::Lockstep;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A finding counts as stable only after so many runs.
+const CONFIRMED: u32 = 10;
+
+pub(super) fn run(
+    paths: &[PathBuf],
+    times: u32,
+    realisation: Option<Realisation>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Status {
+    let mut machine = None;
+    let mut status = Status::Clean;
+    for path in paths {
+        let result = one(&mut machine, path, times, realisation, out);
+        status = status.max(result.unwrap_or_else(|(status, complaint)| {
+            line(err, complaint);
+            status
+        }));
+    }
+    status
+}
+
+type Failure = (Status, String);
+
+fn one(
+    machine: &mut Option<Machine>,
+    path: &Path,
+    times: u32,
+    realisation: Option<Realisation>,
+    out: &mut dyn Write,
+) -> Result<Status, Failure> {
+    let (program, recorded) = files::program(path).map_err(|complaint| (Status::BadInput, complaint))?;
+    let realisation = realisation.or(recorded.as_ref().map(|trace| trace.fingerprint.realisation)).unwrap_or_default();
+    let fail = |error: MachineError| (status_of(&error), format!("{}: {error}", path.display()));
+    if machine.as_ref().is_none_or(|machine| machine.fingerprint().realisation != realisation) {
+        *machine = Some(Machine::open_with(realisation).map_err(fail)?);
+    }
+    let Some(machine) = machine else { return Ok(Status::Absent) };
+    let runs = repeat(machine, &program, times).map_err(fail)?;
+    let (name, objected, count) = (path.display().to_string(), runs.objected, runs.count);
+    // Of several runs the one that shows more.
+    let shown = runs.objection.unwrap_or(runs.first);
+    let mut status = verify::judge(&name, shown.clone(), out);
+    if objected > 0 {
+        let verdict = if count < CONFIRMED || objected < count { "not stable" } else { "stable" };
+        line(out, format_args!("{name}: an oracle objects in {objected} of {count} runs: {verdict}"));
+    }
+    if let Some(recorded) = recorded {
+        for difference in differences(&recorded, &shown) {
+            status = status.max(tell(&name, &recorded, &difference, out));
+        }
+    }
+    Ok(status)
+}
+
+/// Say where `trace` and a new run differ, and whether that is explained.
+fn tell(name: &str, trace: &Trace, difference: &Difference, out: &mut dyn Write) -> Status {
+    let Difference { at, exit, objection } = difference;
+    let vm = &trace.program.vm;
+    let show = |exit| print_observation(vm, &exit);
+    let (op, was) = (print_op(vm, &trace.program.ops[*at]), trace.observation(*at).map_or("nothing".into(), show));
+    let why = objection.as_ref().map_or("explained".into(), |objection| format!("unexplained: {}", objection.why));
+    line(out, format_args!("{name}: op {}, `{op}`: recorded {was}, found {}: {why}", at + 1, show(*exit)));
+    if objection.is_some() { Status::Findings } else { Status::Clean }
+}
+
+struct Runs {
+    first: Trace,
+    /// The first run to which an oracle objects.
+    objection: Option<Trace>,
+    objected: u32,
+    count: u32,
+}
+
+/// Run `program` so many times, and if an oracle objects, as often as it takes to know how reliably.
+fn repeat(machine: &mut Machine, program: &Program, times: u32) -> Result<Runs, MachineError> {
+    let (mut lockstep, mut replay) = (Lockstep::default(), Replay::default());
+    let mut runs = Runs { first: machine.run(program)?, objection: None, objected: 0, count: 0 };
+    let mut trace = runs.first.clone();
+    loop {
+        replay.load(trace);
+        let objects = lockstep.run(&mut replay, program).is_some();
+        trace = replay.unload();
+        runs.count += 1;
+        runs.objected += u32::from(objects);
+        if objects && runs.objection.is_none() {
+            runs.objection = Some(trace.clone());
+        }
+        if runs.count >= if runs.objected > 0 { times.max(CONFIRMED) } else { times } {
+            return Ok(runs);
+        }
+        machine.run_into(program, &mut trace)?;
+    }
+}
+
+/// A guest that hangs or dies is a finding about this KVM; all else is the environment.
+pub(super) const fn status_of(error: &MachineError) -> Status {
+    if error.is_finding() { Status::Findings } else { Status::Absent }
+}
