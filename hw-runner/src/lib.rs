@@ -18,6 +18,7 @@ mod memory;
 mod memslots;
 pub mod realisation;
 pub mod replay;
+mod ring;
 pub mod serve;
 mod spinner;
 mod stats;

@@ -16,6 +16,7 @@ use crate::ioctl::{Region, delete_region, set_region, stats_file};
 use crate::memory::Pages;
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
+use crate::ring::{self, Ring};
 use crate::stats::Stats;
 use crate::support::{STOLEN_BITS, supports};
 use crate::trace::Trace;
@@ -116,12 +117,22 @@ impl Machine {
         };
         let memory = memory.doing("map memory for the guest")?;
         let (own, tables) = (pages(guest::OWN_PAGES)?, pages(guest::TABLE_PAGES)?);
-        enable_manual_protect(&fd)?;
+        if realisation == Realisation::Rings {
+            enable_rings(&fd)?;
+            fingerprint.capabilities.push("dirty-log-ring".into());
+        } else {
+            enable_manual_protect(&fd)?;
+        }
         guest::load_code(&own);
         guest::write_tables(&tables);
         map_whole(&fd, &own, OWN_SLOT, guest::OWN_GFN)?;
         map_whole(&fd, &tables, TABLE_SLOT, guest::TABLE_GFN)?;
-        let vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<_, _>>()?;
+        let mut vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<Vec<_>, _>>()?;
+        let mut memslots = Memslots::default();
+        if realisation == Realisation::Rings {
+            let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd()));
+            memslots.use_rings(rings.collect::<Result<_, _>>().doing("map a dirty ring")?);
+        }
         let maxphyaddr = fingerprint.maxphyaddr;
         let mut machine = Self {
             stats: stats_file(&fd).and_then(Stats::new).ok(),
@@ -135,7 +146,7 @@ impl Machine {
             fingerprint,
             proof: None,
             stealable: STOLEN_BITS.filter(|bit| *bit < maxphyaddr).collect(),
-            memslots: Memslots::default(),
+            memslots,
             windows: Vec::with_capacity(guest::WINDOWS),
             window: 0,
             tables_written: 0,
@@ -475,6 +486,17 @@ fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     let mut enable = kvm_enable_cap { cap, ..Default::default() };
     enable.args[0] = kvm_bindings::KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.into();
     fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
+}
+
+/// Have each vCPU list the pages it makes dirty.
+fn enable_rings(fd: &VmFd) -> Result<(), MachineError> {
+    let (cap, bytes) = ring::CAPABILITY;
+    if u64::try_from(fd.check_extension_raw(cap.into())).is_ok_and(|most| most < bytes) {
+        return Err(MachineError::Missing("KVM_CAP_DIRTY_LOG_RING_ACQ_REL"));
+    }
+    let mut enable = kvm_enable_cap { cap, ..Default::default() };
+    enable.args[0] = bytes;
+    fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
 }
 
 /// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.

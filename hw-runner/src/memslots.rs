@@ -7,6 +7,7 @@ use crate::error::{Doing, MachineError};
 use crate::ioctl::{Region, clear_dirty_log, delete_region, set_region};
 use crate::memory::Pages;
 use crate::realisation::Realisation;
+use crate::ring::{self, Ring};
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
 use gpa_model::{FrameSet, Gfn, Hva, SlotChange, SlotFlags, SlotId, Vm};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
@@ -29,6 +30,10 @@ pub(crate) struct Memslots {
     slots: [Option<Slot>; USER_SLOTS],
     /// KVM slots that each of them takes.
     each: usize,
+    /// The rings of all vCPUs, if there are any.
+    rings: Vec<Ring>,
+    /// What was taken from them: a bit for each page of each slot.
+    taken: [u64; USER_SLOTS],
 }
 
 /// A VM being configured, and the host pages behind its slots.
@@ -41,6 +46,25 @@ pub(crate) struct Backing<'a> {
 }
 
 impl Memslots {
+    /// Learn of dirty pages from `rings`.
+    pub(crate) fn use_rings(&mut self, rings: Vec<Ring>) {
+        self.rings = rings;
+    }
+
+    /// Take what the rings list.
+    fn take(&mut self) {
+        for ring in &mut self.rings {
+            ring.take(|slot, page| {
+                // Entries of the guest's own memslots, which are not logged, do not occur; nor do pages beyond a slot's end.
+                if let (Some(bits), Some(bit)) =
+                    (self.taken.get_mut(slot as usize / ALIASES), 1u64.checked_shl(page as u32))
+                {
+                    *bits |= bit;
+                }
+            });
+        }
+    }
+
     /// Start with no slots, of which each takes `each` of KVM's. There must be none left.
     pub(crate) fn begin(&mut self, each: usize) {
         self.each = each;
@@ -49,6 +73,10 @@ impl Memslots {
     /// Carry out a change that the model accepts.
     pub(crate) fn change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> Result<(), MachineError> {
         let old = self.slots[id.index()];
+        self.take();
+        if !matches!(change, SlotChange::Move { .. }) {
+            self.taken[id.index()] = 0;
+        }
         let new = match (change, old) {
             (SlotChange::Create { gfn, pages, hva, flags }, _) => Some(Slot { gfn, pages, hva, flags }),
             (SlotChange::Delete, _) | (_, None) => None,
@@ -71,7 +99,13 @@ impl Memslots {
 
     /// Delete every slot.
     pub(crate) fn clear(&mut self, fd: &VmFd) -> Result<(), MachineError> {
-        (0..USER_SLOTS).try_for_each(|id| self.delete(fd, id))
+        (0..USER_SLOTS).try_for_each(|id| self.delete(fd, id))?;
+        if !self.rings.is_empty() {
+            self.take();
+            self.taken = [0; USER_SLOTS];
+            ring::reset(fd).doing("reset the dirty rings")?;
+        }
+        Ok(())
     }
 
     fn delete(&mut self, fd: &VmFd, id: usize) -> Result<(), MachineError> {
@@ -103,11 +137,13 @@ impl Memslots {
     }
 
     /// The frames of slot `id` that are dirty under any name.
-    pub(crate) fn dirty(&self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
+    pub(crate) fn dirty(&mut self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
+        self.take();
         let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
         let bytes = slot.pages as usize * crate::memory::PAGE_BYTES;
-        let mut bits = 0;
-        for alias in 0..self.each {
+        let mut bits = self.taken[id.index()];
+        let logs = if self.rings.is_empty() { self.each } else { 0 };
+        for alias in 0..logs {
             let log = kvm.fd.get_dirty_log(kvm_slot(id.index(), alias), bytes).doing("get a dirty log")?;
             bits |= log.first().copied().unwrap_or(0);
         }
@@ -117,10 +153,21 @@ impl Memslots {
     }
 
     /// Forget that `pages` frames from `gfn`, which lie in slot `id`, are dirty under any name.
-    pub(crate) fn clear_dirty(&self, kvm: Backing<'_>, id: SlotId, gfn: Gfn, pages: u32) -> Result<(), MachineError> {
-        let Some(slot) = &self.slots[id.index()] else { return Ok(()) };
+    pub(crate) fn clear_dirty(
+        &mut self,
+        kvm: Backing<'_>,
+        id: SlotId,
+        gfn: Gfn,
+        pages: u32,
+    ) -> Result<(), MachineError> {
+        let Some(slot) = self.slots[id.index()] else { return Ok(()) };
         let skip = gfn.offset_from(slot.gfn).unwrap_or(0) as usize;
         let bits = FrameSet::range(skip, pages as usize).bits();
+        if !self.rings.is_empty() {
+            self.take();
+            self.taken[id.index()] &= !bits;
+            return ring::reset(kvm.fd).doing("reset the dirty rings");
+        }
         for alias in 0..self.each {
             clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages, bits).doing("clear a dirty log")?;
         }

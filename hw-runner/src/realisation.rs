@@ -12,6 +12,8 @@ pub enum Realisation {
     /// A memslot for each name, all over the same hvas: notifiers and the dirty log meet the page once for each slot.
     #[default]
     Slots,
+    /// As slots, but dirty pages are listed in a ring for each vCPU instead of a bitmap for each slot.
+    Rings,
     /// A memslot for each name, each over its own mapping of one memfd: one page, several hvas.
     Memfd,
     /// One memslot, and guest page tables in which every name leads to its gpa: several SPTEs in one rmap on shadow paging.
@@ -22,12 +24,13 @@ pub enum Realisation {
 
 impl Realisation {
     /// All of them.
-    pub const ALL: [Realisation; 4] = [Self::Slots, Self::Memfd, Self::GuestPtes, Self::Native];
+    pub const ALL: [Realisation; 5] = [Self::Slots, Self::Rings, Self::Memfd, Self::GuestPtes, Self::Native];
 
     /// The word for it in traces and in the names of targets.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slots => "slots",
+            Self::Rings => "rings",
             Self::Memfd => "memfd",
             Self::GuestPtes => "guest-ptes",
             Self::Native => "native",
@@ -42,7 +45,7 @@ impl Realisation {
     /// How many memslots of KVM's make one memslot of `vm`.
     pub(crate) fn slots(self, vm: &Vm) -> usize {
         match self {
-            Self::Slots | Self::Memfd => vm.stolen().alias_count(),
+            Self::Slots | Self::Rings | Self::Memfd => vm.stolen().alias_count(),
             Self::GuestPtes | Self::Native => 1,
         }
     }
