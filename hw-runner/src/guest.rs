@@ -154,6 +154,13 @@ pub(crate) fn break_code(own: &Pages) {
     own.write_u32(CODE_PAGE, START as usize, u32::from_le_bytes([0xeb, 0xfe, 0x90, 0x90]));
 }
 
+/// Let the guest raise an exception that nobody handles instead.
+#[cfg(test)]
+pub(crate) fn crash_code(own: &Pages) {
+    // 0f 0b = ud2.
+    own.write_u32(CODE_PAGE, START as usize, u32::from_le_bytes([0x0f, 0x0b, 0x0f, 0x0b]));
+}
+
 /// Write request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
     let page = name(request.window, request.alias, request.frame);

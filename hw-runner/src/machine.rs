@@ -539,6 +539,17 @@ mod tests {
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 
+    #[test]
+    fn a_guest_that_dies_is_an_error_and_the_machine_goes_on() {
+        let Some(mut machine) = machine() else { return };
+        let program = crate::witness::calibration(Some(40));
+        let good = machine.run(&program).expect("a run");
+        guest::crash_code(&machine.own);
+        assert!(matches!(machine.run(&program), Err(MachineError::Exit(_))));
+        guest::load_code(&machine.own);
+        assert_eq!(machine.run(&program).expect("a run"), good);
+    }
+
     /// The positive control of stamps: a page that bears another identity than the model's is seen as that other page.
     #[test]
     fn a_page_with_another_identity_is_noticed_by_every_kind_of_access() {
