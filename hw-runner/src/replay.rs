@@ -56,11 +56,6 @@ impl Replay {
 }
 
 impl Mmu for Replay {
-    /// An empty replay, which supports nothing until a trace is loaded.
-    fn new(_vm: &Vm) -> Self {
-        Self::default()
-    }
-
     /// The next observation, if it is one of this op.
     fn step(&mut self, _host: &Host, _flush: &mut FlushBackend, op: &Op) -> Exit {
         let next =

@@ -293,10 +293,8 @@ pub struct Shows {
 ///
 /// `step` sees only ops that the reference model accepts and [`Mmu::supports`] allows, after the [`Host`] has changed.
 pub trait Mmu {
-    /// A VM with no memslot and nothing mapped.
-    fn new(vm: &Vm) -> Self
-    where
-        Self: Sized;
+    /// Be `vm` from now on, with no memslot and nothing mapped, whatever was before; even a panic in the middle of an op.
+    fn reset(&mut self, vm: &Vm);
 
     /// Carry out one op. Flushes are asked of `flush`.
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit;
@@ -323,12 +321,35 @@ pub trait Mmu {
     fn shows(&self) -> Shows {
         Shows { tables: true, flushes: true, keys: false, native: true }
     }
+}
 
-    /// Become `Self::new(vm)`, keeping allocations.
-    fn reset(&mut self, vm: &Vm)
-    where
-        Self: Sized,
-    {
-        *self = Self::new(vm);
+/// Any MMU, where which one is not known before the program runs.
+impl Mmu for Box<dyn Mmu> {
+    fn reset(&mut self, vm: &Vm) {
+        (**self).reset(vm);
+    }
+
+    fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
+        (**self).step(host, flush, op)
+    }
+
+    fn walk(&self, gpa: Gpa) -> Option<Spte> {
+        (**self).walk(gpa)
+    }
+
+    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
+        (**self).walk_window(gpa, stride, out);
+    }
+
+    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        (**self).inspect(visit);
+    }
+
+    fn supports(&self, op: &Op) -> bool {
+        (**self).supports(op)
+    }
+
+    fn shows(&self) -> Shows {
+        (**self).shows()
     }
 }

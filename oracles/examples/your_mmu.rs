@@ -20,9 +20,15 @@ struct YourMmu {
     mapped: BTreeMap<Gpa, Spte>,
 }
 
-impl Mmu for YourMmu {
+impl YourMmu {
     fn new(vm: &Vm) -> Self {
         Self { vm: *vm, slots: Vec::new(), mapped: BTreeMap::new() }
+    }
+}
+
+impl Mmu for YourMmu {
+    fn reset(&mut self, vm: &Vm) {
+        *self = Self::new(vm);
     }
 
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {

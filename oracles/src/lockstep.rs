@@ -31,7 +31,6 @@ pub struct Lockstep {
     counts: OpCounts,
     at: usize,
     last_exit: Option<Exit>,
-    poisoned: bool,
 }
 
 /// One op as [`Lockstep::watch`] reports it.
@@ -69,7 +68,6 @@ impl Lockstep {
             counts: OpCounts::default(),
             at: 0,
             last_exit: None,
-            poisoned: false,
         }
     }
 
@@ -90,7 +88,6 @@ impl Lockstep {
         match catch_unwind(run) {
             Ok(violation) => violation,
             Err(payload) => {
-                self.poisoned = true;
                 let text = payload.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
                 let kind = program.ops.get(self.at).map(Op::kind);
@@ -140,11 +137,7 @@ impl Lockstep {
         for oracle in &mut self.oracles {
             oracle.reset();
         }
-        if std::mem::take(&mut self.poisoned) {
-            *mmu = M::new(vm);
-        } else {
-            mmu.reset(vm);
-        }
+        mmu.reset(vm);
     }
 
     fn step<M: Mmu>(

@@ -107,12 +107,13 @@ impl fmt::Display for TargetError {
 impl std::error::Error for TargetError {}
 
 /// An [`Mmu`] in this process, as a target.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct InProcess<M>(M);
 
-impl<M: Mmu> Default for InProcess<M> {
-    fn default() -> Self {
-        Self(M::new(&Vm::default()))
+impl<M> InProcess<M> {
+    /// Judged from now on.
+    pub const fn new(mmu: M) -> Self {
+        Self(mmu)
     }
 }
 

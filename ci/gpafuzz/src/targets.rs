@@ -8,7 +8,7 @@ pub use linux_kvm::ALL as LABS;
 
 use crate::target::{InProcess, Target, TargetError};
 use gpa_model::Mmu;
-use kvm_mmu::mutants::{self, Mutant};
+use kvm_mmu::mutants;
 use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
 
 /// A target that can be asked for by name.
@@ -32,21 +32,25 @@ pub struct Opened {
 /// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` and each of the [`LABS`] can be
 /// named.
 pub const ALL: [Entry; 5] = [
-    Entry { name: "kvm-mmu", about: "the MMU in Rust, with the corrected design", open: || Ok(in_process::<KvmMmu>()) },
+    Entry {
+        name: "kvm-mmu",
+        about: "the MMU in Rust, with the corrected design",
+        open: || Ok(in_process(KvmMmu::<Corrected>::default())),
+    },
     Entry {
         name: "kvm-mmu-no-ad",
         about: "the same on a processor whose EPT has no accessed and dirty bits",
-        open: || Ok(in_process::<KvmMmu<Corrected, EptNoAd>>()),
+        open: || Ok(in_process(KvmMmu::<Corrected, EptNoAd>::default())),
     },
     Entry {
         name: "kvm-mmu-npt",
         about: "the same with nested page tables: entries of long mode",
-        open: || Ok(in_process::<KvmMmu<Corrected, Npt>>()),
+        open: || Ok(in_process(KvmMmu::<Corrected, Npt>::default())),
     },
     Entry {
         name: "rfc-v3",
         about: "the same MMU with the decisions of the patches as posted",
-        open: || Ok(in_process::<KvmMmu<RfcV3>>()),
+        open: || Ok(in_process(KvmMmu::<RfcV3>::default())),
     },
     Entry { name: kvm::NAME, about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
 ];
@@ -57,8 +61,8 @@ pub const DEFAULT: &str = "kvm-mmu";
 /// What stands before the name of a mutant.
 pub const MUTANT: &str = "mutant:";
 
-fn in_process<M: Mmu + 'static>() -> Opened {
-    Opened { target: Box::new(InProcess::<M>::default()), note: None }
+fn in_process(mmu: impl Mmu + 'static) -> Opened {
+    Opened { target: Box::new(InProcess::new(mmu)), note: None }
 }
 
 /// The target called `name`.
@@ -67,10 +71,9 @@ fn in_process<M: Mmu + 'static>() -> Opened {
 /// [`TargetError::Unknown`] or [`TargetError::Absent`].
 pub fn open(name: &str) -> Result<Opened, TargetError> {
     if let Some(mutant) = name.strip_prefix(MUTANT) {
-        let mut wanted = Wanted { name: mutant, opened: None };
-        mutants::visit_all(&mut wanted);
         let known = || mutants::ALL.iter().map(|mutant| format!("{MUTANT}{}", mutant.name)).collect();
-        return wanted.opened.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() });
+        let found = mutants::named(mutant).map(|mutant| in_process(mutant.mmu()));
+        return found.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() });
     }
     if let Some(lab) = linux_kvm::open(name) {
         return lab;
@@ -96,17 +99,4 @@ pub fn expand(name: &str) -> Vec<String> {
 /// The target that a recorded trace is: it answers to its own program and no other. Its name is `kvm`.
 pub fn of_trace(trace: hw_runner::Trace) -> (&'static str, Opened) {
     (kvm::NAME, kvm::recorded(trace))
-}
-
-struct Wanted<'a> {
-    name: &'a str,
-    opened: Option<Opened>,
-}
-
-impl mutants::Visitor for Wanted<'_> {
-    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
-        if mutant.name == self.name {
-            self.opened = Some(in_process::<M>());
-        }
-    }
 }

@@ -6,43 +6,37 @@
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::minimize::minimize;
-use gpa_model::{Mmu, Program, Vm, text};
+use gpa_model::{Program, text};
 use gpa_oracles::Lockstep;
-use kvm_mmu::mutants::{self, Mutant, Visitor};
+use kvm_mmu::mutants::{self, Mutant};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::path::Path;
 
 const PROGRAMS: usize = 100_000;
 
-struct Writer;
-
-impl Visitor for Writer {
-    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../corpus/regressions")
-            .join(format!("{}.prog", mutant.name));
-        if path.exists() {
-            return;
-        }
-        let Some(mut program) = smallest::<M>(mutant) else {
-            eprintln!("{} survives {PROGRAMS} programs", mutant.name);
-            return;
-        };
-        let (oracle, clause) = mutant.caught_by;
-        program.comment =
-            vec![format!("{}.", mutant.breaks), format!("bad on mutant:{}: {oracle}/{clause}", mutant.name)];
-        match std::fs::write(&path, text::print(&program)) {
-            Ok(()) => println!("{}: {} ops", mutant.name, program.ops.len()),
-            Err(error) => eprintln!("{}: {error}", path.display()),
-        }
+fn write(mutant: &Mutant) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/regressions").join(format!("{}.prog", mutant.name));
+    if path.exists() {
+        return;
+    }
+    let Some(mut program) = smallest(mutant) else {
+        eprintln!("{} survives {PROGRAMS} programs", mutant.name);
+        return;
+    };
+    let (oracle, clause) = mutant.caught_by;
+    program.comment = vec![format!("{}.", mutant.breaks), format!("bad on mutant:{}: {oracle}/{clause}", mutant.name)];
+    match std::fs::write(&path, text::print(&program)) {
+        Ok(()) => println!("{}: {} ops", mutant.name, program.ops.len()),
+        Err(error) => eprintln!("{}: {error}", path.display()),
     }
 }
 
-fn smallest<M: Mmu>(mutant: &Mutant) -> Option<Program> {
+fn smallest(mutant: &Mutant) -> Option<Program> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (Lockstep::default(), M::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::default(), mutant.mmu());
     let mut caught = |program: &Program| {
         let violation = run.run(&mut mmu, program);
         violation.is_some_and(|violation| (violation.signature.oracle, violation.signature.clause) == mutant.caught_by)
@@ -58,5 +52,5 @@ fn smallest<M: Mmu>(mutant: &Mutant) -> Option<Program> {
 }
 
 fn main() {
-    mutants::visit_all(&mut Writer);
+    mutants::ALL.iter().for_each(write);
 }

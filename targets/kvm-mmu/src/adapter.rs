@@ -19,11 +19,20 @@ pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
     faults: [Option<(PageFault, Access)>; VCPUS],
 }
 
-impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
-    fn new(vm: &Vm) -> Self {
+impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
+    fn default() -> Self {
+        Self::new(&Vm::default())
+    }
+}
+
+impl<P: Policy, F: Format> KvmMmu<P, F> {
+    /// With no memslot and nothing mapped.
+    pub fn new(vm: &Vm) -> Self {
         Self { mmu: SecondStage::new(vm), slot_change: None, faults: [None; VCPUS] }
     }
+}
 
+impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     fn reset(&mut self, vm: &Vm) {
         self.mmu.reset(vm);
         self.slot_change = None;

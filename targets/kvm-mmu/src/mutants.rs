@@ -11,7 +11,7 @@ use crate::spte::EptNoAd;
 use gpa_model::{Alias, Gfn, Gpa, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// Its name in the catalogue.
     pub name: &'static str,
@@ -19,6 +19,8 @@ pub struct Mutant {
     pub breaks: &'static str,
     /// The oracle meant to catch it, and the clause.
     pub caught_by: (&'static str, &'static str),
+    /// Not generic, so that each mutant is compiled once, here.
+    make: fn() -> Box<dyn Mmu>,
 }
 
 /// A mutant of the catalogue that nobody can tell from the corrected design by what a guest or user space sees.
@@ -63,30 +65,16 @@ pub const EQUIVALENT: &[Equivalent] = &[
     },
 ];
 
-/// Something to be done for each mutant, which is a type.
-pub trait Visitor {
-    /// Do it for the mutant that is `M`.
-    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant);
+impl Mutant {
+    /// The mutant, ready to run.
+    pub fn mmu(&self) -> Box<dyn Mmu> {
+        (self.make)()
+    }
 }
 
-/// Do something for the mutant called `name`, or return `None` if there is none.
-pub fn visit_named<V: Visitor>(name: &str, visitor: V) -> Option<V> {
-    struct Named<'a, V> {
-        name: &'a str,
-        visitor: V,
-        found: bool,
-    }
-    impl<V: Visitor> Visitor for Named<'_, V> {
-        fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
-            if mutant.name == self.name {
-                self.found = true;
-                self.visitor.visit::<M>(mutant);
-            }
-        }
-    }
-    let mut named = Named { name, visitor, found: false };
-    visit_all(&mut named);
-    named.found.then_some(named.visitor)
+/// The mutant called `name`, or `None` if there is none.
+pub fn named(name: &str) -> Option<&'static Mutant> {
+    ALL.iter().find(|mutant| mutant.name == name)
 }
 
 macro_rules! mutants {
@@ -101,16 +89,13 @@ macro_rules! mutants {
 
         /// Every mutant, in the order of the catalogue.
         pub const ALL: &[Mutant] = &[
-            $(Mutant { name: $name, breaks: $breaks, caught_by: ($oracle, $clause) },)*
+            $(Mutant {
+                name: $name,
+                breaks: $breaks,
+                caught_by: ($oracle, $clause),
+                make: || Box::new(KvmMmu::<$policy $(, $format)?>::default()),
+            },)*
         ];
-
-        /// Visit every mutant in that order.
-        pub fn visit_all(visitor: &mut impl Visitor) {
-            let mut mutants = ALL.iter();
-            $(if let Some(mutant) = mutants.next() {
-                visitor.visit::<KvmMmu<$policy $(, $format)?>>(mutant);
-            })*
-        }
     };
 }
 

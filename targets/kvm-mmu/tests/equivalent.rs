@@ -2,7 +2,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Alias, Gfn, Mmu, Program, SlotId, StolenMask, Vm, text};
+use gpa_model::{Alias, Gfn, Program, SlotId, StolenMask, Vm, text};
 use gpa_oracles::Lockstep;
 use kvm_mmu::mutants::EQUIVALENT;
 

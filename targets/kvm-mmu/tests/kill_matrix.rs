@@ -1,11 +1,11 @@
 //! The kill matrix: every mutant dies, by the oracle meant for it; and the corrected design lives.
 
+use gpa_model::Program;
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::minimize::minimize;
-use gpa_model::{Mmu, Program, Vm};
 use gpa_oracles::{Lockstep, Violation};
-use kvm_mmu::mutants::{self, Mutant, Visitor};
+use kvm_mmu::mutants::{self, Mutant};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ const PROGRAMS_OF_OTHERS: usize = 2_000;
 #[test]
 fn every_mutant_dies_by_the_oracle_meant_for_it() {
     let mut matrix = Matrix::default();
-    mutants::visit_all(&mut matrix);
+    mutants::ALL.iter().for_each(|mutant| matrix.hunt(mutant));
     assert!(matrix.survivors.is_empty(), "{}\nsurvived: {:?}", matrix.table, matrix.survivors);
     insta::assert_snapshot!("kill_matrix", matrix.table);
 }
@@ -29,20 +29,20 @@ struct Matrix {
     survivors: Vec<&'static str>,
 }
 
-impl Visitor for Matrix {
-    fn visit<M: Mmu + 'static>(&mut self, mutant: &Mutant) {
+impl Matrix {
+    fn hunt(&mut self, mutant: &Mutant) {
         let (oracle, clause) = mutant.caught_by;
         // The named oracle alone, so that no other can take the kill from it.
-        let caught = hunt::<M>(oracle, PROGRAMS, |violation| violation.signature.clause == clause);
+        let caught = hunt(mutant, oracle, PROGRAMS, |violation| violation.signature.clause == clause);
         let Some((program, executions)) = caught else {
             self.survivors.push(mutant.name);
             return;
         };
-        let ops = smallest::<M>(oracle, clause, &program);
+        let ops = smallest(mutant, oracle, clause, &program);
         let others: Vec<&str> = gpa_oracles::all()
             .iter()
             .map(|other| other.name())
-            .filter(|&other| other != oracle && hunt::<M>(other, PROGRAMS_OF_OTHERS, |_| true).is_some())
+            .filter(|&other| other != oracle && hunt(mutant, other, PROGRAMS_OF_OTHERS, |_| true).is_some())
             .collect();
         let others = if others.is_empty() { String::new() } else { format!("  also {}", others.join(", ")) };
         let (name, law) = (mutant.name, format!("{oracle}/{clause}"));
@@ -51,10 +51,15 @@ impl Visitor for Matrix {
 }
 
 /// The first program at which `oracle` objects in the way that is `wanted`, and its number.
-fn hunt<M: Mmu>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) -> bool) -> Option<(Program, usize)> {
+fn hunt(
+    mutant: &Mutant,
+    oracle: &str,
+    programs: usize,
+    wanted: impl Fn(&Violation) -> bool,
+) -> Option<(Program, usize)> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), M::new(&Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), mutant.mmu());
     let mut program = Program::default();
     for n in 1..=programs {
         generator.program(&mut choices, &mut program);
@@ -65,8 +70,8 @@ fn hunt<M: Mmu>(oracle: &str, programs: usize, wanted: impl Fn(&Violation) -> bo
     None
 }
 
-fn smallest<M: Mmu>(oracle: &str, clause: &str, program: &Program) -> usize {
-    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), M::new(&Vm::default()));
+fn smallest(mutant: &Mutant, oracle: &str, clause: &str, program: &Program) -> usize {
+    let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), mutant.mmu());
     let same = |candidate: &Program| {
         run.run(&mut mmu, candidate).is_some_and(|violation| violation.signature.clause == clause)
     };

@@ -11,8 +11,8 @@ use gpa_model::{
     StolenMask, VcpuSet, Vm,
 };
 use gpa_oracles::{Lockstep, Signature};
-use kvm_mmu::KvmMmu;
-use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
+use kvm_mmu::mutants;
+use kvm_mmu::{Corrected, KvmMmu};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::collections::BTreeSet;
@@ -22,27 +22,32 @@ const PROGRAMS: usize = 4_000;
 /// A translation that a TLB may still hold: alias number, frame, what it was.
 type Stale = (usize, usize, u64);
 
+/// How to get the MMU that a check is about.
+type Make<'a> = &'a dyn Fn() -> Box<dyn Mmu>;
+
 /// One VM, driven op by op. The model only says which ops mean something.
-struct Run<M: Mmu> {
+struct Run {
     vm: Vm,
     model: Model,
     host: Host,
     mode: BackendMode,
     flush: FlushBackend,
-    mmu: M,
+    mmu: Box<dyn Mmu>,
     tables: Vec<[Option<Spte>; FRAMES]>,
     stale: BTreeSet<Stale>,
 }
 
-impl<M: Mmu> Run<M> {
-    fn new(vm: &Vm) -> Self {
+impl Run {
+    fn new(make: Make<'_>, vm: &Vm) -> Self {
+        let mut mmu = make();
+        mmu.reset(vm);
         Self {
             vm: *vm,
             model: Model::new(vm),
             host: Host::new(vm),
             mode: vm.backend(),
             flush: FlushBackend::default(),
-            mmu: M::new(vm),
+            mmu,
             tables: vec![[None; FRAMES]; vm.stolen().alias_count()],
             stale: BTreeSet::new(),
         }
@@ -155,9 +160,9 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, first: &T, second: &T) -> Re
 }
 
 /// What the oracles say, whoever it is about.
-fn verdict<M: Mmu>(run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
+fn verdict(make: Make<'_>, run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
     let program = Program { vm: *vm, ops: ops.to_vec(), comment: Vec::new() };
-    run.run(&mut M::new(vm), &program).map(|violation| violation.signature)
+    run.run(&mut make(), &program).map(|violation| violation.signature)
 }
 
 fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
@@ -165,14 +170,14 @@ fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
 }
 
 /// A program that uses base names only does the same whether there are stolen bits or not: exits, tables and keys.
-fn no_stolen_bits_is_plain_kvm<M: Mmu>() -> Result<(), String> {
+fn no_stolen_bits_is_plain_kvm(make: Make<'_>) -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let aliased = program.vm;
         let plain = with(&aliased, StolenMask::NONE, aliased.backend());
         // Readdressed to a VM without aliases, an op has only base names; these mean the same in both.
         let ops: Vec<Op> = program.ops.iter().map(|op| readdress(&aliased, &plain, *op)).collect();
-        let (mut first, mut second) = (Run::<M>::new(&plain), Run::<M>::new(&aliased));
+        let (mut first, mut second) = (Run::new(make, &plain), Run::new(make, &aliased));
         for op in &ops {
             same("exit", &first.step(op), &second.step(op))?;
             same("table", &first.tables[0], &second.tables[0])?;
@@ -181,16 +186,16 @@ fn no_stolen_bits_is_plain_kvm<M: Mmu>() -> Result<(), String> {
             }
         }
         same("keys", &first.keys(), &second.keys())?;
-        let verdicts = [plain, aliased].map(|vm| verdict::<M>(&mut lockstep, &vm, &ops));
+        let verdicts = [plain, aliased].map(|vm| verdict(make, &mut lockstep, &vm, &ops));
         same("verdict", &verdicts[0], &verdicts[1])
     })
 }
 
 /// Run `ops` under both names and compare everything up to the renaming.
-fn alike<M: Mmu>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
+fn alike(make: Make<'_>, lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
     let renaming = Renaming { vm: *vm, names };
     let renamed: Vec<Op> = ops.iter().map(|op| renaming.op(*op)).collect();
-    let (mut first, mut second) = (Run::<M>::new(vm), Run::<M>::new(vm));
+    let (mut first, mut second) = (Run::new(make, vm), Run::new(make, vm));
     for (op, other) in ops.iter().zip(&renamed) {
         same("exit", &first.step(op).map(|exit| renaming.exit(exit)), &second.step(other))?;
         for (alias, &name) in names.iter().enumerate() {
@@ -205,12 +210,12 @@ fn alike<M: Mmu>(lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) 
     same("keys", &keys, &second.keys())?;
     let blind =
         |verdict: Option<Signature>| verdict.map(|signature| (signature.oracle, signature.clause, signature.op));
-    let verdicts = [ops, &renamed].map(|ops| blind(verdict::<M>(lockstep, vm, ops)));
+    let verdicts = [ops, &renamed].map(|ops| blind(verdict(make, lockstep, vm, ops)));
     same("verdict", &verdicts[0], &verdicts[1])
 }
 
 /// Which of the aliases that carry a stolen bit is used changes nothing but the names in exits and tables.
-fn aliases_are_interchangeable<M: Mmu>() -> Result<(), String> {
+fn aliases_are_interchangeable(make: Make<'_>) -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let count = program.vm.stolen().alias_count();
@@ -219,14 +224,14 @@ fn aliases_are_interchangeable<M: Mmu>() -> Result<(), String> {
         }
         let rotated: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { i % (count - 1) + 1 }).collect();
         let reversed: Vec<usize> = (0..count).map(|i| if i == 0 { 0 } else { count - i }).collect();
-        alike::<M>(&mut lockstep, &program.vm, &program.ops, &rotated)?;
-        alike::<M>(&mut lockstep, &program.vm, &program.ops, &reversed)
+        alike(make, &mut lockstep, &program.vm, &program.ops, &rotated)?;
+        alike(make, &mut lockstep, &program.vm, &program.ops, &reversed)
     })
 }
 
 /// Where there is no private slot, the base name is a name like any other. Memslots are asked for by gfn, so those ops stay
 /// as they are, and requests for aliased ones, which must be refused, are left out.
-fn base_is_a_name_like_any_other<M: Mmu>() -> Result<(), String> {
+fn base_is_a_name_like_any_other(make: Make<'_>) -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let private = |op: &Op| match *op {
@@ -239,7 +244,7 @@ fn base_is_a_name_like_any_other<M: Mmu>() -> Result<(), String> {
         let count = program.vm.stolen().alias_count();
         for swap in [1, count - 1].into_iter().filter(|_| count > 1) {
             let names: Vec<usize> = (0..count).map(|i| i ^ swap).collect();
-            alike::<M>(&mut lockstep, &program.vm, &ops, &names)?;
+            alike(make, &mut lockstep, &program.vm, &ops, &names)?;
         }
         Ok(())
     })
@@ -247,13 +252,13 @@ fn base_is_a_name_like_any_other<M: Mmu>() -> Result<(), String> {
 
 /// A back-end that can only flush everything and one that flushes ranges give the same exits and tables, and after each op a
 /// TLB holds no more under the first than under the second.
-fn full_and_range_flushes_agree<M: Mmu>() -> Result<(), String> {
+fn full_and_range_flushes_agree(make: Make<'_>) -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
         let [full, range] =
             [BackendMode::Absent, BackendMode::Works].map(|mode| with(&program.vm, program.vm.stolen(), mode));
         let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !matches!(op, Op::Backend(_))).collect();
-        let (mut first, mut second) = (Run::<M>::new(&full), Run::<M>::new(&range));
+        let (mut first, mut second) = (Run::new(make, &full), Run::new(make, &range));
         for op in &ops {
             same("exit", &first.step(op), &second.step(op))?;
             same("tables", &first.tables, &second.tables)?;
@@ -262,55 +267,35 @@ fn full_and_range_flushes_agree<M: Mmu>() -> Result<(), String> {
             }
         }
         same("keys", &first.keys(), &second.keys())?;
-        let verdicts = [full, range].map(|vm| verdict::<M>(&mut lockstep, &vm, &ops));
+        let verdicts = [full, range].map(|vm| verdict(make, &mut lockstep, &vm, &ops));
         same("verdict", &verdicts[0], &verdicts[1])
     })
 }
 
-/// A check, for an MMU that is only known by name.
-trait Check: Copy {
-    fn run<M: Mmu>(self) -> Result<(), String>;
-}
-
 macro_rules! checks {
-    ($($test:ident: $check:ident = $function:ident, fails on $($mutant:literal in $what:literal),+;)*) => { $(
-        #[derive(Clone, Copy)]
-        struct $check;
-
-        impl Check for $check {
-            fn run<M: Mmu>(self) -> Result<(), String> {
-                $function::<M>()
-            }
-        }
-
+    ($($test:ident: $check:ident, fails on $($mutant:literal in $what:literal),+;)*) => { $(
         #[test]
         fn $test() {
-            $check.run::<KvmMmu>().unwrap_or_else(|why| panic!("{why}"));
+            $check(&|| Box::new(KvmMmu::<Corrected>::default())).unwrap_or_else(|why| panic!("{why}"));
             $(fails($check, $mutant, $what);)+
         }
     )* };
 }
 
 checks! {
-    a_vm_without_stolen_bits_is_plain_kvm: Plain = no_stolen_bits_is_plain_kvm,
+    a_vm_without_stolen_bits_is_plain_kvm: no_stolen_bits_is_plain_kvm,
         fails on "M11-flush-alias-only" in "verdict";
-    which_alias_is_used_changes_nothing: Interchangeable = aliases_are_interchangeable,
+    which_alias_is_used_changes_nothing: aliases_are_interchangeable,
         fails on "M13-flush-only-all-bits" in "verdict";
-    the_base_name_is_a_name_like_any_other: BaseToo = base_is_a_name_like_any_other,
+    the_base_name_is_a_name_like_any_other: base_is_a_name_like_any_other,
         fails on "M88-age-base-only" in "exit", "M43-rmap-aliased" in "table";
-    a_full_and_a_range_flush_agree: Flushes = full_and_range_flushes_agree,
+    a_full_and_a_range_flush_agree: full_and_range_flushes_agree,
         fails on "M14-no-range-op-silent" in "stale";
 }
 
 /// `check` must fail on `mutant`, and in `what`.
-fn fails(check: impl Check, mutant: &str, what: &str) {
-    struct On<C>(C, Result<(), String>);
-    impl<C: Check> Visitor for On<C> {
-        fn visit<M: Mmu + 'static>(&mut self, _: &Mutant) {
-            self.1 = self.0.run::<M>();
-        }
-    }
-    let on_mutant = visit_named(mutant, On(check, Ok(()))).unwrap_or_else(|| panic!("no mutant is called {mutant}"));
-    let why = on_mutant.1.expect_err(mutant);
-    assert!(why.contains(&format!(": {what}")), "{mutant}: {why}");
+fn fails(check: impl Fn(Make<'_>) -> Result<(), String>, mutant: &str, what: &str) {
+    let mutant = mutants::named(mutant).unwrap_or_else(|| panic!("no mutant is called {mutant}"));
+    let why = check(&|| mutant.mmu()).expect_err(mutant.name);
+    assert!(why.contains(&format!(": {what}")), "{}: {why}", mutant.name);
 }

@@ -4,6 +4,7 @@ use gpa_model::{Exit, FlushBackend, Gfn, Gpa, Host, Hva, Mmu, Op, Rights, SlotCh
 use std::collections::BTreeMap;
 
 /// Maps what is accessed, and drops and flushes everything at any other op, except that it forgets to flush aliases.
+#[derive(Default)]
 pub(crate) struct ForgetsAliases {
     vm: Vm,
     slots: Vec<(SlotId, Gfn, u64, Hva)>,
@@ -11,8 +12,8 @@ pub(crate) struct ForgetsAliases {
 }
 
 impl Mmu for ForgetsAliases {
-    fn new(vm: &Vm) -> Self {
-        Self { vm: *vm, slots: Vec::new(), mapped: BTreeMap::new() }
+    fn reset(&mut self, vm: &Vm) {
+        *self = Self { vm: *vm, ..Self::default() };
     }
 
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
@@ -55,12 +56,11 @@ impl Mmu for ForgetsAliases {
 }
 
 /// Panics as soon as anything is aged.
+#[derive(Default)]
 pub(crate) struct PanicsOnAge;
 
 impl Mmu for PanicsOnAge {
-    fn new(_: &Vm) -> Self {
-        Self
-    }
+    fn reset(&mut self, _: &Vm) {}
 
     fn step(&mut self, _: &Host, _: &mut FlushBackend, op: &Op) -> Exit {
         assert!(!matches!(op, Op::Age { .. }), "I do not feel\nany older");

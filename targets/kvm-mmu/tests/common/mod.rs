@@ -1,8 +1,8 @@
 //! What the tests of the corpus share: reading programs, and judging them on a policy given by name.
 
-use gpa_model::{Mmu, Program, Vm, text};
+use gpa_model::{Mmu, Program, text};
 use gpa_oracles::{Lockstep, Violation};
-use kvm_mmu::mutants::{Mutant, Visitor, visit_named};
+use kvm_mmu::mutants;
 use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
 use std::path::{Path, PathBuf};
 
@@ -37,27 +37,17 @@ pub(crate) const CLEAN: [&str; 3] = ["kvm-mmu", "kvm-mmu-no-ad", "kvm-mmu-npt"];
 
 /// The report and verdict of `program` on `target`: one of [`CLEAN`], `rfc-v3` or `mutant:NAME`.
 pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violation>) {
-    struct Judge<'a>(&'a str, &'a Program, Option<(String, Option<Violation>)>);
-    impl Visitor for Judge<'_> {
-        fn visit<M: Mmu + 'static>(&mut self, _: &Mutant) {
-            self.2 = Some(judge_on::<M>(self.0, self.1));
-        }
-    }
-    match target {
-        "kvm-mmu" => judge_on::<KvmMmu>(target, program),
-        "kvm-mmu-no-ad" => judge_on::<KvmMmu<Corrected, EptNoAd>>(target, program),
-        "kvm-mmu-npt" => judge_on::<KvmMmu<Corrected, Npt>>(target, program),
-        "rfc-v3" => judge_on::<KvmMmu<RfcV3>>(target, program),
+    let mut mmu: Box<dyn Mmu> = match target {
+        "kvm-mmu" => Box::new(KvmMmu::<Corrected>::default()),
+        "kvm-mmu-no-ad" => Box::new(KvmMmu::<Corrected, EptNoAd>::default()),
+        "kvm-mmu-npt" => Box::new(KvmMmu::<Corrected, Npt>::default()),
+        "rfc-v3" => Box::new(KvmMmu::<RfcV3>::default()),
         _ => {
             let name = target.strip_prefix("mutant:").unwrap_or_else(|| panic!("no target is called {target}"));
-            let judged = visit_named(name, Judge(target, program, None));
-            judged.and_then(|judge| judge.2).unwrap_or_else(|| panic!("no mutant is called {name}"))
+            mutants::named(name).unwrap_or_else(|| panic!("no mutant is called {name}")).mmu()
         }
-    }
-}
-
-fn judge_on<M: Mmu>(target: &str, program: &Program) -> (String, Option<Violation>) {
-    gpa_oracles::report(&mut Lockstep::default(), &mut M::new(&Vm::default()), program, target)
+    };
+    gpa_oracles::report(&mut Lockstep::default(), &mut mmu, program, target)
 }
 
 /// Where a program says it is bad, from its comment: target, oracle and clause.
