@@ -80,10 +80,10 @@ fn vendor(cpuid: &CpuId) -> String {
     name.unwrap_or_else(|| "unknown".into())
 }
 
-/// The number before the first `-`.
+/// The number before what a distribution adds.
 fn kernel(release: &Path) -> String {
     let text = fs::read_to_string(release).unwrap_or_default();
-    let number = text.trim().split('-').next().filter(|number| is_word(number));
+    let number = text.trim().split(['-', '+']).next().filter(|number| is_word(number));
     number.unwrap_or("unknown").to_owned()
 }
 

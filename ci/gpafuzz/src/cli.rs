@@ -150,6 +150,9 @@ pub struct ReplayArgs {
     /// Add what the kernel in the lab has said since it was booted
     #[arg(long)]
     pub kernel_log: bool,
+    /// Write what a real KVM answered as traces to this folder, each named after its program
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
 }
 
 /// Make a program smaller that still breaks the same law in the same way.

@@ -65,6 +65,11 @@ pub trait Target {
         true
     }
 
+    /// The last program with what was observed, as a trace, if that is how it is judged.
+    fn trace(&self) -> Option<String> {
+        None
+    }
+
     /// What the kernel that carries programs out has said, if it is one of its own.
     fn log(&mut self) -> Option<String> {
         None

@@ -22,7 +22,7 @@ const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1";
 /// How long a boot may take; it takes 10 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long an answer may take; it takes milliseconds, and the runner inside gives up a guest after 5 s.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// More than any answer is long.
 const ANSWER_BYTES: usize = 8 << 20;
 /// What ends a message.

@@ -264,8 +264,15 @@ pub const MUTANTS: [Mutant; 10] = [
     },
     Mutant {
         name: "M03-unalias-wide",
-        breaks: "the lowest bit of a gfn is stripped with the stolen ones",
-        edits: &[edit(MMU_H, "vcpu_gpa_to_gfn_unalias", Replace("~vcpu", "~1ull & ~vcpu"))],
+        breaks: "a bit of the gfn is stripped with the stolen ones",
+        edits: &[edit(
+            MMU_H,
+            "vcpu_gpa_to_gfn_unalias",
+            Replace(
+                "~vcpu_gfn_stolen_mask(vcpu)",
+                "~(vcpu_gfn_stolen_mask(vcpu) ? vcpu_gfn_stolen_mask(vcpu) | 0x20 : 0)",
+            ),
+        )],
     },
     Mutant {
         name: "M10-flush-base-only",

@@ -2,7 +2,9 @@
 
 use crate::cli::{CliError, Exit, ReplayArgs, note, print};
 use crate::input;
+use crate::targets::Opened;
 use gpa_oracles::Lockstep;
+use std::path::Path;
 
 /// Carry out the command.
 ///
@@ -10,13 +12,19 @@ use gpa_oracles::Lockstep;
 /// A [`CliError`] at the first file or target that cannot be used.
 pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     let mut exit = Exit::Clean;
+    let mut last: Option<(String, Opened)> = None;
     for file in &args.file {
         let input = input::read(file)?;
-        let (name, mut opened) = input.open_target(args.target.as_deref())?;
-        if let Some(about) = opened.note {
+        // A target that takes seconds to come up serves all files that are for it.
+        let again = args.target.is_some() && last.is_some();
+        let (name, opened) = match last.take().filter(|_| again) {
+            Some(same) => last.insert(same),
+            None => last.insert(input.open_target(args.target.as_deref())?),
+        };
+        if let Some(about) = opened.note.take() {
             note(&format!("{name}: {about}"));
         }
-        let (report, violation) = opened.target.report(&mut Lockstep::default(), &input.program, &name)?;
+        let (report, violation) = opened.target.report(&mut Lockstep::default(), &input.program, name)?;
         if args.file.len() > 1 {
             print(&format!("== {}\n", input.path.display()));
         }
@@ -27,9 +35,21 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
                 None => note(&format!("{name}: no kernel of its own, and so no log of it")),
             }
         }
+        if let Some(folder) = &args.record {
+            match opened.target.trace() {
+                Some(trace) => write(folder, &input.path, &trace)?,
+                None => note(&format!("{name}: not a real KVM, and so nothing to record")),
+            }
+        }
         if violation.is_some() {
             exit = Exit::Findings;
         }
     }
     Ok(exit)
+}
+
+fn write(folder: &Path, program: &Path, trace: &str) -> Result<(), CliError> {
+    let path = folder.join(program.with_extension("trace").file_name().unwrap_or_default());
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, trace));
+    written.map_err(|error| CliError::Output(path, error))
 }

@@ -133,6 +133,10 @@ impl<R: Recorder> Target for Traced<R> {
         self.recorder.survived()
     }
 
+    fn trace(&self) -> Option<String> {
+        Some(hw_runner::trace::print(self.replay.trace()))
+    }
+
     fn log(&mut self) -> Option<String> {
         self.recorder.log()
     }
