@@ -3,14 +3,18 @@
 
 use crate::memory::Pages;
 use gpa_model::Gpa;
-use kvm_bindings::{kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
+use kvm_bindings::{
+    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_pre_fault_memory, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{VcpuFd, VmFd};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 
 /// `_IOWR(KVMIO, 0xc0, struct kvm_clear_dirty_log)`.
 const KVM_CLEAR_DIRTY_LOG: libc::c_ulong = 0xc018_aec0;
+/// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`.
+const KVM_PRE_FAULT_MEMORY: libc::c_ulong = 0xc040_aed5;
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 
@@ -60,6 +64,16 @@ pub(crate) fn clear_dirty_log(vm: &VmFd, slot: u32, pages: u32, mut bits: u64) -
     };
     // SAFETY: KVM reads `log` and, of the bitmap, one word for up to 64 pages; both outlive the call.
     match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CLEAR_DIRTY_LOG as _, &raw const log) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `KVM_PRE_FAULT_MEMORY` for one page.
+pub(crate) fn pre_fault(vcpu: &VcpuFd, gpa: Gpa) -> io::Result<()> {
+    let mut range = kvm_pre_fault_memory { gpa: gpa.raw(), size: Gpa::from_page(1).raw(), ..Default::default() };
+    // SAFETY: KVM reads and writes `range`, which outlives the call.
+    match unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_PRE_FAULT_MEMORY as _, &raw mut range) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

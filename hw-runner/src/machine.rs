@@ -342,6 +342,7 @@ impl Machine {
                 self.memslots.change(kvm, id, change)?;
                 Exit::Done
             }
+            Op::Prefault { vcpu, gpa } => self.prefault(vm, vcpu, gpa)?,
             Op::DirtyGet { id } => Exit::Dirty(self.memslots.dirty(kvm, id)?),
             Op::DirtyClear { id, gfn, pages } => {
                 self.memslots.clear_dirty(kvm, id, gfn, pages)?;
@@ -353,6 +354,29 @@ impl Machine {
             }
             _ => Exit::Unsupported,
         })
+    }
+
+    /// Ask for a page to be mapped before the guest needs it.
+    fn prefault(&self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
+        let Some((frame, alias)) = vm.locate(gpa) else { return Ok(Exit::Unsupported) };
+        let alias = self.fingerprint.realisation.alias_in_tables(vm.stolen().alias_index(alias));
+        match self.vcpus[usize::from(vcpu)].pre_fault(vm.gpa(frame, alias)) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => Ok(Exit::NotFound),
+                Some(libc::EINVAL) => Ok(Exit::Refused),
+                Some(libc::EAGAIN | libc::EINTR) => Ok(Exit::Retry),
+                Some(libc::EFAULT) => Ok(Exit::Error),
+                // Shadow paging, or an older kernel.
+                Some(libc::EOPNOTSUPP | libc::ENOTTY) => Ok(Exit::Unsupported),
+                _ => Err(error).doing("prefault a page"),
+            },
+        }
+    }
+
+    /// Whether this KVM can be asked to map pages before the guest needs them.
+    pub fn can_prefault(&self) -> bool {
+        self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
     }
 
     /// Have the host take pages away; whether it can in that way.

@@ -17,7 +17,7 @@ pub fn supports(vm: &Vm, op: &Op) -> bool {
         && supports_kind(op.kind())
         && match *op {
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
-            Op::Access { .. } | Op::Unmap { .. } => true,
+            Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } => true,
             _ => false,
         }
 }
@@ -27,14 +27,16 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::SlotCreate | OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => true,
         OpKind::Read | OpKind::Write | OpKind::Execute => true,
         OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
+        // Not everywhere: where it cannot be done, that is observed.
+        OpKind::Prefault => true,
         OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
         OpKind::Collapse => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
-        OpKind::Track | OpKind::Untrack | OpKind::SlotAliased | OpKind::Prefault => false,
+        OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
     }
 }
 
-/// What to generate for real KVM.
+/// What to generate for any real KVM; some can be asked to prefault, too.
 pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
     let profile = Profile {
@@ -46,5 +48,5 @@ pub fn profile() -> Profile {
         stolen_high,
         ..Profile::default()
     };
-    profile.only(supports_kind)
+    profile.only(|kind| supports_kind(kind) && kind != OpKind::Prefault)
 }

@@ -96,6 +96,11 @@ impl Vcpu {
         &mut self.fd
     }
 
+    /// Have KVM map a page as if the guest had read it.
+    pub(crate) fn pre_fault(&self, gpa: Gpa) -> std::io::Result<()> {
+        crate::ioctl::pre_fault(&self.fd, gpa)
+    }
+
     /// Count exits of such a guest.
     pub(crate) fn count_exits(&mut self, exits: u64) {
         self.exits += exits;

@@ -9,7 +9,7 @@ use gpa_model::{Access, BackendMode, Hva, Op, Program, SlotChange, SlotFlags, Sl
 use std::fmt;
 
 /// Names of the counters, as the kernel has them, that this runner looks at.
-pub const COUNTERS: [&str; 8] = [
+pub const COUNTERS: [&str; 11] = [
     "insn_emulation",
     "pf_taken",
     "pf_fixed",
@@ -18,6 +18,9 @@ pub const COUNTERS: [&str; 8] = [
     "mmu_shadow_zapped",
     "tlb_flush",
     "remote_tlb_flush",
+    "mmio_exits",
+    "pf_mmio_spte_created",
+    "pf_spurious",
 ];
 const INSN_EMULATION: usize = 0;
 const PF_FIXED: usize = 2;

@@ -167,3 +167,24 @@ fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
     assert_eq!(run.run(&mut replay, &program), None);
     assert_eq!(run.counts().unsupported, 1);
 }
+
+/// Where KVM can map pages ahead it must agree with the model; where it cannot, that is said and changes nothing.
+#[test]
+fn prefaults_agree_with_the_model_or_are_unsupported() {
+    let Some(mut machine) = machine() else { return };
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0\nv0 prefault 0x1e1@1\nv0 prefault 0x1e4@1\n\
+                unmap hva=1 pages=1\nv0 prefault 0x1e1\nv0 read 0x1e1@1\n";
+    let program = gpa_model::text::parse(text).expect("a program");
+    let trace = machine.run(&program).expect("a run");
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    let unsupported = trace.observations.iter().filter(|exit| **exit == Some(Exit::Unsupported)).count();
+    replay.load(trace);
+    let (report, violation) = gpa_oracles::report(&mut run, &mut replay, &program, "kvm");
+    assert!(violation.is_none(), "{report}");
+    assert_eq!(run.counts().unsupported, unsupported as u64, "{report}");
+    if !machine.can_prefault() {
+        println!("SKIPPED the answers: this KVM cannot be asked");
+        assert_eq!(unsupported, 3, "{report}");
+    }
+}

@@ -10,8 +10,8 @@ use super::Opened;
 use super::traced::{Recorder, Traced};
 use crate::input;
 use crate::target::TargetError;
-use gpa_model::Program;
 use gpa_model::generate::Profile;
+use gpa_model::{OpKind, Program};
 use gpa_oracles::Violation;
 use hw_runner::{Fingerprint, Machine, MachineError, Realisation, Trace, Witness};
 use std::path::{Path, PathBuf};
@@ -115,7 +115,10 @@ impl Recorder for Live {
 
     /// No stolen bit but those that can be stolen here, and pages taken away by every means there is.
     fn profile(&self) -> Profile {
-        let profile = hw_runner::profile();
+        let mut profile = hw_runner::profile();
+        if self.machine.can_prefault() {
+            profile.kinds |= 1 << OpKind::Prefault as u32;
+        }
         let bits = self.machine.stealable();
         let (low, high) = (bits.first().copied(), bits.last().copied());
         Profile {
