@@ -88,12 +88,19 @@ macro_rules! mutants {
         )*
 
         /// Every mutant, in the order of the catalogue.
-        pub const ALL: &[Mutant] = &[
+        pub static ALL: &[Mutant] = &[
             $(Mutant {
                 name: $name,
                 breaks: $breaks,
                 caught_by: ($oracle, $clause),
-                make: || Box::new(KvmMmu::<$policy $(, $format)?>::default()),
+                make: {
+                    // A closure would be compiled, with the whole MMU, by every crate that looks at the list.
+                    #[inline(never)]
+                    fn make() -> Box<dyn Mmu> {
+                        Box::new(KvmMmu::<$policy $(, $format)?>::default())
+                    }
+                    make
+                },
             },)*
         ];
     };
