@@ -1,4 +1,7 @@
 //! How fast programs run on this host's `/dev/kvm`, recorded and judged, and what KVM's counters say of it.
+//!
+//! What bounds a random program is not the guest but calls: some twenty memslot changes, each of which waits for a grace
+//! period of the kernel, and as many entries, since every access that meets another vCPU, a hole or a host op ends a batch.
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::Generator;

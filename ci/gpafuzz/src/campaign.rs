@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::engine::{Budget, Engine, Found};
-use crate::finding::{self, Finding, KnownText, Metadata, Store, StoreError};
+use crate::finding::{self, Confirmed, Finding, KnownText, Metadata, Store, StoreError};
 use crate::known::Known;
 use crate::progress::{Left, Progress, Status};
 use crate::summary::{self, FindingSummary, Ops, TargetSummary, TargetTiming};
@@ -155,6 +155,7 @@ pub fn keep(
         seed: setting.seed,
         execution: found.execution,
         reproduces: smaller.reproduces,
+        confirmed: smaller.confirmed,
         ops_before: program.ops.len(),
         ops_after: minimized.ops.len(),
         minimize_executions: smaller.executions,
@@ -169,6 +170,7 @@ pub fn keep(
         ops_before,
         ops_after,
         reproduces: smaller.reproduces,
+        confirmed: smaller.confirmed,
         folder: folder.display().to_string(),
         replay,
     })
@@ -181,8 +183,10 @@ pub struct Shrunk {
     pub program: Program,
     /// What the oracle says about it.
     pub why: String,
-    /// Whether it showed the same when it was run once more.
+    /// Whether it showed the same whenever it was run once more.
     pub reproduces: bool,
+    /// In how many of how many further runs, if it took more than one to tell.
+    pub confirmed: Option<Confirmed>,
     /// How many programs were run.
     pub executions: usize,
 }
@@ -201,7 +205,7 @@ pub fn shrink(
     if target.recorded().is_some() {
         // What is not in the record cannot be asked for, and what is in it does not change.
         let (program, why) = (program.clone(), violation.why.clone());
-        return Ok(Shrunk { program, why, reproduces: true, executions: 0 });
+        return Ok(Shrunk { program, why, reproduces: true, confirmed: None, executions: 0 });
     }
     let same = |violation: &Violation, other: &Option<Violation>| {
         other.as_ref().is_some_and(|other| other.signature == violation.signature)
@@ -210,7 +214,7 @@ pub fn shrink(
     if !target.survived() {
         let again = target.judge(run, program)?;
         let (program, why) = (program.clone(), violation.why.clone());
-        return Ok(Shrunk { program, why, reproduces: same(violation, &again), executions: 0 });
+        return Ok(Shrunk { program, why, reproduces: same(violation, &again), confirmed: None, executions: 0 });
     }
     let smaller = minimize(program, |candidate| match target.judge(run, candidate) {
         Ok(other) => same(violation, &other),
@@ -222,10 +226,19 @@ pub fn shrink(
     if let Some(error) = failed {
         return Err(error);
     }
-    let again = target.judge(run, &smaller.program)?;
-    let reproduces = same(violation, &again);
-    let why = again.filter(|_| reproduces).map_or_else(|| violation.why.clone(), |again| again.why);
-    Ok(Shrunk { program: smaller.program, why, reproduces, executions: smaller.executions })
+    let (mut why, mut shown, runs) = (None, 0, target.confirmations());
+    for _ in 0..runs {
+        let again = target.judge(run, &smaller.program)?.filter(|again| again.signature == violation.signature);
+        shown += u32::from(again.is_some());
+        why = why.or(again.map(|again| again.why));
+    }
+    Ok(Shrunk {
+        program: smaller.program,
+        why: why.unwrap_or_else(|| violation.why.clone()),
+        reproduces: shown == runs,
+        confirmed: (runs > 1).then_some(Confirmed { shown, runs }),
+        executions: smaller.executions,
+    })
 }
 
 /// The line that shows a finding again.

@@ -52,8 +52,11 @@ pub struct Metadata {
     pub seed: u64,
     /// Which execution of the campaign it was, from 1.
     pub execution: u64,
-    /// Whether the minimised program showed it again when it was run once more.
+    /// Whether the minimised program showed it again whenever it was run once more.
     pub reproduces: bool,
+    /// In how many of how many further runs it showed, if it took more than one to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Confirmed>,
     /// Ops of the program as found.
     pub ops_before: usize,
     /// Ops of the minimised program.
@@ -62,6 +65,27 @@ pub struct Metadata {
     pub minimize_executions: usize,
     /// The line that shows it again.
     pub replay: String,
+}
+
+/// How reliably a finding shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Runs in which it showed.
+    pub shown: u32,
+    /// All further runs of the minimised program.
+    pub runs: u32,
+}
+
+impl Confirmed {
+    /// What a person is told of a finding that showed so, or of one for which a single further run was enough.
+    pub fn words(confirmed: Option<Self>, reproduces: bool) -> String {
+        match confirmed {
+            Some(Self { shown, runs }) if shown == runs => format!("; stable: it showed in all of {runs} runs"),
+            Some(Self { shown, runs }) => format!("; not stable: it showed in {shown} of {runs} runs"),
+            None if reproduces => String::new(),
+            None => "; it did not show again".into(),
+        }
+    }
 }
 
 /// A [`Signature`] in words.

@@ -5,7 +5,7 @@
 
 use crate::coverage::TargetCoverage;
 use crate::digest::Digest;
-use crate::finding::{KnownText, SignatureText};
+use crate::finding::{Confirmed, KnownText, SignatureText};
 use crate::target::Target;
 use gpa_oracles::{Lockstep, OpCounts};
 use serde::Serialize;
@@ -117,8 +117,11 @@ pub struct FindingSummary {
     pub ops_before: usize,
     /// Ops of the minimised program.
     pub ops_after: usize,
-    /// Whether the minimised program showed it again when it was run once more.
+    /// Whether the minimised program showed it again whenever it was run once more.
     pub reproduces: bool,
+    /// In how many of how many further runs it showed, if it took more than one to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Confirmed>,
     /// The folder it was written to, below [`Summary::out`].
     pub folder: String,
     /// The line that shows it again; [`Summary::replay`] has those of all findings.
@@ -283,7 +286,7 @@ pub fn finding_lines(target: &str, out: &Path, finding: &FindingSummary) -> Stri
         Some(known) => format!("known ({}: {})", known.gap, known.reason),
         None => "new".into(),
     };
-    let flaky = if finding.reproduces { "" } else { "; it did not show again" };
+    let flaky = Confirmed::words(finding.confirmed, finding.reproduces);
     format!(
         "\n{target}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}\n",
         finding.ops_before,

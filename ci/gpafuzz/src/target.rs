@@ -41,6 +41,11 @@ pub trait Target {
         None
     }
 
+    /// How often a finding has to be seen again before it counts as stable. A race on real hardware may show now and then.
+    fn confirmations(&self) -> u32 {
+        1
+    }
+
     /// What is known about how they were carried out.
     fn evidence(&self) -> Option<String> {
         None

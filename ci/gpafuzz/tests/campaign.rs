@@ -7,7 +7,9 @@ use gpa_model::{Program, Shows, text};
 use gpa_oracles::{Lockstep, Violation};
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::Budget;
-use gpafuzz::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError};
+use gpafuzz::finding::{
+    Confirmed, FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError,
+};
 use gpafuzz::known::{self, Known};
 use gpafuzz::summary::TargetSummary;
 use gpafuzz::target::{InProcess, Target, TargetError};
@@ -142,4 +144,47 @@ fn a_record_is_judged_once_and_as_it_is() {
     assert_eq!(summary.executions, 2);
     let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
     assert_eq!((finding.ops_before, finding.ops_after), (3, 3), "a record cannot be minimised");
+}
+
+/// Shows what it does wrong only every third time, as hardware may.
+#[derive(Default)]
+struct NowAndThen(InProcess<toy::PanicsOnAge>, u32);
+
+impl Target for NowAndThen {
+    fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
+        let verdict = self.0.judge(run, program)?;
+        self.1 += u32::from(verdict.is_some());
+        Ok(verdict.filter(|_| self.1.is_multiple_of(3)))
+    }
+
+    fn report(
+        &mut self,
+        run: &mut Lockstep,
+        program: &Program,
+        name: &str,
+    ) -> Result<(String, Option<Violation>), TargetError> {
+        self.0.report(run, program, name)
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile()
+    }
+
+    fn shows(&self) -> Shows {
+        self.0.shows()
+    }
+
+    fn confirmations(&self) -> u32 {
+        12
+    }
+}
+
+#[test]
+fn how_reliably_a_finding_shows_is_measured() {
+    let out = tempfile::tempdir().expect("a folder");
+    let summary = campaign(&mut NowAndThen::default(), out.path(), &[]);
+    let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
+    assert_eq!((finding.reproduces, finding.confirmed), (false, Some(Confirmed { shown: 4, runs: 12 })));
+    let lines = gpafuzz::summary::finding_lines("toy", out.path(), finding);
+    assert!(lines.contains("; not stable: it showed in 4 of 12 runs"), "{lines}");
 }

@@ -2,6 +2,7 @@
 
 use crate::campaign::shrink;
 use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
+use crate::finding::Confirmed;
 use crate::input;
 use gpa_model::text;
 use gpa_oracles::Lockstep;
@@ -25,7 +26,7 @@ pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
         None => print(&printed),
     }
     let (before, after) = (input.program.ops.len(), smaller.program.ops.len());
-    let flaky = if smaller.reproduces { "" } else { "; it did not show again when it was run once more" };
+    let flaky = Confirmed::words(smaller.confirmed, smaller.reproduces);
     note(&format!(
         "{}: {before} ops before, {after} after, {} executions{flaky}",
         violation.signature, smaller.executions

@@ -59,6 +59,9 @@ pub(super) trait Recorder {
     }
 }
 
+/// How often a finding of a live guest is run again.
+const HARDWARE_CONFIRMATIONS: u32 = 10;
+
 /// A [`Recorder`] whose traces are judged.
 pub(super) struct Traced<R> {
     recorder: R,
@@ -115,6 +118,10 @@ impl<R: Recorder> Target for Traced<R> {
 
     fn accesses(&self) -> Option<u64> {
         self.recorder.accesses()
+    }
+
+    fn confirmations(&self) -> u32 {
+        if self.recorder.accesses().is_some() { HARDWARE_CONFIRMATIONS } else { 1 }
     }
 
     fn evidence(&self) -> Option<String> {
