@@ -26,7 +26,9 @@
 use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
 use crate::flush::BackendMode;
 use crate::host::Host;
-use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, STRIDE, VCPUS};
+use crate::limits::{
+    FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, STRIDE, VCPUS,
+};
 use crate::mmu::Exit;
 use crate::model::Model;
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
@@ -213,6 +215,7 @@ impl Scope {
         self.access_ops(&mut ops);
         self.host_ops(&mut ops);
         self.log_ops(&mut ops);
+        ops.push(Op::MmuPages { pages: MMU_PAGES_MIN });
         ops.extend(BackendMode::ALL.map(Op::Backend));
         self.walk_ops(&mut ops);
         ops.retain(|op| self.has(op.kind()));
@@ -366,9 +369,8 @@ impl Scope {
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],
             Op::Translate { vcpu: v, table, leaf } => [vcpu(v), bit(table), bit(leaf)],
-            Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } | Op::Backend(_) => {
-                [None; NAMES]
-            }
+            Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
+            Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
         Letter { op, names }
     }

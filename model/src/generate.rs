@@ -11,7 +11,7 @@ use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, NOTIFIER_WINDOWS, VCPUS};
+use crate::limits::{FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, VCPUS};
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::program::Program;
 use crate::vm::{Levels, Logging, Vm};
@@ -73,7 +73,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 23] = [
+const WEIGHTS: [(OpKind, u32); 24] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -91,6 +91,7 @@ const WEIGHTS: [(OpKind, u32); 23] = [
     (OpKind::Track, 3),
     (OpKind::Untrack, 2),
     (OpKind::SlotAliased, 1),
+    (OpKind::MmuPages, 2),
     (OpKind::SlotCreate, 5),
     (OpKind::SlotDelete, 3),
     (OpKind::SlotMove, 3),
@@ -360,6 +361,7 @@ impl Generator {
             OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => {
                 self.change_slot(choices, vm, sketch, focus, kind, begun)
             }
+            OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
             OpKind::Translate => {
                 let table = self.gpa(choices, vm, sketch, focus);

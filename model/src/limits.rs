@@ -30,6 +30,8 @@ pub const TOP_STRIDED_GFN: u64 = 1 << 22;
 pub const MAXPHYADDR_MIN: u8 = 36;
 /// Most bits of a guest physical address (SDM vol. 3A, 4.1.4).
 pub const MAXPHYADDR_MAX: u8 = 52;
+/// Fewest shadow pages that a VM can be held to: a path through five levels, and one more.
+pub const MMU_PAGES_MIN: u8 = 6;
 /// Bytes of a program or trace file that a parser will look at.
 pub const FILE_BYTES: usize = 1 << 20;
 /// Comment lines kept at the head of a program.

@@ -277,7 +277,8 @@ impl Model {
             Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
             Op::SlotAliased { id, .. } => self.change.is_none() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
-            Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } | Op::Backend(_) => true,
+            Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
+            Op::MmuPages { .. } | Op::Backend(_) => true,
         }
     }
 
@@ -391,7 +392,7 @@ impl Model {
                 allowed.changed = frames;
             }
             Op::SlotAliased { .. } => allowed.refused = true,
-            Op::Backend(_) => allowed.done = true,
+            Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
         }
         allowed

@@ -267,6 +267,12 @@ pub enum Op {
         /// The frame.
         gfn: Gfn,
     },
+    /// From now on there may be so many shadow pages (`KVM_SET_NR_MMU_PAGES`). What is mapped through one that has to go is
+    /// mapped again when it is accessed; the guest cannot tell.
+    MmuPages {
+        /// How many, [`MMU_PAGES_MIN`](crate::limits::MMU_PAGES_MIN) or more.
+        pages: u8,
+    },
     /// From now on the TLB flush back-end behaves so.
     Backend(BackendMode),
     /// A software walk of the guest's own page tables: one table pointer, one leaf, each with any alias.
@@ -328,6 +334,8 @@ pub enum OpKind {
     Track,
     /// [`Op::Untrack`].
     Untrack,
+    /// [`Op::MmuPages`].
+    MmuPages,
     /// [`Op::Backend`].
     Backend,
     /// [`Op::Translate`].
@@ -336,7 +344,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 24] = [
+    pub const ALL: [OpKind; 25] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -359,6 +367,7 @@ impl OpKind {
         OpKind::WriteProtect,
         OpKind::Track,
         OpKind::Untrack,
+        OpKind::MmuPages,
         OpKind::Backend,
         OpKind::Translate,
     ];
@@ -388,6 +397,7 @@ impl OpKind {
             OpKind::WriteProtect => "write-protect",
             OpKind::Track => "track",
             OpKind::Untrack => "untrack",
+            OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
             OpKind::Translate => "translate",
         }
@@ -424,6 +434,7 @@ impl Op {
             Op::WriteProtect { .. } => OpKind::WriteProtect,
             Op::Track { .. } => OpKind::Track,
             Op::Untrack { .. } => OpKind::Untrack,
+            Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,
             Op::Translate { .. } => OpKind::Translate,
         }

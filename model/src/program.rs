@@ -1,7 +1,7 @@
 //! A [`Program`]: a VM configuration and the ops that are done to it, all of whose operands are within limits.
 
 use crate::addr::{Gfn, Gpa};
-use crate::limits::{COMMENT_LINES, FRAMES, HOST_PAGES, NOTIFIER_WINDOWS, OPS};
+use crate::limits::{COMMENT_LINES, FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS};
 use crate::op::{HvaRange, Op, SlotChange};
 use crate::vm::{Vm, VmError};
 use std::fmt;
@@ -36,6 +36,8 @@ pub enum ProgramError {
     Vcpu(u8, Vm),
     /// A notifier window that does not exist.
     Window(u8),
+    /// Fewer shadow pages than [`MMU_PAGES_MIN`].
+    MmuPages(u8),
     /// More than [`OPS`] ops.
     Ops,
     /// More than [`COMMENT_LINES`] comment lines.
@@ -70,6 +72,7 @@ impl fmt::Display for ProgramError {
                 vm.stride()
             ),
             Self::Vcpu(vcpu, vm) => write!(f, "a vCPU below {} (the VM's vcpus=); this is {vcpu}", vm.vcpus()),
+            Self::MmuPages(pages) => write!(f, "{MMU_PAGES_MIN} shadow pages or more; this is {pages}"),
             Self::Window(window) => write!(f, "a notifier window below {NOTIFIER_WINDOWS}; this is {window}"),
             Self::Ops => write!(f, "at most {OPS} ops (limits::OPS)"),
             Self::Comment => write!(f, "at most {COMMENT_LINES} comment lines (limits::COMMENT_LINES)"),
@@ -158,6 +161,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::DirtyClear { gfn, pages, .. } => frames_ok(gfn, pages),
         Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
-        Op::SlotEnd | Op::DirtyGet { .. } | Op::Backend(_) => Ok(()),
+        Op::MmuPages { pages } if pages < MMU_PAGES_MIN => Err(ProgramError::MmuPages(pages)),
+        Op::SlotEnd | Op::DirtyGet { .. } | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
     }
 }

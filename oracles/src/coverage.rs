@@ -103,6 +103,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::UnmapEnd { .. }
         | Op::Collapse { .. }
         | Op::Age { .. }
+        | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Entitled, Exit, FrameSet, Op, SlotKind, Spte};
+use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, SlotKind, Spte};
 
 const EXIT: usize = 0;
 const SPTE: usize = 1;
@@ -161,6 +161,10 @@ impl GfnUnalias {
             for number in 0..step.view.aliases() {
                 // A translation that was replaced took its accessed bit along.
                 self.accessed[number] = self.accessed[number].minus(step.view.changed(number));
+            }
+            // A fault that flushed everything may have recycled any table, and prefetched what it had mapped just as it was.
+            if step.accessed.is_some() && step.flushes.iter().any(|flush| matches!(flush, Flush::All { .. })) {
+                self.accessed = [FrameSet::EMPTY; ALIASES];
             }
         }
         if let (Some((frame, alias)), Exit::Memory(_)) = (step.accessed_frame(), step.exit) {

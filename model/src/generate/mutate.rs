@@ -156,6 +156,6 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
-        Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::Backend(_) => op,
+        Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::MmuPages { .. } | Op::Backend(_) => op,
     }
 }

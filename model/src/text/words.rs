@@ -371,8 +371,8 @@ impl<'a> Words<'a> {
 /// # Errors
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
-    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, dirty-clear, \
-                    write-protect, track, untrack or backend";
+    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
+                    dirty-clear, write-protect, track, untrack, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
@@ -393,6 +393,10 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "write-protect" => Op::WriteProtect { gfn: words.gfn(vm)? },
         "track" => Op::Track { gfn: words.gfn(vm)? },
         "untrack" => Op::Untrack { gfn: words.gfn(vm)? },
+        "mmu-pages" => {
+            let word = words.next("how many shadow pages")?;
+            Op::MmuPages { pages: words.number(word, u64::from(u8::MAX))? as u8 }
+        }
         "backend" => {
             let word = words.next("a back-end mode")?;
             Op::Backend(words.backend(word)?)

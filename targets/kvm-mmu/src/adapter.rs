@@ -6,6 +6,7 @@ use crate::policy::{Corrected, Policy};
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
 use crate::spte::{Ept, Format};
+use crate::tables::Sptep;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
     Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Level, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
@@ -73,6 +74,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
             Op::Track { gfn } => mmu.track(gfn, tlb),
             Op::Untrack { gfn } => mmu.untrack(gfn),
+            Op::MmuPages { pages } => mmu.set_mmu_pages(pages.into(), tlb),
             Op::SlotAliased { id, gpa, pages, hva } => {
                 let gfn = Gfn::new(gpa.page());
                 return done(mmu.set_memslot(
@@ -96,7 +98,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         let locked = self.mmu.mmu_lock.lock();
-        for (gfn, at) in locked.rmap.iter() {
+        // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
+        let linked = |at: &Sptep| locked.shadow_pages.is_linked(at.table);
+        for (gfn, at) in locked.rmap.iter().filter(|(_, at)| linked(at)) {
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();
             visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: Level::Page4K, idle });

@@ -98,12 +98,16 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, host_writable, mmu_seq, slots_generation })
     }
 
-    /// Remember that there is nothing here, unless the memslots are changing right now (`mark_mmio_spte()`).
+    /// Remember that there is nothing here, unless the memslots are changing right now or there is no room for it
+    /// (`mark_mmio_spte()`).
     fn cache_mmio(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias) {
         if !P::caches_mmio(slots.in_flux()) {
             return;
         }
         let mut mmu = self.mmu_lock.lock();
+        if mmu.shadow_pages.to_recycle(usize::from(self.tables.root_level())).is_some() {
+            return;
+        }
         let walked = P::walked(self.vm.stolen(), gpa);
         let at = mmu.shadow_pages.leaf_or_alloc::<P, F>(&self.tables, walked, gfn, alias);
         if !self.tables.get(at).is_present() {
@@ -114,6 +118,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// A write to an SPTE that only dirty logging made read-only needs no lock, nor does an access to one that ageing took
     /// the rights from (`fast_page_fault()`).
     fn fast_page_fault(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
+        let _reading = self.tables.reading();
         let Some(at) = self.tables.leaf(gpa) else { return false };
         let entry = self.tables.get(at);
         if !entry.is_present() {
@@ -148,6 +153,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if stale || obsolete {
             return Resolved::Retry;
         }
+        self.make_mmu_pages_available(&mut mmu, usize::from(self.tables.root_level()), tlb);
         let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
@@ -207,7 +213,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
-    fn zap(&self, mmu: &mut Locked, at: Sptep) {
+    pub(crate) fn zap(&self, mmu: &mut Locked, at: Sptep) {
         let gfn = P::remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
         mmu.rmap.remove(gfn, at);
         self.tables.set(at, Entry::ABSENT);

@@ -37,6 +37,7 @@ pub mod mutants;
 mod notifier;
 mod page_set;
 mod policy;
+mod recycle;
 mod rmap;
 mod second_stage;
 mod shadow_page;

@@ -206,6 +206,21 @@ mutants! {
             SpKey { gfn: aliased(key.gfn, key.alias), ..key }
         }
     }
+    HashBucketOnlyGfn = "M20-hash-bucket-only-gfn", "__kvm_mmu_get_page(): a page is put into the hash by its gfn and looked up by its alias, too", "structure" / "unique", {
+        fn bucket_key(key: SpKey) -> SpKey {
+            SpKey { alias: Alias::NONE, ..key }
+        }
+    }
+    RoleCompareDropped = "M26-role-compare-dropped", "__kvm_mmu_get_page(): a page of any level serves", "structure" / "rmap", {
+        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+            (existing.gfn, existing.alias) == (wanted.gfn, wanted.alias)
+        }
+    }
+    RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "stale-page", {
+        fn flushes_recycled() -> bool {
+            false
+        }
+    }
     PrefetchPrivate = "M30-prefetch-private", "prefetch: private slots under an alias", "private_slot" / "alias-unmapped", {
         fn may_prefetch(_: Alias, _: SlotId) -> bool {
             true
@@ -224,6 +239,11 @@ mutants! {
     FourLevels = "M4V-four-levels", "mapping: four levels of tables where an alias needs five", "private_slot" / "alias-unmapped", {
         fn levels(_: Levels) -> Levels {
             Levels::Four
+        }
+    }
+    StolenFromGfn = "M40-stolen-from-gfn", "mapping: shadow pages of an alias are tagged as those of the base name", "structure" / "rmap", {
+        fn alias_of(_: StolenMask, _: Gpa) -> Alias {
+            Alias::NONE
         }
     }
     WalkByGfn = "M41-walk-by-gfn", "mapping: the tables are walked by the base address", "progress" / "retry", {

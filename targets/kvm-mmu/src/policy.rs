@@ -69,6 +69,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         existing == wanted
     }
 
+    /// The key by which a new shadow page is put into the hash. It is looked up by its own.
+    fn bucket_key(key: SpKey) -> SpKey {
+        key
+    }
+
     /// What a new shadow page is remembered as.
     fn stored_key(key: SpKey) -> SpKey {
         key
@@ -218,6 +223,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether what the processor logged is taken over before anybody reads the dirty log.
     fn drains_pml() -> bool {
+        true
+    }
+
+    /// Whether TLBs are flushed after shadow pages were recycled and before they are made anew.
+    fn flushes_recycled() -> bool {
         true
     }
 

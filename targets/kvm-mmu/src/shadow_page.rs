@@ -2,8 +2,10 @@
 
 use crate::policy::Policy;
 use crate::spte::{Entry, Format, index, pages_of_table};
-use crate::tables::{Sptep, Tables};
+use crate::tables::{CAPACITY, Sptep, Tables};
 use gpa_model::{Alias, Gfn, Gpa, Levels, StolenMask};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
 
 /// What a shadow page is for: the first frame it translates, under which alias, at which level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,10 +20,25 @@ pub struct SpKey {
 
 const BUCKETS: usize = 16;
 
-/// All shadow pages of a VM, by the number of their table page.
+#[derive(Debug)]
+struct ShadowPage {
+    key: SpKey,
+    /// The entries that link it (`parent_ptes`). Without one nothing is mapped through it, but it is found again.
+    parents: SmallVec<[Sptep; 1]>,
+}
+
+/// All shadow pages of a VM.
 pub(crate) struct ShadowPages {
-    keys: Vec<SpKey>,
+    /// By the number of their table page; `None` are free.
+    pages: Vec<Option<ShadowPage>>,
     buckets: Box<[Vec<u32>; BUCKETS]>,
+    /// The pages that can be recycled, oldest first (`active_mmu_pages`).
+    active: VecDeque<u32>,
+    free: Vec<u32>,
+    /// How many are neither free nor about to be (`n_used_mmu_pages`).
+    used: usize,
+    /// How many there may be (`n_max_mmu_pages`).
+    limit: usize,
 }
 
 impl std::fmt::Debug for ShadowPages {
@@ -33,31 +50,96 @@ impl std::fmt::Debug for ShadowPages {
 impl ShadowPages {
     /// Just the root.
     pub(crate) fn new(levels: Levels) -> Self {
-        Self { keys: vec![root(levels)], buckets: Box::new([const { Vec::new() }; BUCKETS]) }
+        let buckets = Box::new([const { Vec::new() }; BUCKETS]);
+        let (active, free) = (VecDeque::new(), Vec::new());
+        let mut new = Self { pages: Vec::new(), buckets, active, free, used: 0, limit: CAPACITY };
+        new.alloc(root(levels));
+        new
     }
 
     /// Back to just the root; the table pages are kept and reused.
     pub(crate) fn clear<F: Format>(&mut self, tables: &mut Tables<F>, levels: Levels) {
-        tables.wipe(self.keys.len(), levels);
-        self.keys.clear();
+        tables.wipe(self.pages.len(), levels);
+        self.pages.clear();
         for bucket in self.buckets.iter_mut() {
             bucket.clear();
         }
-        self.keys.push(root(levels));
+        self.active.clear();
+        self.free.clear();
+        self.used = 0;
+        self.limit = CAPACITY;
+        self.alloc(root(levels));
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
-        self.keys.push(key);
-        self.keys.len() as u32 - 1
+        let new = ShadowPage { key, parents: SmallVec::new() };
+        self.used += 1;
+        match self.free.pop() {
+            Some(table) => {
+                self.pages[table as usize] = Some(new);
+                table
+            }
+            None => {
+                self.pages.push(Some(new));
+                self.pages.len() as u32 - 1
+            }
+        }
+    }
+
+    fn sp(&self, table: u32) -> &ShadowPage {
+        self.pages[table as usize].as_ref().expect("a page that is in use")
+    }
+
+    fn sp_mut(&mut self, table: u32) -> &mut ShadowPage {
+        self.pages[table as usize].as_mut().expect("a page that is in use")
+    }
+
+    /// How many there may be from now on.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(CAPACITY);
+    }
+
+    /// The page to be recycled before `wanted` more can be made, if there are too many (`kvm_mmu_zap_oldest_mmu_pages()`).
+    /// The root stays.
+    pub(crate) fn to_recycle(&self, wanted: usize) -> Option<u32> {
+        if self.used + wanted > self.limit { self.active.front().copied() } else { None }
+    }
+
+    /// Forget what `table` is for: it is found no more. It is not free before the TLBs are flushed
+    /// (`kvm_mmu_prepare_zap_page()`). Returns the entries that link it.
+    pub(crate) fn retire(&mut self, table: u32) -> SmallVec<[Sptep; 1]> {
+        self.active.retain(|other| *other != table);
+        for bucket in self.buckets.iter_mut() {
+            bucket.retain(|other| *other != table);
+        }
+        self.used -= 1;
+        std::mem::take(&mut self.sp_mut(table).parents)
+    }
+
+    /// Nothing leads to `table` any more, in no table and no TLB: make it anew when one is wanted
+    /// (`kvm_mmu_commit_zap_page()`).
+    pub(crate) fn release(&mut self, table: u32) {
+        self.pages[table as usize] = None;
+        self.free.push(table);
+    }
+
+    /// `at` does not link `child` any more (`drop_parent_pte()`).
+    pub(crate) fn unlink(&mut self, child: u32, at: Sptep) {
+        self.sp_mut(child).parents.retain(|parent| *parent != at);
+    }
+
+    /// Whether a walk from the root can lead to `table`.
+    pub(crate) fn is_linked(&self, table: u32) -> bool {
+        table == 0 || self.sp(table).parents.iter().any(|parent| self.is_linked(parent.table))
     }
 
     /// What each shadow page is for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SpKey> {
-        self.keys.iter()
+        self.pages.iter().flatten().map(|sp| &sp.key)
     }
 
     pub(crate) fn key(&self, table: u32) -> &SpKey {
-        &self.keys[table as usize]
+        &self.sp(table).key
     }
 
     /// The frame that a leaf entry maps, worked out from where it is: rmap's remove key (`kvm_mmu_page_get_gfn()`).
@@ -88,6 +170,7 @@ impl ShadowPages {
             } else {
                 let gfn = gfn.align_down(pages_of_table(level - 1));
                 let child = self.find_or_alloc::<P>(SpKey { gfn, alias, level: level - 1 });
+                self.sp_mut(child).parents.push(at);
                 tables.set(at, Entry::link(child));
                 child
             };
@@ -102,13 +185,14 @@ impl ShadowPages {
             return table;
         }
         let table = self.alloc(P::stored_key(key));
-        self.buckets[bucket_of(&P::stored_key(key))].push(table);
+        self.buckets[bucket_of(&P::bucket_key(P::stored_key(key)))].push(table);
+        self.active.push_back(table);
         table
     }
 
     /// Forget every MMIO entry.
     pub(crate) fn drop_mmio<F: Format>(&self, tables: &Tables<F>) {
-        let leaf_tables = self.keys.iter().zip(0..).filter(|(key, _)| key.level == 1);
+        let leaf_tables = self.pages.iter().zip(0..).filter(|(sp, _)| sp.as_ref().is_some_and(|sp| sp.key.level == 1));
         for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table)) {
             if entry.mmio_generation().is_some() {
                 tables.set(at, Entry::ABSENT);

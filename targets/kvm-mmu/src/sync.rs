@@ -11,6 +11,14 @@ pub(crate) use from::atomic::{AtomicU64, Ordering};
 use from::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::PoisonError;
 
+/// Let others go on.
+pub(crate) fn spin() {
+    #[cfg(not(shuttle))]
+    std::hint::spin_loop();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+}
+
 /// A mutex whose state outlives a panic: whoever catches one resets what it guards.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Mutex<T>);

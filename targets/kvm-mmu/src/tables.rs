@@ -2,7 +2,7 @@
 //! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_page.rs`).
 
 use crate::spte::{ENTRIES, Entry, Format, index};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, spin};
 use gpa_model::limits::OPS;
 use gpa_model::{Gpa, Levels, Spte};
 use std::marker::PhantomData;
@@ -26,13 +26,24 @@ impl Sptep {
 struct TablePage([AtomicU64; ENTRIES]);
 
 /// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most five.
-const CAPACITY: usize = 2 * 5 * OPS;
+pub(crate) const CAPACITY: usize = 2 * 5 * OPS;
 
 /// Table pages by number, made when they are first looked at, with all entries absent. Table 0 is the root. A page stays where it is once it was made.
 pub(crate) struct Tables<F> {
     root_level: u8,
     pages: Box<[OnceLock<Box<TablePage>>]>,
+    /// How many look at table pages without the `mmu_lock` and would not like to see one made into another.
+    readers: AtomicU64,
     format: PhantomData<F>,
+}
+
+/// While it lives, no table page is freed (`walk_shadow_page_lockless_begin()`).
+pub(crate) struct Reading<'a>(&'a AtomicU64);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl<F: Format> std::fmt::Debug for Tables<F> {
@@ -45,7 +56,7 @@ impl<F: Format> Tables<F> {
     /// None of them made yet.
     pub(crate) fn new(levels: Levels) -> Self {
         let pages = std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect();
-        Self { root_level: levels.count(), pages, format: PhantomData }
+        Self { root_level: levels.count(), pages, readers: AtomicU64::new(0), format: PhantomData }
     }
 
     /// The level of the root; leaves are at level 1.
@@ -59,6 +70,21 @@ impl<F: Format> Tables<F> {
         for page in self.pages[..tables].iter_mut().filter_map(OnceLock::get_mut) {
             page.0.iter_mut().for_each(|entry| *entry.get_mut() = 0);
         }
+    }
+
+    /// Keep table pages what they are for a while.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        // Before any entry is looked at: ordered with the look for readers after entries were made absent.
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        Reading(&self.readers)
+    }
+
+    /// Make every entry of `table` absent, once nobody is on the way through it. Nothing may link it any more.
+    pub(crate) fn free(&self, table: u32) {
+        while self.readers.load(Ordering::SeqCst) != 0 {
+            spin();
+        }
+        self.page(table).0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
     }
 
     fn page(&self, table: u32) -> &TablePage {

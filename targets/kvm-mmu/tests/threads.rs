@@ -205,6 +205,8 @@ enum Beside {
     Replace,
     Harvest,
     Recreate,
+    /// Shadow pages are recycled all the time, and pages are replaced.
+    Recycle,
 }
 
 /// vCPUs with `accesses` each, and `rounds` of what happens beside them.
@@ -224,6 +226,10 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
             Beside::Replace => machine.replace(round % PAGES),
             Beside::Harvest => machine.harvest(),
             Beside::Recreate => machine.recreate(),
+            Beside::Recycle => {
+                machine.mmu.set_mmu_pages(6, &mut Ipi(&machine));
+                machine.replace(round % PAGES);
+            }
         }
     }
     for vcpu in vcpus {
@@ -232,7 +238,7 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
     machine
 }
 
-const ALL: [Beside; 3] = [Beside::Replace, Beside::Harvest, Beside::Recreate];
+const ALL: [Beside; 4] = [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::Recycle];
 
 #[cfg(not(shuttle))]
 #[test]
@@ -283,4 +289,5 @@ fn the_mutants_of_the_races_are_found() {
     finds::<m::FlushBaseOnly>(Beside::Harvest);
     finds::<m::WrprotFirstOnly>(Beside::Harvest);
     finds::<m::FastpfDirtyRaw>(Beside::Harvest);
+    finds::<m::RecycledUnflushed>(Beside::Recycle);
 }

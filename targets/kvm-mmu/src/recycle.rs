@@ -1,0 +1,57 @@
+//! Recycling: shadow pages go, oldest first, when there may not be so many. What was mapped through them is mapped again when
+//! it is accessed.
+//!
+//! A page that goes is taken out of the hash and out of its parents at once, and made anew only after the TLBs were flushed and
+//! nobody without a lock is on the way through it. The pages below it stay, with what they map: they are found again.
+
+use crate::flush::{FlushOwed, TlbFlush};
+use crate::policy::Policy;
+use crate::second_stage::{Locked, SecondStage};
+use crate::spte::{Entry, Format};
+use smallvec::SmallVec;
+
+impl<P: Policy, F: Format> SecondStage<P, F> {
+    /// From now on there are at most `pages` shadow pages (`KVM_SET_NR_MMU_PAGES`), but never fewer than one path needs.
+    pub fn set_mmu_pages(&self, pages: usize, tlb: &mut dyn TlbFlush) {
+        let mut mmu = self.mmu_lock.lock();
+        mmu.shadow_pages.set_limit(pages.max(usize::from(self.tables.root_level())));
+        self.make_mmu_pages_available(&mut mmu, 0, tlb);
+    }
+
+    /// Recycle until `wanted` pages can be made (`make_mmu_pages_available()`).
+    pub(crate) fn make_mmu_pages_available(&self, mmu: &mut Locked, wanted: usize, tlb: &mut dyn TlbFlush) {
+        let mut retired: SmallVec<[u32; 8]> = SmallVec::new();
+        while let Some(table) = mmu.shadow_pages.to_recycle(wanted) {
+            self.retire(mmu, table);
+            retired.push(table);
+        }
+        if retired.is_empty() {
+            return;
+        }
+        let mut owed = FlushOwed::nothing();
+        if P::flushes_recycled() {
+            owed.owe();
+        }
+        owed.all::<P>(tlb);
+        for table in retired {
+            self.tables.free(table);
+            mmu.shadow_pages.release(table);
+        }
+    }
+
+    /// Nothing is mapped through `table` any more, and nobody finds it (`kvm_mmu_prepare_zap_page()`).
+    fn retire(&self, mmu: &mut Locked, table: u32) {
+        for parent in mmu.shadow_pages.retire(table) {
+            self.tables.set(parent, Entry::ABSENT);
+        }
+        let leaves = mmu.shadow_pages.key(table).level == 1;
+        for (at, entry) in self.tables.entries(table).filter(|(_, entry)| entry.is_present()) {
+            if leaves {
+                self.zap(mmu, at);
+            } else {
+                mmu.shadow_pages.unlink(entry.table(), at);
+                self.tables.set(at, Entry::ABSENT);
+            }
+        }
+    }
+}
