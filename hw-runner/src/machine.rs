@@ -24,7 +24,7 @@ use crate::vcpu::{Outcome, Vcpu};
 use crate::watchdog::Watchdog;
 use crate::witness::Witness;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
-use gpa_model::{Access, Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
+use gpa_model::{Access, Driver, Exit, Fault, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -445,7 +445,7 @@ impl Machine {
                 // An address that no access of a program names cannot be said in a trace, and is certainly wrong.
                 if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
             }
-            Outcome::GuestFault => Exit::GuestFault,
+            Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
             Outcome::Failed => Exit::Error,
         }
     }

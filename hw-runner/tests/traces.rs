@@ -1,7 +1,7 @@
 //! The trace format: what is printed parses back, what is hostile is refused with its place, what is false is objected to.
 
 use gpa_model::limits::FILE_BYTES;
-use gpa_model::{Exit, FrameSet, Pfn, Program};
+use gpa_model::{Exit, Fault, FrameSet, Pfn, Program};
 use gpa_oracles::{Lockstep, Violation, report};
 use hw_runner::trace::{Trace, parse, print};
 use hw_runner::{Fingerprint, Replay};
@@ -127,7 +127,9 @@ fn every_observation_prints_and_parses_back() {
         Exit::Young(true),
         Exit::Young(false),
         Exit::Translated(gpa),
-        Exit::GuestFault,
+        Exit::GuestFault(Fault::NotPresent),
+        Exit::GuestFault(Fault::Protection),
+        Exit::GuestFault(Fault::Reserved),
         Exit::Error,
         Exit::Unsupported,
     ];

@@ -132,6 +132,18 @@ impl Gpa {
     pub const fn add_pages(self, pages: u64) -> Self {
         Self(self.0 + (pages << PAGE_SHIFT))
     }
+
+    /// The first address of the naturally aligned block of `pages` pages (a power of two) that holds `self`.
+    #[inline]
+    pub const fn align_down(self, pages: u64) -> Self {
+        Self::from_page(self.page() & !(pages - 1))
+    }
+
+    /// What a field that ends below bit `bits` holds of the address.
+    #[inline]
+    pub const fn below(self, bits: u8) -> Self {
+        Self(self.0 & ((1 << bits) - 1))
+    }
 }
 
 impl Gfn {
@@ -405,6 +417,12 @@ impl StolenMask {
     #[inline]
     pub const fn join(self, gfn: Gfn, alias: Alias) -> Gpa {
         Gpa::from_page(gfn.0 | (alias.0 & self.gfn_mask))
+    }
+
+    /// The base name of the frame of `gpa`.
+    #[inline]
+    pub const fn base(self, gpa: Gpa) -> Gpa {
+        self.join(self.split(gpa).0, Alias::NONE)
     }
 
     /// How many aliases each frame has, the base name included.

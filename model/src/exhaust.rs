@@ -25,6 +25,7 @@
 
 use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
 use crate::flush::BackendMode;
+use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::host::Host;
 use crate::limits::{
     FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, STRIDE, VCPUS,
@@ -324,12 +325,20 @@ impl Scope {
         }
     }
 
-    /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything.
+    /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything. Then each frame as a
+    /// table whose first entry leads to itself, under each alias: one such entry is a tree that can be walked to its end.
     fn walk_ops(&self, ops: &mut Vec<Op>) {
         for vcpu in 0..self.vm.vcpus() {
             for table in self.gpas() {
                 let leaves = (0..self.vm.stolen().alias_count()).map(|alias| self.vm.gpa(0, alias));
                 ops.extend(leaves.map(|leaf| Op::Translate { vcpu, table, leaf }));
+            }
+            for gpa in self.gpas() {
+                let (gfn, _) = self.vm.stolen().split(gpa);
+                let itself = self.vm.stolen().aliases().map(|alias| self.vm.stolen().join(gfn, alias));
+                let entries = itself.map(|to| Gpte::new(to, GpteFlags::PLAIN));
+                ops.extend(entries.map(|gpte| Op::WriteGpte { vcpu, gpa, index: 0, gpte }));
+                ops.push(Op::GuestWalk { vcpu, root: gpa, gva: Gva::default(), access: Access::Read });
             }
         }
     }
@@ -369,6 +378,8 @@ impl Scope {
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],
             Op::Translate { vcpu: v, table, leaf } => [vcpu(v), bit(table), bit(leaf)],
+            Op::WriteGpte { vcpu: v, gpa, gpte, .. } => [vcpu(v), bit(gpa), bit(gpte.gpa())],
+            Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
             Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
@@ -439,6 +450,7 @@ impl Walk<'_> {
                 Answer::Ended(exit) if !last => {
                     let mut next = State { used, symmetric, share, ..state.clone() };
                     next.host.apply(&op);
+                    next.host.settle(&op, &exit);
                     next.model.step(&next.host, &op, &exit);
                     self.below(&next, done - share)?;
                 }

@@ -11,7 +11,10 @@ use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, VCPUS};
+use crate::guest_paging::{Gpte, GpteFlags, GuestPaging};
+use crate::limits::{
+    FRAMES, GPTES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, VCPUS,
+};
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::program::Program;
 use crate::vm::{Levels, Logging, Vm};
@@ -73,7 +76,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 24] = [
+const WEIGHTS: [(OpKind, u32); 26] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -98,6 +101,8 @@ const WEIGHTS: [(OpKind, u32); 24] = [
     (OpKind::SlotFlags, 5),
     (OpKind::SlotEnd, 6),
     (OpKind::Backend, 2),
+    (OpKind::WriteGpte, 5),
+    (OpKind::GuestWalk, 4),
 ];
 /// The weight of [`OpKind::Translate`], which needs nothing of the rest.
 const TRANSLATE_WEIGHT: u32 = 2;
@@ -112,6 +117,12 @@ pub struct Generator {
 struct Focus {
     hot: [u8; 3],
     kinds: u32,
+}
+
+impl Focus {
+    const fn has(&self, kind: OpKind) -> bool {
+        self.kinds >> kind as u32 & 1 != 0
+    }
 }
 
 impl Generator {
@@ -129,6 +140,9 @@ impl Generator {
         let mut sketch = Sketch::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &sketch);
+        if focus.has(OpKind::WriteGpte) && focus.has(OpKind::GuestWalk) && choices.chance(1, 4) {
+            self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
+        }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
         while (program.ops.len() as u32) < wanted.min(self.profile.ops_max) {
             let op = self.op(choices, &vm, &sketch, &focus);
@@ -185,7 +199,13 @@ impl Generator {
         let lower = || plain.with_frames(Gfn::new(0x1c0), 1).and_then(|vm| vm.with_stolen(stolen));
         let vm = plain.with_stolen(stolen).or_else(|_| lower()).and_then(|vm| vm.with_vcpus(vcpus));
         let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
-        vm.unwrap_or_default().with_backend(mode).with_logging(logging)
+        vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_paging(self.paging(choices))
+    }
+
+    /// A way to translate that the target's guests can have; most often the default.
+    fn paging(&self, choices: &mut impl Choices) -> GuestPaging {
+        let any = self.profile.allows(OpKind::GuestWalk) && choices.chance(1, 2);
+        if any { choices.pick(&GuestPaging::ALL) } else { GuestPaging::default() }
     }
 
     /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
@@ -203,7 +223,7 @@ impl Generator {
 
     /// Only the walk of a guest's own tables looks at it, for reserved bits.
     fn maxphyaddr(&self, choices: &mut impl Choices) -> u8 {
-        if self.profile.allows(OpKind::Translate) && choices.chance(1, 4) {
+        if self.profile.allows(OpKind::GuestWalk) && choices.chance(1, 2) {
             MAXPHYADDR_MIN + choices.below(u32::from(MAXPHYADDR_MAX - MAXPHYADDR_MIN)) as u8
         } else {
             MAXPHYADDR_MAX
@@ -281,7 +301,7 @@ impl Generator {
     }
 
     fn op(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
-        let on = |kind: OpKind| focus.kinds >> kind as u32 & 1 != 0;
+        let on = |kind| focus.has(kind);
         let total: u32 = WEIGHTS.iter().filter(|(kind, _)| on(*kind)).map(|(_, weight)| weight).sum();
         let translate = if on(OpKind::Translate) { TRANSLATE_WEIGHT } else { 0 };
         let mut left = choices.below(total + translate);
@@ -363,6 +383,15 @@ impl Generator {
             }
             OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
+            OpKind::WriteGpte => self.write_gpte(choices, vm, sketch, focus),
+            OpKind::GuestWalk => {
+                let root = match sketch.any_table(choices) {
+                    Some(frame) => vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize),
+                    None => self.gpa(choices, vm, sketch, focus),
+                };
+                let frame = vm.locate(root).map_or(0, |(frame, _)| frame);
+                Op::GuestWalk { vcpu, root, gva: sketch.any_gva(choices, frame, vm.paging().levels()), access }
+            }
             OpKind::Translate => {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
@@ -401,6 +430,55 @@ impl Generator {
             return Op::Slot { id, change };
         }
         Op::SlotAliased { id, gpa: vm.gpa(frame, 1 + choices.below(aliases - 1) as usize), pages, hva }
+    }
+
+    /// An entry of one of a few tables. Few frames and few indices: entries that lead to tables, or back, come by themselves.
+    fn write_gpte(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+        let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(0);
+        let (gpa, to) = (self.table(choices, vm, sketch, focus), self.table(choices, vm, sketch, focus));
+        let index = if choices.chance(1, 2) { 0 } else { choices.below(GPTES as u32) as u8 };
+        Op::WriteGpte { vcpu, gpa, index, gpte: Gpte::new(to, Self::gpte_flags(choices)) }
+    }
+
+    /// One of the first pages of a slot that can be written, so that entries lead to tables that hold entries.
+    fn table(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
+        match sketch.any_slot(choices, |_, slot| !slot.flags.readonly) {
+            Some((_, slot)) if choices.chance(7, 8) => {
+                let frame = usize::from(slot.frame) + choices.below(u32::from(slot.frames).min(3)) as usize;
+                vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
+            }
+            _ => self.gpa(choices, vm, sketch, focus),
+        }
+    }
+
+    fn gpte_flags(choices: &mut impl Choices) -> GpteFlags {
+        let odd = [
+            GpteFlags::PRESENT,
+            GpteFlags::WRITABLE,
+            GpteFlags::USER,
+            GpteFlags::NX,
+            GpteFlags::LARGE,
+            GpteFlags::LARGE,
+            GpteFlags::BIT51,
+        ];
+        if choices.chance(3, 4) {
+            return GpteFlags::PLAIN;
+        }
+        let flag = choices.pick(&odd);
+        if GpteFlags::PLAIN.contains(flag) { GpteFlags::PLAIN.minus(flag) } else { GpteFlags::PLAIN.union(flag) }
+    }
+
+    /// A table for each level, one leading to the next.
+    fn tree(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, focus: &Focus, ops: &mut Vec<Op>) {
+        let mut gpa = self.table(choices, vm, sketch, focus);
+        for _ in 0..vm.paging().levels() {
+            let to = self.table(choices, vm, sketch, focus);
+            let index = choices.below(GPTES as u32) as u8;
+            let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, GpteFlags::PLAIN) };
+            sketch.note(vm, &op);
+            ops.push(op);
+            gpa = to;
+        }
     }
 
     fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {

@@ -2,16 +2,19 @@
 //! invalidated.
 
 use crate::addr::{Hva, Level, Pfn};
-use crate::limits::{FRAMES, HOST_PAGES, NOTIFIER_WINDOWS};
+use crate::guest_paging::Gpte;
+use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
+use crate::mmu::Exit;
 use crate::op::{HvaRange, Op};
 use crate::vm::Vm;
 
 /// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
 /// the VM, each with a block of physical pages behind its block of hvas.
 ///
-/// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`]. At first the
-/// host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes the huge page that
-/// it was part of apart; `collapse` puts huge ones in their place (as khugepaged does).
+/// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`], full of
+/// zeros. At first the host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes
+/// the huge page that it was part of apart; `collapse` copies small pages to huge ones (as khugepaged does). Of what pages hold,
+/// the guest's page tables alone make a difference to anybody, and so only these are kept.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Pages from one block to the next, as a shift.
@@ -22,6 +25,9 @@ pub struct Host {
     next: u64,
     windows: [Option<HvaRange>; NOTIFIER_WINDOWS],
     changed: Option<HvaRange>,
+    gptes: [[Gpte; GPTES]; HOST_PAGES],
+    /// Pages that hold other entries than zeros, so that only these have to be cleared.
+    written: u64,
 }
 
 impl Default for Host {
@@ -31,20 +37,40 @@ impl Default for Host {
     }
 }
 
+const _: () = assert!(HOST_PAGES <= u64::BITS as usize);
+
 impl Host {
     /// The host of `vm`, before its first op.
     pub fn new(vm: &Vm) -> Self {
-        let (stride, level) = (vm.stride(), vm.largest_leaf());
-        let pages = HOST_PAGES as u64 * stride;
-        // Page 0 stays unused; where there are huge pages, so does all of the first.
-        let first = level.pages().max(stride);
-        Self {
-            stride_shift: stride.trailing_zeros(),
-            pfns: std::array::from_fn(|index| Pfn::new((first + index as u64 * stride) as u32)),
-            levels: [level; HOST_PAGES],
-            next: first + pages,
+        let mut host = Self {
+            stride_shift: 0,
+            pfns: [Pfn::new(0); HOST_PAGES],
+            levels: [Level::default(); HOST_PAGES],
+            next: 0,
             windows: [None; NOTIFIER_WINDOWS],
             changed: None,
+            gptes: [[Gpte::default(); GPTES]; HOST_PAGES],
+            written: 0,
+        };
+        host.reset(vm);
+        host
+    }
+
+    /// Become `Self::new(vm)`.
+    pub fn reset(&mut self, vm: &Vm) {
+        let (stride, level) = (vm.stride(), vm.largest_leaf());
+        // Page 0 stays unused; where there are huge pages, so does all of the first.
+        let first = level.pages().max(stride);
+        self.stride_shift = stride.trailing_zeros();
+        self.pfns = std::array::from_fn(|index| Pfn::new((first + index as u64 * stride) as u32));
+        self.levels = [level; HOST_PAGES];
+        self.next = first + HOST_PAGES as u64 * stride;
+        self.windows = [None; NOTIFIER_WINDOWS];
+        self.changed = None;
+        let mut written = std::mem::take(&mut self.written);
+        while written != 0 {
+            self.gptes[written.trailing_zeros() as usize] = Default::default();
+            written &= written - 1;
         }
     }
 
@@ -102,11 +128,32 @@ impl Host {
         self.changed
     }
 
+    /// The entry with number `index` of the guest page table that the page behind `hva` is, or would be.
+    ///
+    /// # Panics
+    /// As [`Host::pfn`], or if `index` is [`GPTES`] or above; programs cannot name such an entry.
+    #[inline]
+    pub fn gpte(&self, hva: Hva, index: u8) -> Gpte {
+        self.gptes[self.index(hva)][usize::from(index)]
+    }
+
+    /// Carry out what the guest has done to memory, once its MMU has said how `op` ended: a page-table entry it wrote is in
+    /// the page that the write reached.
+    pub fn settle(&mut self, op: &Op, exit: &Exit) {
+        if let (Op::WriteGpte { index, gpte, .. }, Exit::Memory(pfn) | Exit::Emulated(pfn)) = (op, exit)
+            && let Some(page) = self.pfns.iter().position(|at| at == pfn)
+        {
+            self.gptes[page][usize::from(*index)] = *gpte;
+            self.written |= 1 << page;
+        }
+    }
+
     /// Carry out the host's part of an accepted op, before the target and the model see it.
     pub fn apply(&mut self, op: &Op) {
         self.changed = match *op {
             Op::Unmap { range, .. } => {
                 self.replace(range, Level::Page4K);
+                self.clear(range);
                 Some(range)
             }
             Op::Collapse { range } => {
@@ -121,11 +168,19 @@ impl Host {
                 let range = self.windows[usize::from(window)].take();
                 if let Some(range) = range {
                     self.replace(range, Level::Page4K);
+                    self.clear(range);
                 }
                 range
             }
             _ => None,
         };
+    }
+
+    /// New pages behind `range` are full of zeros.
+    fn clear(&mut self, range: HvaRange) {
+        for index in self.index(range.start)..self.index(Hva::new(range.end())) {
+            self.gptes[index] = Default::default();
+        }
     }
 
     /// Put new pages behind `range`, as large as `most` and its ends allow.

@@ -20,6 +20,10 @@ pub const SLOTS: usize = USER_SLOTS + PRIVATE_SLOTS;
 pub const STOLEN_BITS: usize = 3;
 /// Names of one frame: one for each subset of the stolen bits.
 pub const ALIASES: usize = 1 << STOLEN_BITS;
+/// Entries at the start of a page that a guest can use as a page table; a power of two.
+pub const GPTES: usize = 4;
+/// The most levels of a guest's page tables.
+pub const GUEST_LEVELS: usize = 5;
 /// MMU-notifier invalidations that may be in progress at once.
 pub const NOTIFIER_WINDOWS: usize = 2;
 /// First gfn a program's window may end at; above it lies what a runner needs for itself (guest page tables, code).

@@ -174,6 +174,31 @@ impl fmt::Debug for Spte {
     }
 }
 
+/// Why the guest gets a page fault, as the error code tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fault {
+    /// An entry is not present, or there is no memory where a table should be.
+    NotPresent,
+    /// The access needs a right that an entry on the way does not give.
+    Protection,
+    /// A reserved bit is set in a present entry. In EPT this is a misconfiguration.
+    Reserved,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 3] = [Fault::NotPresent, Fault::Protection, Fault::Reserved];
+
+    /// The word for it in the text format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::NotPresent => "not-present",
+            Fault::Protection => "protection",
+            Fault::Reserved => "reserved",
+        }
+    }
+}
+
 /// How an op ended, as far as the guest or user space can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Exit {
@@ -195,8 +220,8 @@ pub enum Exit {
     Young(bool),
     /// Where the guest's own tables lead, as the software walk tells it.
     Translated(Gpa),
-    /// The guest gets a page fault, because its own tables cannot be read.
-    GuestFault,
+    /// The guest gets a page fault, because of its own tables.
+    GuestFault(Fault),
     /// The access failed in a way that user space sees as an error.
     Error,
     /// There is no memory where some was asked for (`ENOENT`).
@@ -221,7 +246,7 @@ impl Exit {
             Exit::Dirty(_) => "dirty",
             Exit::Young(_) => "young",
             Exit::Translated(_) => "translated",
-            Exit::GuestFault => "guest-fault",
+            Exit::GuestFault(_) => "guest-fault",
             Exit::Error => "error",
             Exit::NotFound => "not-found",
             Exit::Refused => "refused",

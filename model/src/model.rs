@@ -6,7 +6,7 @@
 use crate::addr::{Alias, Gfn, Gpa, Hva, Pfn};
 use crate::host::Host;
 use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
-use crate::mmu::{Exit, Rights};
+use crate::mmu::{Exit, Fault, Rights};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::vm::{FrameSet, Vm};
 
@@ -96,9 +96,11 @@ pub struct Allowed {
     /// The op tells whether pages were accessed.
     pub young: bool,
     /// Where the software walk leads.
-    pub translated: Option<Gfn>,
-    /// The walk may fail because a table is not in memory.
-    pub guest_fault: bool,
+    pub translated: Option<Gpa>,
+    /// The fault that it ends in.
+    pub guest_fault: Option<Fault>,
+    /// It may also find a table gone that is being taken away.
+    pub table_in_flux: bool,
     /// User space may see an error.
     pub error: bool,
     /// Frames for which no translation, of any alias, may keep the rights in `revoked_rights` when the op returns.
@@ -123,9 +125,10 @@ impl Allowed {
             Exit::Pending => self.pending,
             Exit::Dirty(_) => self.dirty.is_some(),
             Exit::Young(_) => self.young,
-            // The software walk strips stolen bits: what it tells is a base address.
-            Exit::Translated(gpa) => self.translated.is_some_and(|gfn| vm.stolen().join(gfn, Alias::NONE) == gpa),
-            Exit::GuestFault => self.guest_fault,
+            Exit::Translated(gpa) => self.translated == Some(gpa),
+            Exit::GuestFault(fault) => {
+                self.guest_fault == Some(fault) || self.table_in_flux && fault == Fault::NotPresent
+            }
             Exit::Error => self.error,
             Exit::Unsupported => true,
         }
@@ -244,6 +247,11 @@ impl Model {
         Entitled::Memory(host.pfn(hva), rights)
     }
 
+    /// The host page behind `frame`, whatever its memslot is for and whether it is being taken away.
+    pub(crate) fn hva(&self, frame: usize) -> Option<Hva> {
+        self.slot_at(frame).map(|(_, slot)| slot.hva_of(&self.vm, frame))
+    }
+
     fn slot_at(&self, frame: usize) -> Option<(SlotId, &Slot)> {
         let index = self.slot_of[frame];
         let slot = self.slots.get(usize::from(index))?.as_ref()?;
@@ -262,7 +270,9 @@ impl Model {
             Op::Access { vcpu, .. }
             | Op::FaultBegin { vcpu, .. }
             | Op::Prefault { vcpu, .. }
-            | Op::Translate { vcpu, .. } => idle(vcpu),
+            | Op::Translate { vcpu, .. }
+            | Op::WriteGpte { vcpu, .. }
+            | Op::GuestWalk { vcpu, .. } => idle(vcpu),
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
@@ -394,6 +404,12 @@ impl Model {
             Op::SlotAliased { .. } => allowed.refused = true,
             Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
+            Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
+            Op::GuestWalk { root, gva, access, .. } => {
+                let walk = self.guest_walk(host, root, gva, access);
+                (allowed.translated, allowed.guest_fault) = (walk.end.ok(), walk.end.err());
+                (allowed.table_in_flux, allowed.retry) = (walk.in_flux, walk.in_flux);
+            }
         }
         allowed
     }
@@ -577,13 +593,13 @@ impl Model {
     /// The guest's own tables are read with stolen bits stripped from every pointer (`gpte_to_gfn_lvl()` in the seed).
     fn translate(&self, host: &Host, table: Gpa, leaf: Gpa, allowed: &mut Allowed) {
         let Some((frame, _)) = self.vm.locate(table) else { return };
-        let (leaf_gfn, _) = self.vm.stolen().split(leaf);
-        match self.entitled(host, frame, Alias::NONE) {
-            Entitled::Hole => allowed.guest_fault = true,
-            Entitled::Memory(..) => allowed.translated = Some(leaf_gfn),
-            Entitled::InFlux => {
-                (allowed.guest_fault, allowed.retry, allowed.translated) = (true, true, Some(leaf_gfn));
-            }
+        let entitled = self.entitled(host, frame, Alias::NONE);
+        if entitled == Entitled::Hole {
+            allowed.guest_fault = Some(Fault::NotPresent);
+        } else {
+            allowed.translated = Some(self.vm.stolen().base(leaf));
         }
+        let in_flux = entitled == Entitled::InFlux;
+        (allowed.table_in_flux, allowed.retry) = (in_flux, in_flux);
     }
 }

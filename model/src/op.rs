@@ -3,6 +3,7 @@
 use crate::addr::{Gfn, Gpa, Hva, Level};
 use crate::driver::Driver;
 use crate::flush::BackendMode;
+use crate::guest_paging::{Gpte, Gva};
 use crate::limits::{PRIVATE_SLOTS, SLOTS, USER_SLOTS};
 use std::fmt;
 
@@ -284,6 +285,29 @@ pub enum Op {
         /// The address in the leaf entry.
         leaf: Gpa,
     },
+    /// The guest writes an entry of a page that it uses as a page table: a write like any other, through any alias.
+    WriteGpte {
+        /// The vCPU.
+        vcpu: u8,
+        /// The page, with any alias.
+        gpa: Gpa,
+        /// Which entry, below [`GPTES`](crate::limits::GPTES).
+        index: u8,
+        /// What it becomes, in the VM's paging mode.
+        gpte: Gpte,
+    },
+    /// A software walk of the guest's own page tables as they are in memory, for a program in user mode
+    /// (`gva_to_gpa()`, `KVM_TRANSLATE`).
+    GuestWalk {
+        /// The vCPU.
+        vcpu: u8,
+        /// Where the walk begins, with any alias: CR3, a page-directory pointer in PAE, the EPT pointer or nested CR3.
+        root: Gpa,
+        /// The guest virtual page, or the page of the guest's guest.
+        gva: Gva,
+        /// What the program does there.
+        access: Access,
+    },
 }
 
 /// The kinds of [`Op`], for weights, statistics and signatures.
@@ -340,11 +364,15 @@ pub enum OpKind {
     Backend,
     /// [`Op::Translate`].
     Translate,
+    /// [`Op::WriteGpte`].
+    WriteGpte,
+    /// [`Op::GuestWalk`].
+    GuestWalk,
 }
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 25] = [
+    pub const ALL: [OpKind; 27] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -370,6 +398,8 @@ impl OpKind {
         OpKind::MmuPages,
         OpKind::Backend,
         OpKind::Translate,
+        OpKind::WriteGpte,
+        OpKind::GuestWalk,
     ];
 
     /// The name used in signatures and tables.
@@ -400,6 +430,8 @@ impl OpKind {
             OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
             OpKind::Translate => "translate",
+            OpKind::WriteGpte => "write-gpte",
+            OpKind::GuestWalk => "guest-walk",
         }
     }
 }
@@ -437,6 +469,8 @@ impl Op {
             Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,
             Op::Translate { .. } => OpKind::Translate,
+            Op::WriteGpte { .. } => OpKind::WriteGpte,
+            Op::GuestWalk { .. } => OpKind::GuestWalk,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A [`Program`]: a VM configuration and the ops that are done to it, all of whose operands are within limits.
 
 use crate::addr::{Gfn, Gpa};
-use crate::limits::{COMMENT_LINES, FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS};
+use crate::limits::{COMMENT_LINES, FRAMES, GPTES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS};
 use crate::op::{HvaRange, Op, SlotChange};
 use crate::vm::{Vm, VmError};
 use std::fmt;
@@ -38,6 +38,10 @@ pub enum ProgramError {
     Window(u8),
     /// Fewer shadow pages than [`MMU_PAGES_MIN`].
     MmuPages(u8),
+    /// An entry of a guest page table that programs cannot name.
+    Gpte(u8),
+    /// A guest virtual page with more indices than the walk has levels.
+    Gva(Vm),
     /// More than [`OPS`] ops.
     Ops,
     /// More than [`COMMENT_LINES`] comment lines.
@@ -74,6 +78,10 @@ impl fmt::Display for ProgramError {
             Self::Vcpu(vcpu, vm) => write!(f, "a vCPU below {} (the VM's vcpus=); this is {vcpu}", vm.vcpus()),
             Self::MmuPages(pages) => write!(f, "{MMU_PAGES_MIN} shadow pages or more; this is {pages}"),
             Self::Window(window) => write!(f, "a notifier window below {NOTIFIER_WINDOWS}; this is {window}"),
+            Self::Gpte(index) => write!(f, "an entry below {GPTES} (limits::GPTES); this is {index}"),
+            Self::Gva(vm) => {
+                write!(f, "{} indices below {GPTES}, one for each level of the VM's paging=", vm.paging().levels())
+            }
             Self::Ops => write!(f, "at most {OPS} ops (limits::OPS)"),
             Self::Comment => write!(f, "at most {COMMENT_LINES} comment lines (limits::COMMENT_LINES)"),
         }
@@ -160,6 +168,14 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::UnmapEnd { window } => window_ok(window),
         Op::DirtyClear { gfn, pages, .. } => frames_ok(gfn, pages),
         Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
+        Op::WriteGpte { vcpu, gpa, index, gpte } => {
+            vcpu_ok(vcpu).and(gpa_ok(gpa)).and(gpa_ok(gpte.gpa()))?;
+            if usize::from(index) < GPTES { Ok(()) } else { Err(ProgramError::Gpte(index)) }
+        }
+        Op::GuestWalk { vcpu, root, gva, .. } => {
+            vcpu_ok(vcpu).and(gpa_ok(root))?;
+            if gva == gva.of_levels(vm.paging().levels()) { Ok(()) } else { Err(ProgramError::Gva(*vm)) }
+        }
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::MmuPages { pages } if pages < MMU_PAGES_MIN => Err(ProgramError::MmuPages(pages)),
         Op::SlotEnd | Op::DirtyGet { .. } | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),

@@ -2,6 +2,7 @@
 
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
+use crate::guest_paging::GuestPaging;
 use crate::limits::{FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, TOP_STRIDED_GFN, VCPUS};
 use std::fmt;
 
@@ -68,6 +69,7 @@ pub struct Vm {
     logging: Logging,
     levels: Levels,
     maxphyaddr: u8,
+    paging: GuestPaging,
 }
 
 /// Why a VM configuration is refused.
@@ -152,8 +154,9 @@ impl Vm {
     /// # Errors
     /// A [`VmError`] if a number is out of range or a stolen bit lies within the window's gfns.
     pub fn new(stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
-        let (logging, levels) = (Logging::default(), Levels::default());
-        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr: MAXPHYADDR_MAX }.checked()
+        let (logging, levels, paging) = (Logging::default(), Levels::default(), GuestPaging::default());
+        let maxphyaddr = MAXPHYADDR_MAX;
+        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr, paging }.checked()
     }
 
     fn checked(self) -> Result<Self, VmError> {
@@ -253,6 +256,18 @@ impl Vm {
     /// How writes to logged slots are noticed.
     pub const fn logging(&self) -> Logging {
         self.logging
+    }
+
+    /// The same VM with a guest that translates its addresses another way.
+    #[must_use]
+    pub const fn with_paging(self, paging: GuestPaging) -> Self {
+        Self { paging, ..self }
+    }
+
+    /// How the guest translates its addresses.
+    #[inline]
+    pub const fn paging(&self) -> GuestPaging {
+        self.paging
     }
 
     /// The stolen bits.

@@ -1,7 +1,7 @@
 //! Exhaustive exploration: what it visits, and that folding leaves out renamings only.
 
 use gpa_model::exhaust::{Answer, Scope, ScopeError, Visit};
-use gpa_model::{Exit, Host, Model, Op, OpKind, Program, SlotChange, SlotId, Vm, text};
+use gpa_model::{Exit, Gpte, Host, Model, Op, OpKind, Program, SlotChange, SlotId, Vm, text};
 use std::collections::BTreeSet;
 
 fn scope(frames: usize, slots: usize, aliases: usize, vcpus: u8) -> Scope {
@@ -162,6 +162,10 @@ fn exchanged(vm: &Vm, op: Op) -> Op {
         Op::UnmapEnd { window } => Op::UnmapEnd { window: 1 - window },
         Op::DirtyGet { id } => Op::DirtyGet { id: slot(id) },
         Op::DirtyClear { id, gfn, pages } => Op::DirtyClear { id: slot(id), gfn, pages },
+        Op::WriteGpte { vcpu, gpa: at, index, gpte } => {
+            Op::WriteGpte { vcpu: 1 - vcpu, gpa: gpa(at), index, gpte: Gpte::new(gpa(gpte.gpa()), gpte.flags()) }
+        }
+        Op::GuestWalk { vcpu, root, gva, access } => Op::GuestWalk { vcpu: 1 - vcpu, root: gpa(root), gva, access },
         Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu: 1 - vcpu, table: gpa(table), leaf: gpa(leaf) },
         _ => op,
     }
@@ -179,6 +183,7 @@ fn what_the_model_allows_does_not_depend_on_names() {
             let [first, second] = [(first, *op), (second, exchanged(&program.vm, *op))].map(|((model, host), op)| {
                 assert!(model.accepts(host, &op), "{op:?}: {}", text::print(&so_far));
                 host.apply(&op);
+                host.settle(&op, &exit(&so_far));
                 model.step(host, &op, &exit(&so_far))
             });
             assert_eq!(first, second, "{}", text::print(&so_far));

@@ -6,7 +6,7 @@
 use gpa_model::limits::FRAMES;
 use gpa_model::mmu::Rights;
 use gpa_model::{
-    Access, Alias, Allowed, BackendMode, Entitled, Exit, FrameSet, Gpa, Host, Hva, HvaRange, Model, Op, SlotChange,
+    Access, Alias, Allowed, BackendMode, Entitled, Exit, Fault, FrameSet, Host, Hva, HvaRange, Model, Op, SlotChange,
     SlotFlags, SlotId, SlotKind, StolenMask, Vm,
 };
 use std::fmt;
@@ -122,7 +122,6 @@ impl State {
             _ => self.model.pending_fault(1).map_or(vm.gpa(0, 0), |(gpa, _)| gpa),
         };
         let (must, may) = allowed.dirty.unwrap_or_default();
-        let translated: Vec<Gpa> = allowed.translated.iter().map(|gfn| vm.stolen().join(*gfn, Alias::NONE)).collect();
         let mut exits = vec![
             Exit::Done,
             Exit::Mmio(gpa),
@@ -131,11 +130,11 @@ impl State {
             Exit::Dirty(must),
             Exit::Dirty(may),
             Exit::Young(true),
-            Exit::GuestFault,
+            Exit::GuestFault(Fault::NotPresent),
             Exit::Error,
         ];
         exits.extend(allowed.memory.map(Exit::Memory));
-        exits.extend(translated.into_iter().map(Exit::Translated));
+        exits.extend(allowed.translated.map(Exit::Translated));
         exits.retain(|exit| allowed.admits(vm, exit));
         exits.dedup();
         exits

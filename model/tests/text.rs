@@ -4,7 +4,7 @@ use gpa_model::choices::{Choices, FromRng};
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::limits::{COMMENT_LINES, FILE_BYTES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, OPS};
 use gpa_model::text::{parse, print};
-use gpa_model::{BackendMode, Gfn, Levels, Op, OpKind, Program, StolenMask, Vm};
+use gpa_model::{BackendMode, Gfn, GuestPaging, Levels, Op, OpKind, Program, StolenMask, Vm};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::collections::BTreeSet;
@@ -44,7 +44,8 @@ fn every_vm_prints_and_parses_back_equal() {
                     for (levels, maxphyaddr) in
                         [(Levels::Four, 46), (Levels::Five, MAXPHYADDR_MIN), (Levels::Five, MAXPHYADDR_MAX)]
                     {
-                        let vm = vm.with_maxphyaddr(maxphyaddr).unwrap();
+                        let paging = GuestPaging::ALL[usize::from(maxphyaddr) % GuestPaging::ALL.len()];
+                        let vm = vm.with_maxphyaddr(maxphyaddr).unwrap().with_paging(paging);
                         let Ok(vm) = vm.with_levels(levels) else { continue };
                         let program = Program { vm, ..Program::default() };
                         assert_eq!(parse(&print(&program)), Ok(program));
@@ -204,6 +205,14 @@ const BAD: &[(&str, &str)] = &[
     ("a range that is empty", "OPENage hva=0 pages=0\n"),
     ("another key", "OPENage gfn=0 pages=1\n"),
     ("a walk without a leaf", "OPENv0 translate table=0x1e0\n"),
+    ("an entry that is not there", "OPENv0 write-gpte 0x1e0 index=4 gpa=0x1e1 present\n"),
+    ("an entry for no gfn", "OPENv0 write-gpte 0x1e0 index=0 present\n"),
+    ("a flag of an entry twice", "OPENv0 write-gpte 0x1e0 index=0 gpa=0x1e1 user user\n"),
+    ("a walk that does nothing", "OPENv0 guest-walk root=0x1e0 gva=0.0.0.0\n"),
+    ("a walk with too few indices", "OPENv0 guest-walk read root=0x1e0 gva=0.0.0\n"),
+    ("a walk with too many indices", "OPENv0 guest-walk read root=0x1e0 gva=0.0.0.0.0\n"),
+    ("an index that is not there", "OPENv0 guest-walk read root=0x1e0 gva=0.0.0.4\n"),
+    ("an unknown paging mode", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works paging=6-level\n"),
     ("frames to clear outside of the window", "OPENdirty-clear 0 gfn=0x21f pages=2\n"),
     ("an unknown back-end mode", "OPENbackend fails-third\n"),
 ];

@@ -19,8 +19,8 @@ pub struct Situation {
     pub op: OpKind,
     /// Its outcome.
     pub outcome: &'static str,
-    /// Whether the address it is about is `base`, an `alias`, or there is `none`. A guest walk counts as an alias if one
-    /// of its two entries is.
+    /// Whether the address it is about is `base`, an `alias`, or there is `none`. A translation counts as an alias if one
+    /// of its two entries is, a guest walk if its root is.
     pub alias: &'static str,
     /// What kind of slot is behind that address, or behind the slot or gfn that the op names, after the op; or `none`.
     pub slot: &'static str,
@@ -88,6 +88,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         Op::Translate { table, leaf, .. } => {
             (class(is_aliased(table) || is_aliased(leaf)), at(vm.locate(leaf).map(|(frame, _)| frame)))
         }
+        Op::GuestWalk { root, .. } => (class(is_aliased(root)), at(vm.locate(root).map(|(frame, _)| frame))),
         Op::SlotAliased { id, gpa, .. } => (class(is_aliased(gpa)), of(id)),
         Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } => (NONE, of(id)),
         Op::DirtyClear { gfn, .. } | Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => {
@@ -95,6 +96,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         }
         Op::SlotEnd
         | Op::Access { .. }
+        | Op::WriteGpte { .. }
         | Op::FaultBegin { .. }
         | Op::FaultEnd { .. }
         | Op::Prefault { .. }
@@ -112,6 +114,7 @@ const fn outcome(exit: &Exit) -> &'static str {
     match exit {
         Exit::Dirty(frames) if frames.is_empty() => "clean",
         Exit::Young(false) => "idle",
+        Exit::GuestFault(fault) => fault.name(),
         _ => exit.name(),
     }
 }

@@ -75,7 +75,7 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::Dirty(frames) => 5 + frames.is_empty() as u64,
         Exit::Young(young) => 7 + *young as u64,
         Exit::Translated(_) => 9,
-        Exit::GuestFault => 10,
+        Exit::GuestFault(_) => 10,
         Exit::Error => 11,
         Exit::Refused => 13,
         Exit::Emulated(_) => 14,
@@ -114,6 +114,10 @@ fn situation(step: &Step<'_>) -> u64 {
         bits |= was << 8 | u64::from(present) << 10 | u64::from(writable) << 11;
         let level = |spte: Option<Spte>| spte.map_or(0, |spte| spte.level() as u64);
         bits |= level(step.view.before(number, frame)) << 16 | level(step.view.now(number, frame)) << 18;
+    } else if let Op::GuestWalk { root, .. } = step.op {
+        let fault = if let Exit::GuestFault(fault) = step.exit { 1 + fault as u64 } else { 0 };
+        bits |=
+            u64::from(!model.vm().stolen().split(*root).1.is_none()) | fault << 3 | (model.vm().paging() as u64) << 8;
     } else if let Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } =
         step.op
     {

@@ -8,8 +8,9 @@ use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, SlotKind, Spte};
 const EXIT: usize = 0;
 const SPTE: usize = 1;
 const TRANSLATE: usize = 2;
-const AGE: usize = 3;
-const KEYED: usize = 4;
+const GUEST_FAULT: usize = 3;
+const AGE: usize = 4;
+const KEYED: usize = 5;
 
 /// The oracle `gfn_unalias`.
 #[derive(Debug, Default)]
@@ -29,6 +30,7 @@ impl Oracle for GfnUnalias {
                 Clause::exits("exit"),
                 Clause::tables("spte"),
                 Clause::exits("translate"),
+                Clause::exits("guest-fault"),
                 Clause::tables("age"),
                 Clause::keys("keyed"),
             ]
@@ -75,7 +77,11 @@ impl Oracle for GfnUnalias {
 
 /// The answer to an access or a walk. Retries are `progress`'s to judge, private slots and alias holes `private_slot`'s.
 fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
-    let clause = if matches!(step.op, Op::Translate { .. }) { TRANSLATE } else { EXIT };
+    let clause = match (step.op, step.exit) {
+        (Op::Translate { .. } | Op::GuestWalk { .. }, Exit::GuestFault(_)) => GUEST_FAULT,
+        (Op::Translate { .. } | Op::GuestWalk { .. }, _) => TRANSLATE,
+        _ => EXIT,
+    };
     let accessed = step.accessed_frame();
     if clause == EXIT
         && let Some((frame, alias)) = accessed
@@ -102,11 +108,13 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
 
 fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
     let entitled = step.accessed_frame().map(|(frame, alias)| step.model.entitled(step.host, frame, alias));
+    let walk = crate::report::show_walk(step.model.vm(), step.allowed);
     let right = match entitled {
+        None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),
         Some(Entitled::Memory(pfn, rights)) => format!("every alias of this gfn is {pfn} {rights}"),
-        None => format!("allowed is {:?}", step.allowed.translated),
+        None => "that is no answer to this op".into(),
     };
     format!("the op ended in {exit:?}, but {right}")
 }

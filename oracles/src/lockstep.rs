@@ -129,7 +129,7 @@ impl Lockstep {
 
     fn reset<M: Mmu>(&mut self, mmu: &mut M, vm: &Vm) {
         self.model = Model::new(vm);
-        self.host = Host::new(vm);
+        self.host.reset(vm);
         self.backend = vm.backend();
         self.view.reset(vm);
         self.features.reset();
@@ -152,7 +152,10 @@ impl Lockstep {
             self.backend = *mode;
         }
         let accessed = match *op {
-            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => Some(gpa),
+            Op::Access { gpa, .. }
+            | Op::WriteGpte { gpa, .. }
+            | Op::FaultBegin { gpa, .. }
+            | Op::Prefault { gpa, .. } => Some(gpa),
             Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
             _ => None,
         };
@@ -160,6 +163,7 @@ impl Lockstep {
         self.flush.begin_op(self.backend);
         let exit = mmu.step(&self.host, &mut self.flush, op);
         self.last_exit = Some(exit);
+        self.host.settle(op, &exit);
         let allowed = self.model.step(&self.host, op, &exit);
         if shows.tables {
             self.view.sweep(self.model.vm(), mmu);

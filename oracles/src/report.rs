@@ -4,7 +4,7 @@ use crate::lockstep::{Event, Lockstep};
 use crate::step::{Step, Violation};
 use gpa_model::limits::MAXPHYADDR_MAX;
 use gpa_model::text::{print_gpa, print_op};
-use gpa_model::{Allowed, Exit, Flush, FrameSet, Levels, Logging, Mmu, Program, Vm};
+use gpa_model::{Allowed, Exit, Fault, Flush, FrameSet, Levels, Logging, Mmu, Program, Vm};
 use std::fmt::Write;
 
 /// Run `program` on `mmu` and write down what happens. `target` is the name shown.
@@ -101,15 +101,11 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         Exit::Mmio(gpa) => format!("mmio {}", print_gpa(vm, *gpa)),
         Exit::Dirty(frames) => format!("dirty {}", show_frames(vm, *frames)),
         Exit::Young(young) => if *young { "young" } else { "idle" }.into(),
+        Exit::GuestFault(fault) => format!("guest-fault {}", fault.name()),
         Exit::Translated(gpa) => format!("translated to {}", print_gpa(vm, *gpa)),
-        Exit::Done
-        | Exit::Retry
-        | Exit::Pending
-        | Exit::GuestFault
-        | Exit::Error
-        | Exit::NotFound
-        | Exit::Refused
-        | Exit::Unsupported => exit.name().into(),
+        Exit::Done | Exit::Retry | Exit::Pending | Exit::Error | Exit::NotFound | Exit::Refused | Exit::Unsupported => {
+            exit.name().into()
+        }
     }
 }
 
@@ -128,18 +124,25 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
             format!("dirty from {} to {}", show_frames(vm, must), show_frames(vm, may))
         });
     }
-    parts.extend(allowed.translated.map(|gfn| format!("translated to {gfn}")));
+    parts.extend(show_walk(vm, allowed));
     let words = [
         (allowed.pending, "pending"),
         (allowed.retry, "retry"),
         (allowed.young, "young or idle"),
-        (allowed.guest_fault, "guest-fault"),
         (allowed.error, "error"),
         (allowed.not_found, "not-found"),
         (allowed.refused, "refused"),
     ];
     parts.extend(words.iter().filter(|(allowed, _)| *allowed).map(|(_, word)| (*word).to_owned()));
     parts
+}
+
+/// Where a walk of the guest's tables may lead.
+pub(crate) fn show_walk(vm: &Vm, allowed: &Allowed) -> Vec<String> {
+    let flux = allowed.table_in_flux.then_some(Fault::NotPresent).filter(|fault| allowed.guest_fault != Some(*fault));
+    let faults = [allowed.guest_fault, flux].into_iter().flatten().map(Exit::GuestFault);
+    let exits = allowed.translated.map(Exit::Translated).into_iter().chain(faults);
+    exits.map(|exit| show_exit(vm, &exit)).collect()
 }
 
 fn show_frames(vm: &Vm, frames: FrameSet) -> String {

@@ -5,7 +5,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Alias, Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Program, Shows, Spte, Vm, text};
+use gpa_model::{Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Program, Shows, Spte, Vm, text};
 use gpa_oracles::Lockstep;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -19,10 +19,12 @@ struct Ideal {
 
 impl Ideal {
     fn answer(&self, host: &Host, op: &Op) -> Exit {
-        let vm = self.model.vm();
         let allowed = self.model.clone().step(host, op, &Exit::Unsupported);
         let gpa = match *op {
-            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => Some(gpa),
+            Op::Access { gpa, .. }
+            | Op::WriteGpte { gpa, .. }
+            | Op::FaultBegin { gpa, .. }
+            | Op::Prefault { gpa, .. } => Some(gpa),
             Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
             _ => None,
         };
@@ -30,7 +32,7 @@ impl Ideal {
         let emulated = allowed.emulated.map(Exit::Emulated);
         let mmio = allowed.mmio.and(gpa).map(Exit::Mmio);
         let dirty = allowed.dirty.map(|(must, may)| Exit::Dirty(if self.eager { may } else { must }));
-        let translated = allowed.translated.map(|gfn| Exit::Translated(vm.stolen().join(gfn, Alias::NONE)));
+        let translated = allowed.translated.map(Exit::Translated);
         let plain = [
             (allowed.pending && !self.eager, Exit::Pending),
             (allowed.retry && !self.eager, Exit::Retry),
@@ -39,7 +41,8 @@ impl Ideal {
             (allowed.refused, Exit::Refused),
             (allowed.young, Exit::Young(self.eager)),
         ];
-        let late = [(allowed.guest_fault, Exit::GuestFault), (allowed.retry, Exit::Retry)];
+        let late = allowed.guest_fault.map_or(Exit::Retry, Exit::GuestFault);
+        let late = [(allowed.guest_fault.is_some() || allowed.retry, late)];
         let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
         let data = [memory, emulated, mmio, dirty, translated].into_iter().flatten().next();
         pick(&plain).or(data).or(pick(&late)).expect("the model always leaves an answer")

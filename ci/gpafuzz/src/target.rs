@@ -1,7 +1,9 @@
 //! A [`Target`]: an implementation under test, ready to be judged, whatever its type.
 
 use gpa_model::generate::Profile;
-use gpa_model::{Access, Gfn, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, Vm};
+use gpa_model::{
+    Access, Gfn, Gpte, GpteFlags, Gva, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, Vm,
+};
 use gpa_oracles::{Lockstep, Violation};
 use linux_kvm::Function;
 use std::fmt;
@@ -202,5 +204,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::MmuPages => Op::MmuPages { pages: gpa_model::limits::MMU_PAGES_MIN },
         OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),
         OpKind::Translate => Op::Translate { vcpu: 0, table: gpa, leaf: gpa },
+        OpKind::WriteGpte => Op::WriteGpte { vcpu: 0, gpa, index: 0, gpte: Gpte::new(gpa, GpteFlags::PLAIN) },
+        OpKind::GuestWalk => Op::GuestWalk { vcpu: 0, root: gpa, gva: Gva::default(), access: Access::Read },
     }
 }

@@ -5,7 +5,7 @@ use crate::fingerprint::{Fingerprint, is_word};
 use crate::realisation::Realisation;
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{ParseError, Words};
-use gpa_model::{Exit, FrameSet, Gpa, Pfn, Vm};
+use gpa_model::{Exit, Fault, FrameSet, Gpa, Pfn, Vm};
 
 /// Words that a line of the header may list.
 const WORDS_MAX: usize = 32;
@@ -201,7 +201,7 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         },
         "retry" => Exit::Retry,
         "pending" => Exit::Pending,
-        "guest-fault" => Exit::GuestFault,
+        "guest-fault" => Exit::GuestFault(fault(words)?),
         "error" => Exit::Error,
         "not-found" => Exit::NotFound,
         "refused" => Exit::Refused,
@@ -210,6 +210,16 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
     };
     words.end()?;
     Ok(exit)
+}
+
+/// What kind of page fault; nothing means that an entry was not present.
+fn fault(words: &mut Words<'_>) -> Result<Fault, ParseError> {
+    if words.is_done() {
+        return Ok(Fault::NotPresent);
+    }
+    let expected = "not-present, protection, reserved or the end of the line";
+    let word = words.next(expected)?;
+    Fault::ALL.into_iter().find(|fault| fault.name() == word).ok_or_else(|| words.found(expected, word))
 }
 
 fn pfn(words: &mut Words<'_>) -> Result<Pfn, ParseError> {

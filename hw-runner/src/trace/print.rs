@@ -2,7 +2,7 @@
 
 use super::{ARROW, MAGIC, OTHER, Trace, VERSION};
 use gpa_model::text::print_gpa;
-use gpa_model::{Exit, Vm};
+use gpa_model::{Exit, Fault, Vm};
 use std::fmt::Write;
 
 /// The trace as text, ending in a newline.
@@ -50,13 +50,15 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
     match exit {
         Exit::Memory(pfn) | Exit::Emulated(pfn) => format!("{name} {}", pfn.raw()),
         Exit::Mmio(gpa) | Exit::Translated(gpa) => format!("{name} {}", print_gpa(vm, *gpa)),
+        // A page fault that says no more is one for want of an entry.
+        Exit::GuestFault(fault) if *fault != Fault::NotPresent => format!("{name} {}", fault.name()),
         Exit::Dirty(frames) if frames.is_empty() => format!("{name} none"),
         Exit::Dirty(frames) => frames.iter().fold(name.to_owned(), |out, frame| format!("{out} {}", vm.gfn(frame))),
         Exit::Young(young) => format!("{name} {}", if *young { "yes" } else { "no" }),
         Exit::Done
+        | Exit::GuestFault(_)
         | Exit::Retry
         | Exit::Pending
-        | Exit::GuestFault
         | Exit::Error
         | Exit::NotFound
         | Exit::Refused

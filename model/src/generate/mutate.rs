@@ -4,6 +4,7 @@ use super::{Generator, Sketch, hva_near};
 use crate::addr::Gpa;
 use crate::choices::Choices;
 use crate::flush::BackendMode;
+use crate::guest_paging::Gpte;
 use crate::limits::{FRAMES, NOTIFIER_WINDOWS, OPS};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
@@ -58,6 +59,17 @@ impl Generator {
         } else if let Op::Translate { table, leaf, .. } = op {
             *table = other_alias(choices, vm, *table);
             *leaf = other_alias(choices, vm, *leaf);
+        } else if let Op::WriteGpte { gpa, gpte, .. } = op {
+            match which {
+                0 => *gpte = Gpte::new(gpte.gpa(), Self::gpte_flags(choices)),
+                1 => *gpa = other_alias(choices, vm, *gpa),
+                _ => *gpte = Gpte::new(other_alias(choices, vm, gpte.gpa()), gpte.flags()),
+            }
+        } else if let Op::GuestWalk { root, access, .. } = op {
+            match which {
+                0 => *access = choices.pick(&Access::ALL),
+                _ => *root = other_alias(choices, vm, *root),
+            }
         } else if let Op::Unmap { range, by } = op {
             *range = hva_near(choices, vm, vm.hva_index(range.start) as u32);
             if which == 0 {
@@ -152,6 +164,12 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
             if alias.is_none() { Op::Slot { id, change } } else { Op::SlotAliased { id, gpa: at, pages, hva } }
         }
         Op::Translate { vcpu: v, table, leaf } => Op::Translate { vcpu: vcpu(v), table: gpa(table), leaf: gpa(leaf) },
+        Op::WriteGpte { vcpu: v, gpa: at, index, gpte } => {
+            Op::WriteGpte { vcpu: vcpu(v), gpa: gpa(at), index, gpte: Gpte::new(gpa(gpte.gpa()), gpte.flags()) }
+        }
+        Op::GuestWalk { vcpu: v, root, gva, access } => {
+            Op::GuestWalk { vcpu: vcpu(v), root: gpa(root), gva: gva.of_levels(to.paging().levels()), access }
+        }
         Op::Unmap { range: r, by } => Op::Unmap { range: range(r), by },
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },

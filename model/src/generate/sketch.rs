@@ -1,17 +1,20 @@
 //! A sketch of where a program has led to: enough to draw ops that mean something.
 
 use crate::choices::Choices;
-use crate::limits::{FRAMES, NOTIFIER_WINDOWS, SLOTS, VCPUS};
+use crate::guest_paging::Gva;
+use crate::limits::{FRAMES, GPTES, GUEST_LEVELS, NOTIFIER_WINDOWS, SLOTS, VCPUS};
 use crate::op::{Op, SlotChange, SlotFlags, SlotId};
 use crate::vm::Vm;
 
 /// What the ops so far have probably left behind: enough to draw ops that mean something, no promise that they do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sketch {
     pub(super) slots: [Option<SketchSlot>; SLOTS],
     pub(super) slot_pending: bool,
     pub(super) windows: [bool; NOTIFIER_WINDOWS],
     pub(super) faults: [bool; VCPUS],
+    /// Where the entries of the guest's page tables lead: a frame plus 1, 0 for none.
+    gptes: [[u8; GPTES]; FRAMES],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,18 @@ pub(super) struct SketchSlot {
     /// Number of its first host block.
     pub(super) hva: u8,
     pub(super) flags: SlotFlags,
+}
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self {
+            slots: [None; SLOTS],
+            slot_pending: false,
+            windows: [false; NOTIFIER_WINDOWS],
+            faults: [false; VCPUS],
+            gptes: [[0; GPTES]; FRAMES],
+        }
+    }
 }
 
 impl Sketch {
@@ -44,8 +59,33 @@ impl Sketch {
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)] = false,
             Op::UnmapBegin { window, .. } => self.windows[usize::from(window)] = true,
             Op::UnmapEnd { window } => self.windows[usize::from(window)] = false,
+            Op::WriteGpte { gpa, index, gpte, .. } => {
+                if let (Some((table, _)), Some((to, _))) = (vm.locate(gpa), vm.locate(gpte.gpa())) {
+                    self.gptes[table][usize::from(index)] = to as u8 + 1;
+                }
+            }
             _ => {}
         }
+    }
+
+    /// A frame that was written to as a page table, if there is one.
+    pub(super) fn any_table(&self, choices: &mut impl Choices) -> Option<usize> {
+        let start = choices.below(FRAMES as u32) as usize;
+        (0..FRAMES).map(|i| (start + i) % FRAMES).find(|&frame| self.gptes[frame] != [0; GPTES])
+    }
+
+    /// A page that the tables from `root` may translate: at each level an entry that was written, as far as there is one.
+    pub(super) fn any_gva(&self, choices: &mut impl Choices, root: usize, levels: u8) -> Gva {
+        let mut indices = [0; GUEST_LEVELS];
+        let indices = &mut indices[..usize::from(levels)];
+        let mut table = root;
+        for index in indices.iter_mut() {
+            let start = choices.below(GPTES as u32) as usize;
+            let written = (0..GPTES).map(|i| (start + i) % GPTES).find(|&i| self.gptes[table][i] != 0);
+            *index = written.unwrap_or(start) as u8;
+            table = written.map_or(table, |i| usize::from(self.gptes[table][i]) - 1);
+        }
+        Gva::new(indices)
     }
 
     fn change(&mut self, vm: &Vm, id: SlotId, change: SlotChange) {

@@ -2,6 +2,7 @@
 
 use super::{MAGIC, VERSION};
 use crate::addr::Gpa;
+use crate::guest_paging::{GpteFlags, GuestPaging};
 use crate::limits::MAXPHYADDR_MAX;
 use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
@@ -41,6 +42,9 @@ pub fn print(program: &Program) -> String {
     }
     if vm.logging() == Logging::Pml {
         out.push_str(" log=pml");
+    }
+    if vm.paging() != GuestPaging::default() {
+        let _ = write!(out, " paging={}", vm.paging().name());
     }
     out.push('\n');
     for op in &program.ops {
@@ -84,7 +88,20 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::MmuPages { pages } => format!("mmu-pages {pages}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),
         Op::Translate { vcpu, table, leaf } => format!("v{vcpu} translate table={} leaf={}", gpa(table), gpa(leaf)),
+        Op::WriteGpte { vcpu, gpa: at, index, gpte } => {
+            let flags = gpte_words(gpte.flags());
+            format!("v{vcpu} write-gpte {} index={index} gpa={}{flags}", gpa(at), gpa(gpte.gpa()))
+        }
+        Op::GuestWalk { vcpu, root, gva, access } => {
+            let indices: Vec<String> = gva.indices(vm.paging().levels()).map(|index| index.to_string()).collect();
+            format!("v{vcpu} guest-walk {} root={} gva={}", access.name(), gpa(root), indices.join("."))
+        }
     }
+}
+
+fn gpte_words(flags: GpteFlags) -> String {
+    let set = GpteFlags::NAMES.iter().filter(|(flag, _)| flags.contains(*flag));
+    set.map(|(_, name)| format!(" {name}")).collect()
 }
 
 fn print_range(range: HvaRange) -> String {

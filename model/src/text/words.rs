@@ -3,6 +3,8 @@
 use crate::addr::{Gfn, Gpa, Hva, StolenMask};
 use crate::driver::Driver;
 use crate::flush::BackendMode;
+use crate::guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
+use crate::limits::{GPTES, GUEST_LEVELS};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
 use crate::vm::{Levels, Logging, Vm};
@@ -273,7 +275,7 @@ impl<'a> Words<'a> {
     }
 
     fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
-        let expected = "read, write, execute, fault-begin, fault-end, prefault or translate";
+        let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte or guest-walk";
         let word = self.next(expected)?;
         Ok(match word {
             "fault-begin" => {
@@ -291,6 +293,20 @@ impl<'a> Words<'a> {
                 let table = self.gpa(vm, table)?;
                 let leaf = self.value("leaf")?;
                 Op::Translate { vcpu, table, leaf: self.gpa(vm, leaf)? }
+            }
+            "write-gpte" => {
+                let word = self.next("a gfn, with @ALIAS or without")?;
+                let gpa = self.gpa(vm, word)?;
+                let index = self.keyed_number("index", u64::from(u8::MAX))? as u8;
+                let target = self.value("gpa")?;
+                let target = self.gpa(vm, target)?;
+                Op::WriteGpte { vcpu, gpa, index, gpte: Gpte::new(target, self.gpte_flags()?) }
+            }
+            "guest-walk" => {
+                let access = self.access()?;
+                let root = self.value("root")?;
+                let root = self.gpa(vm, root)?;
+                Op::GuestWalk { vcpu, root, gva: self.gva(vm)?, access }
             }
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
@@ -310,8 +326,9 @@ impl<'a> Words<'a> {
 
     /// The rest of the `vm` line, each word of which may be left out.
     fn vm_options(&mut self, mut vm: Vm) -> Result<Vm, ParseError> {
+        let next = |words: &Self, key: &str| words.peek().is_some_and(|word| word.starts_with(key));
         let mut levels = Levels::Four;
-        if self.peek().is_some_and(|word| word.starts_with("levels=")) {
+        if next(self, "levels=") {
             levels = match self.value("levels")? {
                 "4" => Levels::Four,
                 "5" => Levels::Five,
@@ -319,21 +336,61 @@ impl<'a> Words<'a> {
             };
         }
         vm = vm.with_levels(levels).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
-        if self.peek().is_some_and(|word| word.starts_with("maxphyaddr=")) {
+        if next(self, "maxphyaddr=") {
             let bits = self.keyed_number("maxphyaddr", u64::from(u8::MAX))? as u8;
             vm = vm.with_maxphyaddr(bits).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
         }
-        if self.is_done() {
-            return Ok(vm);
+        if next(self, "log=") {
+            vm = vm.with_logging(match self.value("log")? {
+                "write-protect" => Logging::WriteProtect,
+                "pml" => Logging::Pml,
+                word => return Err(self.found("log=write-protect or log=pml", word)),
+            });
         }
-        let expected = "stride=…, levels=…, maxphyaddr=… or log=… in this order, or the end of the line";
-        let word = self.next(expected)?;
-        let logging = match word {
-            "log=write-protect" => Logging::WriteProtect,
-            "log=pml" => Logging::Pml,
-            _ => return Err(self.found(expected, word)),
-        };
-        Ok(vm.with_logging(logging))
+        if next(self, "paging=") {
+            let word = self.value("paging")?;
+            let named = GuestPaging::ALL.into_iter().find(|paging| paging.name() == word);
+            vm = vm.with_paging(
+                named.ok_or_else(|| self.found("4-level, 5-level, pae, 32-bit, nested-ept or nested-npt", word))?,
+            );
+        }
+        if let Some(word) = self.peek() {
+            self.next("")?;
+            let expected = "stride=…, levels=…, maxphyaddr=…, log=… or paging=… in this order, or the end of the line";
+            return Err(self.found(expected, word));
+        }
+        Ok(vm)
+    }
+
+    fn gpte_flags(&mut self) -> Result<GpteFlags, ParseError> {
+        let mut flags = GpteFlags::NONE;
+        while let Some(word) = self.peek() {
+            self.next("")?;
+            let named = GpteFlags::NAMES.into_iter().find(|(flag, name)| *name == word && !flags.contains(*flag));
+            let (flag, _) = named
+                .ok_or_else(|| self.found("present, writable, user, nx, large or bit51, each at most once", word))?;
+            flags = flags.union(flag);
+        }
+        Ok(flags)
+    }
+
+    /// One index for each level of the VM's guest, the root's first.
+    fn gva(&mut self, vm: &Vm) -> Result<Gva, ParseError> {
+        let levels = usize::from(vm.paging().levels());
+        let word = self.value("gva")?;
+        let mut indices = [0; GUEST_LEVELS];
+        let mut found = 0;
+        for (n, index) in word.split('.').enumerate().take(levels + 1) {
+            found = n + 1;
+            if n < levels {
+                indices[n] = self.number(index, GPTES as u64 - 1)? as u8;
+            }
+        }
+        if found == levels {
+            return Ok(Gva::new(&indices[..levels]));
+        }
+        let expected = format!("{levels} indices with dots between them, one for each level of the VM's paging=");
+        Err(self.found(expected, word))
     }
 
     /// Read the `vm` line.

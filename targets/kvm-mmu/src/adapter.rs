@@ -42,7 +42,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
 
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
         let mmu = &self.mmu;
-        if !matches!(op, Op::Access { .. } | Op::FaultBegin { .. } | Op::FaultEnd { .. }) && P::drains_pml() {
+        if !matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. } | Op::FaultEnd { .. })
+            && P::drains_pml()
+        {
             mmu.drain_pml();
         }
         match *op {
@@ -50,7 +52,11 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
             Op::Prefault { gpa, .. } => return mmu.prefault(host, tlb, gpa),
             Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
-            Op::Translate { table, leaf, .. } => return mmu.guest_walk(table, leaf),
+            Op::Translate { table, leaf, .. } => return mmu.translate(table, leaf),
+            Op::WriteGpte { gpa, .. } => return mmu.access(host, tlb, gpa, Access::Write),
+            Op::GuestWalk { root, gva, access, .. } => {
+                return mmu.guest_walk(host, root, gva, access).map_or_else(Exit::GuestFault, Exit::Translated);
+            }
             Op::DirtyGet { id } => return Exit::Dirty(mmu.dirty_frames(id)),
             Op::Age { range } => return Exit::Young(mmu.age(range)),
             Op::Slot { id, change } => return done(mmu.set_memslot(id, change, tlb)),

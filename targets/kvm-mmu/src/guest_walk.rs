@@ -1,30 +1,79 @@
-//! The software walk of the guest's own 64-bit page tables (`paging_tmpl.h`): stolen bits are stripped from every entry
-//! and are reserved in none.
+//! The software walk of the guest's own page tables (`walk_addr_generic()` in `paging_tmpl.h`): in the modes of 64-bit entries
+//! stolen bits are stripped from every address, in the others from none.
 
+use crate::guest_pte::GuestPte;
+use crate::memslots::Memslots;
 use crate::policy::Policy;
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
-use gpa_model::{Alias, Exit, Gpa};
+use gpa_model::{Access, Alias, Exit, Fault, Gfn, Gpa, GuestPaging, Gva, Host, Rights, StolenMask};
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
-    /// Follow one table pointer and one leaf as they stand in the guest's tables.
-    pub(crate) fn guest_walk(&self, table: Gpa, leaf: Gpa) -> Exit {
-        let stolen = self.vm.stolen();
-        let reserved = P::reserved_gpa_bits(stolen, self.vm.maxphyaddr());
-        if (table.raw() | leaf.raw()) & reserved != 0 {
-            return Exit::GuestFault;
+    /// Where `gva` leads from the table at `root`, for a program in user mode.
+    pub(crate) fn guest_walk(&self, host: &Host, root: Gpa, gva: Gva, access: Access) -> Result<Gpa, Fault> {
+        let (paging, stolen) = (self.vm.paging(), self.vm.stolen());
+        let slots = self.slots.read();
+        let reserved = self.guest_reserved(paging);
+        let mut rights = Rights::RWX;
+        let mut table = P::table_gfn(stolen, paging, GuestPte::of_root(paging, root));
+        let mut level = P::walk_levels(paging);
+        loop {
+            // A table that cannot be read: the guest gets the page fault that its own walk would have got.
+            let entry = self.read_guest_pte(host, &slots, table, gva, level).ok_or(Fault::NotPresent)?;
+            if !entry.is_present() {
+                return Err(Fault::NotPresent);
+            }
+            if entry.is_reserved(reserved) {
+                return Err(Fault::Reserved);
+            }
+            rights = rights.intersect(entry.rights());
+            if entry.is_leaf() {
+                let leaf = address_of(P::leaf_gfn(stolen, paging, entry.address()));
+                if entry.is_unaligned(leaf) {
+                    return Err(Fault::Reserved);
+                }
+                if !rights.contains(Rights::needed(access)) {
+                    return Err(Fault::Protection);
+                }
+                return Ok(leaf.align_down(paging.pages(level)).add_pages(gva.offset(paging, level)));
+            }
+            table = P::table_gfn(stolen, paging, entry.address());
+            level -= 1;
         }
-        let table_gfn = P::table_gfn(stolen, table);
-        match self.slots.read().find(table_gfn) {
-            // The table cannot be read: the guest gets the page fault that its own walk would have got.
-            None => Exit::GuestFault,
-            Some(slot) if slot.invalid => Exit::GuestFault,
-            Some(_) => Exit::Translated(stolen_free(P::leaf_gfn(stolen, leaf))),
+    }
+
+    /// Bits of the guest's entries that must be clear. A guest that does not know of stolen bits may use none of them.
+    fn guest_reserved(&self, paging: GuestPaging) -> u64 {
+        let maxphyaddr = self.vm.maxphyaddr();
+        if paging.strips_stolen_bits() {
+            P::reserved_gpa_bits(self.vm.stolen(), maxphyaddr)
+        } else {
+            StolenMask::NONE.reserved_gpa_bits(maxphyaddr)
+        }
+    }
+
+    /// The entry for `gva` in the table at `gfn`, a table of `level`; `None` if there is no memory.
+    fn read_guest_pte(&self, host: &Host, slots: &Memslots, gfn: Gfn, gva: Gva, level: u8) -> Option<GuestPte> {
+        let slot = slots.find(gfn).filter(|slot| !slot.invalid)?;
+        let paging = self.vm.paging();
+        let gpte = host.gpte(slot.hva_of(gfn)?, gva.index(level));
+        Some(GuestPte::new(gpte.raw(paging), paging, level))
+    }
+
+    /// Follow one table pointer and one leaf of long mode, given as they stand in the guest's tables.
+    pub(crate) fn translate(&self, table: Gpa, leaf: Gpa) -> Exit {
+        let (stolen, paging) = (self.vm.stolen(), GuestPaging::FourLevel);
+        if (table.raw() | leaf.raw()) & self.guest_reserved(paging) != 0 {
+            return Exit::GuestFault(Fault::Reserved);
+        }
+        match self.slots.read().find(P::table_gfn(stolen, paging, table)) {
+            Some(slot) if !slot.invalid => Exit::Translated(address_of(P::leaf_gfn(stolen, paging, leaf))),
+            _ => Exit::GuestFault(Fault::NotPresent),
         }
     }
 }
 
-fn stolen_free(gfn: gpa_model::Gfn) -> Gpa {
-    // Joined with the empty mask: whatever bits the policy left in the gfn show in the result.
-    gpa_model::StolenMask::NONE.join(gfn, Alias::NONE)
+/// Joined with the empty mask: whatever bits the policy left in the gfn show in the result.
+fn address_of(gfn: Gfn) -> Gpa {
+    StolenMask::NONE.join(gfn, Alias::NONE)
 }

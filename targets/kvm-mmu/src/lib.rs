@@ -31,6 +31,7 @@ mod dirty;
 mod export;
 mod fault;
 mod flush;
+mod guest_pte;
 mod guest_walk;
 mod memslots;
 pub mod mutants;

@@ -8,7 +8,7 @@ use crate::flush::TlbFlush;
 use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
 use crate::shadow_page::SpKey;
 use crate::spte::EptNoAd;
-use gpa_model::{Alias, Gfn, Gpa, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug)]
@@ -302,26 +302,34 @@ mutants! {
             aliased(gfn, alias)
         }
     }
-    Pt64Nostrip = "M70-pt64-nostrip", "guest tables: no entry is stripped", "gfn_unalias" / "translate", {
-        fn table_gfn(_: StolenMask, table: Gpa) -> Gfn {
-            raw_gfn(table)
-        }
-
-        fn leaf_gfn(_: StolenMask, leaf: Gpa) -> Gfn {
-            raw_gfn(leaf)
+    Pt64Nostrip = "M70-pt64-nostrip", "guest tables: no entry is stripped", "gfn_unalias" / "guest-fault", {
+        fn gpte_gfn(_: StolenMask, _: GuestPaging, address: Gpa) -> Gfn {
+            raw_gfn(address)
         }
     }
-    Pt64StripLeafOnly = "M71-pt64-strip-leaf-only", "guest tables: table pointers are not stripped", "gfn_unalias" / "translate", {
-        fn table_gfn(_: StolenMask, table: Gpa) -> Gfn {
+    Pt64StripLeafOnly = "M71-pt64-strip-leaf-only", "guest tables: table pointers are not stripped", "gfn_unalias" / "guest-fault", {
+        fn table_gfn(_: StolenMask, _: GuestPaging, table: Gpa) -> Gfn {
             raw_gfn(table)
         }
     }
     Pt64StripTableOnly = "M72-pt64-strip-table-only", "guest tables: leaves are not stripped", "gfn_unalias" / "translate", {
-        fn leaf_gfn(_: StolenMask, leaf: Gpa) -> Gfn {
+        fn leaf_gfn(_: StolenMask, _: GuestPaging, leaf: Gpa) -> Gfn {
             raw_gfn(leaf)
         }
     }
-    StolenBitsReserved = "M7V-stolen-bits-reserved", "guest tables: a stolen bit above MAXPHYADDR is reserved (gap G8)", "gfn_unalias" / "translate", {
+    Pt32Strip = "M73-pt32-strip", "guest tables: 32-bit entries lose address bits", "gfn_unalias" / "translate", {
+        fn gpte_gfn(stolen: StolenMask, paging: GuestPaging, address: Gpa) -> Gfn {
+            let strips = paging == GuestPaging::Legacy;
+            Corrected::gpte_gfn(stolen, if strips { GuestPaging::Pae } else { paging }, address)
+        }
+    }
+    EptStrip = "M74-ept-strip", "guest tables: those of a nested EPT are unaliased", "gfn_unalias" / "translate", {
+        fn gpte_gfn(stolen: StolenMask, paging: GuestPaging, address: Gpa) -> Gfn {
+            let strips = paging == GuestPaging::NestedEpt;
+            Corrected::gpte_gfn(stolen, if strips { GuestPaging::FourLevel } else { paging }, address)
+        }
+    }
+    StolenBitsReserved = "M7V-stolen-bits-reserved", "guest tables: a stolen bit above MAXPHYADDR is reserved (gap G8)", "gfn_unalias" / "guest-fault", {
         fn reserved_gpa_bits(stolen: StolenMask, maxphyaddr: u8) -> u64 {
             RfcV3::reserved_gpa_bits(stolen, maxphyaddr)
         }
@@ -422,6 +430,11 @@ mutants! {
     WrprotSkipsReadonly = "B31-wrprot-skips-readonly", "history: write-protection skips what is read-only but may be made writable without the lock (7c8a4742c4ab)", "gfn_unalias" / "exit", {
         fn skips_readonly() -> bool {
             true
+        }
+    }
+    WalkRootLevel = "B33-walk-root-level", "history: the walk of a nested EPT begins at a wrong level (CVE-2017-12188)", "gfn_unalias" / "guest-fault", {
+        fn walk_levels(paging: GuestPaging) -> u8 {
+            if paging == GuestPaging::NestedEpt { paging.levels() + 1 } else { paging.levels() }
         }
     }
     ClearOffByOne = "B34-clear-off-by-one", "history: the log forgets one page more than it was asked for", "dirty_log" / "missing", {

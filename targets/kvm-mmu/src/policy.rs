@@ -2,7 +2,7 @@
 
 use crate::flush::TlbFlush;
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, Levels, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Levels, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,14 +170,25 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         pages
     }
 
-    /// The frame a table pointer of the guest leads to (`gpte_to_gfn()`).
-    fn table_gfn(stolen: StolenMask, table: Gpa) -> Gfn {
-        stolen.split(table).0
+    /// The frame an address in the guest's own tables leads to: without stolen bits in the modes that know of them, as it
+    /// stands in the others (`PT_LVL_ADDR_MASK()`).
+    fn gpte_gfn(stolen: StolenMask, paging: GuestPaging, address: Gpa) -> Gfn {
+        if paging.strips_stolen_bits() { stolen.split(address).0 } else { Gfn::new(address.page()) }
+    }
+
+    /// The frame a table pointer of the guest leads to (`gpte_to_gfn()`), and CR3 or its like.
+    fn table_gfn(stolen: StolenMask, paging: GuestPaging, table: Gpa) -> Gfn {
+        Self::gpte_gfn(stolen, paging, table)
     }
 
     /// The frame a leaf of the guest's tables leads to (`gpte_to_gfn_lvl()`).
-    fn leaf_gfn(stolen: StolenMask, leaf: Gpa) -> Gfn {
-        stolen.split(leaf).0
+    fn leaf_gfn(stolen: StolenMask, paging: GuestPaging, leaf: Gpa) -> Gfn {
+        Self::gpte_gfn(stolen, paging, leaf)
+    }
+
+    /// How many levels a walk of the guest's tables goes down.
+    fn walk_levels(paging: GuestPaging) -> u8 {
+        paging.levels()
     }
 
     /// The bits of an address in the guest's tables that must be clear. Stolen bits need not be, even above MAXPHYADDR.
@@ -293,6 +304,13 @@ impl Policy for RfcV3 {
     /// Gap G8: the bits above MAXPHYADDR are reserved as ever, so the software walk faults where hardware would not.
     fn reserved_gpa_bits(_: StolenMask, maxphyaddr: u8) -> u64 {
         StolenMask::NONE.reserved_gpa_bits(maxphyaddr)
+    }
+
+    /// Gap G10: nested page tables have the template of long mode, so the tables of a guest that is a hypervisor are stripped
+    /// on one vendor's processors and not on the other's.
+    fn gpte_gfn(stolen: StolenMask, paging: GuestPaging, address: Gpa) -> Gfn {
+        let paging = if paging == GuestPaging::NestedNpt { GuestPaging::FourLevel } else { paging };
+        Corrected::gpte_gfn(stolen, paging, address)
     }
 
     /// Gap G7: nobody looks whether a memslot's gfn carries a stolen bit.

@@ -7,8 +7,8 @@ use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::FRAMES;
 use gpa_model::{
-    BackendMode, Exit, Flush, FlushBackend, Gpa, Host, Keyed, Level, Mmu, Model, Op, Program, SlotChange, Span, Spte,
-    StolenMask, VcpuSet, Vm,
+    BackendMode, Exit, Flush, FlushBackend, Gpa, Gpte, GuestPaging, Host, Keyed, Level, Mmu, Model, Op, Program,
+    SlotChange, Span, Spte, StolenMask, VcpuSet, Vm,
 };
 use gpa_oracles::{Lockstep, Signature};
 use kvm_mmu::mutants;
@@ -64,6 +64,7 @@ impl Run {
         self.host.apply(op);
         self.flush.begin_op(self.mode);
         let exit = self.mmu.step(&self.host, &mut self.flush, op);
+        self.host.settle(op, &exit);
         self.model.step(&self.host, op, &exit);
         self.look();
         Some(exit)
@@ -134,6 +135,11 @@ impl Renaming<'_> {
             Op::FaultBegin { vcpu, gpa, access } => Op::FaultBegin { vcpu, gpa: self.gpa(gpa), access },
             Op::Prefault { vcpu, gpa } => Op::Prefault { vcpu, gpa: self.gpa(gpa) },
             Op::SlotAliased { id, gpa, pages, hva } => Op::SlotAliased { id, gpa: self.gpa(gpa), pages, hva },
+            Op::WriteGpte { vcpu, gpa, index, gpte } => {
+                let gpte = Gpte::new(self.gpa(gpte.gpa()), gpte.flags());
+                Op::WriteGpte { vcpu, gpa: self.gpa(gpa), index, gpte }
+            }
+            Op::GuestWalk { vcpu, root, gva, access } => Op::GuestWalk { vcpu, root: self.gpa(root), gva, access },
             Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu, table: self.gpa(table), leaf: self.gpa(leaf) },
             _ => op,
         }
@@ -195,6 +201,9 @@ fn no_stolen_bits_is_plain_kvm(make: Make<'_>) -> Result<(), String> {
 
 /// Run `ops` under both names and compare everything up to the renaming.
 fn alike(make: Make<'_>, lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
+    // A guest that does not know of stolen bits tells names apart.
+    let knows = vm.paging().strips_stolen_bits();
+    let vm = &if knows { *vm } else { vm.with_paging(GuestPaging::Pae) };
     let renaming = Renaming { vm: *vm, names };
     let renamed: Vec<Op> = ops.iter().map(|op| renaming.op(*op)).collect();
     let (mut first, mut second) = (Run::new(make, vm), Run::new(make, vm));
