@@ -26,6 +26,11 @@
 //! assert_eq!(exits, [Exit::Done, Exit::Memory(host.pfn(gpa_model::Hva::new(1)))]);
 //! ```
 
+/// The README's example, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod adapter;
 mod dirty;
 mod export;
