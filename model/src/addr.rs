@@ -240,10 +240,10 @@ impl Pfn {
         Self(self.0.wrapping_add(pages as u32))
     }
 
-    /// The first page of the naturally aligned block of `pages` pages (a power of two) that holds `self`.
+    /// The page `pages` before.
     #[inline]
-    pub const fn align_down(self, pages: u64) -> Self {
-        Self(self.0 & !(pages as u32 - 1))
+    pub const fn before(self, pages: u64) -> Self {
+        Self(self.0.wrapping_sub(pages as u32))
     }
 
     /// The identity at the place where a page-table entry holds its page, all bits below it clear.

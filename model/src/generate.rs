@@ -139,7 +139,7 @@ impl Generator {
         let vm = program.vm;
         let mut sketch = Sketch::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
-        let focus = self.focus(choices, &sketch);
+        let focus = self.focus(choices, &vm, &sketch);
         if focus.has(OpKind::WriteGpte) && focus.has(OpKind::GuestWalk) && choices.chance(1, 4) {
             self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
         }
@@ -148,7 +148,20 @@ impl Generator {
             let op = self.op(choices, &vm, &sketch, &focus);
             sketch.note(&vm, &op);
             program.ops.push(op);
+            if let Op::FaultBegin { vcpu, .. } = op
+                && self.profile.allows(OpKind::UnmapBegin)
+                && choices.chance(1, 4)
+            {
+                // Something that the fault races with, and the rest of it before that is over.
+                let window = u8::from(sketch.windows[0]);
+                let range = self.hva(choices, &vm, &sketch, &focus);
+                for op in [Op::UnmapBegin { window, range }, Op::FaultEnd { vcpu }] {
+                    sketch.note(&vm, &op);
+                    program.ops.push(op);
+                }
+            }
         }
+        program.ops.truncate(self.profile.ops_max as usize);
         if self.profile.allows(OpKind::DirtyGet)
             && let Some((id, _)) = sketch.any_slot(choices, |_, slot| slot.flags.log_dirty)
         {
@@ -191,7 +204,7 @@ impl Generator {
             3 => BackendMode::FailsAll,
             _ => BackendMode::Works,
         };
-        let pml = self.profile.pml && choices.chance(1, 4);
+        let pml = self.profile.pml && choices.chance(if plain.stride() > 1 { 2 } else { 1 }, 4);
         let logging = if pml { Logging::Pml } else { Logging::WriteProtect };
         let vcpus = 1 + choices.below(VCPUS as u32) as u8;
         let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
@@ -211,7 +224,7 @@ impl Generator {
     /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
     fn frames(&self, choices: &mut impl Choices) -> Vm {
         let plain = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
-        if !self.profile.strides || !choices.chance(1, 4) {
+        if !self.profile.strides || !choices.chance(1, 3) {
             return plain;
         }
         let stride = [Vm::STRIDE_2M, Vm::STRIDE_2M, Vm::STRIDE_1G, Vm::STRIDE_MIXED][choices.below(4) as usize];
@@ -264,7 +277,9 @@ impl Generator {
             let congruent = hva / large * large + gfn_index(vm, frame) % large;
             hva = if congruent <= most { congruent } else { congruent.saturating_sub(large).min(most) };
         }
-        let flags = if private { SlotFlags::default() } else { self.flags(choices) };
+        let mut flags = if private { SlotFlags::default() } else { self.flags(choices) };
+        // Large leaves come before logging.
+        flags.log_dirty &= vm.stride() == 1 || choices.chance(1, 2);
         let pages = vm.pages_of(frames as usize) as u32;
         SlotChange::Create { gfn: vm.gfn(frame as usize), pages, hva: vm.hva(hva as usize), flags }
     }
@@ -273,7 +288,7 @@ impl Generator {
         SlotFlags { readonly: choices.chance(1, 6), log_dirty: choices.chance(1, 2) }
     }
 
-    fn focus(&self, choices: &mut impl Choices, sketch: &Sketch) -> Focus {
+    fn focus(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Focus {
         let mut hot = [0; 3];
         for frame in &mut hot {
             *frame = match sketch.any_slot(choices, |_, _| true) {
@@ -287,6 +302,16 @@ impl Generator {
                 },
                 None => choices.below(FRAMES as u32) as u8,
             } % FRAMES as u8;
+        }
+        let large = large_frames(vm);
+        if large > 1 {
+            // Several frames of one large leaf, so that what happens to one happens to all.
+            let first = edge_near(vm, hot[0].into());
+            for frame in &mut hot[1..] {
+                if choices.chance(2, 3) {
+                    *frame = (first + choices.below(large)).min(FRAMES as u32 - 1) as u8;
+                }
+            }
         }
         let mut kinds = self.profile.kinds;
         for (kind, _) in WEIGHTS {

@@ -193,8 +193,10 @@ impl GfnUnalias {
         let used = used.find_map(|(number, set)| set.intersect(frames).first().map(|frame| (number, frame)));
         for (number, set) in self.accessed.iter_mut().enumerate().take(step.view.aliases()) {
             // A leaf has one accessed bit for all that it translates.
-            let leaf = |frame| step.view.leaf_of(vm, number, frame);
-            *set = frames.intersect(*set).iter().fold(set.minus(frames), |set, frame| set.minus(leaf(frame)));
+            *set = set.minus(frames);
+            if !set.is_empty() {
+                *set = frames.iter().fold(*set, |set, frame| set.minus(step.view.leaf_before(vm, number, frame)));
+            }
         }
         let Some((number, frame)) = used else {
             tally.skip();

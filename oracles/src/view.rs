@@ -78,9 +78,9 @@ impl View {
         self.before[alias][frame]
     }
 
-    /// The frames that the same leaf translates as `frame` under alias number `alias`; none if there is none.
-    pub fn leaf_of(&self, vm: &Vm, alias: usize, frame: usize) -> FrameSet {
-        self.now(alias, frame).map_or(FrameSet::EMPTY, |spte| match spte.level() {
+    /// The frames that the same leaf translated as `frame` under alias number `alias` before the last op; none if there was none.
+    pub fn leaf_before(&self, vm: &Vm, alias: usize, frame: usize) -> FrameSet {
+        self.before(alias, frame).map_or(FrameSet::EMPTY, |spte| match spte.level() {
             Level::Page4K => FrameSet::one(frame),
             level => vm.frames_of_leaf(vm.gfn(frame), level),
         })

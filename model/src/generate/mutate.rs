@@ -25,7 +25,7 @@ impl Generator {
             0..=5 if (len as usize) < OPS => {
                 let at = choices.below(len + 1) as usize;
                 let sketch = Sketch::of(&program.vm, &program.ops[..at]);
-                let focus = self.focus(choices, &sketch);
+                let focus = self.focus(choices, &program.vm, &sketch);
                 program.ops.insert(at, self.op(choices, &program.vm, &sketch, &focus));
             }
             6 | 7 if len > 1 => {

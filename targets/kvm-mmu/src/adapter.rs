@@ -5,11 +5,11 @@ use crate::memslots::SlotError;
 use crate::policy::{Corrected, Policy};
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
-use crate::spte::{Ept, Format};
+use crate::spte::{Ept, Format, leaf_level};
 use crate::tables::Sptep;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
-    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Level, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
+    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
 };
 
 /// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
@@ -109,7 +109,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         for (gfn, at) in locked.rmap.iter().filter(|(_, at)| linked(at)) {
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();
-            visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: Level::Page4K, idle });
+            visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: leaf_level(at.level), idle });
         }
         for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
             visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });

@@ -27,18 +27,24 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
             for &at in chain {
                 if self.tables.update(at, protect).is_writable() {
-                    owed.owe();
+                    self.owe(mmu, at, first, owed);
                 }
             }
         }
     }
 
-    /// Clear the dirty bits of the SPTEs of `pages` pages, under every alias (`__rmap_clear_dirty()`).
+    /// Clear the dirty bits of the SPTEs of `pages` pages, under every alias (`__rmap_clear_dirty()`). A large leaf has one for
+    /// all of its pages, so it is write-protected and will be taken apart by the next write
+    /// (`kvm_mmu_slot_remove_write_access()` from 2 MiB on).
     fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
             for &at in chain {
-                if self.tables.update(at, Entry::cleaned).is_dirty() {
-                    owed.owe();
+                if at.level > 1 && P::protects_large_for_pml() {
+                    if self.tables.update(at, |entry| entry.write_protected(false)).is_writable() {
+                        self.owe(mmu, at, first, owed);
+                    }
+                } else if self.tables.update(at, Entry::cleaned).is_dirty() {
+                    self.owe(mmu, at, first, owed);
                 }
             }
         }

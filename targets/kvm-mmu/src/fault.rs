@@ -2,12 +2,12 @@
 //! mapping and the prefetch of neighbours.
 
 use crate::flush::{FlushOwed, TlbFlush};
-use crate::memslots::Memslots;
-use crate::policy::{AliasFault, Policy, SlotSeen};
+use crate::memslots::{Memslot, Memslots};
+use crate::policy::{AliasFault, LargeSeen, Policy, SlotSeen};
 use crate::second_stage::{HostPages, Locked, SecondStage};
-use crate::spte::{Entry, Format, Leaf};
+use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
-use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Pfn, Rights};
+use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Level, Pfn, Rights, SlotId};
 use smallvec::SmallVec;
 
 /// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
@@ -22,6 +22,8 @@ pub(crate) struct PageFault {
     alias: Alias,
     hva: Hva,
     pfn: Pfn,
+    /// How large a host mapping the page was part of when it was looked up.
+    host_level: Level,
     rights: Rights,
     host_writable: bool,
     mmu_seq: u64,
@@ -90,12 +92,24 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let host_writable = !slot.flags.readonly;
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
-        let pfn = host.pfn(hva);
+        let (pfn, host_level) = (host.pfn(hva), host.level(hva));
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
             self.mark_dirty(slots, P::dirty_key(gfn, alias));
             return FaultIn::Write(pfn);
         }
-        FaultIn::Map(PageFault { gpa, access, gfn, alias, hva, pfn, rights, host_writable, mmu_seq, slots_generation })
+        FaultIn::Map(PageFault {
+            gpa,
+            access,
+            gfn,
+            alias,
+            hva,
+            pfn,
+            host_level,
+            rights,
+            host_writable,
+            mmu_seq,
+            slots_generation,
+        })
     }
 
     /// Remember that there is nothing here, unless the memslots are changing right now or there is no room for it
@@ -109,8 +123,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return;
         }
         let walked = P::walked(self.vm.stolen(), gpa);
-        let at = mmu.shadow_pages.leaf_or_alloc::<P, F>(&self.tables, walked, gfn, alias);
-        if !self.tables.get(at).is_present() {
+        // Where there is a large leaf, there is memory.
+        let at = mmu.shadow_pages.entry_or_alloc::<P, F>(&self.tables, walked, gfn, alias, 1);
+        if let Ok(at) = at
+            && !self.tables.get(at).is_present()
+        {
             self.tables.set(at, Entry::mmio(gfn, P::mmio_generation(slots.generation())));
         }
     }
@@ -126,6 +143,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let restored = entry.restored();
         let fixed = match access {
+            // A large leaf would have all of its pages written and one of them logged.
+            Access::Write if at.level > 1 && P::keeps_large_protected() && Self::is_logged(slots, gfn) => return false,
             Access::Write if restored.is_mmu_writable() => restored.writable(),
             Access::Read | Access::Execute if entry.is_idle() => restored,
             _ => return false,
@@ -157,18 +176,27 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
-        let walked = P::walked(self.vm.stolen(), fault.gpa);
-        let at = mmu.shadow_pages.leaf_or_alloc::<P, F>(&self.tables, walked, fault.gfn, fault.alias);
+        let level = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, slot, fault));
+        let at = self.make_way(&mut mmu, fault, level, tlb);
+        let gfn = P::base_gfn(fault.gfn, fault.alias).align_down(level.pages());
+        let leaf = fault.gfn.align_down(level.pages());
+        let pfn = fault.pfn.before(P::offset_in_leaf(self.vm.stolen(), fault.gpa, leaf));
         let mut owed = FlushOwed::nothing();
         let old = self.tables.get(at);
-        if old.is_present() && old.pfn() != fault.pfn {
+        if old.is_present() && !old.is_leaf(at.level) {
+            self.zap_table(&mut mmu, old.table(), at.level - 1);
+            mmu.shadow_pages.unlink(old.table(), at);
+            self.tables.set(at, Entry::ABSENT);
+            owed.owe();
+        } else if old.is_present() && old.pfn() != pfn {
             self.zap(&mut mmu, at);
             owed.owe();
         }
-        let leaf = Leaf { pfn: fault.pfn, rights, host_writable: fault.host_writable, young: true };
-        self.set_leaf(&mut mmu, slots, at, fault.gfn, fault.alias, Entry::leaf(leaf));
-        owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
-        if P::prefetches_in_invalidation() || !self.notifier.is_active() {
+        let leaf = Leaf { pfn, rights, level, host_writable: fault.host_writable, young: true };
+        self.set_leaf(&mut mmu, slots, at, gfn, fault.alias, Entry::leaf(leaf));
+        owed.range::<P>(self.vm.stolen(), gfn, level.pages(), tlb);
+        let neighbours = P::prefetches_in_invalidation() || !self.notifier.is_active();
+        if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
         }
         // Tracking began after the fault did.
@@ -177,6 +205,89 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Resolved::Write;
         }
         Resolved::Fixed
+    }
+
+    /// How large a leaf may map the fault (`kvm_mmu_hugepage_adjust()`). Everything is asked under the lock.
+    fn mapping_level(&self, host: &dyn HostPages, slot: &Memslot, fault: &PageFault) -> Level {
+        let of_host = P::host_level(host.level(fault.hva), fault.host_level);
+        let may = |level: &Level| {
+            P::may_map_large(LargeSeen {
+                inside_slot: slot.holds_leaf(fault.gfn, *level),
+                congruent: slot.is_congruent(*level),
+                logged: slot.flags.log_dirty,
+                tracked: slot.tracks_in_leaf(fault.gfn, *level),
+            })
+        };
+        Level::LARGE.into_iter().filter(|level| *level <= of_host).find(may).unwrap_or_default()
+    }
+
+    /// The entry for a leaf of `level`, with large leaves in the way to it dropped (`drop_large_spte()`).
+    fn make_way(&self, mmu: &mut Locked, fault: &PageFault, level: Level, tlb: &mut dyn TlbFlush) -> Sptep {
+        let walked = P::walked(self.vm.stolen(), fault.gpa);
+        let gfn = P::base_gfn(fault.gfn, fault.alias);
+        loop {
+            let tables = &self.tables;
+            let entry = mmu.shadow_pages.entry_or_alloc::<P, F>(tables, walked, gfn, fault.alias, table_level(level));
+            match entry {
+                Ok(at) => return at,
+                Err(large) => {
+                    let mut owed = FlushOwed::nothing();
+                    self.owe(mmu, large, fault.gfn, &mut owed);
+                    self.zap(mmu, large);
+                    owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
+                }
+            }
+        }
+    }
+
+    /// A flush is owed for the leaf at `at`, which was looked at because of `gfn`.
+    pub(crate) fn owe(&self, mmu: &Locked, at: Sptep, gfn: Gfn, owed: &mut FlushOwed) {
+        owed.owe();
+        if at.level > 1 {
+            let (leaf, table) = (mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).gfn);
+            let (first, pages) = P::flushed_for_large(leaf, pages_of_entry(at.level), table, gfn);
+            owed.owe_large(first, pages);
+        }
+    }
+
+    fn is_logged(slots: &Memslots, gfn: Gfn) -> bool {
+        slots.find(gfn).is_some_and(|slot| slot.flags.log_dirty)
+    }
+
+    /// Take away everything in and below a table whose place a large leaf takes. The table stays, for when it is needed again.
+    fn zap_table(&self, mmu: &mut Locked, table: u32, level: u8) {
+        for index in 0..ENTRIES {
+            let at = Sptep::new(table, index, level);
+            let entry = self.tables.get(at);
+            if entry.is_present() && entry.is_leaf(level) {
+                self.zap(mmu, at);
+            } else {
+                if entry.is_present() {
+                    self.zap_table(mmu, entry.table(), level - 1);
+                    mmu.shadow_pages.unlink(entry.table(), at);
+                }
+                self.tables.set(at, Entry::ABSENT);
+            }
+        }
+    }
+
+    /// Logging was switched off: take away the small leaves in whose place a large one would do, so that the next access makes
+    /// it (`kvm_mmu_zap_collapsible_sptes()`).
+    pub(crate) fn zap_collapsible(&self, id: SlotId, first: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
+        let Some(slot) = slots.get(id).filter(|slot| slot.is_congruent(Level::Page2M)) else { return };
+        let mut mmu = self.mmu_lock.lock();
+        let small = mmu.rmap.within(first, pages).flatten().filter(|at| at.level == 1);
+        let collapsible = small.filter(|at| slot.holds_leaf(mmu.shadow_pages.gfn_of(**at), Level::Page2M));
+        let collapsible: SmallVec<[Sptep; 16]> = collapsible.copied().collect();
+        let mut owed = FlushOwed::nothing();
+        for at in collapsible {
+            self.zap(&mut mmu, at);
+            owed.owe();
+        }
+        if P::flushes_collapsed() {
+            owed.range::<P>(self.vm.stolen(), first, pages, tlb);
+        }
     }
 
     /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
@@ -206,7 +317,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
                 let tracked = Self::is_tracked(slot, gfn, key.alias);
                 let rights = if tracked { Rights::RX } else { Rights::RWX };
-                let leaf = Leaf { pfn: host.pfn(hva), rights, host_writable: true, young: false };
+                let leaf = Leaf { pfn: host.pfn(hva), rights, level: Level::Page4K, host_writable: true, young: false };
                 self.set_leaf(mmu, slots, at, gfn, key.alias, Entry::leaf(leaf));
             }
         }
@@ -226,7 +337,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied().collect();
         for at in leaves {
             let entry = self.tables.get(at);
-            if P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
+            let reached = at.level == 1 || P::zaps_large();
+            if reached && P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
                 self.zap(mmu, at);
                 if !entry.is_idle() || P::flushes_idle() {
                     owed.owe();

@@ -38,31 +38,45 @@ impl TlbFlush for FlushBackend {
     }
 }
 
-/// Whether translations were taken away since the last flush.
+/// Whether translations were taken away since the last flush, and which large ones.
 #[derive(Debug)]
 #[must_use = "what was taken away is still in TLBs; flush it"]
-pub(crate) struct FlushOwed(bool);
+pub(crate) struct FlushOwed {
+    owed: bool,
+    /// From the first frame to the first after the last of the large leaves that were taken away.
+    large: Option<(Gfn, Gfn)>,
+}
 
 impl FlushOwed {
     pub(crate) const fn nothing() -> Self {
-        Self(false)
+        Self { owed: false, large: None }
     }
 
     /// A translation was taken away.
     pub(crate) fn owe(&mut self) {
-        self.0 = true;
+        self.owed = true;
     }
 
-    /// Flush the frames from `gfn` under every alias, if anything is owed (`kvm_flush_remote_tlbs_with_address()`).
+    /// A large leaf was taken away: a range flush has to reach from `gfn` over `pages` frames.
+    pub(crate) fn owe_large(&mut self, gfn: Gfn, pages: u64) {
+        let (start, end) = self.large.unwrap_or((gfn, gfn));
+        self.owed = true;
+        self.large = Some((start.min(gfn), end.max(gfn.add(pages))));
+    }
+
+    /// Flush the frames from `gfn` under every alias, and what large leaves reach beyond them, if anything is owed
+    /// (`kvm_flush_remote_tlbs_with_address()`).
     pub(crate) fn range<P: Policy>(self, stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
-        if self.0 {
-            P::flush_range(stolen, gfn, pages, tlb);
+        if self.owed {
+            let (start, end) = self.large.unwrap_or((gfn, gfn));
+            let (start, end) = (start.min(gfn), end.max(gfn.add(pages)));
+            P::flush_range(stolen, start, end.offset_from(start).unwrap_or(pages), tlb);
         }
     }
 
     /// Flush everything, if anything is owed (`kvm_flush_remote_tlbs()`).
     pub(crate) fn all<P: Policy>(self, tlb: &mut dyn TlbFlush) {
-        if self.0 {
+        if self.owed {
             P::flush_all(tlb);
         }
     }

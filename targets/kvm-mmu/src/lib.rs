@@ -57,7 +57,7 @@ pub use adapter::KvmMmu;
 pub use export::{ExportError, Placement};
 pub use flush::TlbFlush;
 pub use memslots::SlotError;
-pub use policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
+pub use policy::{AliasFault, Corrected, LargeSeen, Policy, RfcV3, SlotSeen};
 pub use second_stage::{HostPages, SecondStage};
 pub use shadow_page::SpKey;
 pub use spte::{Ept, EptNoAd, Format, Npt};

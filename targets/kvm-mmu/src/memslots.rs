@@ -2,7 +2,7 @@
 
 use crate::page_set::PageSet;
 use crate::policy::Policy;
-use gpa_model::{Gfn, Hva, HvaRange, SlotChange, SlotFlags, SlotId, StolenMask};
+use gpa_model::{Gfn, Hva, HvaRange, Level, SlotChange, SlotFlags, SlotId, StolenMask};
 use std::fmt;
 
 /// One memslot.
@@ -39,6 +39,25 @@ impl Memslot {
 
     fn overlaps(&self, gfn: Gfn, pages: u64) -> bool {
         gfn < self.gfn.add(self.pages) && self.gfn < gfn.add(pages)
+    }
+
+    /// Whether a leaf of `level` that maps `gfn` would map this slot's pages only.
+    pub(crate) fn holds_leaf(&self, gfn: Gfn, level: Level) -> bool {
+        let first = gfn.align_down(level.pages());
+        first.offset_from(self.gfn).is_some_and(|offset| offset + level.pages() <= self.pages)
+    }
+
+    /// Whether gfns and hvas are equally far into large pages of `level`. Otherwise no page table can map them large.
+    pub(crate) fn is_congruent(&self, level: Level) -> bool {
+        let (gfn, hva) = (self.gfn, self.hva.page());
+        gfn.offset_from(gfn.align_down(level.pages())) == Some(hva - self.hva.align_down(level.pages()).page())
+    }
+
+    /// Whether writes to a page of the leaf of `level` that maps `gfn` are tracked.
+    pub(crate) fn tracks_in_leaf(&self, gfn: Gfn, level: Level) -> bool {
+        gfn.align_down(level.pages())
+            .offset_from(self.gfn)
+            .is_some_and(|page| self.tracked.touches(page, level.pages()))
     }
 
     pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<Hva> {

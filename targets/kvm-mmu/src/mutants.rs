@@ -1,14 +1,14 @@
 //! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
 //!
-//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V is a variant of our own. B*nn* makes a
+//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V to M*x*Z are variants of our own. B*nn* makes a
 //! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, and a line in the table.
 
 use crate::adapter::KvmMmu;
 use crate::flush::TlbFlush;
-use crate::policy::{AliasFault, Corrected, Policy, RfcV3, SlotSeen};
+use crate::policy::{AliasFault, Corrected, LargeSeen, Policy, RfcV3, SlotSeen};
 use crate::shadow_page::SpKey;
 use crate::spte::EptNoAd;
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Level, Levels, Mmu, SlotChange, SlotId, StolenMask, VcpuSet};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,11 @@ pub const EQUIVALENT: &[Equivalent] = &[
     Equivalent {
         name: "M12-hweight-ge1",
         why: "with one stolen bit everything is flushed instead of two ranges: a TLB that holds less is never wrong",
+    },
+    Equivalent {
+        name: "M17-end-as-count",
+        why: "the gfn after the last is taken for the number of pages: that is more than asked for, and a TLB that holds less is \
+              never wrong",
     },
     Equivalent {
         name: "M18-xor-instead-of-or",
@@ -186,6 +191,11 @@ mutants! {
             }
         }
     }
+    NoRound = "M19-no-round", "flush: a large leaf is flushed from the faulting page on", "alias_flush" / "stale-write", {
+        fn flushed_for_large(_: Gfn, pages: u64, _: Gfn, gfn: Gfn) -> (Gfn, u64) {
+            (gfn, pages)
+        }
+    }
     FlushOneVcpu = "M1V-flush-one-vcpu", "flush: only one vCPU is reached", "alias_flush" / "stale-page", {
         fn flush_all(tlb: &mut dyn TlbFlush) {
             tlb.on(VcpuSet::one(0));
@@ -251,9 +261,44 @@ mutants! {
             stolen.join(stolen.split(gpa).0, Alias::NONE)
         }
     }
+    BaseGfnAliased = "M42-basegfn-aliased", "mapping: the base gfn carries the stolen bits", "gfn_unalias" / "keyed", {
+        fn base_gfn(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
     RmapAliased = "M43-rmap-aliased", "mapping: the rmap key carries the stolen bits", "gfn_unalias" / "spte", {
         fn rmap_key(gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
+        }
+    }
+    PfnFromRaw = "M44-pfn-from-raw", "mapping: the page is as far into its leaf as the raw frame is", "gfn_unalias" / "exit", {
+        fn offset_in_leaf(_: StolenMask, gpa: Gpa, leaf: Gfn) -> u64 {
+            gpa.page().wrapping_sub(leaf.raw())
+        }
+    }
+    LargeBeyondSlot = "M4V-large-beyond-slot", "mapping: a large leaf reaches beyond its memslot", "gfn_unalias" / "spte", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { inside_slot: true, ..seen })
+        }
+    }
+    LargeIncongruent = "M4W-large-incongruent", "mapping: a large leaf where gfns and hvas are not equally aligned", "gfn_unalias" / "spte", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { congruent: true, ..seen })
+        }
+    }
+    LargeWhileLogging = "M4X-large-while-logging", "mapping: a large leaf in a slot that logs", "dirty_log" / "missing", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { logged: false, ..seen })
+        }
+    }
+    LargeOverTracked = "M4Y-large-over-tracked", "mapping: a large leaf over a page whose writes are tracked", "gfn_unalias" / "spte", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { tracked: false, ..seen })
+        }
+    }
+    LevelBeforeLock = "M4Z-level-before-lock", "mapping: the host's large page is looked at without the lock", "gfn_unalias" / "spte", {
+        fn host_level(_: Level, before: Level) -> Level {
+            before
         }
     }
     AliasPrivateExposed = "M50-alias-private-exposed", "fault-in: aliases of private slots are memory", "private_slot" / "alias-exit", {
@@ -374,9 +419,39 @@ mutants! {
             false
         }
     }
+    SmallZappedOnly = "M8W-large-not-zapped", "claim: unmapping reaches leaves of every size", "gfn_unalias" / "spte", {
+        fn zaps_large() -> bool {
+            false
+        }
+    }
+    FastpfLarge = "M8X-fastpf-large", "claim: a large leaf is not made writable where writes are logged", "dirty_log" / "missing", {
+        fn keeps_large_protected() -> bool {
+            false
+        }
+    }
+    PmlLarge = "M8Y-pml-large", "claim: no dirty bit of a large leaf logs writes", "dirty_log" / "missing", {
+        fn protects_large_for_pml() -> bool {
+            false
+        }
+    }
+    CollapseUnflushed = "M8Z-collapse-unflushed", "claim: what makes room for large leaves is flushed", "alias_flush" / "stale-page", {
+        fn flushes_collapsed() -> bool {
+            false
+        }
+    }
     FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
         fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             Corrected::flush_range(stolen, gfn.add(1), pages, tlb);
+        }
+    }
+    FlushOnePage = "B06-flush-one-page", "history: one page is flushed of a large leaf (9ffe9265375c)", "alias_flush" / "stale-write", {
+        fn flushed_for_large(_: Gfn, _: u64, _: Gfn, gfn: Gfn) -> (Gfn, u64) {
+            (gfn, 1)
+        }
+    }
+    FlushFromTable = "B06V-flush-from-table", "history: a large leaf is flushed from the first frame of its table on (1b2dc7360463)", "alias_flush" / "stale-write", {
+        fn flushed_for_large(_: Gfn, pages: u64, table: Gfn, _: Gfn) -> (Gfn, u64) {
+            (table, pages)
         }
     }
     ObsoleteSlots = "B15-obsolete-slots", "history: a fault is resolved against memslots that are gone (a955cad84cda)", "gfn_unalias" / "exit", {

@@ -2,7 +2,7 @@
 
 use crate::flush::TlbFlush;
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Levels, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Level, Levels, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,19 @@ pub struct SlotSeen {
     pub id: SlotId,
     /// Whether it is being deleted or moved.
     pub invalid: bool,
+}
+
+/// What a policy is told about a leaf larger than 4 KiB that might map a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LargeSeen {
+    /// Whether it would map pages of one memslot only.
+    pub inside_slot: bool,
+    /// Whether the slot's gfns and hvas are equally far into large pages.
+    pub congruent: bool,
+    /// Whether the slot logs dirty pages, which it does page by page.
+    pub logged: bool,
+    /// Whether writes to one of its pages are tracked.
+    pub tracked: bool,
 }
 
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
@@ -254,6 +267,52 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether what ageing took the rights from has to be flushed when it is zapped: ageing flushes nothing.
     fn flushes_idle() -> bool {
+        true
+    }
+
+    /// Whether a leaf larger than 4 KiB may map a fault, as far as the memslot is concerned.
+    fn may_map_large(seen: LargeSeen) -> bool {
+        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked
+    }
+
+    /// How large a host mapping the page is part of: as it is under the lock, or as it was when the page was looked up.
+    fn host_level(now: Level, _before: Level) -> Level {
+        now
+    }
+
+    /// The frame from which those of the shadow pages and leaves for a fault are worked out (`base_gfn` in `__direct_map()`).
+    fn base_gfn(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// How far the faulting page lies above the first of its leaf, which is for `leaf`.
+    fn offset_in_leaf(stolen: StolenMask, gpa: Gpa, leaf: Gfn) -> u64 {
+        Self::unalias(stolen, gpa).raw().wrapping_sub(leaf.raw())
+    }
+
+    /// The frames that a range flush has to reach when a large leaf for `pages` frames from `leaf`, which lies in a table for
+    /// those from `table`, loses a right or is dropped because of `gfn`: all of the leaf.
+    fn flushed_for_large(leaf: Gfn, pages: u64, _table: Gfn, _gfn: Gfn) -> (Gfn, u64) {
+        (leaf, pages)
+    }
+
+    /// Whether zapping reaches large leaves.
+    fn zaps_large() -> bool {
+        true
+    }
+
+    /// Whether a fast page fault leaves large leaves of logged slots alone.
+    fn keeps_large_protected() -> bool {
+        true
+    }
+
+    /// Whether large leaves are write-protected where small ones have their dirty bits cleared.
+    fn protects_large_for_pml() -> bool {
+        true
+    }
+
+    /// Whether what is zapped to make room for large leaves is flushed.
+    fn flushes_collapsed() -> bool {
         true
     }
 

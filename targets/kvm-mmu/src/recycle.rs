@@ -44,9 +44,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         for parent in mmu.shadow_pages.retire(table) {
             self.tables.set(parent, Entry::ABSENT);
         }
-        let leaves = mmu.shadow_pages.key(table).level == 1;
-        for (at, entry) in self.tables.entries(table).filter(|(_, entry)| entry.is_present()) {
-            if leaves {
+        let level = mmu.shadow_pages.key(table).level;
+        for (at, entry) in self.tables.entries(table, level).filter(|(_, entry)| entry.is_present()) {
+            if entry.is_leaf(level) {
                 self.zap(mmu, at);
             } else {
                 mmu.shadow_pages.unlink(entry.table(), at);

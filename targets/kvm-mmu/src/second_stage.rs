@@ -18,18 +18,28 @@ use crate::shadow_page::ShadowPages;
 use crate::spte::{Ept, Format};
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
-use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Pfn, SlotChange, SlotId, Spte, Vm};
+use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, Vm};
 use std::marker::PhantomData;
 
 /// Which page stands behind an hva right now (`hva_to_pfn()`).
 pub trait HostPages {
     /// The page. While `hva` is being invalidated it may still be the old one.
     fn pfn(&self, hva: Hva) -> Pfn;
+
+    /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
+    /// not large any more.
+    fn level(&self, _hva: Hva) -> Level {
+        Level::Page4K
+    }
 }
 
 impl HostPages for Host {
     fn pfn(&self, hva: Hva) -> Pfn {
         Host::pfn(self, hva)
+    }
+
+    fn level(&self, hva: Hva) -> Level {
+        Host::level(self, hva)
     }
 }
 
@@ -192,7 +202,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 drop(slots);
                 self.expect_writes_to_slot(id, tlb);
             }
-            (SlotChange::Move { .. } | SlotChange::Flags(_), _) => {}
+            (SlotChange::Flags(_), Some(slot)) => {
+                let (first, pages) = (slot.gfn, slot.pages);
+                drop(slots);
+                self.zap_collapsible(id, first, pages, tlb);
+            }
+            (SlotChange::Move { .. } | SlotChange::Flags(_), None) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Shadow pages: what each table page is for, and the hash that finds one again. Under the `mmu_lock`.
 
 use crate::policy::Policy;
-use crate::spte::{Entry, Format, index, pages_of_table};
+use crate::spte::{Entry, Format, index, pages_of_entry};
 use crate::tables::{CAPACITY, Sptep, Tables};
 use gpa_model::{Alias, Gfn, Gpa, Levels, StolenMask};
 use smallvec::SmallVec;
@@ -142,40 +142,46 @@ impl ShadowPages {
         &self.sp(table).key
     }
 
-    /// The frame that a leaf entry maps, worked out from where it is: rmap's remove key (`kvm_mmu_page_get_gfn()`).
+    /// The first frame that a leaf entry maps, worked out from where it is: rmap's remove key (`kvm_mmu_page_get_gfn()`).
     pub(crate) fn gfn_of(&self, at: Sptep) -> Gfn {
-        self.key(at.table).gfn.add(u64::from(at.index))
+        self.key(at.table).gfn.add(u64::from(at.index) * pages_of_entry(at.level))
     }
 
-    /// The address that a leaf entry translates.
+    /// The first address that a leaf entry translates.
     pub(crate) fn gpa_of(&self, stolen: StolenMask, at: Sptep) -> Gpa {
         stolen.join(self.gfn_of(at), self.key(at.table).alias)
     }
 
-    /// The leaf entry for `walked`, making the path. The shadow pages on it are for `gfn` and `alias`
+    /// The entry for `walked` in a table of `level`, making the path. The shadow pages on it are for `gfn` and `alias`
     /// (`__direct_map()`, `__kvm_mmu_get_page()`).
-    pub(crate) fn leaf_or_alloc<P: Policy, F: Format>(
+    ///
+    /// # Errors
+    /// Where a large leaf is in the way. It has to go first.
+    pub(crate) fn entry_or_alloc<P: Policy, F: Format>(
         &mut self,
         tables: &Tables<F>,
         walked: Gpa,
         gfn: Gfn,
         alias: Alias,
-    ) -> Sptep {
+        level: u8,
+    ) -> Result<Sptep, Sptep> {
         let mut table = 0;
-        for level in (2..=tables.root_level()).rev() {
-            let at = Sptep::new(table, index(walked, level));
+        for above in (level + 1..=tables.root_level()).rev() {
+            let at = Sptep::new(table, index(walked, above), above);
             let entry = tables.get(at);
-            table = if entry.is_present() {
+            table = if entry.is_present() && entry.is_leaf(above) {
+                return Err(at);
+            } else if entry.is_present() {
                 entry.table()
             } else {
-                let gfn = gfn.align_down(pages_of_table(level - 1));
-                let child = self.find_or_alloc::<P>(SpKey { gfn, alias, level: level - 1 });
+                let gfn = gfn.align_down(pages_of_entry(above));
+                let child = self.find_or_alloc::<P>(SpKey { gfn, alias, level: above - 1 });
                 self.sp_mut(child).parents.push(at);
                 tables.set(at, Entry::link(child));
                 child
             };
         }
-        Sptep::new(table, index(walked, 1))
+        Ok(Sptep::new(table, index(walked, level), level))
     }
 
     fn find_or_alloc<P: Policy>(&mut self, key: SpKey) -> u32 {
@@ -193,7 +199,7 @@ impl ShadowPages {
     /// Forget every MMIO entry.
     pub(crate) fn drop_mmio<F: Format>(&self, tables: &Tables<F>) {
         let leaf_tables = self.pages.iter().zip(0..).filter(|(sp, _)| sp.as_ref().is_some_and(|sp| sp.key.level == 1));
-        for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table)) {
+        for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table, 1)) {
             if entry.mmio_generation().is_some() {
                 tables.set(at, Entry::ABSENT);
             }

@@ -8,7 +8,7 @@ pub use ept::{Ept, EptNoAd};
 pub use npt::Npt;
 
 use gpa_model::addr::PAGE_SHIFT;
-use gpa_model::{Gfn, Gpa, Pfn, Rights, Spte};
+use gpa_model::{Gfn, Gpa, Level, Pfn, Rights, Spte};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -74,6 +74,8 @@ pub trait Format: Copy + Eq + fmt::Debug + Send + Sync + 'static {
 pub(crate) struct Leaf {
     pub(crate) pfn: Pfn,
     pub(crate) rights: Rights,
+    /// How much it translates, from `pfn` on.
+    pub(crate) level: Level,
     /// Whether the host lets the page be written, though the guest may not.
     pub(crate) host_writable: bool,
     /// Whether it is known to be used: a fault says so, prefetch leaves it to the walker.
@@ -105,6 +107,7 @@ impl<F: Format> Entry<F> {
         let writable = if leaf.rights.contains(Rights::W) { F::MMU_WRITABLE | F::DIRTY } else { 0 };
         let host_writable = if leaf.host_writable { F::HOST_WRITABLE } else { 0 };
         let page = u64::from(leaf.pfn.raw()) << PAGE_SHIFT;
+        let page = if leaf.level == Level::Page4K { page } else { page | F::PAGE_SIZE };
         let entry = Self::from_raw(page | F::LEAF | F::PRESENT | F::encode(leaf.rights) | writable | host_writable);
         if leaf.young { entry.accessed() } else { entry.aged() }
     }
@@ -140,7 +143,7 @@ impl<F: Format> Entry<F> {
         ((self.0 & ADDRESS) >> PAGE_SHIFT) as u32
     }
 
-    /// The page a leaf maps.
+    /// The first page a leaf maps.
     pub(crate) const fn pfn(self) -> Pfn {
         Pfn::new(self.table())
     }
@@ -225,14 +228,20 @@ impl<F: Format> Entry<F> {
         }
     }
 
-    /// What the model calls a present leaf: the page, and what the guest may do with it unnoticed. A write that sets the
-    /// dirty bit is noticed.
-    pub(crate) fn spte(self) -> Option<Spte> {
+    /// The page that a leaf at `level` maps at `gpa`.
+    pub(crate) const fn pfn_at(self, gpa: Gpa, level: u8) -> Pfn {
+        self.pfn().add(gpa.page() & (pages_of_entry(level) - 1))
+    }
+
+    /// What the model calls a present leaf: the page at `gpa`, and what the guest may do with it unnoticed. A write that sets
+    /// the dirty bit is noticed.
+    pub(crate) fn spte(self, gpa: Gpa, level: u8) -> Option<Spte> {
         if !self.is_present() {
             return None;
         }
         let noticed = if self.is_dirty() { Rights::NONE } else { Rights::W };
-        Spte::new(self.pfn(), self.rights().minus(noticed))
+        let spte = Spte::new(self.pfn_at(gpa, level), self.rights().minus(noticed))?;
+        Some(spte.at_level(leaf_level(level)))
     }
 
     /// Whether it ends the walk at `level`.
@@ -268,6 +277,30 @@ pub(crate) const fn is_page_aligned(address: u64) -> bool {
 /// The index of `gpa`, stolen bits and all, in a table of `level`.
 pub(crate) const fn index(gpa: Gpa, level: u8) -> usize {
     (gpa.raw() >> table_shift(level)) as usize & (ENTRIES - 1)
+}
+
+/// How many pages an entry of a table of `level` translates.
+pub(crate) const fn pages_of_entry(level: u8) -> u64 {
+    pages_of_table(level - 1)
+}
+
+/// How many of the pages that an entry of a table of `level` translates lie at `gpa` and after it.
+pub(crate) const fn pages_from(gpa: Gpa, level: u8) -> u64 {
+    pages_of_entry(level) - (gpa.page() & (pages_of_entry(level) - 1))
+}
+
+/// What a leaf in a table of `level` is called.
+pub(crate) const fn leaf_level(level: u8) -> Level {
+    match level {
+        1 => Level::Page4K,
+        2 => Level::Page2M,
+        _ => Level::Page1G,
+    }
+}
+
+/// The level of the tables that hold such leaves: the inverse of [`leaf_level`].
+pub(crate) const fn table_level(leaf: Level) -> u8 {
+    leaf as u8 + 1
 }
 
 /// How many pages a whole table of `level` translates.

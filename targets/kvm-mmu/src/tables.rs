@@ -1,23 +1,24 @@
 //! The table pages: memory that the page walker, vCPUs without a lock and the holder of the `mmu_lock` look at and change at the
 //! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_page.rs`).
 
-use crate::spte::{ENTRIES, Entry, Format, index};
+use crate::spte::{ENTRIES, Entry, Format, index, pages_from};
 use crate::sync::{AtomicU64, Ordering, spin};
 use gpa_model::limits::OPS;
 use gpa_model::{Gpa, Levels, Spte};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-/// Where an entry is: table number and index.
+/// Where an entry is: table number, index, and level of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sptep {
     pub(crate) table: u32,
     pub(crate) index: u16,
+    pub(crate) level: u8,
 }
 
 impl Sptep {
-    pub(crate) const fn new(table: u32, index: usize) -> Self {
-        Self { table, index: index as u16 }
+    pub(crate) const fn new(table: u32, index: usize, level: u8) -> Self {
+        Self { table, index: index as u16, level }
     }
 }
 
@@ -119,52 +120,58 @@ impl<F: Format> Tables<F> {
         }
     }
 
-    /// The leaf table that translates `gpa`, if the path to it exists.
-    fn leaf_table(&self, gpa: Gpa) -> Option<u32> {
-        let mut table = 0;
-        for level in (2..=self.root_level).rev() {
-            let entry = self.get(Sptep::new(table, index(gpa, level)));
-            if !entry.is_present() {
-                return None;
+    /// The entry where a walk for `gpa` ends: a leaf of any level, or one that links no table.
+    fn end_of_walk(&self, gpa: Gpa) -> (Sptep, Entry<F>) {
+        let (mut table, mut level) = (0, self.root_level);
+        loop {
+            let at = Sptep::new(table, index(gpa, level), level);
+            let entry = self.get(at);
+            if entry.is_leaf(level) || !entry.is_present() {
+                return (at, entry);
             }
-            table = entry.table();
+            (table, level) = (entry.table(), level - 1);
         }
-        Some(table)
     }
 
-    /// The leaf entry for `gpa`, present or not, if the path to it exists.
+    /// The leaf entry for `gpa`: a large one, or that of a table of leaves, present or not, if the path to it exists.
     pub(crate) fn leaf(&self, gpa: Gpa) -> Option<Sptep> {
-        self.leaf_table(gpa).map(|table| Sptep::new(table, index(gpa, 1)))
+        let (at, entry) = self.end_of_walk(gpa);
+        (at.level == 1 || entry.is_present()).then_some(at)
     }
 
     /// What the tables say about `gpa`.
     pub(crate) fn walk(&self, gpa: Gpa) -> Option<Spte> {
-        self.leaf(gpa).and_then(|at| self.get(at).spte())
+        let (at, entry) = self.end_of_walk(gpa);
+        entry.spte(gpa, at.level)
     }
 
-    /// The same for every `stride`-th page, one walk a table.
+    /// The same for every `stride`-th page, one walk a table of leaves, or an entry of a higher one.
     pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
         let mut done = 0;
         while done < out.len() {
-            let at = gpa.add_pages(done as u64 * stride);
-            let first = index(at, 1);
-            let run = (ENTRIES - first).div_ceil(stride as usize).min(out.len() - done);
+            let from = gpa.add_pages(done as u64 * stride);
+            let (at, entry) = self.end_of_walk(from);
+            let pages = pages_from(from, at.level.max(2));
+            let run = (pages.div_ceil(stride) as usize).min(out.len() - done);
             let out = &mut out[done..done + run];
-            match self.leaf_table(at) {
-                None => out.fill(None),
-                Some(table) => {
-                    let entries = self.page(table).0[first..].iter().step_by(stride as usize);
-                    for (out, entry) in out.iter_mut().zip(entries) {
-                        *out = Entry::<F>::from_raw(entry.load(Ordering::Acquire)).spte();
-                    }
+            if at.level == 1 {
+                let entries = self.page(at.table).0[usize::from(at.index)..].iter().step_by(stride as usize);
+                for (out, entry) in out.iter_mut().zip(entries) {
+                    *out = Entry::<F>::from_raw(entry.load(Ordering::Acquire)).spte(from, 1);
                 }
+            } else if entry.is_present() {
+                for (frame, out) in out.iter_mut().enumerate() {
+                    *out = entry.spte(from.add_pages(frame as u64 * stride), at.level);
+                }
+            } else {
+                out.fill(None);
             }
             done += run;
         }
     }
 
-    /// The entries of table `table`, with where they are.
-    pub(crate) fn entries(&self, table: u32) -> impl Iterator<Item = (Sptep, Entry<F>)> {
-        (0..ENTRIES).map(move |index| Sptep::new(table, index)).map(|at| (at, self.get(at)))
+    /// The entries of table `table`, which is of `level`, with where they are.
+    pub(crate) fn entries(&self, table: u32, level: u8) -> impl Iterator<Item = (Sptep, Entry<F>)> {
+        (0..ENTRIES).map(move |index| Sptep::new(table, index, level)).map(|at| (at, self.get(at)))
     }
 }

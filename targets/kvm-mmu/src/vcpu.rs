@@ -57,7 +57,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 if dirties {
                     self.log_write(gpa);
                 }
-                return Some(Exit::Memory(entry.pfn()));
+                return Some(Exit::Memory(entry.pfn_at(gpa, at.level)));
             }
         }
     }

@@ -31,6 +31,11 @@ equivalent! {
             if stolen.alias_count() > 1 { tlb.all() } else { Corrected::flush_range(stolen, gfn, pages, tlb) }
         }
     }
+    EndAsCount = "M17-end-as-count" {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+            Corrected::flush_range(stolen, gfn, gfn.raw() + pages, tlb);
+        }
+    }
     Xor = "M18-xor-instead-of-or" {
         fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             if !tlb.has_range() || stolen.alias_count() > 2 {
