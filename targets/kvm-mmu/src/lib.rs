@@ -9,7 +9,8 @@
 //! Tables have four or five levels; [`KvmMmu::export`] places them where hardware can walk them.
 //!
 //! The decisions that aliasing adds are a [`Policy`]: [`Corrected`] holds the right answers, [`RfcV3`] those of the RFC as
-//! posted, and each of the [`mutants`] overrides one of them. Leaves are 4 KiB.
+//! posted, and each of the [`mutants`] overrides one of them. Leaves are 4 KiB, 2 MiB or 1 GiB: as large as host and memslot allow,
+//! and small where writes are logged or tracked. A stolen bit lies above every table that holds leaves.
 //!
 //! ```
 //! use gpa_model::{Exit, FlushBackend, Host, Mmu, Vm, text};
