@@ -80,8 +80,7 @@ impl GuestPte {
     /// Whether a bit is set that must be clear: of the address one in `reserved`, or the one that makes a page large at a level
     /// that has none (`reset_rsvds_bits_mask()`).
     pub(crate) fn is_reserved(self, reserved: u64) -> bool {
-        let beyond = !self.is_32_bit() && self.address().raw() & reserved != 0;
-        beyond || self.is_large() && !self.paging.has_large(self.level)
+        self.address().raw() & reserved != 0 || self.is_large() && !self.paging.has_large(self.level)
     }
 
     /// Whether `address`, made of the entry's, has a bit set that lies within the large page. The lowest is PAT.
