@@ -76,7 +76,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     ) -> Result<(), ExportError> {
         let mut page = [0; ENTRIES];
         let mmu = self.mmu_lock.lock();
-        for (table, level) in (0..).zip(mmu.shadow_pages.keys().map(|key| key.level)) {
+        for (table, level) in mmu.shadow_pages.levels() {
             for (index, (out, (_, mut entry))) in page.iter_mut().zip(self.tables.entries(table, level)).enumerate() {
                 if entry.is_present() {
                     let leaf = entry.is_leaf(level);

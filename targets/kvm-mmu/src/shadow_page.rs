@@ -133,6 +133,11 @@ impl ShadowPages {
         table == 0 || self.sp(table).parents.iter().any(|parent| self.is_linked(parent.table))
     }
 
+    /// The number of each table page, and its level.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = (u32, u8)> {
+        (0..).zip(&self.pages).filter_map(|(table, sp)| Some((table, sp.as_ref()?.key.level)))
+    }
+
     /// What each shadow page is for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SpKey> {
         self.pages.iter().flatten().map(|sp| &sp.key)

@@ -121,7 +121,7 @@ fn agrees<F: Format>(walk: Walk) {
 }
 
 fn run(mmu: &mut impl Mmu, program: &Program) {
-    let (mut model, mut host, mut flush) = (Model::new(&program.vm), Host::default(), FlushBackend::default());
+    let (mut model, mut host, mut flush) = (Model::new(&program.vm), Host::new(&program.vm), FlushBackend::default());
     mmu.reset(&program.vm);
     for op in &program.ops {
         if model.accepts(&host, op) {
