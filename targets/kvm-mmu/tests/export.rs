@@ -38,7 +38,8 @@ fn address(entry: u64) -> u64 {
     entry & ((1 << MAXPHYADDR) - Gpa::from_page(1).raw())
 }
 
-fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Vec<u64> {
+/// The entries on the way to the page of `gpa`, and where in the leaf's page it lies; no place if the walk ends before a leaf.
+fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> (Vec<u64>, Option<u64>) {
     let mut table = TABLES;
     let mut entries = Vec::new();
     for level in (1..=levels).rev() {
@@ -49,39 +50,44 @@ fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Vec<u64> {
         if entry & 7 == 0 {
             break;
         }
+        // Bit 7 of an entry above the lowest level: it maps a large page.
+        if level == 1 || entry >> 7 & 1 != 0 {
+            let large = Gpa::from_page(1 << (9 * (level - 1))).raw();
+            return (entries, Some(gpa & (large - 1)));
+        }
         table = address(entry);
-        if level > 1 && !memory.contains_key(&table) {
+        if !memory.contains_key(&table) {
             break;
         }
     }
-    entries
+    (entries, None)
 }
 
 /// SDM vol. 3C, 29.3.2: a walk has the rights that every entry has; write without read is a misconfiguration.
 fn walk_ept(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
-    let entries = entries(memory, gpa, levels);
+    let (entries, within) = entries(memory, gpa, levels);
     let rights = entries.iter().fold(7, |rights, entry| rights & entry);
-    if entries.len() < usize::from(levels) || rights == 0 || rights & 3 == 2 {
+    let (leaf, within) = (entries.last()?, within?);
+    if rights == 0 || rights & 3 == 2 {
         return None;
     }
-    let leaf = entries.last()?;
     assert_eq!(leaf >> 3 & 7, 6, "the memory type of {gpa:#x} is write-back");
-    Some((address(*leaf), Rights::from_bits(rights as u8)))
+    Some((address(*leaf) + within, Rights::from_bits(rights as u8)))
 }
 
 /// APM vol. 2, 5.3 and 15.25: present, writable and user by every entry, executable unless one forbids it.
 fn walk_npt(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
-    let entries = entries(memory, gpa, levels);
+    let (entries, within) = entries(memory, gpa, levels);
     let granted = entries.iter().fold(7, |granted, entry| granted & entry);
     let forbidden = entries.iter().fold(0, |forbidden, entry| forbidden | entry >> 63);
-    let leaf = entries.last()?;
+    let (leaf, within) = (entries.last()?, within?);
     // Bit 51 is no address bit of this processor: reserved, and so an MMIO entry faults.
-    if entries.len() < usize::from(levels) || granted & 5 != 5 || leaf >> 51 & 1 != 0 {
+    if granted & 5 != 5 || leaf >> 51 & 1 != 0 {
         return None;
     }
     let rights = [(Rights::R, true), (Rights::W, granted & 2 != 0), (Rights::X, forbidden == 0)];
     let rights = rights.into_iter().filter(|(_, granted)| *granted);
-    Some((address(*leaf), rights.fold(Rights::NONE, |all, (right, _)| all.union(right))))
+    Some((address(*leaf) + within, rights.fold(Rights::NONE, |all, (right, _)| all.union(right))))
 }
 
 fn agrees<F: Format>(walk: Walk) {
