@@ -81,7 +81,7 @@ pub enum VmError {
     Vcpus(u64),
     /// The window of frames would end above [`TOP_GFN`].
     Base(u64),
-    /// Not [`MAXPHYADDR_MIN`](crate::limits::MAXPHYADDR_MIN) to [`MAXPHYADDR_MAX`](crate::limits::MAXPHYADDR_MAX) bits of
+    /// Not [`MAXPHYADDR_MIN`] to [`MAXPHYADDR_MAX`] bits of
     /// physical address.
     Maxphyaddr(u64),
     /// The same with a stride, and [`TOP_STRIDED_GFN`].
