@@ -50,9 +50,11 @@ impl Mmu for YourMmu {
                 self.slots.push((id, gfn, pages.into(), hva, flags.readonly));
             }
         }
+        // Without accessed bits, what was mapped counts as young, and has to fault before it is young again.
+        let young = !self.mapped.is_empty();
         self.mapped.clear();
         flush.all();
-        if matches!(op, Op::Age { .. }) { Exit::Young(false) } else { Exit::Done }
+        if matches!(op, Op::Age { .. }) { Exit::Young(young) } else { Exit::Done }
     }
 
     fn walk(&self, gpa: Gpa) -> Option<Spte> {

@@ -193,7 +193,7 @@ impl GfnUnalias {
         let used = used.find_map(|(number, set)| set.intersect(frames).first().map(|frame| (number, frame)));
         for (number, set) in self.accessed.iter_mut().enumerate().take(step.view.aliases()) {
             // A leaf has one accessed bit for all that it translates.
-            *set = set.minus(frames);
+            *set = set.minus(frames).minus(step.view.changed(number));
             if !set.is_empty() {
                 *set = frames.iter().fold(*set, |set, frame| set.minus(step.view.leaf_before(vm, number, frame)));
             }
