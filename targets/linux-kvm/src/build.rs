@@ -1,10 +1,13 @@
 //! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there, and the plugin
 //! for QEMU.
+//!
+//! Checkouts that share a cache share cargo's target folder in it, where the last build overwrites the one before. So each is built
+//! and read under one lock, and what a lab uses is a copy of its own.
 
 use crate::error::{LabError, at, output};
 use crate::{Cache, Say};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// The runner is built for one of these: the second wherever its standard library is installed, otherwise the first, whose own
@@ -30,32 +33,32 @@ pub fn runner(cache: &Cache, say: Say<'_>) -> Result<Vec<u8>, LabError> {
         .is_ok_and(|folder| Path::new(String::from_utf8_lossy(&folder).trim()).is_dir());
     let triple = TRIPLES[usize::from(has_musl)];
     let args = ["--package", "hw-runner", "--bin", "hw-runner", "--target", triple];
-    let folder = cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], say)?;
-    let path = folder.join(triple).join("release/hw-runner");
-    fs::read(&path).map_err(at(&path))
+    let product = format!("{triple}/release/hw-runner");
+    cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], &product, say)
 }
 
 /// The plugin for QEMU, in the version of the plugin interface that QEMU `major` speaks.
 ///
 /// # Errors
 /// If it cannot be built.
-pub fn plugin(cache: &Cache, major: u32, say: Say<'_>) -> Result<PathBuf, LabError> {
+pub fn plugin(cache: &Cache, major: u32, say: Say<'_>) -> Result<Vec<u8>, LabError> {
     // From 9.0 on QEMU speaks no version 1 any more; before, it speaks no other.
     let version = if major < 9 { "1" } else { "2" };
     let args = ["--package", "linux-kvm-plugin", "--lib"];
-    let folder = cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], say)?;
-    Ok(folder.join("release/liblinux_kvm_plugin.so"))
+    cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], "release/liblinux_kvm_plugin.so", say)
 }
 
-/// Build something of the workspace in the release profile; returns cargo's target folder.
-pub(crate) fn cargo(
+/// Build something of the workspace in the release profile; returns the file `product` of cargo's target folder.
+fn cargo(
     cache: &Cache,
     args: &[&str],
     environment: &[(&str, &str)],
+    product: &str,
     say: Say<'_>,
-) -> Result<PathBuf, LabError> {
+) -> Result<Vec<u8>, LabError> {
     let root = workspace()?;
     let target = cache.root().join("target");
+    let _lock = cache.lock("target", say)?;
     if !target.is_dir() {
         say("lab: building the runner that goes inside (once)");
     }
@@ -66,5 +69,6 @@ pub(crate) fn cargo(
     command.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     command.envs(environment.iter().copied());
     output(&mut command, "cargo")?;
-    Ok(target)
+    let path = target.join(product);
+    fs::read(&path).map_err(at(&path))
 }

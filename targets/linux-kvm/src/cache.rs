@@ -1,7 +1,8 @@
 //! Where the lab keeps what it has fetched and built: folders that are there whole or not at all.
 
+use crate::Say;
 use crate::error::{LabError, at};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Names another place for the cache.
@@ -54,27 +55,35 @@ impl Cache {
     ///
     /// # Errors
     /// What `fill` says, or if the folder cannot be made.
-    pub fn folder(&self, name: &str, fill: impl FnOnce(&Path) -> Result<(), LabError>) -> Result<PathBuf, LabError> {
+    pub fn folder(
+        &self,
+        name: &str,
+        say: Say<'_>,
+        fill: impl FnOnce(&Path, Say<'_>) -> Result<(), LabError>,
+    ) -> Result<PathBuf, LabError> {
         let folder = self.root.join(name);
         if folder.is_dir() {
             return Ok(folder);
         }
-        let _lock = self.lock(name)?;
+        let _lock = self.lock(name, say)?;
         if folder.is_dir() {
             return Ok(folder);
         }
         let unfinished = self.root.join(format!("{name}{UNFINISHED}"));
         fs::create_dir_all(&unfinished).map_err(at(&unfinished))?;
-        fill(&unfinished)?;
+        fill(&unfinished, say)?;
         fs::rename(&unfinished, &folder).map_err(at(&folder))?;
         Ok(folder)
     }
 
-    /// Wait until no other process works on `name`.
-    pub(crate) fn lock(&self, name: &str) -> Result<File, LabError> {
+    /// Wait until no other lab works on `name`.
+    pub(crate) fn lock(&self, name: &str, say: Say<'_>) -> Result<File, LabError> {
         let path = self.root.join(format!(".{name}.lock"));
         let file = File::create(&path).map_err(at(&path))?;
-        file.lock().map_err(at(&path))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            say(&format!("lab: waiting for another lab, which is making {name}"));
+            file.lock().map_err(at(&path))?;
+        }
         Ok(file)
     }
 }
@@ -87,18 +96,42 @@ mod tests {
     fn a_folder_is_made_once_and_an_interrupted_one_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
-        let halfway = cache.folder("kernel", |new| {
+        let halfway = cache.folder("kernel", &mut |_| {}, |new, _| {
             fs::write(new.join("first"), "1").unwrap();
             Err(LabError::Failed("power cut".into()))
         });
         assert_eq!(halfway, Err(LabError::Failed("power cut".into())));
         assert!(!dir.path().join("kernel").exists(), "a folder that is not whole must not have its name");
-        let whole = cache.folder("kernel", |new| {
+        let whole = cache.folder("kernel", &mut |_| {}, |new, _| {
             assert_eq!(fs::read_to_string(new.join("first")).unwrap(), "1");
             Ok(())
         });
         assert_eq!(whole, Ok(dir.path().join("kernel")));
-        assert_eq!(cache.folder("kernel", |_| panic!("made twice")), whole);
+        assert_eq!(cache.folder("kernel", &mut |_| {}, |_, _| panic!("made twice")), whole);
+    }
+
+    #[test]
+    fn of_two_labs_that_want_the_same_one_makes_it_and_the_other_says_that_it_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let (begun, wait) = (std::sync::Barrier::new(2), std::sync::Mutex::new(Vec::new()));
+        let second = || {
+            begun.wait();
+            let mut say = |line: &str| wait.lock().unwrap().push(line.to_owned());
+            cache.folder("kernel", &mut say, |_, _| panic!("made twice"))
+        };
+        std::thread::scope(|scope| {
+            let second = scope.spawn(second);
+            let first = cache.folder("kernel", &mut |_| {}, |_, _| {
+                begun.wait();
+                while wait.lock().unwrap().is_empty() {
+                    std::thread::yield_now();
+                }
+                Ok(())
+            });
+            assert_eq!(second.join().unwrap(), first);
+        });
+        assert_eq!(*wait.lock().unwrap(), ["lab: waiting for another lab, which is making kernel"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why there is no lab, or no lab any more.
 
+use crate::supervise::end_with_us;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -31,9 +32,11 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> LabError {
 }
 
 /// Run `command` and return what it prints. `need` is the Debian package that has it.
+///
+/// If we are killed it is told to stop by SIGTERM: `make` and `apt-get` then stop those that work for them, too.
 pub(crate) fn output(command: &mut Command, need: &str) -> Result<Vec<u8>, LabError> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| {
+    let output = end_with_us(command, libc::SIGTERM).output().map_err(|error| {
         LabError::Absent(format!("expected the command `{name}`, found: {error}; install the package {need}"))
     })?;
     if output.status.success() {

@@ -20,7 +20,7 @@ const PARTS: [&str; 2] = ["arch/x86/kvm", "virt"];
 /// If it cannot be fetched or unpacked.
 pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, LabError> {
     let (major_minor, version) = (kernel.version(), kernel.package_version()?);
-    let root = cache.folder(&format!("source-{}", kernel.release), |folder| {
+    let root = cache.folder(&format!("source-{}", kernel.release), say, |folder, say| {
         packages::fetch(folder, &[format!("linux-source-{major_minor}={version}")], say)?;
         say("lab: unpacking KVM's source");
         let name = format!("linux-source-{major_minor}");
@@ -66,10 +66,10 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
 /// If something needed is missing, or the compiler objects.
 pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say: Say<'_>) -> Result<PathBuf, LabError> {
     let source = source(cache, kernel, say)?;
-    let tree = tree(cache, kernel, &source, say)?;
-    cache.folder(&format!("kvm-{}-{:016x}", kernel.release, digest(script)), |folder| {
+    cache.folder(&format!("kvm-{}-{:016x}", kernel.release, digest(script)), say, |folder, say| {
         // All are built in one tree, one after the other, so that little is compiled again.
-        let _lock = cache.lock("kbuild")?;
+        let _lock = cache.lock("kbuild", say)?;
+        let tree = tree(cache, kernel, &source, say)?;
         say(&format!("lab: building KVM for {name} (once; a minute or two)"));
         edits::apply_to_tree(&source, &tree.common, &stolen::FILES[1..], script)?;
         edits::apply_to_tree(&tree.pristine, &tree.common, &stolen::FILES[..1], script)?;
@@ -100,7 +100,7 @@ fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Say<'_>) -> Result<T
     let plain = release.strip_suffix(packages::FLAVOUR).unwrap_or(release);
     let names =
         [format!("linux-headers-{release}"), format!("linux-headers-{plain}-common"), format!("linux-kbuild-{plain}")];
-    let root = cache.folder(&format!("kbuild-{release}"), |folder| {
+    let root = cache.folder(&format!("kbuild-{release}"), say, |folder, say| {
         packages::fetch(folder, &names.clone().map(|name| format!("{name}={version}")), say)?;
         let common = folder.join("usr/src").join(&names[1]);
         for part in PARTS {

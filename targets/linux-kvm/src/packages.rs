@@ -33,7 +33,7 @@ impl Kernel {
         if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte)) {
             return Err(LabError::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
         }
-        let root = cache.folder(&format!("kernel-{version}"), |folder| {
+        let root = cache.folder(&format!("kernel-{version}"), say, |folder, say| {
             let release = newest(version, &available()?)?;
             fetch(folder, &[format!("{IMAGE}{release}")], say)
         })?;

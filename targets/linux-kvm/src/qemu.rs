@@ -39,8 +39,8 @@ pub struct Image {
     pub initrd: Vec<u8>,
     /// The words for its first process.
     pub words: String,
-    /// The plugin that watches which blocks are executed.
-    pub plugin: Option<PathBuf>,
+    /// The plugin that watches which blocks are executed, a shared library.
+    pub plugin: Option<Vec<u8>>,
 }
 
 /// A machine that runs.
@@ -87,9 +87,10 @@ impl Machine {
         command.arg("-append").arg(format!("{COMMAND_LINE} -- {}", image.words));
         let mut map = None;
         if let Some(plugin) = &image.plugin {
-            let path = file("map");
+            let (library, path) = (file("plugin.so"), file("map"));
+            std::fs::write(&library, plugin).map_err(at(&library))?;
             map = Some(Map::create(&path).map_err(at(&path))?);
-            command.arg("-plugin").arg(format!("{},map={}", plugin.display(), path.display()));
+            command.arg("-plugin").arg(format!("{},map={}", library.display(), path.display()));
         }
         let stderr = File::create(&errors).map_err(at(&errors))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);

@@ -9,18 +9,21 @@ use std::process::{Child, Command};
 #[derive(Debug)]
 pub(crate) struct Supervised(Child);
 
+/// Have `command`, once started, get `signal` when the thread that starts it ends, however it ends.
+pub(crate) fn end_with_us(command: &mut Command, signal: libc::c_int) -> &mut Command {
+    // SAFETY: prctl with these arguments is a system call without memory, which may stand between fork and exec.
+    unsafe {
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        })
+    }
+}
+
 impl Supervised {
     /// Start `command` in a process group of its own, so that a terminal's Ctrl-C is for us alone.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
-        command.process_group(0);
-        // SAFETY: prctl with these arguments is a system call without memory, which may stand between fork and exec.
-        unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
-        command.spawn().map(Self)
+        end_with_us(command.process_group(0), libc::SIGKILL).spawn().map(Self)
     }
 
     /// How it ended, if it has.
