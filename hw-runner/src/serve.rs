@@ -14,7 +14,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `error ` and what is wrong |
+//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and what is wrong |
 //! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
 //! | `rearm` | `done`; a `WARN_ONCE` that has fired can fire again |
 //!
@@ -22,7 +22,7 @@
 
 use crate::init;
 use crate::stolen::Machines;
-use crate::{Trace, trace};
+use crate::{MachineError, Trace, trace};
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::{Drivers, text};
 use std::fmt::Write as _;
@@ -88,17 +88,24 @@ fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<(
         send(match question.as_slice() {
             b"symbols" => symbols()?,
             b"rearm" => rearm()?,
-            program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| format!("error {why}")),
+            program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| why),
         })?;
     }
 }
 
 fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Result<String, String> {
-    let source = std::str::from_utf8(program).map_err(|error| error.to_string())?;
-    let program = text::parse(source).map_err(|error| error.to_string())?;
-    let machine = machines.of(&program.vm).map_err(|error| error.to_string())?;
-    machine.run_into(&program, trace).map_err(|error| error.to_string())?;
+    let source = std::str::from_utf8(program).map_err(|error| wrong(&error))?;
+    let program = text::parse(source).map_err(|error| wrong(&error))?;
+    let machine = machines.of(&program.vm).map_err(|error| wrong(&error))?;
+    machine.run_into(&program, trace).map_err(|error| match error {
+        MachineError::Hung(_) => format!("hung {error}"),
+        error => wrong(&error),
+    })?;
     Ok(trace::print(trace))
+}
+
+fn wrong(error: &dyn std::error::Error) -> String {
+    format!("error {error}")
 }
 
 /// By what means pages can be taken away, and where each module of KVM lies, from the kernel's own list.

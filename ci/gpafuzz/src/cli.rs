@@ -6,12 +6,12 @@ use crate::finding::StoreError;
 use crate::input::InputError;
 use crate::known::KnownError;
 use crate::target::TargetError;
+use crate::targets;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 use gpa_model::OpKind;
 use gpa_model::exhaust::ScopeError;
 use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS};
-use kvm_mmu::mutants;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -48,6 +48,41 @@ enum Command {
     Bench(BenchArgs),
 }
 
+/// Another kernel for a lab than the usual one, 6.12 of Debian's.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KernelArgs {
+    /// Another of Debian's kernels for the lab, such as 6.1; the same as TARGET@VERSION
+    #[arg(long, value_name = "VERSION", conflicts_with = "kernel_dir")]
+    kernel: Option<String>,
+    /// A kernel of your own for the lab: the top of its build, or a folder with bzImage and the modules of KVM
+    #[arg(long, value_name = "DIR")]
+    kernel_dir: Option<PathBuf>,
+}
+
+impl KernelArgs {
+    /// Whether one was asked for.
+    pub const fn is_given(&self) -> bool {
+        self.kernel.is_some() || self.kernel_dir.is_some()
+    }
+
+    /// The name of target `name` with the kernel that was asked for, if one was.
+    ///
+    /// # Errors
+    /// If it is no target of the lab, or there is no such folder.
+    pub fn named(&self, name: &str) -> Result<String, CliError> {
+        let kernel = match (&self.kernel, &self.kernel_dir) {
+            (None, None) => return Ok(name.to_owned()),
+            (Some(version), _) => version.clone(),
+            // What is written down about a finding must mean the same elsewhere.
+            (None, Some(folder)) => match std::path::absolute(folder) {
+                Ok(folder) => folder.display().to_string(),
+                Err(error) => return Err(CliError::KernelDir(folder.clone(), error)),
+            },
+        };
+        Ok(targets::with_kernel(name, &kernel)?)
+    }
+}
+
 /// Run programs on targets and keep what an oracle objects to.
 ///
 /// With the same --runs and --seed two campaigns do the same, byte for byte.
@@ -57,6 +92,9 @@ pub struct FuzzArgs {
     /// A target (see `gpafuzz targets`); may be given several times [default: kvm-mmu, rfc-v3, kvm]
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// How long, shared equally by the targets [default: 30]
     #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: Option<u32>,
@@ -80,7 +118,16 @@ pub struct FuzzArgs {
 impl Default for FuzzArgs {
     fn default() -> Self {
         let (target, out) = (Vec::new(), "gpafuzz-out".into());
-        Self { target, seconds: None, runs: None, seed: 1, out, summary: None, coverage: false }
+        Self {
+            target,
+            kernel: KernelArgs::default(),
+            seconds: None,
+            runs: None,
+            seed: 1,
+            out,
+            summary: None,
+            coverage: false,
+        }
     }
 }
 
@@ -147,6 +194,9 @@ pub struct ReplayArgs {
     /// The target [default: that of the finding, the trace itself, or else kvm-mmu]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Add what the kernel in the lab has said since it was booted
     #[arg(long)]
     pub kernel_log: bool,
@@ -164,23 +214,30 @@ pub struct MinimizeArgs {
     /// The target [default: that of the finding, or else kvm-mmu]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Where to write the program [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
-/// Hunt every mutant of kvm-mmu and say which oracle catches it, how soon, and with how small a program.
+/// Hunt every mutant of a target and say which oracle catches it, how soon, and with how small a program.
 ///
-/// A mutant has one decision made wrongly. With the same mutants, seeds and runs the answer is the same, byte for byte.
+/// A mutant has one decision made wrongly. With the same mutants, seeds and runs the answer is the same, byte for byte; but for
+/// mutants of the real kernel, whose interrupts are part of what guides the hunt.
 #[derive(Debug, Args)]
 #[command(after_help = TEETH_EXIT_CODES)]
 pub struct TeethArgs {
+    /// Whose mutants: `kvm-mmu`, or `linux-kvm-stolen-fixed`, each of which is built and booted
+    #[arg(long, value_name = "NAME", default_value = crate::targets::DEFAULT)]
+    pub target: String,
     /// A mutant (see `gpafuzz targets`); may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     pub mutant: Vec<String>,
-    /// How many programs each mutant is given at most, from each seed
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub runs: u64,
+    /// How many programs each mutant is given at most, from each seed [default: 100000, or 20000 in the lab]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
     /// What everything random follows from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -197,7 +254,8 @@ const TEETH_EXIT_CODES: &str = "\
 Exit status:
   0  every mutant is killed by the oracle and clause meant for it, from every seed
   1  a mutant survives or only another oracle objects, or Ctrl-C ended the hunt
-  2  usage, or no such mutant";
+  2  usage, or no such mutant
+  3  this machine lacks what the target needs";
 
 /// Run a campaign and say which functions of the target's code it reached.
 ///
@@ -208,6 +266,9 @@ pub struct CoverageArgs {
     /// The target
     #[arg(long, value_name = "NAME", default_value = "linux-kvm-npt")]
     pub target: String,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// How long [default: 60]
     #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: Option<u32>,
@@ -231,6 +292,9 @@ pub struct BenchArgs {
     /// The target
     #[arg(long, value_name = "NAME", default_value = crate::targets::DEFAULT)]
     pub target: String,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// How many programs
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
     pub runs: u64,
@@ -268,7 +332,14 @@ pub enum CliError {
     /// There is nothing to minimise: no oracle objects to the program on the target.
     NothingToMinimize(PathBuf, String),
     /// There is no mutant of this name.
-    UnknownMutant(String),
+    UnknownMutant {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+    /// The folder of a kernel cannot be named.
+    KernelDir(PathBuf, io::Error),
     /// Ctrl-C cannot be listened for.
     Signal(ctrlc::Error),
 }
@@ -288,9 +359,11 @@ impl fmt::Display for CliError {
                 "{}: expected a program to which an oracle objects on {target}, found none; name another with --target",
                 path.display()
             ),
-            Self::UnknownMutant(name) => {
-                let known: Vec<&str> = mutants::ALL.iter().map(|mutant| mutant.name).collect();
+            Self::UnknownMutant { name, known } => {
                 write!(f, "unknown mutant: expected one of {}, found `{name}`", known.join(", "))
+            }
+            Self::KernelDir(path, error) => {
+                write!(f, "expected the folder of a kernel, found `{}`: {error}", path.display())
             }
             Self::Signal(error) => write!(f, "cannot listen for Ctrl-C: {error}"),
         }

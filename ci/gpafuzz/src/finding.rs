@@ -198,7 +198,7 @@ impl Store {
     /// Where a finding of `signature` on `target` belongs, below [`Store::out`].
     pub fn folder(target: &str, signature: &Signature) -> PathBuf {
         let name = signature.to_string().replace('/', "-");
-        Path::new(FINDINGS).join(target.replace(':', "-")).join(name)
+        Path::new(FINDINGS).join(target.replace([':', '/'], "-")).join(name)
     }
 
     /// The folder that holds everything.

@@ -1,7 +1,7 @@
 //! Reading what a person names on the command line: a program, a recorded trace, or a finding folder.
 
+use crate::cli::{CliError, KernelArgs};
 use crate::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE};
-use crate::target::TargetError;
 use crate::targets::{self, Opened};
 use gpa_model::Program;
 use gpa_model::limits::FILE_BYTES;
@@ -115,17 +115,19 @@ fn parse_trace(path: &Path, text: &str) -> Result<Trace, InputError> {
 }
 
 impl Input {
-    /// The target called `name`; without a name that of the finding, the trace itself, or else the default one.
+    /// The target called `name`, with the kernel asked for; without a name that of the finding, the trace itself, or else the
+    /// default one.
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn open_target(&self, name: Option<&str>) -> Result<(String, Opened), TargetError> {
+    pub fn open_target(&self, name: Option<&str>, kernel: &KernelArgs) -> Result<(String, Opened), CliError> {
         if let (None, Some(trace)) = (name, &self.trace) {
             let (name, opened) = targets::of_trace(trace.clone());
             return Ok((name.to_owned(), opened));
         }
-        let name = name.or(self.target.as_deref()).unwrap_or(targets::DEFAULT);
-        Ok((name.to_owned(), targets::open(name)?))
+        let name = kernel.named(name.or(self.target.as_deref()).unwrap_or(targets::DEFAULT))?;
+        let opened = targets::open(&name)?;
+        Ok((name, opened))
     }
 }
 

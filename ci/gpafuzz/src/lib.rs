@@ -5,6 +5,7 @@
 //! knows the fuzzing library, and [`engine`] the only file of it.
 
 pub mod campaign;
+pub mod catalogue;
 pub mod cli;
 pub mod commands;
 pub mod coverage;

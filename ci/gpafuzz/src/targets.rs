@@ -4,7 +4,7 @@ mod kvm;
 mod linux_kvm;
 mod traced;
 
-pub use linux_kvm::ALL as LABS;
+pub use linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
 
 use crate::target::{InProcess, Target, TargetError};
 use gpa_model::Mmu;
@@ -89,6 +89,15 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
             Err(TargetError::Unknown { name: name.into(), known: known.collect() })
         }
     }
+}
+
+/// The name of the lab's target `name` with another kernel than the usual one: a version of Debian's, or a folder.
+///
+/// # Errors
+/// [`TargetError::Unknown`] if no target of the lab has this name.
+pub fn with_kernel(name: &str, kernel: &str) -> Result<String, TargetError> {
+    let known = || LABS.iter().map(|lab| lab.name.to_owned()).collect();
+    linux_kvm::with_kernel(name, kernel).ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() })
 }
 
 /// The names of the targets that a campaign on `name` is made of.

@@ -7,14 +7,15 @@
 //! As JSON this is [`Teeth`]; with the same mutants, seeds and runs it is the same, byte for byte.
 
 use crate::campaign::{left, shrink, status};
+use crate::catalogue::{Catalogue, Quarry};
 use crate::engine::{Budget, Engine, Found};
 use crate::finding::SignatureText;
 use crate::progress::Progress;
 use crate::target::{Target, TargetError};
-use crate::targets::Opened;
+use crate::targets;
 use gpa_model::text;
 use gpa_oracles::{Lockstep, Violation};
-use kvm_mmu::mutants::{EQUIVALENT, Equivalent, Mutant};
+use kvm_mmu::mutants::Equivalent;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -182,17 +183,18 @@ impl Setting<'_> {
     }
 }
 
-/// Hunt each of `mutants`, which comes with the target that it is.
+/// Hunt each mutant of `catalogue`, one after the other: each is there only as long as it is hunted.
 ///
 /// # Errors
-/// If a target fails.
-pub fn hunt_all(mutants: Vec<(&Mutant, Opened)>, setting: &Setting<'_>) -> Result<Teeth, TargetError> {
+/// If a target cannot be had, or fails.
+pub fn hunt_all(catalogue: &Catalogue, setting: &Setting<'_>) -> Result<Teeth, TargetError> {
     let mut rows = Vec::new();
-    for (mutant, mut opened) in mutants {
+    for quarry in &catalogue.mutants {
         if setting.is_stopped() {
             break;
         }
-        rows.push(row(mutant, opened.target.as_mut(), setting)?);
+        let mut opened = targets::open(&quarry.target)?;
+        rows.push(row(quarry, opened.target.as_mut(), setting)?);
     }
     Ok(Teeth {
         schema_version: SCHEMA_VERSION,
@@ -201,11 +203,11 @@ pub fn hunt_all(mutants: Vec<(&Mutant, Opened)>, setting: &Setting<'_>) -> Resul
         seeds: setting.seeds.clone(),
         mutants: rows,
         interrupted: setting.is_stopped(),
-        equivalent: EQUIVALENT.iter().map(EquivalentText::from).collect(),
+        equivalent: catalogue.equivalent.iter().map(EquivalentText::from).collect(),
     })
 }
 
-fn row(mutant: &Mutant, target: &mut dyn Target, setting: &Setting<'_>) -> Result<Row, TargetError> {
+fn row(mutant: &Quarry, target: &mut dyn Target, setting: &Setting<'_>) -> Result<Row, TargetError> {
     let meant = Law::from(mutant.caught_by);
     let mut hunts = Vec::new();
     for &seed in &setting.seeds {
@@ -308,6 +310,9 @@ impl Teeth {
             self.row(&mut out, row);
         }
         self.verdict(&mut out);
+        if self.equivalent.is_empty() {
+            return out;
+        }
         out.push_str(
             "\nEquivalent mutants, which nobody can tell from the corrected design, and which are not hunted:\n",
         );

@@ -28,6 +28,8 @@ pub enum Kind {
     Hang,
     /// The machine is gone.
     Died,
+    /// The guest of the kernel inside went on without an exit.
+    GuestHung,
     /// The runner inside could not carry the program out.
     Runner,
 }
@@ -41,13 +43,14 @@ impl Kind {
             Self::Lockup => "lockup",
             Self::Hang => "hang",
             Self::Died => "died",
+            Self::GuestHung => "hung",
             Self::Runner => "runner",
         }
     }
 
     /// Whether the kernel can be used further.
     pub const fn goes_on(self) -> bool {
-        matches!(self, Self::Warn | Self::Runner)
+        matches!(self, Self::Warn | Self::GuestHung | Self::Runner)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cpio::Archive;
 use crate::error::{LabError, at, output};
-use crate::packages::Kernel;
+use crate::kernel::Kernel;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Module {
 /// If one cannot be read.
 pub fn modules(kernel: &Kernel, instead: Option<&Path>) -> Result<Vec<Module>, LabError> {
     let mut files = BTreeMap::new();
-    find(&kernel.modules().join("kernel"), &mut files)?;
+    find(&kernel.modules, &mut files)?;
     if let Some(instead) = instead {
         find(instead, &mut files)?;
     }
@@ -42,12 +42,15 @@ pub fn modules(kernel: &Kernel, instead: Option<&Path>) -> Result<Vec<Module>, L
 fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), LabError> {
     for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
         let path = entry.path();
-        if path.is_dir() {
+        // Links are not followed: those of a build lead to the source, and around.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             find(&path, files)?;
             continue;
         }
         let file = entry.file_name().to_string_lossy().into_owned();
-        if let Some(name) = file.strip_suffix(".ko").or_else(|| file.strip_suffix(".ko.xz")) {
+        if let Some((name, end)) = file.split_once(".ko")
+            && (end.is_empty() || unpacker(end).is_some())
+        {
             files.insert(name.replace('-', "_"), path);
         }
     }
@@ -66,10 +69,21 @@ fn add(name: &str, files: &BTreeMap<String, PathBuf>, found: &mut Vec<Module>) -
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LabError> {
-    if path.extension().is_some_and(|extension| extension == "xz") {
-        return output(Command::new("xz").arg("-dc").arg(path), "xz-utils");
+    let end = path.extension().map(|end| format!(".{}", end.to_string_lossy()));
+    match end.as_deref().and_then(unpacker) {
+        Some((command, package)) => output(Command::new(command).arg("-dc").arg(path), package),
+        None => fs::read(path).map_err(at(path)),
     }
-    fs::read(path).map_err(at(path))
+}
+
+/// The command that unpacks a file whose name ends so, and the Debian package that has it.
+fn unpacker(end: &str) -> Option<(&'static str, &'static str)> {
+    match end {
+        ".xz" => Some(("xz", "xz-utils")),
+        ".gz" => Some(("gzip", "gzip")),
+        ".zst" => Some(("zstd", "zstd")),
+        _ => None,
+    }
 }
 
 /// The names after `depends=` in the module's own description.
@@ -81,13 +95,19 @@ fn dependencies(object: &[u8]) -> Vec<String> {
     list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
-/// The first file system with `runner` and `modules`, and the words that the kernel hands to the runner.
+/// The first file system with `runner` and `modules`, and the command line's end: parameters of what is built into the kernel,
+/// and the words that it hands to the runner.
 pub fn initrd(runner: &[u8], modules: &[Module], parameters: &[(&'static str, String)]) -> (Vec<u8>, String) {
-    let (mut archive, mut words) = (Archive::default(), "serve".to_owned());
+    let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys"] {
         archive.folder(folder);
     }
     archive.file("init", runner);
+    let mut words = String::new();
+    for (of, value) in parameters.iter().filter(|(of, _)| modules.iter().all(|module| module.name != *of)) {
+        words.push_str(&format!("{of}.{value} "));
+    }
+    words.push_str("-- serve");
     for Module { name, object } in modules {
         archive.file(&format!("{name}.ko"), object);
         let given: Vec<&str> =
@@ -120,6 +140,8 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|module| module.name.as_str()).collect();
         assert_eq!(names, ["ccp", "irqbypass", "kvm", "kvm_amd"]);
         let (_, words) = initrd(b"", &found, &[("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())]);
-        assert_eq!(words, "serve /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
+        assert_eq!(words, "-- serve /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
+        let (_, words) = initrd(b"", &[], &[("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())]);
+        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve");
     }
 }

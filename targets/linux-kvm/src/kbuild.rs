@@ -2,7 +2,8 @@
 
 use crate::edits::{self, Edit};
 use crate::error::{LabError, at, output};
-use crate::packages::{self, Kernel};
+use crate::kernel::Kernel;
+use crate::packages;
 use crate::{Cache, Say, stolen};
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -14,11 +15,14 @@ use std::process::Command;
 /// What of the source is used.
 const PARTS: [&str; 2] = ["arch/x86/kvm", "virt"];
 
-/// KVM's source as Debian ships it for `kernel`.
+/// KVM's source for `kernel`: what it was built in, or as Debian ships it.
 ///
 /// # Errors
 /// If it cannot be fetched or unpacked.
 pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, LabError> {
+    if !kernel.is_packaged() {
+        return Ok(kernel.modules.clone());
+    }
     let (major_minor, version) = (kernel.version(), kernel.package_version()?);
     let root = cache.folder(&format!("source-{}", kernel.release), say, |folder, say| {
         packages::fetch(folder, &[format!("linux-source-{major_minor}={version}")], say)?;
@@ -41,6 +45,10 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
     let mut functions = BTreeMap::new();
     let mut left: Vec<PathBuf> = PARTS.iter().map(|part| source.join(part)).collect();
     while let Some(path) = left.pop() {
+        // A build that was made elsewhere comes without its source, and then files are not known.
+        if !path.exists() {
+            continue;
+        }
         if path.is_dir() {
             left.extend(fs::read_dir(&path).map_err(at(&path))?.flatten().map(|entry| entry.path()));
             continue;
@@ -65,6 +73,8 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
 /// # Errors
 /// If something needed is missing, or the compiler objects.
 pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say: Say<'_>) -> Result<PathBuf, LabError> {
+    // Before anything is looked for in it: its source must be one that the script was written for.
+    kernel.package_version()?;
     let source = source(cache, kernel, say)?;
     cache.folder(&format!("kvm-{}-{:016x}", kernel.release, digest(script)), say, |folder, say| {
         // All are built in one tree, one after the other, so that little is compiled again.

@@ -2,7 +2,7 @@
 
 use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
-use crate::packages::Kernel;
+use crate::kernel::Kernel;
 use crate::qemu::{self, Image, Machine, Silence};
 use crate::{Cache, Say, Setup, build, image, kbuild, stolen};
 use std::ops::Range;
@@ -76,7 +76,7 @@ impl Lab {
             ));
         }
         let cache = Cache::of_user()?;
-        let kernel = Kernel::fetch(&cache, &setup.kernel, say)?;
+        let kernel = Kernel::find(&cache, &setup.kernel, say)?;
         let instead = match setup.stolen {
             None => None,
             Some((design, mutant)) => {
@@ -89,7 +89,7 @@ impl Lab {
         let watched = wanted && qemu.plugins;
         let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters);
-        let image = Image { kernel: kernel.vmlinuz(), initrd, words, plugin };
+        let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
         say(&format!("lab: booting Linux {} in {}", kernel.release, qemu.name));
         let mut lab = Self {
             kernel,
@@ -133,9 +133,9 @@ impl Lab {
         let said = complaint(&machine.news());
         let silence = |kind, line: &str| Complaint { kind, function: None, line: line.to_owned() };
         let (text, complaint) = match answer {
-            Ok(text) => match text.strip_prefix("error ") {
+            Ok(text) => match failure(&text) {
                 None => (Some(text), said),
-                Some(why) => (None, said.or_else(|| Some(silence(Kind::Runner, why)))),
+                Some((kind, why)) => (None, said.or_else(|| Some(silence(kind, why)))),
             },
             Err(Silence::Hang) => (None, said.or_else(|| Some(silence(Kind::Hang, "the kernel does not answer")))),
             Err(Silence::Died(how)) => (None, said.or_else(|| Some(silence(Kind::Died, &how)))),
@@ -243,6 +243,12 @@ impl Lab {
     pub fn boot_time(&self) -> Duration {
         self.boot_time
     }
+}
+
+/// What went wrong inside, if that is what the runner's answer says.
+fn failure(answer: &str) -> Option<(Kind, &str)> {
+    let of = |kind, word| answer.strip_prefix(word).map(|why| (kind, why));
+    of(Kind::GuestHung, "hung ").or_else(|| of(Kind::Runner, "error "))
 }
 
 /// What the runner's first message says of drivers and of modules, these by name, so that numbers of blocks mean the same at each

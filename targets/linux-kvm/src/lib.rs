@@ -1,7 +1,7 @@
 //! The lab: Linux's own KVM, with a real MMU over real nested page tables, on any machine and without privileges.
 //!
 //! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
-//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), packs it with the runner of the workspace as its first
+//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), or takes a developer's own ([`kernel`]), packs it with the runner of the workspace as its first
 //! process ([`image`]), boots it ([`qemu`]), and from then on programs go in and traces come out of one serial port
 //! ([`Lab::ask`]). It is booted once for any number of programs.
 //!
@@ -17,6 +17,7 @@ pub mod edits;
 pub mod error;
 pub mod image;
 pub mod kbuild;
+pub mod kernel;
 pub mod lab;
 pub mod packages;
 pub mod qemu;
@@ -27,6 +28,7 @@ mod supervise;
 pub use cache::Cache;
 pub use console::Complaint;
 pub use error::LabError;
+pub use kernel::{Choice, Kernel};
 pub use lab::{Answer, Function, Lab};
 
 /// Where what is going on is said, a line at a time.
@@ -35,15 +37,10 @@ pub type Say<'a> = &'a mut dyn FnMut(&str);
 /// A kernel and how its KVM is set up: what a lab boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// The kernel's version as far as it matters, such as `6.12`.
-    pub kernel: String,
+    /// Which kernel.
+    pub kernel: Choice,
     /// A parameter for a module, as `kvm`, `tdp_mmu=0`.
     pub parameters: Vec<(&'static str, String)>,
     /// Whether its KVM is built with stolen GPA bits, after which design, and with which mutant.
     pub stolen: Option<(stolen::Design, Option<&'static stolen::Mutant>)>,
-}
-
-impl Setup {
-    /// The kernel that is used if nobody asks for another.
-    pub const KERNEL: &'static str = "6.12";
 }

@@ -15,57 +15,27 @@ pub(crate) const FLAVOUR: &str = "-amd64";
 /// Checksums of the packages that a folder was made from, as `sha256sum` prints them.
 const CHECKSUMS: &str = "SHA256SUMS";
 
-/// A kernel of Debian's, unpacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kernel {
-    /// What it calls itself, such as `6.12.117+deb12-amd64`.
-    pub release: String,
-    /// Where its package is unpacked.
-    pub root: PathBuf,
+/// Fetch the newest kernel of `version`, such as `6.12`, if it is not in the cache: where its package is unpacked.
+///
+/// # Errors
+/// [`LabError::Absent`] if this machine's package lists have no such kernel, or there is no way to fetch it.
+pub(crate) fn kernel(cache: &Cache, version: &str, say: Say<'_>) -> Result<PathBuf, LabError> {
+    if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte)) {
+        return Err(LabError::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
+    }
+    cache.folder(&format!("kernel-{version}"), say, |folder, say| {
+        let release = newest(version, &available()?)?;
+        fetch(folder, &[format!("{IMAGE}{release}")], say)
+    })
 }
 
-impl Kernel {
-    /// The newest kernel of `version`, such as `6.12`, fetched if it is not in the cache.
-    ///
-    /// # Errors
-    /// [`LabError::Absent`] if this machine's package lists have no such kernel, or there is no way to fetch it.
-    pub fn fetch(cache: &Cache, version: &str, say: Say<'_>) -> Result<Self, LabError> {
-        if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte)) {
-            return Err(LabError::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
-        }
-        let root = cache.folder(&format!("kernel-{version}"), say, |folder, say| {
-            let release = newest(version, &available()?)?;
-            fetch(folder, &[format!("{IMAGE}{release}")], say)
-        })?;
-        let modules = root.join("lib/modules");
-        let mut releases = fs::read_dir(&modules).map_err(at(&modules))?.flatten();
-        let release = releases.next().and_then(|entry| entry.file_name().into_string().ok());
-        let release = release.ok_or_else(|| LabError::Failed(format!("{}: no kernel is in it", modules.display())))?;
-        Ok(Self { release, root })
-    }
-
-    /// The first two numbers of its release, such as `6.12`.
-    pub fn version(&self) -> String {
-        self.release.split(['.', '-', '+']).take(2).collect::<Vec<_>>().join(".")
-    }
-
-    /// The version of its package, such as `6.12.117-1~deb12u1`, from the name of the file that was downloaded.
-    pub(crate) fn package_version(&self) -> Result<String, LabError> {
-        let path = self.root.join(CHECKSUMS);
-        let sums = fs::read_to_string(&path).map_err(at(&path))?;
-        let version = sums.split('_').nth(1).map(|version| version.replace("%3a", ":"));
-        version.ok_or_else(|| LabError::Failed(format!("{}: no package is named in it", path.display())))
-    }
-
-    /// The kernel itself, as a boot loader takes it.
-    pub fn vmlinuz(&self) -> PathBuf {
-        self.root.join("boot").join(format!("vmlinuz-{}", self.release))
-    }
-
-    /// The folder of its modules.
-    pub fn modules(&self) -> PathBuf {
-        self.root.join("lib/modules").join(&self.release)
-    }
+/// The version of the package that is unpacked in `root`, such as `6.12.117-1~deb12u1`, from the name of the file that was
+/// downloaded.
+pub(crate) fn version_in(root: &Path) -> Result<String, LabError> {
+    let path = root.join(CHECKSUMS);
+    let sums = fs::read_to_string(&path).map_err(at(&path))?;
+    let version = sums.split('_').nth(1).map(|version| version.replace("%3a", ":"));
+    version.ok_or_else(|| LabError::Failed(format!("{}: no package is named in it", path.display())))
 }
 
 /// Download `packages` into `folder` and unpack them there. What an interrupted download has left is used.
@@ -77,7 +47,7 @@ pub(crate) fn fetch(folder: &Path, packages: &[String], say: Say<'_>) -> Result<
     output(apt.arg("download").args(packages).current_dir(&downloads), "apt").map_err(|error| match error {
         LabError::Failed(why) => LabError::Absent(format!(
             "cannot download {}: {why}\n  kernels that this machine's package lists have: {}; bring them up to date with \
-             `apt-get update`, or name another as TARGET@VERSION",
+             `apt-get update`, or name another with --kernel",
             packages.join(", "),
             available().map_or_else(|error| error.to_string(), |names| names.join(", "))
         )),
@@ -123,7 +93,7 @@ fn newest(version: &str, available: &[String]) -> Result<String, LabError> {
     available.iter().rev().find(is_one).cloned().ok_or_else(|| {
         LabError::Absent(format!(
             "expected a kernel {version} in this machine's package lists, found {}; bring them up to date with \
-             `apt-get update`, or name another as TARGET@VERSION",
+             `apt-get update`, or name another with --kernel",
             if available.is_empty() { "none at all".to_owned() } else { available.join(", ") }
         ))
     })

@@ -37,7 +37,7 @@ pub struct Image {
     pub kernel: PathBuf,
     /// Its first file system.
     pub initrd: Vec<u8>,
-    /// The words for its first process.
+    /// The end of its command line.
     pub words: String,
     /// The plugin that watches which blocks are executed, a shared library.
     pub plugin: Option<Vec<u8>>,
@@ -84,7 +84,7 @@ impl Machine {
         command.arg("-chardev").arg(format!("socket,id=port,path={}", port.display()));
         command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&initrd);
-        command.arg("-append").arg(format!("{COMMAND_LINE} -- {}", image.words));
+        command.arg("-append").arg(format!("{COMMAND_LINE} {}", image.words));
         let mut map = None;
         if let Some(plugin) = &image.plugin {
             let (library, path) = (file("plugin.so"), file("map"));

@@ -10,6 +10,10 @@
 //! - an account of what is owed: an SPTE that loses rights owes a flush of its alias, a flush that works pays, and a vCPU that is
 //!   entered with a debt could still use what was taken away, which is a WARN.
 
+mod mutants;
+
+pub use mutants::{MUTANTS, Mutant};
+
 use crate::edits::{Edit, Rewrite};
 use Rewrite::{After, Before, InFront, Replace};
 
@@ -20,16 +24,6 @@ pub enum Design {
     Posted,
     /// With their gaps closed.
     Fixed,
-}
-
-/// A mutant of the fixed design: one decision made wrongly, in one edit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mutant {
-    /// Its name, that of the same mutant of `kvm-mmu`.
-    pub name: &'static str,
-    /// What is wrong.
-    pub breaks: &'static str,
-    edits: &'static [Edit],
 }
 
 const HOST: &str = "arch/x86/include/asm/kvm_host.h";
@@ -254,100 +248,6 @@ const REFUSE: &str = "if ((new->base_gfn | (new->base_gfn + new->npages - 1)) &
 			return -EINVAL;
 
 		";
-
-/// Mutants of the fixed design that the exits of a guest can give away.
-pub const MUTANTS: [Mutant; 10] = [
-    Mutant {
-        name: "M02-unalias-noop",
-        breaks: "stolen bits stay in the gfn of a fault",
-        edits: &[edit(MMU_H, "vcpu_gpa_to_gfn_unalias", Replace(" & ~vcpu_gfn_stolen_mask(vcpu)", ""))],
-    },
-    Mutant {
-        name: "M03-unalias-wide",
-        breaks: "a bit of the gfn is stripped with the stolen ones",
-        edits: &[edit(
-            MMU_H,
-            "vcpu_gpa_to_gfn_unalias",
-            Replace(
-                "~vcpu_gfn_stolen_mask(vcpu)",
-                "~(vcpu_gfn_stolen_mask(vcpu) ? vcpu_gfn_stolen_mask(vcpu) | 0x20 : 0)",
-            ),
-        )],
-    },
-    Mutant {
-        name: "M10-flush-base-only",
-        breaks: "a range flush leaves the alias out",
-        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "return 0"))],
-    },
-    Mutant {
-        name: "M15-first-err-ignored",
-        breaks: "the error of the base's range flush is ignored",
-        edits: &[edit(
-            MMU,
-            "kvm_stolen_flush_range",
-            Replace("if (stolen_backend(false))\n\t\treturn -EIO;", "stolen_backend(false);"),
-        )],
-    },
-    Mutant {
-        name: "M16-second-err-ignored",
-        breaks: "the error of the alias's range flush is ignored",
-        edits: &[edit(
-            MMU,
-            "kvm_stolen_flush_range",
-            Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0"),
-        )],
-    },
-    Mutant {
-        name: "M23-spgfn-includes-stolen",
-        breaks: "the gfn of a shadow page carries stolen bits, so removal looks for another rmap than addition",
-        edits: &[edit(MMU, "kvm_mmu_alloc_shadow_page", Replace("gfn & ~kvm_gfn_stolen_mask(kvm)", "gfn"))],
-    },
-    Mutant {
-        name: "M41-walk-by-gfn",
-        breaks: "a fault walks the tables by gfn, so its alias is never mapped",
-        edits: &[edit(
-            MMU,
-            "direct_map",
-            Replace("for_each_shadow_entry(vcpu, fault->addr,", "for_each_shadow_entry(vcpu, gfn_to_gpa(fault->gfn),"),
-        )],
-    },
-    Mutant {
-        name: "M81-wrprot-first-spte-only",
-        breaks: "write-protecting a gfn reaches the first of its SPTEs",
-        edits: &[edit(
-            MMU,
-            "rmap_write_protect",
-            Replace(
-                "flush |= spte_write_protect(sptep, pt_protect);",
-                "{\n\t\tflush |= spte_write_protect(sptep, pt_protect);\n\t\tbreak;\n\t}",
-            ),
-        )],
-    },
-    Mutant {
-        name: "M87-unmap-first-spte-only",
-        breaks: "an invalidation reaches the first of a gfn's SPTEs",
-        edits: &[edit(
-            MMU,
-            "kvm_zap_rmap",
-            Replace(
-                "return kvm_zap_all_rmap_sptes(kvm, rmap_head);",
-                "struct rmap_iterator iter;\n\tu64 *sptep = rmap_get_first(rmap_head, &iter);\n\n\tif (!sptep)\n\t\treturn false;\n\tkvm_zap_one_rmap_spte(kvm, rmap_head, sptep);\n\treturn true;",
-            ),
-        )],
-    },
-    Mutant {
-        name: "M89-fastpf-dirty-raw",
-        breaks: "a fast page fault marks only the base dirty",
-        edits: &[edit(
-            MMU,
-            "fast_pf_fix_direct_spte",
-            Replace(
-                "if (is_writable_pte(new_spte)",
-                "if (!(fault->addr & vcpu_gpa_stolen_mask(vcpu)) && is_writable_pte(new_spte)",
-            ),
-        )],
-    },
-];
 
 /// The whole script of `design`, with the change of `mutant` at its end.
 pub fn script(design: Design, mutant: Option<&Mutant>) -> Vec<Edit> {

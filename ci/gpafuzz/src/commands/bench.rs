@@ -17,7 +17,7 @@ const ROUNDS: usize = 3;
 /// # Errors
 /// A [`CliError`] if the target cannot be used.
 pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
-    let mut opened = targets::open(&args.target)?;
+    let mut opened = targets::open(&args.kernel.named(&args.target)?)?;
     let target = opened.target.as_mut();
     let programs = record(target, args)?;
     let (mut fuzz, mut replay, mut ops) = (f64::INFINITY, f64::INFINITY, 0);

@@ -26,12 +26,13 @@ struct File {
 /// # Errors
 /// A [`CliError`] if the target cannot be used, or shows nothing of its code.
 pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
-    let mut opened = targets::open(&args.target)?;
+    let name = args.kernel.named(&args.target)?;
+    let mut opened = targets::open(&name)?;
     let target = opened.target.as_mut();
     let functions = target.functions()?;
     if functions.is_empty() {
         let why = "it shows nothing of its code; the targets linux-kvm-… do, with a QEMU that takes plugins".to_owned();
-        return Err(TargetError::Absent { name: "coverage", why: format!("{}: {why}", args.target) }.into());
+        return Err(TargetError::Absent { name: "coverage", why: format!("{name}: {why}") }.into());
     }
     let stop = interrupt::listen()?;
     let length = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into());
@@ -48,13 +49,7 @@ pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
     let blocks = engine.blocks();
     let files = by_file(&functions, blocks);
     let how = if args.unguided { "unguided" } else { "guided" };
-    let title = format!(
-        "{}, seed {}, {} programs, {how}: {} blocks",
-        args.target,
-        args.seed,
-        engine.executions(),
-        blocks.len()
-    );
+    let title = format!("{name}, seed {}, {} programs, {how}: {} blocks", args.seed, engine.executions(), blocks.len());
     print(&text(&title, &files));
     if let Some(path) = &args.html {
         std::fs::write(path, html(&title, &files)).map_err(|error| CliError::Output(path.clone(), error))?;

@@ -26,7 +26,7 @@ const SECONDS: u32 = 30;
 /// A [`CliError`]; what was found before is on disk and has been reported.
 pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let known = known::list()?;
-    let targets = open(&args.target)?;
+    let targets = open(&asked(args)?)?;
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
     let stop = interrupt::listen()?;
@@ -41,6 +41,13 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
         None if summary.new_findings() > 0 => Ok(Exit::Findings),
         None => Ok(Exit::Clean),
     }
+}
+
+/// The names asked for. A kernel without a target is for the lab that is asked for most.
+fn asked(args: &FuzzArgs) -> Result<Vec<String>, CliError> {
+    let lab = [targets::LABS[0].name.to_owned()];
+    let names = if args.target.is_empty() && args.kernel.is_given() { &lab[..] } else { &args.target };
+    names.iter().map(|name| args.kernel.named(name)).collect()
 }
 
 /// The targets asked for. Of the default ones, one that this machine cannot have is left out, with a note.

@@ -13,7 +13,7 @@ use gpa_oracles::Lockstep;
 /// A [`CliError`] if the file or the target cannot be used, or no oracle objects to begin with.
 pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
     let input = input::read(&args.file)?;
-    let (name, mut opened) = input.open_target(args.target.as_deref())?;
+    let (name, mut opened) = input.open_target(args.target.as_deref(), &args.kernel)?;
     let target = opened.target.as_mut();
     let mut run = Lockstep::default();
     let Some(violation) = target.judge(&mut run, &input.program)? else {

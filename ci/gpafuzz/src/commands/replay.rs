@@ -19,7 +19,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
         let again = args.target.is_some() && last.is_some();
         let (name, opened) = match last.take().filter(|_| again) {
             Some(same) => last.insert(same),
-            None => last.insert(input.open_target(args.target.as_deref())?),
+            None => last.insert(input.open_target(args.target.as_deref(), &args.kernel)?),
         };
         if let Some(about) = opened.note.take() {
             note(&format!("{name}: {about}"));

@@ -1,20 +1,21 @@
 //! `gpafuzz teeth`: every mutant is hunted, and the kill matrix says who caught it.
 
+use crate::catalogue::Catalogue;
 use crate::cli::{CliError, Exit, TeethArgs, print};
 use crate::interrupt;
-use crate::targets::{self, MUTANT, Opened};
+use crate::target::TargetError;
+use crate::targets::MUTANT;
 use crate::teeth::{self, Setting};
-use kvm_mmu::mutants::{self, Mutant};
 
 /// Carry out the command.
 ///
 /// # Errors
 /// A [`CliError`] if there is no mutant of a name that was asked for.
 pub fn run(args: &TeethArgs) -> Result<Exit, CliError> {
-    let mutants = open(&args.mutant)?;
+    let catalogue = catalogue(args)?;
     let seeds = (0..args.seeds).map(|n| args.seed.wrapping_add(n)).collect();
-    let setting = Setting { runs: args.runs, seeds, stop: interrupt::listen()? };
-    let teeth = teeth::hunt_all(mutants, &setting)?;
+    let setting = Setting { runs: args.runs.unwrap_or(catalogue.runs), seeds, stop: interrupt::listen()? };
+    let teeth = teeth::hunt_all(&catalogue, &setting)?;
     if args.json {
         print(&(serde_json::to_string_pretty(&teeth)? + "\n"));
     } else {
@@ -24,12 +25,13 @@ pub fn run(args: &TeethArgs) -> Result<Exit, CliError> {
 }
 
 /// The mutants asked for, each once and in the order of the catalogue; all if none was.
-fn open(asked: &[String]) -> Result<Vec<(&'static Mutant, Opened)>, CliError> {
+fn catalogue(args: &TeethArgs) -> Result<Catalogue, CliError> {
+    let catalogue = Catalogue::of(&args.target).ok_or_else(|| TargetError::Unknown {
+        name: args.target.clone(),
+        known: Catalogue::TARGETS.map(str::to_owned).into(),
+    })?;
+    let known = catalogue.mutants.iter().map(|mutant| mutant.name).collect();
     let name = |asked: &String| asked.strip_prefix(MUTANT).unwrap_or(asked).to_owned();
-    let names: Vec<String> = asked.iter().map(name).collect();
-    if let Some(unknown) = names.iter().find(|name| mutants::ALL.iter().all(|mutant| mutant.name != **name)) {
-        return Err(CliError::UnknownMutant(unknown.clone()));
-    }
-    let wanted = mutants::ALL.iter().filter(|mutant| names.is_empty() || names.iter().any(|name| name == mutant.name));
-    wanted.map(|mutant| Ok((mutant, targets::open(&format!("{MUTANT}{}", mutant.name))?))).collect()
+    let names: Vec<String> = args.mutant.iter().map(name).collect();
+    catalogue.only(&names).map_err(|name| CliError::UnknownMutant { name, known })
 }

@@ -11,7 +11,7 @@ use gpa_oracles::{Signature, Violation};
 use hw_runner::Trace;
 use linux_kvm::console::Kind;
 use linux_kvm::stolen::{self, Design};
-use linux_kvm::{Complaint, Function, Lab, LabError, Setup};
+use linux_kvm::{Choice, Complaint, Function, Lab, LabError, Setup};
 use std::collections::BTreeSet;
 
 /// A way to set up the lab's KVM.
@@ -26,6 +26,9 @@ pub struct Entry {
     /// Whether its KVM is built with stolen GPA bits.
     stolen: Option<Design>,
 }
+
+/// The one that has mutants.
+pub const STOLEN_FIXED: &str = "linux-kvm-stolen-fixed";
 
 /// The older MMU, which the patches are for.
 const RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0")];
@@ -63,7 +66,7 @@ pub const ALL: [Entry; 6] = [
         stolen: Some(Design::Posted),
     },
     Entry {
-        name: "linux-kvm-stolen-fixed",
+        name: STOLEN_FIXED,
         about: "the same with the gaps of the patches closed; with :MUTANT behind its name one decision is wrong",
         parameters: RMAP,
         stolen: Some(Design::Fixed),
@@ -75,12 +78,21 @@ const STOLEN_BITS: std::ops::RangeInclusive<u8> = 40..=42;
 /// Before the name of a mutant.
 const MUTANT: char = ':';
 
-/// Before the version of another kernel than the usual one, behind the name of a target.
+/// Before another kernel than the usual one, behind the name of a target: a version, or a folder if there is a slash in it.
 const KERNEL: char = '@';
 
-/// The lab called `name`, or `name@VERSION`, booted; `None` if there is no such lab.
+/// The name of the lab `name` with another kernel; `None` if there is no such lab.
+pub(super) fn with_kernel(name: &str, kernel: &str) -> Option<String> {
+    let plain = name.split(MUTANT).next();
+    ALL.iter().any(|entry| Some(entry.name) == plain).then(|| format!("{name}{KERNEL}{kernel}"))
+}
+
+/// The lab called `name`, or `name@KERNEL`, booted; `None` if there is no such lab.
 pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
-    let (plain, kernel) = name.split_once(KERNEL).unwrap_or((name, Setup::KERNEL));
+    let (plain, kernel) = match name.split_once(KERNEL) {
+        Some((plain, kernel)) => (plain, Choice::of(kernel)),
+        None => (name, Choice::default()),
+    };
     let (plain, mutant) = plain.split_once(MUTANT).map_or((plain, None), |(plain, mutant)| (plain, Some(mutant)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
     let mutant = match mutant {
@@ -91,7 +103,7 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     };
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
-    Some(InLab::boot(entry.name, &Setup { kernel: kernel.to_owned(), parameters, stolen }).map(|lab| {
+    Some(InLab::boot(entry.name, &Setup { kernel, parameters, stolen }).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
     }))
@@ -140,7 +152,11 @@ impl InLab {
             self.clauses.insert(clause);
             clause
         });
-        let oracle = if complaint.kind == Kind::Runner { "runner" } else { "kernel" };
+        let oracle = match complaint.kind {
+            Kind::Runner => "runner",
+            Kind::GuestHung => "guest",
+            _ => "kernel",
+        };
         let signature = Signature { oracle, clause, op: "end", alias: "none", slot: "none" };
         Violation { signature, at: program.ops.len(), why: complaint.line.clone() }
     }
