@@ -33,6 +33,7 @@ use crate::limits::{
 use crate::mmu::Exit;
 use crate::model::Model;
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+use crate::op_kinds::OpKinds;
 use crate::program::Program;
 use crate::vm::{Logging, Vm};
 use std::fmt;
@@ -44,7 +45,7 @@ pub struct Scope {
     vm: Vm,
     frames: usize,
     slots: usize,
-    kinds: u32,
+    kinds: OpKinds,
     folded: bool,
 }
 
@@ -146,7 +147,7 @@ impl Scope {
         let stolen = StolenMask::new(bits).map_err(|_| ScopeError::Aliases(aliases))?;
         let base = if frames < 3 { Vm::DEFAULT_BASE } else { Gfn::new(TABLE_EDGE.raw() + 1 - frames as u64) };
         let vm = Vm::new(stolen, vcpus, base, BackendMode::Works).map_err(|_| ScopeError::Vcpus(vcpus))?;
-        Ok(Self { vm, frames, slots, kinds: u32::MAX, folded: true })
+        Ok(Self { vm, frames, slots, kinds: OpKinds::ALL, folded: true })
     }
 
     /// What is explored when nothing else is asked for, with the ops of the longest programs, the quickest first: the edges of
@@ -176,12 +177,12 @@ impl Scope {
     /// [`OpKind::SlotEnd`], [`OpKind::FaultBegin`] and [`OpKind::UnmapBegin`] are among them; faults are begun for the kinds
     /// of access given.
     pub fn only(self, kinds: &[OpKind]) -> Self {
-        self.restrict(kinds.iter().fold(0, |bits, &kind| bits | 1 << kind as u32))
+        self.restrict(OpKinds::of(kinds))
     }
 
-    /// The same without the kinds whose bit (1 shifted by the kind) is not in `kinds`.
-    pub fn restrict(self, kinds: u32) -> Self {
-        Self { kinds: self.kinds & kinds, ..self }
+    /// The same without the kinds that are not in `kinds`.
+    pub fn restrict(self, kinds: OpKinds) -> Self {
+        Self { kinds: self.kinds.intersect(kinds), ..self }
     }
 
     /// The same with every program, not one of each that differ in names only.
@@ -224,7 +225,7 @@ impl Scope {
     }
 
     const fn has(&self, kind: OpKind) -> bool {
-        self.kinds >> kind as u32 & 1 != 0
+        self.kinds.contains(kind)
     }
 
     fn ids(&self) -> impl Iterator<Item = SlotId> {

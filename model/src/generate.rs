@@ -16,6 +16,7 @@ use crate::limits::{
     FRAMES, GPTES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, VCPUS,
 };
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+use crate::op_kinds::OpKinds;
 use crate::program::Program;
 use crate::vm::{Levels, Logging, Vm};
 use arbitrary::{Arbitrary, Unstructured};
@@ -23,8 +24,8 @@ use arbitrary::{Arbitrary, Unstructured};
 /// What a target can be given.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
-    /// Kinds of op worth generating, one bit for each [`OpKind`].
-    pub kinds: u32,
+    /// Kinds of op worth generating.
+    pub kinds: OpKinds,
     /// Whether ops may be split into begin and end.
     pub windows: bool,
     /// Whether private slots can be made.
@@ -46,7 +47,7 @@ pub struct Profile {
 impl Default for Profile {
     fn default() -> Self {
         Self {
-            kinds: u32::MAX,
+            kinds: OpKinds::ALL,
             windows: true,
             private_slots: true,
             drivers: Drivers::NONE,
@@ -64,14 +65,14 @@ impl Profile {
     pub fn only(mut self, supports: impl Fn(OpKind) -> bool) -> Self {
         for kind in OpKind::ALL {
             if !supports(kind) {
-                self.kinds &= !(1 << kind as u32);
+                self.kinds = self.kinds.without(kind);
             }
         }
         self
     }
 
     const fn allows(&self, kind: OpKind) -> bool {
-        self.kinds >> kind as u32 & 1 != 0
+        self.kinds.contains(kind)
     }
 }
 
@@ -116,12 +117,12 @@ pub struct Generator {
 /// What one program concentrates on: few frames, so that ops meet, and some kinds of op absent.
 struct Focus {
     hot: [u8; 3],
-    kinds: u32,
+    kinds: OpKinds,
 }
 
 impl Focus {
     const fn has(&self, kind: OpKind) -> bool {
-        self.kinds >> kind as u32 & 1 != 0
+        self.kinds.contains(kind)
     }
 }
 
@@ -316,11 +317,11 @@ impl Generator {
         let mut kinds = self.profile.kinds;
         for (kind, _) in WEIGHTS {
             if choices.chance(1, 5) {
-                kinds &= !(1 << kind as u32);
+                kinds = kinds.without(kind);
             }
         }
-        if kinds & self.profile.kinds & (1 << OpKind::Read as u32 | 1 << OpKind::Write as u32) == 0 {
-            kinds |= 1 << OpKind::Write as u32;
+        if !kinds.contains(OpKind::Read) && !kinds.contains(OpKind::Write) {
+            kinds = kinds.with(OpKind::Write);
         }
         Focus { hot, kinds }
     }

@@ -42,12 +42,11 @@ impl Features {
 
     /// Note where a step has led: the op with its outcome in its situation, and the pair of it and the op before.
     pub fn note(&mut self, step: &Step<'_>) {
-        let op = step.op.kind() as u64;
-        let outcome = op | exit_class(&step.exit) << 5 | flush_class(step.flushes) << 9;
+        let outcome = step.op.kind() as u64 | exit_class(&step.exit) << 6;
         let situation = situation(step);
-        self.touch(mix(outcome | situation << 12));
-        self.touch(mix(op | exit_class(&step.exit) << 5 | self.previous << 12 | 1 << 40));
-        self.previous = op | exit_class(&step.exit) << 5 | (situation & 7) << 9;
+        self.touch(mix(outcome | flush_class(step.flushes) << 11 | situation << 14));
+        self.touch(mix(outcome | self.previous << 14 | 1 << 40));
+        self.previous = outcome | (situation & 7) << 11;
     }
 
     fn touch(&mut self, hash: u64) {

@@ -74,7 +74,7 @@ fn lacking(clause: &Clause, shows: Shows) -> String {
 
 /// What programs for the target are made without.
 fn left_out(profile: &Profile) -> Vec<&'static str> {
-    let kinds = OpKind::ALL.into_iter().filter(|kind| profile.kinds >> *kind as u32 & 1 == 0).map(OpKind::name);
+    let kinds = OpKind::ALL.into_iter().filter(|kind| !profile.kinds.contains(*kind)).map(OpKind::name);
     let rest = [(!profile.windows, "ops in two halves"), (!profile.private_slots, "private slots")];
     kinds.chain(rest.into_iter().filter(|(missing, _)| *missing).map(|(_, what)| what)).collect()
 }

@@ -117,7 +117,7 @@ impl Recorder for Live {
     fn profile(&self) -> Profile {
         let mut profile = hw_runner::profile();
         if self.machine.can_prefault() {
-            profile.kinds |= 1 << OpKind::Prefault as u32;
+            profile.kinds = profile.kinds.with(OpKind::Prefault);
         }
         let bits = self.machine.stealable();
         let (low, high) = (bits.first().copied(), bits.last().copied());
