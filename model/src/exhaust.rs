@@ -24,6 +24,7 @@
 //! [`Scope::unfolded`].
 
 use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
+use crate::divisions::MemoryType;
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::host::Host;
@@ -217,6 +218,7 @@ impl Scope {
         self.access_ops(&mut ops);
         self.host_ops(&mut ops);
         self.log_ops(&mut ops);
+        self.division_ops(&mut ops);
         ops.push(Op::MmuPages { pages: MMU_PAGES_MIN });
         ops.extend(BackendMode::ALL.map(Op::Backend));
         self.walk_ops(&mut ops);
@@ -326,6 +328,16 @@ impl Scope {
         }
     }
 
+    /// What divides frames, where there are leaves to divide.
+    fn division_ops(&self, ops: &mut Vec<Op>) {
+        if self.vm.largest_leaf() == Level::Page4K {
+            return;
+        }
+        for (gfn, pages) in self.runs() {
+            ops.extend(MemoryType::ALL.map(|memory| Op::MemoryType { gfn, pages, memory }));
+        }
+    }
+
     /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything. Then each frame as a
     /// table whose first entry leads to itself, under each alias: one such entry is a tree that can be walked to its end.
     fn walk_ops(&self, ops: &mut Vec<Op>) {
@@ -382,7 +394,7 @@ impl Scope {
             Op::WriteGpte { vcpu: v, gpa, gpte, .. } => [vcpu(v), bit(gpa), bit(gpte.gpa())],
             Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
-            Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
+            Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
         Letter { op, names }
     }

@@ -9,6 +9,7 @@ use sketch::Sketch;
 
 use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
+use crate::divisions::MemoryType;
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, GuestPaging};
@@ -77,7 +78,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 26] = [
+const WEIGHTS: [(OpKind, u32); 27] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -95,6 +96,7 @@ const WEIGHTS: [(OpKind, u32); 26] = [
     (OpKind::Track, 3),
     (OpKind::Untrack, 2),
     (OpKind::SlotAliased, 1),
+    (OpKind::MemoryType, 3),
     (OpKind::MmuPages, 2),
     (OpKind::SlotCreate, 5),
     (OpKind::SlotDelete, 3),
@@ -407,6 +409,10 @@ impl Generator {
             OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => {
                 self.change_slot(choices, vm, sketch, focus, kind, begun)
             }
+            OpKind::MemoryType => {
+                let (gfn, pages) = Self::gfns(choices, vm, focus);
+                Op::MemoryType { gfn, pages, memory: choices.pick(&MemoryType::ALL) }
+            }
             OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
             OpKind::WriteGpte => self.write_gpte(choices, vm, sketch, focus),
@@ -563,6 +569,15 @@ impl Generator {
             n => usize::from(focus.hot[n as usize % 3]),
         };
         vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
+    }
+
+    /// A few frames from one that is in use, or all that a large leaf there would translate.
+    fn gfns(choices: &mut impl Choices, vm: &Vm, focus: &Focus) -> (Gfn, u32) {
+        let hot = u32::from(focus.hot[choices.below(3) as usize]);
+        let whole = vm.stride() > 1 && choices.chance(1, 4);
+        let (first, frames) = if whole { (edge_near(vm, hot), large_frames(vm)) } else { (hot, 1 + choices.below(3)) };
+        let frames = frames.min(FRAMES as u32 - first) as usize;
+        (vm.gfn(first as usize), vm.pages_of(frames) as u32)
     }
 
     fn hva(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> HvaRange {

@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod choices;
+pub mod divisions;
 pub mod driver;
 pub mod exhaust;
 pub mod flush;
@@ -26,6 +27,7 @@ pub mod text;
 pub mod vm;
 
 pub use addr::{Alias, Gfn, Gpa, Hva, Level, Pfn, Span, StolenMask};
+pub use divisions::{Divisions, MemoryType};
 pub use driver::{Driver, Drivers};
 pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
 pub use guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};

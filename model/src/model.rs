@@ -3,7 +3,8 @@
 //! It has no page table, no TLB and no locks. What it keeps beside the memslots is only what a program leaves open: the
 //! memslot change, invalidations and faults in progress, and what must or may stand in the dirty log.
 
-use crate::addr::{Alias, Gfn, Gpa, Hva, Pfn};
+use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
+use crate::divisions::{Divisions, divides};
 use crate::host::Host;
 use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
@@ -161,6 +162,7 @@ pub struct Model {
     log_must: FrameSet,
     log_may: FrameSet,
     tracked: FrameSet,
+    divisions: Divisions,
 }
 
 const NO_SLOT: u8 = u8::MAX;
@@ -178,6 +180,7 @@ impl Model {
             log_must: FrameSet::EMPTY,
             log_may: FrameSet::EMPTY,
             tracked: FrameSet::EMPTY,
+            divisions: Divisions::default(),
         }
     }
 
@@ -215,6 +218,19 @@ impl Model {
     /// The frames whose aliases are holes: those without a slot, and those of private slots.
     pub fn alias_holes(&self) -> FrameSet {
         self.alias_holes
+    }
+
+    /// What divides the frames, so that no leaf may translate both sides.
+    pub fn divisions(&self) -> &Divisions {
+        &self.divisions
+    }
+
+    /// Whether a leaf of `level` may translate `frame`, whatever page it leads to.
+    pub fn admits_leaf(&self, frame: usize, level: Level) -> bool {
+        level == Level::Page4K || {
+            let leaf = self.vm.frames_of_leaf(self.vm.gfn(frame), level);
+            !divides(self.divisions.uncacheable(), leaf)
+        }
     }
 
     /// What kind of memslot stands behind `frame`.
@@ -288,7 +304,7 @@ impl Model {
             Op::SlotAliased { id, .. } => self.change.is_none() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
-            Op::MmuPages { .. } | Op::Backend(_) => true,
+            Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => true,
         }
     }
 
@@ -402,6 +418,13 @@ impl Model {
                 allowed.changed = frames;
             }
             Op::SlotAliased { .. } => allowed.refused = true,
+            Op::MemoryType { gfn, pages, memory } => {
+                self.race_faults();
+                let frames = self.vm.frames(gfn, pages.into());
+                self.divisions.set_memory_type(frames, memory);
+                allowed.done = true;
+                allowed.changed = frames;
+            }
             Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),

@@ -1,6 +1,7 @@
 //! The alphabet: everything a program can do to a VM, to its memslots and to the host memory behind them.
 
 use crate::addr::{Gfn, Gpa, Hva, Level};
+use crate::divisions::MemoryType;
 use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, Gva};
@@ -268,6 +269,16 @@ pub enum Op {
         /// The frame.
         gfn: Gfn,
     },
+    /// Frames get another memory type, as when the guest writes an MTRR: what maps them goes, whatever its size
+    /// (`kvm_zap_gfn_range()`).
+    MemoryType {
+        /// First frame.
+        gfn: Gfn,
+        /// How many.
+        pages: u32,
+        /// Which type.
+        memory: MemoryType,
+    },
     /// From now on there may be so many shadow pages (`KVM_SET_NR_MMU_PAGES`). What is mapped through one that has to go is
     /// mapped again when it is accessed; the guest cannot tell.
     MmuPages {
@@ -358,6 +369,8 @@ pub enum OpKind {
     Track,
     /// [`Op::Untrack`].
     Untrack,
+    /// [`Op::MemoryType`].
+    MemoryType,
     /// [`Op::MmuPages`].
     MmuPages,
     /// [`Op::Backend`].
@@ -372,7 +385,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 27] = [
+    pub const ALL: [OpKind; 28] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -395,6 +408,7 @@ impl OpKind {
         OpKind::WriteProtect,
         OpKind::Track,
         OpKind::Untrack,
+        OpKind::MemoryType,
         OpKind::MmuPages,
         OpKind::Backend,
         OpKind::Translate,
@@ -427,6 +441,7 @@ impl OpKind {
             OpKind::WriteProtect => "write-protect",
             OpKind::Track => "track",
             OpKind::Untrack => "untrack",
+            OpKind::MemoryType => "memory-type",
             OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
             OpKind::Translate => "translate",
@@ -466,6 +481,7 @@ impl Op {
             Op::WriteProtect { .. } => OpKind::WriteProtect,
             Op::Track { .. } => OpKind::Track,
             Op::Untrack { .. } => OpKind::Untrack,
+            Op::MemoryType { .. } => OpKind::MemoryType,
             Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,
             Op::Translate { .. } => OpKind::Translate,

@@ -72,8 +72,8 @@ fn every_kind_of_op_is_in_the_alphabet() {
     }
     assert_eq!(
         alphabet.len(),
-        near.alphabet().len() + 2,
-        "only where two frames make a large leaf there are huge pages"
+        near.alphabet().len() + 2 + 6,
+        "only where two frames make a large leaf there are huge pages, and frames are divided"
     );
     let letters: BTreeSet<String> = alphabet.iter().map(|op| format!("{op:?}")).collect();
     assert_eq!(letters.len(), alphabet.len(), "an op is there twice");

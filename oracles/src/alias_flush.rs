@@ -73,9 +73,7 @@ impl Oracle for AliasFlush {
         // Counted before the flushes: these are the translations that a missing flush would leave behind.
         for stale in &self.stale {
             let clause = if revokes_write(step, stale) { STALE_WRITE } else { STALE_PAGE };
-            let alias = step.model.vm().stolen().alias(stale.alias.into());
-            let sound = is_sound(stale.spte, step.model.entitled(step.host, stale.frame.into(), alias));
-            tally[clause].check_if(clause == STALE_WRITE || !sound);
+            tally[clause].check_if(clause == STALE_WRITE || !is_entitled(step, stale));
         }
         for flush in step.flushes {
             self.apply(step.model.vm(), flush);
@@ -178,6 +176,17 @@ fn judge(step: &Step<'_>, stale: &Stale) -> Result<(), Objection> {
     if revokes_write(step, stale) {
         return object(STALE_WRITE, "a write through it would not be noticed".into());
     }
+    if is_entitled(step, stale) {
+        return Ok(());
+    }
     let entitled = step.model.entitled(step.host, frame, alias);
-    if is_sound(stale.spte, entitled) { Ok(()) } else { object(STALE_PAGE, instead(entitled)) }
+    let sound = is_sound(stale.spte, entitled);
+    object(STALE_PAGE, if sound { "its frames are not alike any more".into() } else { instead(entitled) })
+}
+
+/// Whether the guest may still use a stale translation: one of an entry that could be in the tables.
+fn is_entitled(step: &Step<'_>, stale: &Stale) -> bool {
+    let (frame, alias) = (usize::from(stale.frame), step.model.vm().stolen().alias(stale.alias.into()));
+    is_sound(stale.spte, step.model.entitled(step.host, frame, alias))
+        && step.model.admits_leaf(frame, stale.spte.level())
 }

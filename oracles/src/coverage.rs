@@ -91,9 +91,11 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         Op::GuestWalk { root, .. } => (class(is_aliased(root)), at(vm.locate(root).map(|(frame, _)| frame))),
         Op::SlotAliased { id, gpa, .. } => (class(is_aliased(gpa)), of(id)),
         Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } => (NONE, of(id)),
-        Op::DirtyClear { gfn, .. } | Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => {
-            (NONE, at(vm.frame(gfn)))
-        }
+        Op::DirtyClear { gfn, .. }
+        | Op::MemoryType { gfn, .. }
+        | Op::WriteProtect { gfn }
+        | Op::Track { gfn }
+        | Op::Untrack { gfn } => (NONE, at(vm.frame(gfn))),
         Op::SlotEnd
         | Op::Access { .. }
         | Op::WriteGpte { .. }

@@ -12,6 +12,7 @@ pub mod coverage;
 pub mod dirty_log;
 pub mod features;
 pub mod gfn_unalias;
+pub mod large_leaf;
 pub mod lockstep;
 pub mod private_slot;
 pub mod progress;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Box<dyn Oracle + Send>> {
         Box::new(private_slot::PrivateSlot),
         Box::new(alias_flush::AliasFlush::default()),
         Box::new(gfn_unalias::GfnUnalias::default()),
+        Box::new(large_leaf::LargeLeaf),
         Box::new(dirty_log::DirtyLog),
         Box::new(structure::Structure::default()),
     ]

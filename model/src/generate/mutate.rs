@@ -154,6 +154,7 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
         Op::Prefault { vcpu: v, gpa: at } => Op::Prefault { vcpu: vcpu(v), gpa: gpa(at) },
         Op::DirtyClear { id, gfn: at, pages: p } => Op::DirtyClear { id, gfn: gfn(at), pages: pages(p) },
+        Op::MemoryType { gfn: at, pages: p, memory } => Op::MemoryType { gfn: gfn(at), pages: pages(p), memory },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
         Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
         Op::Untrack { gfn: at } => Op::Untrack { gfn: gfn(at) },

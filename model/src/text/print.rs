@@ -85,6 +85,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::WriteProtect { gfn } => format!("write-protect gfn={gfn}"),
         Op::Track { gfn } => format!("track gfn={gfn}"),
         Op::Untrack { gfn } => format!("untrack gfn={gfn}"),
+        Op::MemoryType { gfn, pages, memory } => format!("memory-type gfn={gfn} pages={pages} {}", memory.name()),
         Op::MmuPages { pages } => format!("mmu-pages {pages}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),
         Op::Translate { vcpu, table, leaf } => format!("v{vcpu} translate table={} leaf={}", gpa(table), gpa(leaf)),

@@ -1,6 +1,7 @@
 //! The words of a line with their columns, and the error that points at one of them.
 
 use crate::addr::{Gfn, Gpa, Hva, StolenMask};
+use crate::divisions::MemoryType;
 use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
@@ -267,6 +268,12 @@ impl<'a> Words<'a> {
         Access::ALL.into_iter().find(|access| access.name() == word).ok_or_else(|| self.found(expected, word))
     }
 
+    fn memory_type(&mut self) -> Result<MemoryType, ParseError> {
+        let expected = "write-back or uncacheable";
+        let word = self.next(expected)?;
+        MemoryType::ALL.into_iter().find(|memory| memory.name() == word).ok_or_else(|| self.found(expected, word))
+    }
+
     fn backend(&self, word: &str) -> Result<BackendMode, ParseError> {
         BackendMode::ALL
             .into_iter()
@@ -429,7 +436,7 @@ impl<'a> Words<'a> {
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
-                    dirty-clear, write-protect, track, untrack, mmu-pages or backend";
+                    dirty-clear, write-protect, track, untrack, memory-type, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
@@ -450,6 +457,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "write-protect" => Op::WriteProtect { gfn: words.gfn(vm)? },
         "track" => Op::Track { gfn: words.gfn(vm)? },
         "untrack" => Op::Untrack { gfn: words.gfn(vm)? },
+        "memory-type" => Op::MemoryType { gfn: words.gfn(vm)?, pages: words.pages()?, memory: words.memory_type()? },
         "mmu-pages" => {
             let word = words.next("how many shadow pages")?;
             Op::MmuPages { pages: words.number(word, u64::from(u8::MAX))? as u8 }

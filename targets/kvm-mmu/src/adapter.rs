@@ -80,6 +80,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
             Op::Track { gfn } => mmu.track(gfn, tlb),
             Op::Untrack { gfn } => mmu.untrack(gfn),
+            Op::MemoryType { gfn, pages, memory } => mmu.set_memory_type(gfn, pages.into(), memory, tlb),
             Op::MmuPages { pages } => mmu.set_mmu_pages(pages.into(), tlb),
             Op::SlotAliased { id, gpa, pages, hva } => {
                 let gfn = Gfn::new(gpa.page());

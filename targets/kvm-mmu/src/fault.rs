@@ -176,7 +176,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
-        let level = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, slot, fault));
+        let level = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, &mmu, slot, fault));
         let at = self.make_way(&mut mmu, fault, level, tlb);
         let gfn = P::base_gfn(fault.gfn, fault.alias).align_down(level.pages());
         let leaf = fault.gfn.align_down(level.pages());
@@ -208,7 +208,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// How large a leaf may map the fault (`kvm_mmu_hugepage_adjust()`). Everything is asked under the lock.
-    fn mapping_level(&self, host: &dyn HostPages, slot: &Memslot, fault: &PageFault) -> Level {
+    fn mapping_level(&self, host: &dyn HostPages, mmu: &Locked, slot: &Memslot, fault: &PageFault) -> Level {
         let of_host = P::host_level(host.level(fault.hva), fault.host_level);
         let may = |level: &Level| {
             P::may_map_large(LargeSeen {
@@ -216,6 +216,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 congruent: slot.is_congruent(*level),
                 logged: slot.flags.log_dirty,
                 tracked: slot.tracks_in_leaf(fault.gfn, *level),
+                one_type: self.is_of_one_type(mmu, fault.gpa, *level),
             })
         };
         Level::LARGE.into_iter().filter(|level| *level <= of_host).find(may).unwrap_or_default()
@@ -339,10 +340,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let entry = self.tables.get(at);
             let reached = at.level == 1 || P::zaps_large();
             if reached && P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
-                self.zap(mmu, at);
                 if !entry.is_idle() || P::flushes_idle() {
-                    owed.owe();
+                    self.owe(mmu, at, first, owed);
                 }
+                self.zap(mmu, at);
             }
         }
     }

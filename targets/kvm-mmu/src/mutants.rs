@@ -389,6 +389,16 @@ mutants! {
             len.min(1)
         }
     }
+    MtrrByRaw = "M83-mtrr-by-raw", "claim: memory types are looked up by gfn (gap G5)", "large_leaf" / "memory-type", {
+        fn memory_type_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    MtrrWithoutZap = "M83V-mtrr-without-zap", "claim: what maps frames goes when their memory type changes", "large_leaf" / "memory-type", {
+        fn zaps_for_memory_type() -> bool {
+            false
+        }
+    }
     UnmapFirstOnly = "M87-unmap-first-spte-only", "claim: unmapping reaches every alias", "gfn_unalias" / "spte", {
         fn zapped(len: usize) -> usize {
             len.min(1)

@@ -35,6 +35,8 @@ pub struct LargeSeen {
     pub logged: bool,
     /// Whether writes to one of its pages are tracked.
     pub tracked: bool,
+    /// Whether all of its pages are of one memory type.
+    pub one_type: bool,
 }
 
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
@@ -272,7 +274,17 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether a leaf larger than 4 KiB may map a fault, as far as the memslot is concerned.
     fn may_map_large(seen: LargeSeen) -> bool {
-        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked
+        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked && seen.one_type
+    }
+
+    /// The frame by which the memory type of a fault is looked up.
+    fn memory_type_gfn(stolen: StolenMask, gpa: Gpa) -> Gfn {
+        Self::unalias(stolen, gpa)
+    }
+
+    /// Whether what maps frames goes when they get another memory type.
+    fn zaps_for_memory_type() -> bool {
+        true
     }
 
     /// How large a host mapping the page is part of: as it is under the lock, or as it was when the page was looked up.
@@ -353,6 +365,12 @@ impl Policy for RfcV3 {
             return AliasFault::NoSlot;
         }
         Corrected::fault_in(alias, slot)
+    }
+
+    /// Gap G5: the raw frame is looked up, which no MTRR covers; an earlier version of the RFC unaliased it
+    /// (`kvm_tdp_page_fault()`).
+    fn memory_type_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+        Gfn::new(gpa.page())
     }
 
     /// Gap G6: the address from the PML buffer is shifted as it is.

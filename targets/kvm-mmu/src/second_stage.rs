@@ -3,12 +3,13 @@
 //! | | guarded by | |
 //! |---|---|---|
 //! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
-//! | rmap, shadow pages | `mmu_lock` | |
+//! | rmap, shadow pages, memory types | `mmu_lock` | |
 //! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
 //! | dirty and tracked pages | their own | the last lock to be taken |
 //! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
 
 use crate::flush::{FlushOwed, TlbFlush};
+use crate::gfn_ranges::GfnRanges;
 use crate::memslots::{Memslot, Memslots, SlotError};
 use crate::notifier::Notifier;
 use crate::page_set::PageSet;
@@ -48,6 +49,8 @@ impl HostPages for Host {
 pub(crate) struct Locked {
     pub(crate) shadow_pages: ShadowPages,
     pub(crate) rmap: Rmap,
+    /// Which gfns are not write-back.
+    pub(crate) uncacheable: GfnRanges,
 }
 
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
@@ -69,7 +72,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
     pub fn new(vm: &Vm) -> Self {
         let levels = P::levels(vm.levels());
-        let locked = Locked { shadow_pages: ShadowPages::new(levels), rmap: Rmap::new() };
+        let (shadow_pages, uncacheable) = (ShadowPages::new(levels), GfnRanges::default());
+        let locked = Locked { shadow_pages, rmap: Rmap::new(), uncacheable };
         Self {
             vm: *vm,
             slots_lock: Lock::default(),
@@ -86,9 +90,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn reset(&mut self, vm: &Vm) {
         self.vm = *vm;
         self.slots.get_mut().clear();
-        let Locked { shadow_pages, rmap } = self.mmu_lock.get_mut();
+        let Locked { shadow_pages, rmap, uncacheable } = self.mmu_lock.get_mut();
         shadow_pages.clear(&mut self.tables, P::levels(vm.levels()));
         rmap.clear();
+        uncacheable.clear();
         self.notifier = Notifier::new();
         self.pml.get_mut().clear();
     }

@@ -75,10 +75,13 @@ fn most_mutants_die_within_the_bounds_of_the_gate() {
     insta::assert_snapshot!("deaths", format!("{dead} of {} mutants die\n\n{table}", mutants::ALL.len()));
 }
 
-/// The first uses everything that folding renames, for every kind of op; in the second, faults race with everything.
-fn tiny() -> [(Scope, usize); 2] {
-    let kinds = "slot-create,slot-delete,read,write,fault-begin,fault-end,unmap,dirty-clear,backend";
-    [(scope(1, 3, 4, 2, ""), 2), (scope(1, 2, 4, 2, kinds), 3)]
+/// The first uses everything that folding renames, for every kind of op; in the second, faults race with everything; in the
+/// third, two frames make a large leaf.
+fn tiny() -> [(Scope, usize); 3] {
+    let races = "slot-create,slot-delete,read,write,fault-begin,fault-end,unmap,dirty-clear,backend";
+    let large = scope(2, 1, 2, 1, "slot-create,slot-flags,read,write,unmap,memory-type");
+    let large = large.with_stride(256).expect("two frames in 2 MiB");
+    [(scope(1, 3, 4, 2, ""), 2), (scope(1, 2, 4, 2, races), 3), (large, 3)]
 }
 
 #[test]
