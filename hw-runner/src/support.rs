@@ -33,6 +33,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Collapse | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
+        OpKind::Attributes | OpKind::AttributesEnd => false,
         // Guests of this runner have no MTRRs of their own.
         OpKind::MemoryType => false,
         // The guest's own tables are the runner's.

@@ -1,4 +1,4 @@
-//! What divides the frames of a VM, so that no leaf may translate frames on both sides: memory types.
+//! What divides the frames of a VM, so that no leaf may translate frames on both sides: memory types, and whether a frame is private.
 
 use crate::vm::FrameSet;
 
@@ -29,12 +29,41 @@ impl MemoryType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Divisions {
     uncacheable: FrameSet,
+    private: FrameSet,
+    /// Frames that are becoming private or shared right now.
+    changing: Option<(FrameSet, bool)>,
 }
 
 impl Divisions {
     /// The frames that are not write-back.
     pub const fn uncacheable(&self) -> FrameSet {
         self.uncacheable
+    }
+
+    /// The frames that are private (`KVM_MEMORY_ATTRIBUTE_PRIVATE`).
+    pub const fn private(&self) -> FrameSet {
+        self.private
+    }
+
+    /// The frames whose attributes are changing.
+    pub fn changing(&self) -> FrameSet {
+        self.changing.map_or(FrameSet::EMPTY, |(frames, _)| frames)
+    }
+
+    /// Whether a change of attributes has begun and not ended.
+    pub const fn is_changing(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    pub(crate) fn begin_attributes(&mut self, frames: FrameSet, private: bool) {
+        self.changing = Some((frames, private));
+    }
+
+    /// Returns the frames that have changed.
+    pub(crate) fn end_attributes(&mut self) -> FrameSet {
+        let Some((frames, private)) = self.changing.take() else { return FrameSet::EMPTY };
+        self.private = if private { self.private.union(frames) } else { self.private.minus(frames) };
+        frames
     }
 
     pub(crate) fn set_memory_type(&mut self, frames: FrameSet, memory: MemoryType) {

@@ -174,8 +174,9 @@ impl Scope {
         ]
     }
 
-    /// The same with ops of these kinds only. Changes of memslots, faults and invalidations also come in halves if
-    /// [`OpKind::SlotEnd`], [`OpKind::FaultBegin`] and [`OpKind::UnmapBegin`] are among them; faults are begun for the kinds
+    /// The same with ops of these kinds only. Changes of memslots, faults, invalidations and changes of attributes
+    /// also come in halves if [`OpKind::SlotEnd`], [`OpKind::FaultBegin`], [`OpKind::UnmapBegin`] and
+    /// [`OpKind::AttributesEnd`] are among them; faults are begun for the kinds
     /// of access given.
     pub fn only(self, kinds: &[OpKind]) -> Self {
         self.restrict(OpKinds::of(kinds))
@@ -334,8 +335,13 @@ impl Scope {
             return;
         }
         for (gfn, pages) in self.runs() {
+            ops.extend([false, true].map(|private| Op::Attributes { gfn, pages, private }));
+            if self.has(OpKind::AttributesEnd) {
+                ops.extend([false, true].map(|private| Op::AttributesBegin { gfn, pages, private }));
+            }
             ops.extend(MemoryType::ALL.map(|memory| Op::MemoryType { gfn, pages, memory }));
         }
+        ops.push(Op::AttributesEnd);
     }
 
     /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything. Then each frame as a
@@ -394,6 +400,7 @@ impl Scope {
             Op::WriteGpte { vcpu: v, gpa, gpte, .. } => [vcpu(v), bit(gpa), bit(gpte.gpa())],
             Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
+            Op::Attributes { .. } | Op::AttributesBegin { .. } | Op::AttributesEnd => [None; NAMES],
             Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
         Letter { op, names }

@@ -78,7 +78,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 27] = [
+const WEIGHTS: [(OpKind, u32); 29] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -96,6 +96,8 @@ const WEIGHTS: [(OpKind, u32); 27] = [
     (OpKind::Track, 3),
     (OpKind::Untrack, 2),
     (OpKind::SlotAliased, 1),
+    (OpKind::Attributes, 3),
+    (OpKind::AttributesEnd, 3),
     (OpKind::MemoryType, 3),
     (OpKind::MmuPages, 2),
     (OpKind::SlotCreate, 5),
@@ -408,6 +410,12 @@ impl Generator {
             }
             OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => {
                 self.change_slot(choices, vm, sketch, focus, kind, begun)
+            }
+            OpKind::AttributesEnd if sketch.attributes_pending => Op::AttributesEnd,
+            OpKind::Attributes | OpKind::AttributesEnd => {
+                let (gfn, pages) = Self::gfns(choices, vm, focus);
+                let private = choices.chance(1, 2);
+                if begun { Op::AttributesBegin { gfn, pages, private } } else { Op::Attributes { gfn, pages, private } }
             }
             OpKind::MemoryType => {
                 let (gfn, pages) = Self::gfns(choices, vm, focus);

@@ -229,7 +229,7 @@ impl Model {
     pub fn admits_leaf(&self, frame: usize, level: Level) -> bool {
         level == Level::Page4K || {
             let leaf = self.vm.frames_of_leaf(self.vm.gfn(frame), level);
-            !divides(self.divisions.uncacheable(), leaf)
+            !divides(self.divisions.uncacheable(), leaf) && !divides(self.divisions.private(), leaf)
         }
     }
 
@@ -255,7 +255,7 @@ impl Model {
             return Entitled::Hole;
         }
         let hva = slot.hva_of(&self.vm, frame);
-        if slot.invalid || host.invalidating(hva) {
+        if slot.invalid || host.invalidating(hva) || self.divisions.changing().contains(frame) {
             return Entitled::InFlux;
         }
         let readonly = slot.flags.readonly || self.tracked.contains(frame);
@@ -280,7 +280,7 @@ impl Model {
         match *op {
             // KVM holds slots_lock for a whole change, and waits for invalidations before it swaps the slots.
             Op::Slot { id, change } | Op::SlotBegin { id, change } => {
-                self.change.is_none() && !host.any_invalidating() && self.change_is_legal(id, change)
+                self.slots_lock_is_free() && !host.any_invalidating() && self.change_is_legal(id, change)
             }
             Op::SlotEnd => self.change.is_some() && !host.any_invalidating(),
             Op::Access { vcpu, .. }
@@ -293,19 +293,26 @@ impl Model {
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
             // The dirty log ioctls take slots_lock too.
-            Op::DirtyGet { id } => self.change.is_none() && self.is_logged(id),
+            Op::DirtyGet { id } => self.slots_lock_is_free() && self.is_logged(id),
             Op::DirtyClear { id, gfn, pages } => {
                 let frames = self.vm.frames(gfn, pages.into());
-                self.change.is_none() && self.is_logged(id) && frames.minus(self.slot_frames(id)).is_empty()
+                self.slots_lock_is_free() && self.is_logged(id) && frames.minus(self.slot_frames(id)).is_empty()
             }
             // Whoever tracks holds the memslots still meanwhile.
             Op::Track { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(false),
             Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
-            Op::SlotAliased { id, .. } => self.change.is_none() && self.slots[id.index()].is_none(),
+            Op::SlotAliased { id, .. } => self.slots_lock_is_free() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
+            Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
+            Op::AttributesEnd => self.divisions.is_changing(),
             Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => true,
         }
+    }
+
+    /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
+    fn slots_lock_is_free(&self) -> bool {
+        self.change.is_none() && !self.divisions.is_changing()
     }
 
     fn is_logged(&self, id: SlotId) -> bool {
@@ -418,6 +425,16 @@ impl Model {
                 allowed.changed = frames;
             }
             Op::SlotAliased { .. } => allowed.refused = true,
+            Op::Attributes { gfn, pages, private } => {
+                self.attributes_begin(gfn, pages, private, &mut allowed);
+                self.divisions.end_attributes();
+            }
+            Op::AttributesBegin { gfn, pages, private } => self.attributes_begin(gfn, pages, private, &mut allowed),
+            Op::AttributesEnd => {
+                self.race_faults();
+                allowed.done = true;
+                allowed.changed = self.divisions.end_attributes();
+            }
             Op::MemoryType { gfn, pages, memory } => {
                 self.race_faults();
                 let frames = self.vm.frames(gfn, pages.into());
@@ -437,9 +454,18 @@ impl Model {
         allowed
     }
 
+    /// Nothing may map the frames from here on.
+    fn attributes_begin(&mut self, gfn: Gfn, pages: u32, private: bool, allowed: &mut Allowed) {
+        self.race_faults();
+        allowed.done = true;
+        allowed.changed = self.vm.frames(gfn, pages.into());
+        self.divisions.begin_attributes(allowed.changed, private);
+    }
+
     /// What a guest access may come to, and what it leaves in the dirty log.
     fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
-        let mut allowed = Allowed { retry: self.change.is_some() || host.any_invalidating(), ..Allowed::default() };
+        let in_flux = !self.slots_lock_is_free() || host.any_invalidating();
+        let mut allowed = Allowed { retry: in_flux, ..Allowed::default() };
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
         let (gfn, _) = self.vm.stolen().split(gpa);
         match self.entitled(host, frame, alias) {

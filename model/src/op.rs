@@ -269,6 +269,27 @@ pub enum Op {
         /// The frame.
         gfn: Gfn,
     },
+    /// Frames become private or shared (`KVM_SET_MEMORY_ATTRIBUTES`). What maps them goes, and no large leaf has both kinds
+    /// (`KVM_LPAGE_MIXED_FLAG`). Which page is behind them does not change here.
+    Attributes {
+        /// First frame.
+        gfn: Gfn,
+        /// How many.
+        pages: u32,
+        /// Which of the two.
+        private: bool,
+    },
+    /// The first half: what maps the frames is gone, and nothing may map them before the end.
+    AttributesBegin {
+        /// First frame.
+        gfn: Gfn,
+        /// How many.
+        pages: u32,
+        /// Which of the two.
+        private: bool,
+    },
+    /// The second half: the frames are what they were to become.
+    AttributesEnd,
     /// Frames get another memory type, as when the guest writes an MTRR: what maps them goes, whatever its size
     /// (`kvm_zap_gfn_range()`).
     MemoryType {
@@ -369,6 +390,10 @@ pub enum OpKind {
     Track,
     /// [`Op::Untrack`].
     Untrack,
+    /// [`Op::Attributes`], whole or begun.
+    Attributes,
+    /// [`Op::AttributesEnd`].
+    AttributesEnd,
     /// [`Op::MemoryType`].
     MemoryType,
     /// [`Op::MmuPages`].
@@ -385,7 +410,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 28] = [
+    pub const ALL: [OpKind; 30] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -408,6 +433,8 @@ impl OpKind {
         OpKind::WriteProtect,
         OpKind::Track,
         OpKind::Untrack,
+        OpKind::Attributes,
+        OpKind::AttributesEnd,
         OpKind::MemoryType,
         OpKind::MmuPages,
         OpKind::Backend,
@@ -441,6 +468,8 @@ impl OpKind {
             OpKind::WriteProtect => "write-protect",
             OpKind::Track => "track",
             OpKind::Untrack => "untrack",
+            OpKind::Attributes => "attributes",
+            OpKind::AttributesEnd => "attributes-end",
             OpKind::MemoryType => "memory-type",
             OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
@@ -481,6 +510,8 @@ impl Op {
             Op::WriteProtect { .. } => OpKind::WriteProtect,
             Op::Track { .. } => OpKind::Track,
             Op::Untrack { .. } => OpKind::Untrack,
+            Op::Attributes { .. } | Op::AttributesBegin { .. } => OpKind::Attributes,
+            Op::AttributesEnd => OpKind::AttributesEnd,
             Op::MemoryType { .. } => OpKind::MemoryType,
             Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,

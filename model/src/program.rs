@@ -166,7 +166,10 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
-        Op::DirtyClear { gfn, pages, .. } | Op::MemoryType { gfn, pages, .. } => frames_ok(gfn, pages),
+        Op::DirtyClear { gfn, pages, .. }
+        | Op::Attributes { gfn, pages, .. }
+        | Op::AttributesBegin { gfn, pages, .. }
+        | Op::MemoryType { gfn, pages, .. } => frames_ok(gfn, pages),
         Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
         Op::WriteGpte { vcpu, gpa, index, gpte } => {
             vcpu_ok(vcpu).and(gpa_ok(gpa)).and(gpa_ok(gpte.gpa()))?;
@@ -178,6 +181,6 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         }
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::MmuPages { pages } if pages < MMU_PAGES_MIN => Err(ProgramError::MmuPages(pages)),
-        Op::SlotEnd | Op::DirtyGet { .. } | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
+        Op::SlotEnd | Op::DirtyGet { .. } | Op::AttributesEnd | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
     }
 }

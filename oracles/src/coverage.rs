@@ -92,6 +92,8 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         Op::SlotAliased { id, gpa, .. } => (class(is_aliased(gpa)), of(id)),
         Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } => (NONE, of(id)),
         Op::DirtyClear { gfn, .. }
+        | Op::Attributes { gfn, .. }
+        | Op::AttributesBegin { gfn, .. }
         | Op::MemoryType { gfn, .. }
         | Op::WriteProtect { gfn }
         | Op::Track { gfn }
@@ -107,6 +109,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::UnmapEnd { .. }
         | Op::Collapse { .. }
         | Op::Age { .. }
+        | Op::AttributesEnd
         | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),
     }

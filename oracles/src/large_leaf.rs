@@ -1,5 +1,5 @@
 //! `large_leaf`: what a leaf says of one of its pages it says of all, so it translates none that differ. All of its pages are of
-//! one memory type.
+//! one memory type, and all are private or all shared.
 //!
 //! A large translation that was replaced and not flushed is `alias_flush`'s to judge.
 
@@ -8,6 +8,7 @@ use gpa_model::divisions::divides;
 use gpa_model::{FrameSet, Level, Spte};
 
 const MEMORY_TYPE: usize = 0;
+const ATTRIBUTES: usize = 1;
 
 /// The oracle `large_leaf`.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Oracle for LargeLeaf {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::tables("memory-type")] }
+        const { &[Clause::tables("memory-type"), Clause::tables("attributes")] }
     }
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
@@ -33,12 +34,14 @@ impl Oracle for LargeLeaf {
         if vm.largest_leaf() == Level::Page4K {
             return Ok(());
         }
+        let (uncacheable, private) = (step.model.divisions().uncacheable(), step.model.divisions().private());
         for number in 0..step.view.aliases() {
             let touched = step.view.changed(number).union(step.allowed.changed);
             for frame in step.view.present(number).intersect(touched).iter() {
                 if let Some(spte) = step.view.now(number, frame).filter(|spte| spte.level() != Level::Page4K) {
                     let blame = Blame { frame, alias: vm.stolen().alias(number) };
-                    check_types(step, spte, blame, &mut tally[MEMORY_TYPE])?;
+                    check_alike(step, spte, blame, MEMORY_TYPE, uncacheable, tally)?;
+                    check_alike(step, spte, blame, ATTRIBUTES, private, tally)?;
                 }
             }
         }
@@ -46,25 +49,24 @@ impl Oracle for LargeLeaf {
     }
 }
 
-fn check_types(step: &Step<'_>, spte: Spte, blame: Blame, tally: &mut Tally) -> Result<(), Objection> {
-    let (uncacheable, leaf) = (step.model.divisions().uncacheable(), frames_of(step, spte, blame));
-    tally.check_if(!uncacheable.is_empty());
-    if !divides(uncacheable, leaf) {
+/// All frames of the leaf are in `set`, or none is.
+fn check_alike(
+    step: &Step<'_>,
+    spte: Spte,
+    blame: Blame,
+    clause: usize,
+    set: FrameSet,
+    tally: &mut [Tally],
+) -> Result<(), Objection> {
+    let vm = step.model.vm();
+    let leaf = vm.frames_of_leaf(vm.gfn(blame.frame), spte.level());
+    tally[clause].check_if(!set.is_empty());
+    if !divides(set, leaf) {
         return Ok(());
     }
-    Err(spans(MEMORY_TYPE, step, spte, blame, "memory type", uncacheable.intersect(leaf)))
-}
-
-fn frames_of(step: &Step<'_>, spte: Spte, blame: Blame) -> FrameSet {
-    let vm = step.model.vm();
-    vm.frames_of_leaf(vm.gfn(blame.frame), spte.level())
-}
-
-fn spans(clause: usize, step: &Step<'_>, spte: Spte, blame: Blame, what: &str, odd: FrameSet) -> Objection {
-    let vm = step.model.vm();
     let gpa = vm.gpa(blame.frame, vm.stolen().alias_index(blame.alias));
-    let odd: Vec<String> = odd.iter().map(|frame| vm.gfn(frame).to_string()).collect();
-    let why =
-        format!("{gpa:?} is mapped to {spte}, but of its frames {} have another {what} than the rest", odd.join(" "));
-    Objection { clause, blame: Some(blame), why }
+    let odd: Vec<String> = set.intersect(leaf).iter().map(|frame| vm.gfn(frame).to_string()).collect();
+    let what = if clause == MEMORY_TYPE { "are uncacheable" } else { "are private" };
+    let why = format!("{gpa:?} is mapped to {spte}, but of its frames only {} {what}", odd.join(" "));
+    Err(Objection { clause, blame: Some(blame), why })
 }

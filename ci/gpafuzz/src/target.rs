@@ -201,6 +201,8 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::WriteProtect => Op::WriteProtect { gfn },
         OpKind::Track => Op::Track { gfn },
         OpKind::Untrack => Op::Untrack { gfn },
+        OpKind::Attributes => Op::Attributes { gfn, pages: 1, private: true },
+        OpKind::AttributesEnd => Op::AttributesEnd,
         OpKind::MemoryType => Op::MemoryType { gfn, pages: 1, memory: gpa_model::MemoryType::Uncacheable },
         OpKind::MmuPages => Op::MmuPages { pages: gpa_model::limits::MMU_PAGES_MIN },
         OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),

@@ -90,6 +90,7 @@ impl Generator {
             Op::Slot { id, change } => (Op::SlotBegin { id, change }, Op::SlotEnd),
             Op::Unmap { range, .. } => (Op::UnmapBegin { window, range }, Op::UnmapEnd { window }),
             Op::Access { vcpu, gpa, access } => (Op::FaultBegin { vcpu, gpa, access }, Op::FaultEnd { vcpu }),
+            Op::Attributes { gfn, pages, private } => (Op::AttributesBegin { gfn, pages, private }, Op::AttributesEnd),
             _ => return,
         };
         program.ops[at] = begin;
@@ -154,6 +155,10 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::FaultEnd { vcpu: v } => Op::FaultEnd { vcpu: vcpu(v) },
         Op::Prefault { vcpu: v, gpa: at } => Op::Prefault { vcpu: vcpu(v), gpa: gpa(at) },
         Op::DirtyClear { id, gfn: at, pages: p } => Op::DirtyClear { id, gfn: gfn(at), pages: pages(p) },
+        Op::Attributes { gfn: at, pages: p, private } => Op::Attributes { gfn: gfn(at), pages: pages(p), private },
+        Op::AttributesBegin { gfn: at, pages: p, private } => {
+            Op::AttributesBegin { gfn: gfn(at), pages: pages(p), private }
+        }
         Op::MemoryType { gfn: at, pages: p, memory } => Op::MemoryType { gfn: gfn(at), pages: pages(p), memory },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
         Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
@@ -175,6 +180,7 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
-        Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::MmuPages { .. } | Op::Backend(_) => op,
+        Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::AttributesEnd => op,
+        Op::MmuPages { .. } | Op::Backend(_) => op,
     }
 }

@@ -11,6 +11,7 @@ use crate::vm::Vm;
 pub(super) struct Sketch {
     pub(super) slots: [Option<SketchSlot>; SLOTS],
     pub(super) slot_pending: bool,
+    pub(super) attributes_pending: bool,
     pub(super) windows: [bool; NOTIFIER_WINDOWS],
     pub(super) faults: [bool; VCPUS],
     /// Where the entries of the guest's page tables lead: a frame plus 1, 0 for none.
@@ -31,6 +32,7 @@ impl Default for Sketch {
         Self {
             slots: [None; SLOTS],
             slot_pending: false,
+            attributes_pending: false,
             windows: [false; NOTIFIER_WINDOWS],
             faults: [false; VCPUS],
             gptes: [[0; GPTES]; FRAMES],
@@ -55,6 +57,8 @@ impl Sketch {
                 self.slot_pending = true;
             }
             Op::SlotEnd => self.slot_pending = false,
+            Op::AttributesBegin { .. } => self.attributes_pending = true,
+            Op::AttributesEnd => self.attributes_pending = false,
             Op::FaultBegin { vcpu, .. } => self.faults[usize::from(vcpu)] = true,
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)] = false,
             Op::UnmapBegin { window, .. } => self.windows[usize::from(window)] = true,

@@ -1,7 +1,7 @@
 //! Printing a program, and single ops for reports.
 
 use super::{MAGIC, VERSION};
-use crate::addr::Gpa;
+use crate::addr::{Gfn, Gpa};
 use crate::guest_paging::{GpteFlags, GuestPaging};
 use crate::limits::MAXPHYADDR_MAX;
 use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
@@ -85,6 +85,9 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::WriteProtect { gfn } => format!("write-protect gfn={gfn}"),
         Op::Track { gfn } => format!("track gfn={gfn}"),
         Op::Untrack { gfn } => format!("untrack gfn={gfn}"),
+        Op::Attributes { gfn, pages, private } => print_attributes("attributes", gfn, pages, private),
+        Op::AttributesBegin { gfn, pages, private } => print_attributes("attributes-begin", gfn, pages, private),
+        Op::AttributesEnd => "attributes-end".into(),
         Op::MemoryType { gfn, pages, memory } => format!("memory-type gfn={gfn} pages={pages} {}", memory.name()),
         Op::MmuPages { pages } => format!("mmu-pages {pages}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),
@@ -103,6 +106,10 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
 fn gpte_words(flags: GpteFlags) -> String {
     let set = GpteFlags::NAMES.iter().filter(|(flag, _)| flags.contains(*flag));
     set.map(|(_, name)| format!(" {name}")).collect()
+}
+
+fn print_attributes(op: &str, gfn: Gfn, pages: u32, private: bool) -> String {
+    format!("{op} gfn={gfn} pages={pages} {}", if private { "private" } else { "shared" })
 }
 
 fn print_range(range: HvaRange) -> String {

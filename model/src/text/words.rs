@@ -268,6 +268,15 @@ impl<'a> Words<'a> {
         Access::ALL.into_iter().find(|access| access.name() == word).ok_or_else(|| self.found(expected, word))
     }
 
+    fn private(&mut self) -> Result<bool, ParseError> {
+        let expected = "private or shared";
+        match self.next(expected)? {
+            "private" => Ok(true),
+            "shared" => Ok(false),
+            word => Err(self.found(expected, word)),
+        }
+    }
+
     fn memory_type(&mut self) -> Result<MemoryType, ParseError> {
         let expected = "write-back or uncacheable";
         let word = self.next(expected)?;
@@ -436,7 +445,7 @@ impl<'a> Words<'a> {
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
-                    dirty-clear, write-protect, track, untrack, memory-type, mmu-pages or backend";
+                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
@@ -457,6 +466,11 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "write-protect" => Op::WriteProtect { gfn: words.gfn(vm)? },
         "track" => Op::Track { gfn: words.gfn(vm)? },
         "untrack" => Op::Untrack { gfn: words.gfn(vm)? },
+        "attributes" => Op::Attributes { gfn: words.gfn(vm)?, pages: words.pages()?, private: words.private()? },
+        "attributes-begin" => {
+            Op::AttributesBegin { gfn: words.gfn(vm)?, pages: words.pages()?, private: words.private()? }
+        }
+        "attributes-end" => Op::AttributesEnd,
         "memory-type" => Op::MemoryType { gfn: words.gfn(vm)?, pages: words.pages()?, memory: words.memory_type()? },
         "mmu-pages" => {
             let word = words.next("how many shadow pages")?;

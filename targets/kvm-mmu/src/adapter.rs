@@ -80,6 +80,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
             Op::Track { gfn } => mmu.track(gfn, tlb),
             Op::Untrack { gfn } => mmu.untrack(gfn),
+            Op::Attributes { gfn, pages, private } => mmu.set_attributes(gfn, pages.into(), private, tlb),
+            Op::AttributesBegin { gfn, pages, private } => mmu.attributes_begin(gfn, pages.into(), private, tlb),
+            Op::AttributesEnd => mmu.attributes_end(),
             Op::MemoryType { gfn, pages, memory } => mmu.set_memory_type(gfn, pages.into(), memory, tlb),
             Op::MmuPages { pages } => mmu.set_mmu_pages(pages.into(), tlb),
             Op::SlotAliased { id, gpa, pages, hva } => {
@@ -106,7 +109,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         let locked = self.mmu.mmu_lock.lock();
         // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
-        let linked = |at: &Sptep| locked.shadow_pages.is_linked(at.table);
+        let linked = |at: &Sptep| locked.shadow_pages.is_linked(at.table, at.level);
         for (gfn, at) in locked.rmap.iter().filter(|(_, at)| linked(at)) {
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();

@@ -169,7 +169,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva);
         let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
-        if stale || obsolete {
+        if stale || obsolete || mmu.attributes.is_changing(fault.gfn, 1) {
             return Resolved::Retry;
         }
         self.make_mmu_pages_available(&mut mmu, usize::from(self.tables.root_level()), tlb);
@@ -217,6 +217,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 logged: slot.flags.log_dirty,
                 tracked: slot.tracks_in_leaf(fault.gfn, *level),
                 one_type: self.is_of_one_type(mmu, fault.gpa, *level),
+                alike: mmu.attributes.are_alike::<P>(fault.gfn, *level),
             })
         };
         Level::LARGE.into_iter().filter(|level| *level <= of_host).find(may).unwrap_or_default()
@@ -315,6 +316,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let gfn = mmu.shadow_pages.gfn_of(at);
             let Some(slot) = slots.find(gfn) else { continue };
             let plain = !slot.invalid && !slot.flags.readonly && !slot.flags.log_dirty;
+            if mmu.attributes.is_changing(gfn, 1) {
+                continue;
+            }
             if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
                 let tracked = Self::is_tracked(slot, gfn, key.alias);
                 let rights = if tracked { Rights::RX } else { Rights::RWX };

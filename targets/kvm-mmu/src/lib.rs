@@ -33,6 +33,7 @@
 struct Readme;
 
 mod adapter;
+mod attributes;
 mod dirty;
 mod export;
 mod fault;

@@ -537,6 +537,21 @@ mutants! {
             !id.is_private()
         }
     }
+    LargeWhileAttributesChange = "B47-large-while-changing", "history: a large leaf is made over frames whose attributes are changing (9129633d568e)", "gfn_unalias" / "spte", {
+        fn sees_changing_attributes() -> bool {
+            false
+        }
+    }
+    AttributesIgnored = "B47V-attributes-ignored", "history: a large leaf has private and shared frames", "large_leaf" / "attributes", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { alike: true, ..seen })
+        }
+    }
+    AttributesWithoutZap = "B47W-attributes-without-zap", "history: what maps frames stays when their attributes change", "large_leaf" / "attributes", {
+        fn zaps_for_attributes() -> bool {
+            false
+        }
+    }
     PrefaultWrongRoot = "B49V-prefault-wrong-root", "history: asked for an alias, the base name is mapped (aa2024c01a9a)", "progress" / "mapped", {
         fn prefaulted(stolen: StolenMask, gpa: Gpa) -> Gpa {
             stolen.join(stolen.split(gpa).0, Alias::NONE)

@@ -37,6 +37,8 @@ pub struct LargeSeen {
     pub tracked: bool,
     /// Whether all of its pages are of one memory type.
     pub one_type: bool,
+    /// Whether its pages are all private or all shared, and stay so.
+    pub alike: bool,
 }
 
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
@@ -274,7 +276,7 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether a leaf larger than 4 KiB may map a fault, as far as the memslot is concerned.
     fn may_map_large(seen: LargeSeen) -> bool {
-        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked && seen.one_type
+        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked && seen.one_type && seen.alike
     }
 
     /// The frame by which the memory type of a fault is looked up.
@@ -284,6 +286,16 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether what maps frames goes when they get another memory type.
     fn zaps_for_memory_type() -> bool {
+        true
+    }
+
+    /// Whether what maps frames goes when they become private or shared.
+    fn zaps_for_attributes() -> bool {
+        true
+    }
+
+    /// Whether a large leaf keeps away from frames whose attributes are changing, though the fault is for another.
+    fn sees_changing_attributes() -> bool {
         true
     }
 

@@ -3,11 +3,12 @@
 //! | | guarded by | |
 //! |---|---|---|
 //! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
-//! | rmap, shadow pages, memory types | `mmu_lock` | |
+//! | rmap, shadow pages, memory types, attributes | `mmu_lock` | |
 //! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
 //! | dirty and tracked pages | their own | the last lock to be taken |
 //! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
 
+use crate::attributes::Attributes;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::gfn_ranges::GfnRanges;
 use crate::memslots::{Memslot, Memslots, SlotError};
@@ -51,14 +52,15 @@ pub(crate) struct Locked {
     pub(crate) rmap: Rmap,
     /// Which gfns are not write-back.
     pub(crate) uncacheable: GfnRanges,
+    pub(crate) attributes: Attributes,
 }
 
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
 pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) vm: Vm,
-    /// Held for a whole memslot change (`kvm->slots_lock`).
-    slots_lock: Lock<()>,
+    /// Held for a whole change of memslots or attributes (`kvm->slots_lock`).
+    pub(crate) slots_lock: Lock<()>,
     pub(crate) slots: ReadLock<Memslots>,
     pub(crate) tables: Tables<F>,
     pub(crate) mmu_lock: Lock<Locked>,
@@ -72,8 +74,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
     pub fn new(vm: &Vm) -> Self {
         let levels = P::levels(vm.levels());
-        let (shadow_pages, uncacheable) = (ShadowPages::new(levels), GfnRanges::default());
-        let locked = Locked { shadow_pages, rmap: Rmap::new(), uncacheable };
+        let (shadow_pages, rmap) = (ShadowPages::new(levels), Rmap::new());
+        let (uncacheable, attributes) = (GfnRanges::default(), Attributes::default());
+        let locked = Locked { shadow_pages, rmap, uncacheable, attributes };
         Self {
             vm: *vm,
             slots_lock: Lock::default(),
@@ -90,10 +93,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn reset(&mut self, vm: &Vm) {
         self.vm = *vm;
         self.slots.get_mut().clear();
-        let Locked { shadow_pages, rmap, uncacheable } = self.mmu_lock.get_mut();
+        let Locked { shadow_pages, rmap, uncacheable, attributes } = self.mmu_lock.get_mut();
         shadow_pages.clear(&mut self.tables, P::levels(vm.levels()));
         rmap.clear();
         uncacheable.clear();
+        attributes.clear();
         self.notifier = Notifier::new();
         self.pml.get_mut().clear();
     }

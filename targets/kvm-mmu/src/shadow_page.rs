@@ -128,9 +128,11 @@ impl ShadowPages {
         self.sp_mut(child).parents.retain(|parent| *parent != at);
     }
 
-    /// Whether a walk from the root can lead to `table`.
-    pub(crate) fn is_linked(&self, table: u32) -> bool {
-        table == 0 || self.sp(table).parents.iter().any(|parent| self.is_linked(parent.table))
+    /// Whether a walk from the root can come to `table` at `level`. A table of a wrong level, which a mutant may link, does not
+    /// lead round in a circle.
+    pub(crate) fn is_linked(&self, table: u32, level: u8) -> bool {
+        let mut parents = self.sp(table).parents.iter().filter(|parent| parent.level == level + 1);
+        table == 0 || parents.any(|parent| self.is_linked(parent.table, parent.level))
     }
 
     /// The number of each table page, and its level.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// Address bits of the processor that walks.
 const MAXPHYADDR: u8 = 46;
-const PROGRAMS: usize = 1_500;
+const PROGRAMS: usize = 3_000;
 
 /// Tables high up, pages of the guest above them; both far from the numbers that the MMU calls them by.
 struct Above;
