@@ -10,11 +10,14 @@
 //! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf tables of the windows
 //! ```
 //!
+//! Each of the two is a huge page, wherever the host has one to give: when KVM has dropped its tables, as it does with each memslot
+//! that goes, two faults bring all of it back.
+//!
 //! One leaf table holds every name of every frame of one VM: [`ALIASES`] × [`FRAMES`] entries. The next VM gets the next table
 //! and with it other linear addresses, for which nothing is cached yet. Two roots with the same content let CR3 change when all
 //! tables are used up and written anew, so that no translation of an earlier program survives in a TLB.
 
-use crate::memory::{PAGE_BYTES, Pages};
+use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
 use crate::realisation::Realisation;
 use gpa_model::limits::{ALIASES, FRAMES, OPS, TOP_GFN, VCPUS};
 use gpa_model::{Access, Gpa, Pfn, Vm};
@@ -23,7 +26,8 @@ use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 /// First gfn of code, stacks and requests.
 pub(crate) const OWN_GFN: u64 = TOP_GFN;
 /// First gfn of the page tables.
-pub(crate) const TABLE_GFN: u64 = OWN_GFN + 0x100;
+pub(crate) const TABLE_GFN: u64 = OWN_GFN + HUGE_PAGES as u64;
+const _: () = assert!(OWN_GFN.is_multiple_of(HUGE_PAGES as u64));
 /// The port that says a batch is done.
 pub(crate) const DONE_PORT: u16 = 0x10;
 
@@ -39,7 +43,7 @@ const REQUEST_PAGE: usize = STACK_PAGE + VCPUS;
 /// First page of what the guest that spins needs.
 pub(crate) const SPIN_PAGE: usize = REQUEST_PAGE + VCPUS * REQUEST_PAGES;
 /// Pages of all these.
-pub(crate) const OWN_PAGES: usize = SPIN_PAGE + crate::spinner::PAGES;
+const OWN_PAGES: usize = SPIN_PAGE + crate::spinner::PAGES;
 
 const ROOTS: [usize; 2] = [0, 1];
 const POINTERS: usize = 2;
@@ -48,8 +52,7 @@ const OWN_LEAVES: usize = 4;
 const WINDOW_LEAVES: usize = 5;
 /// How many VMs can have a leaf table for their windows at once.
 pub(crate) const WINDOWS: usize = 256;
-/// Pages of page tables.
-pub(crate) const TABLE_PAGES: usize = WINDOW_LEAVES + WINDOWS;
+const _: () = assert!(WINDOW_LEAVES + WINDOWS <= HUGE_PAGES);
 
 /// Entries of a table of any level.
 const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();

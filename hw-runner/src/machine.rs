@@ -116,7 +116,8 @@ impl Machine {
             mappings => Pages::shared(HOST_PAGES, mappings),
         };
         let memory = memory.doing("map memory for the guest")?;
-        let (own, tables) = (pages(guest::OWN_PAGES)?, pages(guest::TABLE_PAGES)?);
+        let huge = || Pages::huge().doing("map memory for the guest");
+        let (own, tables) = (huge()?, huge()?);
         if realisation == Realisation::Rings {
             enable_rings(&fd)?;
             fingerprint.capabilities.push("dirty-log-ring".into());
@@ -487,10 +488,6 @@ impl Batch {
         self.requests.clear();
         self.ops.clear();
     }
-}
-
-fn pages(count: usize) -> Result<Pages, MachineError> {
-    Pages::new(count).doing("map memory for the guest")
 }
 
 fn map_whole(fd: &VmFd, memory: &Pages, slot: u32, gfn: u64) -> Result<(), MachineError> {

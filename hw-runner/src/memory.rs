@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: usize = Gpa::from_page(1).raw() as usize;
 /// Pages of a huge page. Every mapping is one whole huge page of addresses, so that the kernel can collapse it.
-const HUGE_PAGES: usize = PAGE_BYTES / size_of::<u64>();
+pub(crate) const HUGE_PAGES: usize = PAGE_BYTES / size_of::<u64>();
 /// Bytes of one mapping.
 pub(crate) const MAPPING_BYTES: usize = HUGE_PAGES * PAGE_BYTES;
 
@@ -37,6 +37,15 @@ impl Pages {
     /// `pages` zeroed pages, anonymous and private.
     pub(crate) fn new(pages: usize) -> io::Result<Self> {
         Self::map(pages, 1, None)
+    }
+
+    /// As many zeroed pages as make a huge page, and if the host has one, it is one.
+    pub(crate) fn huge() -> io::Result<Self> {
+        let this = Self::new(HUGE_PAGES)?;
+        // Only advice: without huge pages everything works, a little slower.
+        // SAFETY: what a range is backed by does not change what is in it.
+        unsafe { libc::madvise(this.start.cast().as_ptr(), MAPPING_BYTES, libc::MADV_HUGEPAGE) };
+        Ok(this)
     }
 
     /// `pages` zeroed pages of a memfd, mapped `mappings` times.

@@ -83,8 +83,8 @@ pub fn complaint(log: &str) -> Option<Complaint> {
 fn function(line: &str) -> Option<String> {
     let word = line.split_whitespace().find(|word| word.contains("+0x"))?;
     let name = word.split("+0x").next()?;
-    // `RIP: 0010:name+0x…`
-    let name = name.rsplit(':').next()?;
+    // `RIP: 0010:name+0x…`; a compiler names a part of a function `name.part.0`, and another compiler does not.
+    let name = name.rsplit(':').next()?.split('.').next()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((found.kind, found.function.as_deref()), (Kind::Warn, Some("paging64_fetch")));
         let oops = "[   9.0] BUG: kernel NULL pointer dereference, address: 0000000000000010\n\
                     [   9.0] Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI\n\
-                    [   9.0] RIP: 0010:rmap_remove+0x1c/0x90 [kvm]\n";
+                    [   9.0] RIP: 0010:rmap_remove.isra.0+0x1c/0x90 [kvm]\n";
         let found = complaint(oops).unwrap();
         assert_eq!((found.kind, found.function.as_deref()), (Kind::Bug, Some("rmap_remove")));
         assert_eq!(complaint("[ 1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n").unwrap().kind, Kind::Lockup);

@@ -21,6 +21,8 @@ pub const PACKAGE: &str = "qemu-system-x86";
 ///
 /// Without `no_timer_check` a kernel that gets too little of a busy machine's time takes its timer for broken, and panics.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check";
+/// With 512 MB or less Linux makes no huge pages of its own accord, and KVM then maps none.
+const MEMORY_MB: &str = "640";
 /// How long a boot may take; it takes 10 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How long an answer may take; it takes milliseconds, and the runner inside gives up a guest after 5 s.
@@ -78,7 +80,7 @@ impl Machine {
         let listener = UnixListener::bind(&port).map_err(at(&port))?;
         listener.set_nonblocking(true).map_err(at(&port))?;
         let mut command = Command::new(QEMU);
-        command.args(["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48", "-m", "512", "-display", "none"]);
+        command.args(["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48", "-m", MEMORY_MB, "-display", "none"]);
         command.args(["-monitor", "none", "-nic", "none", "-no-reboot", "-nodefaults"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.arg("-chardev").arg(format!("socket,id=port,path={}", port.display()));
