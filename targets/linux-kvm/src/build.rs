@@ -1,12 +1,14 @@
 //! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there, and the plugin
 //! for QEMU.
 //!
-//! Checkouts that share a cache share cargo's target folder in it, where the last build overwrites the one before. So each is built
-//! and read under one lock, and what a lab uses is a copy of its own.
+//! Each checkout has a target folder of its own in the cache: to cargo, packages at the same place in two checkouts are the same,
+//! and it would take what the other built for up to date. Each is built and read under one lock, and what a lab uses is a copy.
 
 use crate::error::{LabError, at, output};
 use crate::{Cache, Say};
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::process::Command;
 
@@ -57,8 +59,9 @@ fn cargo(
     say: Say<'_>,
 ) -> Result<Vec<u8>, LabError> {
     let root = workspace()?;
-    let target = cache.root().join("target");
-    let _lock = cache.lock("target", say)?;
+    let name = format!("target-{:016x}", digest(root));
+    let target = cache.root().join(&name);
+    let _lock = cache.lock(&name, say)?;
     if !target.is_dir() {
         say("lab: building the runner that goes inside (once)");
     }
@@ -71,4 +74,11 @@ fn cargo(
     output(&mut command, "cargo")?;
     let path = target.join(product);
     fs::read(&path).map_err(at(&path))
+}
+
+/// What makes two checkouts the same. It names a folder of the cache, nothing else.
+fn digest(root: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    hasher.finish()
 }
