@@ -1,0 +1,78 @@
+//! What the RFC's message claims: whatever is kept by gfn is kept without stolen bits, and reaches every alias.
+
+use super::{aliased, raw_gfn};
+use crate::spte::EptNoAd;
+use gpa_model::{Alias, Gfn, Gpa, StolenMask};
+
+mutants! {
+    DirtyByRaw = "M80-dirty-by-raw", "claim: the dirty log is kept by gfn", "dirty_log" / "missing", {
+        fn dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    WrprotFirstOnly = "M81-wrprot-first-spte-only", "claim: write-protection reaches every alias", "dirty_log" / "write-protected", {
+        fn write_protected(len: usize) -> usize {
+            len.min(1)
+        }
+    }
+    MtrrByRaw = "M83-mtrr-by-raw", "claim: memory types are looked up by gfn (gap G5)", "large_leaf" / "memory-type", {
+        fn memory_type_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    MtrrWithoutZap = "M83V-mtrr-without-zap", "claim: what maps frames goes when their memory type changes", "large_leaf" / "memory-type", {
+        fn zaps_for_memory_type() -> bool {
+            false
+        }
+    }
+    UnmapFirstOnly = "M87-unmap-first-spte-only", "claim: unmapping reaches every alias", "gfn_unalias" / "spte", {
+        fn zapped(len: usize) -> usize {
+            len.min(1)
+        }
+    }
+    AgeBaseOnly = "M88-age-base-only", "claim: ageing reaches every alias", "gfn_unalias" / "age", {
+        fn ages(alias: Alias) -> bool {
+            alias.is_none()
+        }
+    }
+    IdleUnflushed on EptNoAd = "M88V-idle-unflushed", "claim: what ageing took the rights from may still be in a TLB", "alias_flush" / "stale-page", {
+        fn flushes_idle() -> bool {
+            false
+        }
+    }
+    FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {
+        fn fast_dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    PmlRaw = "M8A-pml-raw", "claim: addresses logged by the processor are unaliased (gap G6)", "dirty_log" / "missing", {
+        fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    PmlNotDrained = "M8V-pml-not-drained", "claim: the log holds what the processor has logged", "dirty_log" / "missing", {
+        fn drains_pml() -> bool {
+            false
+        }
+    }
+    SmallZappedOnly = "M8W-large-not-zapped", "claim: unmapping reaches leaves of every size", "gfn_unalias" / "spte", {
+        fn zaps_large() -> bool {
+            false
+        }
+    }
+    FastpfLarge = "M8X-fastpf-large", "claim: a large leaf is not made writable where writes are logged", "dirty_log" / "missing", {
+        fn keeps_large_protected() -> bool {
+            false
+        }
+    }
+    PmlLarge = "M8Y-pml-large", "claim: no dirty bit of a large leaf logs writes", "dirty_log" / "missing", {
+        fn protects_large_for_pml() -> bool {
+            false
+        }
+    }
+    CollapseUnflushed = "M8Z-collapse-unflushed", "claim: what makes room for large leaves is flushed", "alias_flush" / "stale-page", {
+        fn flushes_collapsed() -> bool {
+            false
+        }
+    }
+}

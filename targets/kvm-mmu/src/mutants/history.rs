@@ -1,0 +1,122 @@
+//! Mistakes that Linux once made, each with the commit that mended it or its CVE.
+
+use super::aliased;
+use crate::flush::TlbFlush;
+use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, SlotChange, SlotId, StolenMask};
+
+mutants! {
+    FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+            Corrected::flush_range(stolen, gfn.add(1), pages, tlb);
+        }
+    }
+    FlushOnePage = "B06-flush-one-page", "history: one page is flushed of a large leaf (9ffe9265375c)", "alias_flush" / "stale-write", {
+        fn flushed_for_large(_: Gfn, _: u64, _: Gfn, gfn: Gfn) -> (Gfn, u64) {
+            (gfn, 1)
+        }
+    }
+    FlushFromTable = "B06V-flush-from-table", "history: a large leaf is flushed from the first frame of its table on (1b2dc7360463)", "alias_flush" / "stale-write", {
+        fn flushed_for_large(_: Gfn, pages: u64, table: Gfn, _: Gfn) -> (Gfn, u64) {
+            (table, pages)
+        }
+    }
+    ObsoleteSlots = "B15-obsolete-slots", "history: a fault is resolved against memslots that are gone (a955cad84cda)", "gfn_unalias" / "exit", {
+        fn checks_slots() -> bool {
+            false
+        }
+    }
+    InvalidIsMmio = "B17-invalid-is-mmio", "history: an INVALID slot is taken for no slot (e0c378684b65)", "gfn_unalias" / "exit", {
+        fn fault_in(alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
+            Corrected::fault_in(alias, slot.filter(|slot| !slot.invalid))
+        }
+    }
+    MoveWithoutZap = "B20-move-without-zap", "history: a slot moves without an INVALID step (CVE-2013-4592)", "gfn_unalias" / "spte", {
+        fn zaps_for(change: &SlotChange) -> bool {
+            !matches!(change, SlotChange::Move { .. })
+        }
+    }
+    MappableNotZappable = "B22-mappable-not-zappable", "history: frames above a bound are mapped but never zapped (86931ff7207b)", "gfn_unalias" / "spte", {
+        fn can_zap(gfn: Gfn) -> bool {
+            gfn.raw() < 0x200
+        }
+    }
+    MmioGenerationOverlap = "B23-mmio-generation-overlap", "history: a bit of the MMIO generation is lost (56871d444bc4)", "gfn_unalias" / "exit", {
+        fn mmio_generation(generation: u64) -> u64 {
+            generation & !2
+        }
+    }
+    MmioCachedInFlux = "B24-mmio-cached-in-flux", "history: MMIO is cached while memslots change (ddfd1730fd82)", "gfn_unalias" / "exit", {
+        fn caches_mmio(_: bool) -> bool {
+            true
+        }
+
+        fn mmio_is_current(made: u64, now: u64, _: bool) -> bool {
+            made == now || made + 1 == now
+        }
+    }
+    MmioWrapIgnored = "B25-mmio-wrap-ignored", "history: MMIO entries survive the wrap of the generation (152482580a1b)", "gfn_unalias" / "exit", {
+        fn drops_mmio_on_wrap() -> bool {
+            false
+        }
+
+        fn mmio_is_current(made: u64, now: u64, in_flux: bool) -> bool {
+            made >= now && !in_flux
+        }
+    }
+    RemoveKeyDiffers = "B27-remove-key-differs", "history: an rmap entry is looked for under another gfn than it was put under (CVE-2026-46113)", "structure" / "rmap", {
+        fn remove_key(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    WrprotSkipsReadonly = "B31-wrprot-skips-readonly", "history: write-protection skips what is read-only but may be made writable without the lock (7c8a4742c4ab)", "gfn_unalias" / "exit", {
+        fn skips_readonly() -> bool {
+            true
+        }
+    }
+    WalkRootLevel = "B33-walk-root-level", "history: the walk of a nested EPT begins at a wrong level (CVE-2017-12188)", "gfn_unalias" / "guest-fault", {
+        fn walk_levels(paging: GuestPaging) -> u8 {
+            if paging == GuestPaging::NestedEpt { paging.levels() + 1 } else { paging.levels() }
+        }
+    }
+    ClearOffByOne = "B34-clear-off-by-one", "history: the log forgets one page more than it was asked for", "dirty_log" / "missing", {
+        fn cleared(pages: u64) -> u64 {
+            pages + 1
+        }
+    }
+    NarrowSeq = "B38-narrow-mmu-seq", "history: the snapshot of mmu_seq has 31 bits (ba6e3fe25543)", "progress" / "retry", {
+        fn snapshot(mmu_seq: u64) -> u64 {
+            mmu_seq & 0x7fff_ffff
+        }
+    }
+    PrivateNotInvalidated = "B40-private-not-invalidated", "history: invalidations leave private slots out (878940b33d76)", "gfn_unalias" / "spte", {
+        fn invalidates(id: SlotId) -> bool {
+            !id.is_private()
+        }
+    }
+    LargeWhileAttributesChange = "B47-large-while-changing", "history: a large leaf is made over frames whose attributes are changing (9129633d568e)", "gfn_unalias" / "spte", {
+        fn sees_changing_attributes() -> bool {
+            false
+        }
+    }
+    AttributesIgnored = "B47V-attributes-ignored", "history: a large leaf has private and shared frames", "large_leaf" / "attributes", {
+        fn may_map_large(seen: LargeSeen) -> bool {
+            Corrected::may_map_large(LargeSeen { alike: true, ..seen })
+        }
+    }
+    AttributesWithoutZap = "B47W-attributes-without-zap", "history: what maps frames stays when their attributes change", "large_leaf" / "attributes", {
+        fn zaps_for_attributes() -> bool {
+            false
+        }
+    }
+    PrefaultWrongRoot = "B49V-prefault-wrong-root", "history: asked for an alias, the base name is mapped (aa2024c01a9a)", "progress" / "mapped", {
+        fn prefaulted(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.join(stolen.split(gpa).0, Alias::NONE)
+        }
+    }
+    AliasedSlotAccepted = "B49-aliased-slot-accepted", "history: a memslot at an aliased frame is accepted (2c3412e99973, gap G7)", "gfn_unalias" / "exit", {
+        fn refuses_aliased_slots() -> bool {
+            false
+        }
+    }
+}

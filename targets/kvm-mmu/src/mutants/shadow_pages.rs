@@ -1,0 +1,38 @@
+//! Hunk 3: what a shadow page is known by (`__kvm_mmu_get_page()`).
+
+use super::aliased;
+use crate::shadow_page::SpKey;
+use gpa_model::Alias;
+
+mutants! {
+    CompareOnlyGfn = "M21-compare-only-gfn", "shadow pages: aliases share one", "private_slot" / "alias-unmapped", {
+        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+            existing.gfn == wanted.gfn && existing.level == wanted.level
+        }
+    }
+    StolenNotStored = "M22-stolen-not-stored", "shadow pages: the alias is not remembered", "private_slot" / "alias-unmapped", {
+        fn stored_key(key: SpKey) -> SpKey {
+            SpKey { alias: Alias::NONE, ..key }
+        }
+    }
+    SpGfnIncludesStolen = "M23-spgfn-includes-stolen", "shadow pages: the gfn carries the stolen bits", "gfn_unalias" / "keyed", {
+        fn stored_key(key: SpKey) -> SpKey {
+            SpKey { gfn: aliased(key.gfn, key.alias), ..key }
+        }
+    }
+    HashBucketOnlyGfn = "M20-hash-bucket-only-gfn", "__kvm_mmu_get_page(): a page is put into the hash by its gfn and looked up by its alias, too", "structure" / "unique", {
+        fn bucket_key(key: SpKey) -> SpKey {
+            SpKey { alias: Alias::NONE, ..key }
+        }
+    }
+    RoleCompareDropped = "M26-role-compare-dropped", "__kvm_mmu_get_page(): a page of any level serves", "structure" / "rmap", {
+        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+            (existing.gfn, existing.alias) == (wanted.gfn, wanted.alias)
+        }
+    }
+    RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "stale-page", {
+        fn flushes_recycled() -> bool {
+            false
+        }
+    }
+}
