@@ -109,6 +109,9 @@ enum Command {
     },
     /// Be the first process of a lab: load modules of the kernel and run programs that arrive over a serial port
     Serve {
+        /// How aliases come about
+        #[arg(long, value_name = "NAME", value_parser = realisation, default_value_t)]
+        realisation: Realisation,
         /// Modules in the order of loading, as FILE or FILE:PARAMETER,…
         #[arg(value_name = "MODULE")]
         modules: Vec<String>,
@@ -135,7 +138,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
             stress::run(Duration::from_secs(*seconds), (*vcpus).into(), realisations, out, err)
         }
         Command::Verify { traces } => verify::run(traces, out, err),
-        Command::Serve { modules } => match crate::serve::run(modules) {
+        Command::Serve { realisation, modules } => match crate::serve::run(*realisation, modules) {
             Ok(()) => Status::Clean,
             Err(error) => {
                 line(err, error);

@@ -4,6 +4,7 @@
 //! the oracles can judge. So a run on hardware is always: record, then judge the recording. A trace that was written to a file
 //! is judged the same on a machine without `/dev/kvm`.
 
+mod address_space;
 pub mod cli;
 pub mod driver;
 pub mod error;

@@ -8,6 +8,7 @@ mod stress;
 
 pub use stress::StressReport;
 
+use crate::address_space::AddressSpace;
 use crate::driver::{Driven, DriverTable};
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
@@ -75,6 +76,7 @@ pub struct Proof {
 #[derive(Debug, Default)]
 struct Batch {
     vcpu: u8,
+    space: AddressSpace,
     requests: Vec<Request>,
     /// The number of each request's op.
     ops: Vec<usize>,
@@ -118,16 +120,23 @@ impl Machine {
         let memory = memory.doing("map memory for the guest")?;
         let huge = || Pages::huge().doing("map memory for the guest");
         let (own, tables) = (huge()?, huge()?);
+        if realisation == Realisation::Smm {
+            AddressSpace::require_all(&fd)?;
+            fingerprint.capabilities.push("smm".into());
+        }
         if realisation == Realisation::Rings {
             enable_rings(&fd)?;
             fingerprint.capabilities.push("dirty-log-ring".into());
         } else {
             enable_manual_protect(&fd)?;
         }
+        fingerprint.capabilities.sort();
         guest::load_code(&own);
         guest::write_tables(&tables);
-        map_whole(&fd, &own, OWN_SLOT, guest::OWN_GFN)?;
-        map_whole(&fd, &tables, TABLE_SLOT, guest::TABLE_GFN)?;
+        for space in realisation.address_spaces() {
+            map_whole(&fd, &own, space.slot(OWN_SLOT), guest::OWN_GFN)?;
+            map_whole(&fd, &tables, space.slot(TABLE_SLOT), guest::TABLE_GFN)?;
+        }
         let mut vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<Vec<_>, _>>()?;
         let mut memslots = Memslots::default();
         if realisation == Realisation::Rings {
@@ -286,7 +295,7 @@ impl Machine {
 
     /// Make the machine that of a new VM.
     fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
-        self.memslots.begin(self.fingerprint.realisation.slots(vm));
+        self.memslots.begin(vm, self.fingerprint.realisation);
         self.batch.clear();
         for page in 0..HOST_PAGES {
             let pfn = host.pfn(Hva::new(page as u64));
@@ -307,8 +316,11 @@ impl Machine {
     fn show(&mut self, vm: &Vm) -> Result<usize, MachineError> {
         if self.windows.len() == guest::WINDOWS {
             self.windows.clear();
-            delete_region(&self.fd, TABLE_SLOT).doing("delete the memslot of the page tables")?;
-            map_whole(&self.fd, &self.tables, TABLE_SLOT, guest::TABLE_GFN)?;
+            for space in self.fingerprint.realisation.address_spaces() {
+                let slot = space.slot(TABLE_SLOT);
+                delete_region(&self.fd, slot).doing("delete the memslot of the page tables")?;
+                map_whole(&self.fd, &self.tables, slot, guest::TABLE_GFN)?;
+            }
             self.tables_written += 1;
         }
         let window = self.windows.len();
@@ -336,8 +348,7 @@ impl Machine {
     }
 
     fn carry_out_op(&mut self, vm: &Vm, host: &Host, op: &Op) -> Result<Exit, MachineError> {
-        let realisation = self.fingerprint.realisation;
-        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm, realisation };
+        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         Ok(match *op {
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
@@ -358,10 +369,12 @@ impl Machine {
     }
 
     /// Ask for a page to be mapped before the guest needs it.
-    fn prefault(&self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
+    fn prefault(&mut self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
         let Some((frame, alias)) = vm.locate(gpa) else { return Ok(Exit::Unsupported) };
-        let alias = self.fingerprint.realisation.alias_in_tables(vm.stolen().alias_index(alias));
-        match self.vcpus[usize::from(vcpu)].pre_fault(vm.gpa(frame, alias)) {
+        let (realisation, alias) = (self.fingerprint.realisation, vm.stolen().alias_index(alias));
+        let vcpu = &mut self.vcpus[usize::from(vcpu)];
+        vcpu.enter_space(realisation.address_space(alias))?;
+        match vcpu.pre_fault(vm.gpa(frame, realisation.alias_in_tables(alias))) {
             Ok(()) => Ok(Exit::Done),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => Ok(Exit::NotFound),
@@ -403,12 +416,13 @@ impl Machine {
         access: Access,
         observations: &mut [Option<Exit>],
     ) -> Result<(), MachineError> {
-        if self.batch.vcpu != vcpu {
-            self.run_batch(vm, observations)?;
-            self.batch.vcpu = vcpu;
-        }
         let Some((frame, alias)) = vm.locate(gpa) else { return Ok(()) };
         let alias = vm.stolen().alias_index(alias);
+        let space = self.fingerprint.realisation.address_space(alias);
+        if (self.batch.vcpu, self.batch.space) != (vcpu, space) {
+            self.run_batch(vm, observations)?;
+            (self.batch.vcpu, self.batch.space) = (vcpu, space);
+        }
         self.values += 1;
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this.
         self.batch.requests.push(Request { access, window: self.window, frame, alias, word: at, value: self.values });
@@ -424,6 +438,7 @@ impl Machine {
         let mut batch = std::mem::take(&mut self.batch);
         let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
         let result = vcpu.use_tables(self.tables_written).and_then(|()| {
+            vcpu.enter_space(batch.space)?;
             self.accesses += batch.requests.len() as u64;
             vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
         });

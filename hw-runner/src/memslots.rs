@@ -28,6 +28,7 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Memslots {
     slots: [Option<Slot>; USER_SLOTS],
+    realisation: Realisation,
     /// KVM slots that each of them takes.
     each: usize,
     /// The rings of all vCPUs, if there are any.
@@ -42,7 +43,6 @@ pub(crate) struct Backing<'a> {
     pub(crate) fd: &'a VmFd,
     pub(crate) memory: &'a Pages,
     pub(crate) vm: &'a Vm,
-    pub(crate) realisation: Realisation,
 }
 
 impl Memslots {
@@ -65,9 +65,10 @@ impl Memslots {
         }
     }
 
-    /// Start with no slots, of which each takes `each` of KVM's. There must be none left.
-    pub(crate) fn begin(&mut self, each: usize) {
-        self.each = each;
+    /// Start with no slots of `vm`, whose aliases are made by `realisation`. There must be none left.
+    pub(crate) fn begin(&mut self, vm: &Vm, realisation: Realisation) {
+        self.realisation = realisation;
+        self.each = realisation.slots(vm);
     }
 
     /// Carry out a change that the model accepts.
@@ -90,7 +91,8 @@ impl Memslots {
         }
         if let Some(new) = new {
             for alias in 0..self.each {
-                set_region(kvm.fd, kvm.memory, region(kvm, id.index(), alias, &new)).doing("set a memslot")?;
+                set_region(kvm.fd, kvm.memory, region(kvm.vm, self.realisation, id.index(), alias, &new))
+                    .doing("set a memslot")?;
             }
         }
         self.slots[id.index()] = new;
@@ -113,7 +115,7 @@ impl Memslots {
             return Ok(());
         }
         for alias in 0..self.each {
-            delete_region(fd, kvm_slot(id, alias)).doing("delete a memslot")?;
+            delete_region(fd, kvm_slot(self.realisation, id, alias)).doing("delete a memslot")?;
         }
         self.slots[id] = None;
         Ok(())
@@ -122,8 +124,10 @@ impl Memslots {
     /// Delete whatever may be there, after a failure that left a change half done.
     pub(crate) fn scrub(&mut self, fd: &VmFd) {
         for slot in 0..KVM_SLOTS {
-            // Most do not exist, which KVM answers with an error.
-            let _ = delete_region(fd, slot);
+            for space in self.realisation.address_spaces() {
+                // Most do not exist, which KVM answers with an error.
+                let _ = delete_region(fd, space.slot(slot));
+            }
         }
         self.slots = [None; USER_SLOTS];
     }
@@ -144,7 +148,8 @@ impl Memslots {
         let mut bits = self.taken[id.index()];
         let logs = if self.rings.is_empty() { self.each } else { 0 };
         for alias in 0..logs {
-            let log = kvm.fd.get_dirty_log(kvm_slot(id.index(), alias), bytes).doing("get a dirty log")?;
+            let slot = kvm_slot(self.realisation, id.index(), alias);
+            let log = kvm.fd.get_dirty_log(slot, bytes).doing("get a dirty log")?;
             bits |= log.first().copied().unwrap_or(0);
         }
         let first = kvm.vm.frame(slot.gfn).unwrap_or(0);
@@ -169,7 +174,8 @@ impl Memslots {
             return ring::reset(kvm.fd).doing("reset the dirty rings");
         }
         for alias in 0..self.each {
-            clear_dirty_log(kvm.fd, kvm_slot(id.index(), alias), slot.pages, bits).doing("clear a dirty log")?;
+            let log = kvm_slot(self.realisation, id.index(), alias);
+            clear_dirty_log(kvm.fd, log, slot.pages, bits).doing("clear a dirty log")?;
         }
         Ok(())
     }
@@ -177,12 +183,12 @@ impl Memslots {
 
 const _: () = assert!(FRAMES <= u64::BITS as usize);
 
-const fn kvm_slot(id: usize, alias: usize) -> u32 {
-    (id * ALIASES + alias) as u32
+fn kvm_slot(realisation: Realisation, id: usize, alias: usize) -> u32 {
+    realisation.address_space(alias).slot((id * ALIASES + alias) as u32)
 }
 
-fn region(kvm: Backing<'_>, id: usize, alias: usize, slot: &Slot) -> Region {
-    let stolen = kvm.vm.stolen();
+fn region(vm: &Vm, realisation: Realisation, id: usize, alias: usize, slot: &Slot) -> Region {
+    let stolen = vm.stolen();
     let mut flags = 0;
     if slot.flags.readonly {
         flags |= KVM_MEM_READONLY;
@@ -191,10 +197,10 @@ fn region(kvm: Backing<'_>, id: usize, alias: usize, slot: &Slot) -> Region {
         flags |= KVM_MEM_LOG_DIRTY_PAGES;
     }
     Region {
-        slot: kvm_slot(id, alias),
+        slot: kvm_slot(realisation, id, alias),
         flags,
-        gpa: stolen.join(slot.gfn, stolen.alias(alias)),
-        mapping: alias % kvm.realisation.mappings(),
+        gpa: stolen.join(slot.gfn, stolen.alias(realisation.alias_in_tables(alias))),
+        mapping: alias % realisation.mappings(),
         page: slot.hva.page() as usize,
         pages: slot.pages as usize,
     }

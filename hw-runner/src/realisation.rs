@@ -3,6 +3,7 @@
 //! To the guest each makes the same promise, that every name of a frame is that frame; the model cannot tell them apart. To
 //! KVM each is something else, and leads through other parts of it.
 
+use crate::address_space::AddressSpace;
 use gpa_model::Vm;
 use std::fmt;
 
@@ -18,13 +19,16 @@ pub enum Realisation {
     Memfd,
     /// One memslot, and guest page tables in which every name leads to its gpa: several SPTEs in one rmap on shadow paging.
     GuestPtes,
+    /// The alias that the lowest stolen bit makes is the same gpa in system management mode, whose memslots are others; other bits
+    /// are played as by slots.
+    Smm,
     /// One memslot, and a kernel that strips stolen bits from the GPA itself.
     Native,
 }
 
 impl Realisation {
     /// All of them.
-    pub const ALL: [Realisation; 5] = [Self::Slots, Self::Rings, Self::Memfd, Self::GuestPtes, Self::Native];
+    pub const ALL: [Realisation; 6] = [Self::Slots, Self::Rings, Self::Memfd, Self::GuestPtes, Self::Smm, Self::Native];
 
     /// The word for it in traces and in the names of targets.
     pub const fn name(self) -> &'static str {
@@ -33,6 +37,7 @@ impl Realisation {
             Self::Rings => "rings",
             Self::Memfd => "memfd",
             Self::GuestPtes => "guest-ptes",
+            Self::Smm => "smm",
             Self::Native => "native",
         }
     }
@@ -45,14 +50,28 @@ impl Realisation {
     /// How many memslots of KVM's make one memslot of `vm`.
     pub(crate) fn slots(self, vm: &Vm) -> usize {
         match self {
-            Self::Slots | Self::Rings | Self::Memfd => vm.stolen().alias_count(),
+            Self::Slots | Self::Rings | Self::Memfd | Self::Smm => vm.stolen().alias_count(),
             Self::GuestPtes | Self::Native => 1,
         }
     }
 
     /// The alias number in the GPA that the guest's page tables hold for alias number `alias`.
     pub(crate) fn alias_in_tables(self, alias: usize) -> usize {
-        if self == Self::GuestPtes { 0 } else { alias }
+        match self {
+            Self::GuestPtes => 0,
+            Self::Smm => alias & !1,
+            Self::Slots | Self::Rings | Self::Memfd | Self::Native => alias,
+        }
+    }
+
+    /// The address space in which that GPA is what alias number `alias` names.
+    pub(crate) fn address_space(self, alias: usize) -> AddressSpace {
+        if self == Self::Smm && alias & 1 == 1 { AddressSpace::Smm } else { AddressSpace::Normal }
+    }
+
+    /// The address spaces that have memslots.
+    pub(crate) fn address_spaces(self) -> &'static [AddressSpace] {
+        if self == Self::Smm { &AddressSpace::ALL } else { &AddressSpace::ALL[..1] }
     }
 
     /// Whether KVM is asked to zap no more than what maps a memslot when the slot goes. As shipped it zaps everything, which

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! with the means by which pages can be taken away ([`Driver`](gpa_model::Driver)), and the modules of KVM, where they lie and
-//! how many bytes they are long. Then the outside asks and the inside answers:
+//! how many bytes they are long; or it is `lacking ` and why aliases cannot be made there as was asked for, and the machine switches
+//! itself off. Then the outside asks and the inside answers:
 //!
 //! | question | answer |
 //! |---|---|
@@ -22,7 +23,7 @@
 
 use crate::init;
 use crate::stolen::Machines;
-use crate::{MachineError, Trace, trace};
+use crate::{MachineError, Realisation, Trace, trace};
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::{Drivers, text};
 use std::fmt::Write as _;
@@ -45,17 +46,20 @@ const KALLSYMS: &str = "/proc/kallsyms";
 ///
 /// # Errors
 /// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
-pub fn run(modules: &[String]) -> io::Result<()> {
+pub fn run(realisation: Realisation, modules: &[String]) -> io::Result<()> {
     init::mount_kernel_file_systems()?;
     for module in modules {
         let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
         init::load_module(Path::new(file), &parameters.replace(',', " "))
             .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
     }
-    let mut machines = Machines::new();
-    let drivers = machines.plain().map_err(io::Error::other)?.drivers().available();
+    let mut machines = Machines::new(realisation);
     let port = open_port()?;
-    serve(&mut machines, drivers, &port)?;
+    match machines.plain().map(|machine| machine.drivers().available()) {
+        Ok(drivers) => serve(&mut machines, drivers, &port)?,
+        Err(error) if error.is_absence() => send(&port, format!("lacking {error}"))?,
+        Err(error) => return Err(io::Error::other(error)),
+    }
     Err(init::power_off())
 }
 
@@ -71,12 +75,8 @@ fn open_port() -> io::Result<File> {
 }
 
 fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<()> {
-    let (mut questions, mut answers) = (BufReader::new(port), port);
-    let mut send = |mut answer: String| {
-        answer.push(char::from(END));
-        answers.write_all(answer.as_bytes())
-    };
-    send(hello(drivers)?)?;
+    let mut questions = BufReader::new(port);
+    send(port, hello(drivers)?)?;
     let (mut question, mut trace) = (Vec::new(), Trace::default());
     loop {
         question.clear();
@@ -85,12 +85,18 @@ fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<(
             // Closed, or longer than any program.
             return Ok(());
         }
-        send(match question.as_slice() {
+        let answer = match question.as_slice() {
             b"symbols" => symbols()?,
             b"rearm" => rearm()?,
             program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| why),
-        })?;
+        };
+        send(port, answer)?;
     }
+}
+
+fn send(mut port: &File, mut message: String) -> io::Result<()> {
+    message.push(char::from(END));
+    port.write_all(message.as_bytes())
 }
 
 fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Result<String, String> {

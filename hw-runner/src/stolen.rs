@@ -2,7 +2,7 @@
 //!
 //! Stock KVM knows no stolen bits, and one machine serves all programs. A KVM built with them says so by its parameters.
 
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, Realisation};
 use gpa_model::{BackendMode, StolenMask, Vm};
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +19,10 @@ const MACHINES: usize = 16;
 /// The machines of this KVM.
 #[derive(Debug)]
 pub(crate) struct Machines {
-    /// By the mask their VM was created with; without one it is 0, and aliases are memslots.
+    /// By the mask their VM was created with; without one it is 0, and aliases are made from outside of KVM.
     open: BTreeMap<u64, Machine>,
+    /// How aliases come about where KVM does not strip them.
+    realisation: Realisation,
     /// Whether KVM strips stolen bits.
     strips: bool,
     /// The back-end that is set.
@@ -29,8 +31,8 @@ pub(crate) struct Machines {
 
 impl Machines {
     /// None yet; whether this KVM knows stolen bits its parameters say.
-    pub(crate) fn new() -> Self {
-        Self { open: BTreeMap::new(), strips: Path::new(MASK).exists(), backend: None }
+    pub(crate) fn new(realisation: Realisation) -> Self {
+        Self { open: BTreeMap::new(), realisation, strips: Path::new(MASK).exists(), backend: None }
     }
 
     /// A machine for programs without stolen bits.
@@ -57,7 +59,11 @@ impl Machines {
                 set(MASK, mask)?;
             }
             let bits = vm.stolen();
-            self.open.insert(mask, if mask == 0 { Machine::open() } else { Machine::open_stripping(bits.bits()) }?);
+            let machine = match mask {
+                0 => Machine::open_with(self.realisation),
+                _ => Machine::open_stripping(bits.bits()),
+            };
+            self.open.insert(mask, machine?);
         }
         self.open.get_mut(&mask).ok_or(MachineError::Missing("a machine for these stolen bits"))
     }

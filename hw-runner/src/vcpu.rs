@@ -1,12 +1,13 @@
 //! One vCPU that carries out lists of accesses and says what became of each.
 
+use crate::address_space::AddressSpace;
 use crate::error::{Doing, MachineError};
 use crate::guest::{self, Request};
 use crate::memory::Pages;
 use crate::stats::Stats;
 use crate::watchdog::Watchdog;
 use gpa_model::{Gpa, Pfn};
-use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events};
+use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_SMM, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 /// More exits than one access can explain; after so many it counts as failed.
@@ -86,6 +87,27 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Take it into `space`, or leave it there. Its registers stay as they are.
+    pub(crate) fn enter_space(&mut self, space: AddressSpace) -> Result<(), MachineError> {
+        let smm = u8::from(space == AddressSpace::Smm);
+        if self.events.smi.smm == smm {
+            return Ok(());
+        }
+        self.settle()?;
+        self.events.smi.smm = smm;
+        self.fd.set_vcpu_events(&self.events).doing("take a vCPU into or out of SMM")
+    }
+
+    /// Aliases that a mode makes would be right without it, and mean nothing: KVM has to say that the guest was in it.
+    fn check_space(&mut self) -> Result<(), MachineError> {
+        let (wanted, flags) = (self.events.smi.smm != 0, u32::from(self.fd.get_kvm_run().flags));
+        if wanted == (flags & KVM_RUN_X86_SMM != 0) {
+            return Ok(());
+        }
+        let (wanted, found) = if wanted { ("in", "outside") } else { ("outside", "in") };
+        Err(MachineError::Exit(format!("it {found} SMM, and not {wanted}")))
+    }
+
     /// Its number in the VM.
     pub(crate) fn number(&self) -> usize {
         self.number
@@ -148,6 +170,9 @@ impl Vcpu {
         loop {
             let stop = self.enter()?;
             self.exits += u64::from(!matches!(stop, Stop::Interrupted));
+            if matches!(stop, Stop::Done | Stop::Mmio(_)) {
+                self.check_space()?;
+            }
             match stop {
                 Stop::Done => break,
                 Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),

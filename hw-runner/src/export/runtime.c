@@ -101,11 +101,27 @@ static void region(uint32_t slot, uint32_t flags, uint64_t gpa, void *at, uint64
 	must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "set a memslot");
 }
 
+/* The alias in the GPA that the guest's tables hold for a name, and the address space in which that is what it names. */
+static int walked(int name)
+{
+	return GUEST_PTES ? 0 : SMM ? name & ~1 : name;
+}
+
+static int space_of(int name)
+{
+	return SMM ? name & 1 : 0;
+}
+
+static uint32_t slot_of(int id, int name)
+{
+	return (id * NAMES + name) | space_of(name) << 16;
+}
+
 static void set_slot(int id)
 {
 	for (int name = 0; name < EACH; name++)
-		region(id * NAMES + name, slots[id].flags, gpa_of(slots[id].gfn, name), hva(name % MAPPINGS, slots[id].hva),
-		       slots[id].pages * PAGE);
+		region(slot_of(id, name), slots[id].flags, gpa_of(slots[id].gfn, walked(name)),
+		       hva(name % MAPPINGS, slots[id].hva), slots[id].pages * PAGE);
 }
 
 static void slot_create(int id, uint64_t gfn, uint64_t pages, uint64_t first, uint32_t flags)
@@ -117,7 +133,7 @@ static void slot_create(int id, uint64_t gfn, uint64_t pages, uint64_t first, ui
 static void slot_delete(int id)
 {
 	for (int name = 0; name < EACH; name++)
-		region(id * NAMES + name, 0, 0, NULL, 0);
+		region(slot_of(id, name), 0, 0, NULL, 0);
 	slots[id].pages = 0;
 }
 
@@ -260,6 +276,7 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 		.rdi = kind == WRITE ? page + word : page,
 	};
 	settle(vcpu);
+	events[vcpu].smi.smm = space_of(alias);
 	must(ioctl(vcpus[vcpu], KVM_SET_MP_STATE, &runnable), "wake a vCPU");
 	must(ioctl(vcpus[vcpu], KVM_SET_VCPU_EVENTS, &events[vcpu]), "reset a vCPU");
 	must(ioctl(vcpus[vcpu], KVM_SET_SREGS, &sregs[vcpu]), "set special registers");
@@ -271,6 +288,8 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 	struct kvm_run *run = runs[vcpu];
 	if (result < 0 && errno != EFAULT)
 		die("run a vCPU");
+	if (result == 0 && run->exit_reason == KVM_EXIT_IO && (run->flags & KVM_RUN_X86_SMM) != space_of(alias))
+		complain(op, "flags", run->flags, "SMM where the name needs it");
 	if (result == 0 && run->exit_reason == KVM_EXIT_MMIO) {
 		uint64_t gpa = run->mmio.phys_addr, base = gpa;
 		for (size_t i = 0; i < sizeof(STOLEN) / sizeof(*STOLEN); i++)
@@ -297,7 +316,7 @@ static void dirty_get(int op, int id, uint64_t at_least, uint64_t at_most, const
 	uint64_t dirty = 0;
 	for (int name = 0; name < EACH; name++) {
 		uint64_t bits[8] = { 0 };
-		struct kvm_dirty_log log = { .slot = id * NAMES + name, .dirty_bitmap = bits };
+		struct kvm_dirty_log log = { .slot = slot_of(id, name), .dirty_bitmap = bits };
 		must(ioctl(vm, KVM_GET_DIRTY_LOG, &log), "get a dirty log");
 		dirty |= bits[0];
 	}
@@ -310,7 +329,9 @@ static void dirty_clear(int id, uint64_t gfn, uint64_t pages)
 {
 	uint64_t bits = (pages < 64 ? (1UL << pages) - 1 : NONE) << (gfn - slots[id].gfn);
 	for (int name = 0; name < EACH; name++) {
-		struct kvm_clear_dirty_log log = { .slot = id * NAMES + name, .num_pages = slots[id].pages, .dirty_bitmap = &bits };
+		struct kvm_clear_dirty_log log = {
+			.slot = slot_of(id, name), .num_pages = slots[id].pages, .dirty_bitmap = &bits,
+		};
 		must(ioctl(vm, KVM_CLEAR_DIRTY_LOG, &log), "clear a dirty log");
 	}
 }
@@ -335,6 +356,9 @@ static void set_up(void)
 	vm = must(ioctl(kvm, KVM_CREATE_VM, 0), "create a VM");
 	must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid), "get the supported CPUID");
 	must(ioctl(vm, KVM_ENABLE_CAP, &manual), "protect pages manually");
+	errno = EOPNOTSUPP;
+	if (SMM && ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE) < 2)
+		die("have memslots of system management mode");
 	if (ZAP_SLOT)
 		(void)!ioctl(vm, KVM_ENABLE_CAP, &quirks); /* zap a slot that goes, not everything */
 	run_bytes = must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "size a vCPU");
@@ -356,9 +380,11 @@ static void set_up(void)
 		entry_at(3, page, (OWN_GFN + page) * PAGE);
 	for (int alias = 0; alias < ALIASES; alias++)
 		for (int frame = 0; frame < FRAMES; frame++)
-			entry_at(4, alias * FRAMES + frame, gpa_of(BASE + frame, GUEST_PTES ? 0 : alias));
-	region(SLOTS * NAMES, 0, OWN_GFN * PAGE, own, 3 * PAGE);
-	region(SLOTS * NAMES + 1, 0, TABLE_GFN * PAGE, tables, 5 * PAGE);
+			entry_at(4, alias * FRAMES + frame, gpa_of(BASE + frame, walked(alias)));
+	for (int space = 0; space <= SMM; space++) {
+		region(SLOTS * NAMES | space << 16, 0, OWN_GFN * PAGE, own, 3 * PAGE);
+		region((SLOTS * NAMES + 1) | space << 16, 0, TABLE_GFN * PAGE, tables, 5 * PAGE);
+	}
 	for (int n = 0; n < VCPUS; n++) {
 		struct kvm_segment flat = { .limit = ~0U, .present = 1, .dpl = 3, .s = 1, .g = 1, .selector = 0x2b, .type = 3 };
 		vcpus[n] = must(ioctl(vm, KVM_CREATE_VCPU, n), "create a vCPU");

@@ -5,11 +5,13 @@
 //! was written is missing in the log. The guest judges the first two by itself, see [`crate::spinner`].
 
 use super::Machine;
+use crate::address_space::AddressSpace;
 use crate::driver::{Driven, DriverTable, keeps_pages};
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::memory::Pages;
 use crate::memslots::{Backing, Memslots};
+use crate::realisation::Realisation;
 use crate::spinner::{self, COMPLAINT_PORT, Complaint, HOLE, Name};
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
@@ -157,15 +159,16 @@ impl Machine {
         duration: Duration,
         play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>,
     ) -> Result<StressReport, MachineError> {
-        let names = names(vm, self.window);
-        for (number, vcpu) in self.vcpus[..vcpus].iter_mut().enumerate() {
-            spinner::load(&self.own, number, &names);
+        let realisation = self.fingerprint.realisation;
+        let names: Vec<Vec<Name>> = (0..vcpus).map(|number| names(vm, self.window, realisation, number)).collect();
+        for ((number, vcpu), names) in self.vcpus.iter_mut().enumerate().zip(&names) {
+            spinner::load(&self.own, number, names);
             vcpu.use_tables(self.tables_written)?;
+            vcpu.enter_space(space_of(realisation, number))?;
             vcpu.begin(&spinner::registers(number))?;
         }
-        let realisation = self.fingerprint.realisation;
         let Self { fd, memory, own, memslots, drivers, .. } = self;
-        let (own, kvm) = (&*own, Backing { fd: &*fd, memory: &*memory, vm, realisation });
+        let (own, kvm) = (&*own, Backing { fd: &*fd, memory: &*memory, vm });
         let identities = std::array::from_fn(|page| FIRST_IDENTITY + page as u32);
         let (turn, report) = (0, StressReport::default());
         let mut stage = Stage { kvm, vm, vcpus, own, memslots, drivers, identities, turn, report };
@@ -185,7 +188,7 @@ impl Machine {
             let spun = spun.map_err(|_| MachineError::Exit("a panic of a vCPU's thread".into()))??;
             self.vcpus[number].count_exits(spun.exits);
             self.vcpus[number].restart(0)?;
-            note(&mut report, vm, number, &names, &spun, spinner::rounds(&self.own, number));
+            note(&mut report, vm, number, &names[number], &spun, spinner::rounds(&self.own, number));
         }
         Ok(report)
     }
@@ -208,13 +211,24 @@ fn note(report: &mut StressReport, vm: &Vm, vcpu: usize, names: &[Name], spun: &
     }
 }
 
-/// Every name of every frame of the slots, each with another name of the same frame.
-fn names(vm: &Vm, window: usize) -> Vec<Name> {
-    let aliases = vm.stolen().alias_count();
+/// The address space that vCPU `number` spins in: they take turns.
+fn space_of(realisation: Realisation, number: usize) -> AddressSpace {
+    let spaces = realisation.address_spaces();
+    spaces[number % spaces.len()]
+}
+
+/// Every name that vCPU `number` can reach of every frame of the slots, each with another name of the same frame.
+fn names(vm: &Vm, window: usize, realisation: Realisation, number: usize) -> Vec<Name> {
+    let space = space_of(realisation, number);
+    let reached = |alias: &usize| realisation.address_space(*alias) == space;
+    let aliases: Vec<usize> = (0..vm.stolen().alias_count()).filter(reached).collect();
+    let others = aliases.iter().cycle().skip(1);
     let frames = FRAMES_AT.into_iter().flat_map(|at| at..at + PAGES);
-    let all = frames
-        .flat_map(|frame| (0..aliases).map(move |alias| Name { window, frame, alias, other: (alias + 1) % aliases }));
-    all.take(spinner::NAMES).collect()
+    let name = |frame| {
+        let pairs = aliases.iter().zip(others.clone());
+        pairs.map(move |(&alias, &other)| Name { window, frame, alias, other })
+    };
+    frames.flat_map(name).take(spinner::NAMES).collect()
 }
 
 /// Let the guest of `vcpu` run until it is told to stop.

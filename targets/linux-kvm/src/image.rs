@@ -97,7 +97,12 @@ fn dependencies(object: &[u8]) -> Vec<String> {
 
 /// The first file system with `runner` and `modules`, and the command line's end: parameters of what is built into the kernel,
 /// and the words that it hands to the runner.
-pub fn initrd(runner: &[u8], modules: &[Module], parameters: &[(&'static str, String)]) -> (Vec<u8>, String) {
+pub fn initrd(
+    runner: &[u8],
+    modules: &[Module],
+    parameters: &[(&'static str, String)],
+    realisation: Option<&str>,
+) -> (Vec<u8>, String) {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys"] {
         archive.folder(folder);
@@ -108,6 +113,9 @@ pub fn initrd(runner: &[u8], modules: &[Module], parameters: &[(&'static str, St
         words.push_str(&format!("{of}.{value} "));
     }
     words.push_str("-- serve");
+    if let Some(realisation) = realisation {
+        words.push_str(&format!(" --realisation {realisation}"));
+    }
     for Module { name, object } in modules {
         archive.file(&format!("{name}.ko"), object);
         let given: Vec<&str> =
@@ -139,9 +147,10 @@ mod tests {
         }
         let names: Vec<&str> = found.iter().map(|module| module.name.as_str()).collect();
         assert_eq!(names, ["ccp", "irqbypass", "kvm", "kvm_amd"]);
-        let (_, words) = initrd(b"", &found, &[("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())]);
+        let parameters = [("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())];
+        let (_, words) = initrd(b"", &found, &parameters, None);
         assert_eq!(words, "-- serve /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
-        let (_, words) = initrd(b"", &[], &[("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())]);
-        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve");
+        let (_, words) = initrd(b"", &[], &parameters, Some("smm"));
+        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve --realisation smm");
     }
 }

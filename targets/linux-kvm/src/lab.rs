@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Switches coverage off, if it is `off`: to see what it costs.
 const COVERAGE: &str = "GPAFUZZ_LAB_COVERAGE";
+/// What the runner's first message begins with if it cannot do what was asked for.
+const LACKING: &str = "lacking ";
 /// The number of a block is that of its module, by name, and its distance from where the module starts, in so many bits.
 const OFFSET_BITS: u32 = 24;
 
@@ -88,7 +90,7 @@ impl Lab {
         let runner = build::runner(&cache, say)?;
         let watched = wanted && qemu.plugins;
         let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;
-        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters);
+        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, setup.realisation.as_deref());
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
         say(&format!("lab: booting Linux {} in {}", kernel.release, qemu.name));
         let mut lab = Self {
@@ -112,6 +114,9 @@ impl Lab {
         let (machine, hello) = Machine::boot(&self.image)?;
         self.boots += 1;
         self.boot_time = start.elapsed();
+        if let Some(why) = hello.strip_prefix(LACKING) {
+            return Err(LabError::Absent(format!("inside the lab: {why}")));
+        }
         (self.drivers, self.modules) = first_message(&hello)
             .ok_or_else(|| LabError::Failed(format!("expected the runner's first message, found `{hello}`")))?;
         let machine = self.machine.insert(machine);

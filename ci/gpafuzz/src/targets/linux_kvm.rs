@@ -8,7 +8,7 @@ use crate::target::TargetError;
 use gpa_model::generate::Profile;
 use gpa_model::{Driver, Op, Program, text};
 use gpa_oracles::{Signature, Violation};
-use hw_runner::Trace;
+use hw_runner::{Realisation, Trace};
 use linux_kvm::console::Kind;
 use linux_kvm::stolen::{self, Design};
 use linux_kvm::{Choice, Complaint, Function, Lab, LabError, Setup};
@@ -75,15 +75,15 @@ pub const ALL: [Entry; 6] = [
 
 /// Stolen bits of programs for a KVM that strips them: few, because each mask is a VM of its own.
 const STOLEN_BITS: std::ops::RangeInclusive<u8> = 40..=42;
-/// Before the name of a mutant.
-const MUTANT: char = ':';
+/// Before the name of a mutant, or of the realisation of aliases.
+const VARIANT: char = ':';
 
 /// Before another kernel than the usual one, behind the name of a target: a version, or a folder if there is a slash in it.
 const KERNEL: char = '@';
 
 /// The name of the lab `name` with another kernel; `None` if there is no such lab.
 pub(super) fn with_kernel(name: &str, kernel: &str) -> Option<String> {
-    let plain = name.split(MUTANT).next();
+    let plain = name.split(VARIANT).next();
     ALL.iter().any(|entry| Some(entry.name) == plain).then(|| format!("{name}{KERNEL}{kernel}"))
 }
 
@@ -93,17 +93,19 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
         Some((plain, kernel)) => (plain, Choice::of(kernel)),
         None => (name, Choice::default()),
     };
-    let (plain, mutant) = plain.split_once(MUTANT).map_or((plain, None), |(plain, mutant)| (plain, Some(mutant)));
+    let (plain, variant) = plain.split_once(VARIANT).map_or((plain, None), |(plain, name)| (plain, Some(name)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
-    let mutant = match mutant {
-        None => None,
-        Some(name) => {
-            Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name && entry.stolen == Some(Design::Fixed))?)
+    let (mut mutant, mut realisation) = (None, None);
+    if let Some(name) = variant {
+        match entry.stolen {
+            None => realisation = Some(Realisation::named(name)?.name().to_owned()),
+            Some(Design::Fixed) => mutant = Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name)?),
+            Some(Design::Posted) => return None,
         }
-    };
+    }
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
-    Some(InLab::boot(entry.name, &Setup { kernel, parameters, stolen }).map(|lab| {
+    Some(InLab::boot(entry.name, &Setup { kernel, parameters, realisation, stolen }).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
     }))
