@@ -41,6 +41,8 @@ pub struct Profile {
     pub stolen_low: u8,
     /// … to this one. Above [`Levels::Four`]'s highest, some VMs have five levels.
     pub stolen_high: u8,
+    /// vCPUs of every VM, 1 to [`VCPUS`]; if it is open, each VM has as many as chance will have it.
+    pub vcpus: Option<u8>,
     /// Ops in a generated program, at most.
     pub ops_max: u32,
 }
@@ -56,6 +58,7 @@ impl Default for Profile {
             strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
+            vcpus: None,
             ops_max: 48,
         }
     }
@@ -211,7 +214,8 @@ impl Generator {
         };
         let pml = self.profile.pml && choices.chance(if plain.stride() > 1 { 2 } else { 1 }, 4);
         let logging = if pml { Logging::Pml } else { Logging::WriteProtect };
-        let vcpus = 1 + choices.below(VCPUS as u32) as u8;
+        let drawn = 1 + choices.below(VCPUS as u32) as u8;
+        let vcpus = self.profile.vcpus.unwrap_or(drawn);
         let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
         // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
         let lower = || plain.with_frames(Gfn::new(0x1c0), 1).and_then(|vm| vm.with_stolen(stolen));

@@ -18,6 +18,8 @@ use std::time::Instant;
 pub struct Setting<'a> {
     /// Everything but the length follows from it.
     pub seed: u64,
+    /// vCPUs of every VM; open, if it is as it comes.
+    pub vcpus: Option<u8>,
     /// Where findings go.
     pub store: &'a Store,
     /// Defects that are no news.
@@ -69,7 +71,7 @@ pub fn run(
 ) -> Result<(TargetSummary, TargetTiming), CampaignError> {
     let start = Instant::now();
     let mut progress = Progress::new(name, left(&budget));
-    let mut engine = Engine::new(target, run, setting.seed, budget)?;
+    let mut engine = Engine::new(target, run, setting.seed, budget)?.with_vcpus(setting.vcpus);
     let mut findings = Vec::new();
     while !engine.is_done() {
         engine.round()?;

@@ -11,7 +11,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 use gpa_model::OpKind;
 use gpa_model::exhaust::ScopeError;
-use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS};
+use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, VCPUS};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -104,6 +104,9 @@ pub struct FuzzArgs {
     /// What everything random follows from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// vCPUs of every VM [default: 1 to 4, as it comes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
+    pub vcpus: Option<u8>,
     /// Where findings are written
     #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
     pub out: PathBuf,
@@ -124,6 +127,7 @@ impl Default for FuzzArgs {
             seconds: None,
             runs: None,
             seed: 1,
+            vcpus: None,
             out,
             summary: None,
             coverage: false,

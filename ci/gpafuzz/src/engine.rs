@@ -11,7 +11,7 @@
 
 use crate::target::{Target, TargetError};
 use gpa_model::choices::Choices;
-use gpa_model::generate::Generator;
+use gpa_model::generate::{Generator, Profile};
 use gpa_model::{Program, text};
 use gpa_oracles::{Lockstep, Signature, Violation, features::CELLS};
 use libafl::corpus::{Corpus, CorpusId, HasCurrentCorpusId, InMemoryCorpus};
@@ -121,6 +121,14 @@ impl<'a> Engine<'a> {
         );
         let fuzzer = StdFuzzer::new(QueueScheduler::new(), novelty, never);
         Ok(Self { fuzzer, state, judge, stages, recorded })
+    }
+
+    /// The same; what is generated from now on is for VMs of exactly so many vCPUs, if a number is given.
+    pub fn with_vcpus(mut self, vcpus: Option<u8>) -> Self {
+        let generator = Generator::new(Profile { vcpus, ..self.judge.target.profile() });
+        self.stages.1.0.generator.clone_from(&generator);
+        self.stages.0.generator = generator;
+        self
     }
 
     /// Keep a copy of every program that is run from now on.

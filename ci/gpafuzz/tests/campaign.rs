@@ -3,10 +3,10 @@
 mod toy;
 
 use gpa_model::generate::Profile;
-use gpa_model::{Program, Shows, text};
+use gpa_model::{Op, Program, Shows, text};
 use gpa_oracles::{Lockstep, Violation};
 use gpafuzz::campaign::{self, Setting};
-use gpafuzz::engine::Budget;
+use gpafuzz::engine::{Budget, Engine};
 use gpafuzz::finding::{
     Confirmed, FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError,
 };
@@ -20,7 +20,7 @@ fn campaign(target: &mut dyn Target, out: &Path, known: &[Known]) -> TargetSumma
     let stop = AtomicBool::new(false);
     let store = Store::open(out).expect("a new folder");
     let budget = Budget { runs: Some(3000), deadline: None, stop: &stop };
-    let setting = Setting { seed: 7, store: &store, known };
+    let setting = Setting { seed: 7, vcpus: None, store: &store, known };
     campaign::run("toy", target, Lockstep::default(), budget, setting).expect("a campaign").0
 }
 
@@ -46,6 +46,24 @@ fn a_forgotten_flush_is_found_minimised_and_written() {
         let again = target.judge(&mut Lockstep::default(), &minimized).expect("a verdict");
         assert_eq!(again.map(|violation| (&violation.signature).into()), Some(metadata.signature));
     }
+}
+
+#[test]
+fn every_vm_has_as_many_vcpus_as_were_asked_for() {
+    let stop = AtomicBool::new(false);
+    let budget = Budget { runs: Some(2000), deadline: None, stop: &stop };
+    let mut target = InProcess::<toy::ForgetsAliases>::default();
+    let engine = Engine::new(&mut target, Lockstep::default(), 7, budget).expect("an engine");
+    let mut engine = engine.with_vcpus(Some(2));
+    engine.record();
+    while !engine.is_done() {
+        engine.round().expect("a round");
+    }
+    let programs = engine.recording();
+    assert!(programs.len() >= 2000 && programs.iter().all(|program| program.vm.vcpus() == 2));
+    let ops = programs.iter().flat_map(|program| &program.ops);
+    let uses = |n| ops.clone().any(|op| matches!(op, Op::Access { vcpu, .. } if *vcpu == n));
+    assert!(uses(0) && uses(1) && !uses(2));
 }
 
 #[test]

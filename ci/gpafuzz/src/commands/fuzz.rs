@@ -30,7 +30,7 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
     let stop = interrupt::listen()?;
-    let setting = Setting { seed: args.seed, store: &store, known: &known };
+    let setting = Setting { seed: args.seed, vcpus: args.vcpus, store: &store, known: &known };
     let (summary, failed) = campaigns(args, targets, setting, stop)?;
     print(&format!("\n{}", summary.table()));
     if let Some(file) = summary_file {
