@@ -58,8 +58,11 @@ const _: () = assert!(WINDOW_LEAVES + WINDOWS <= HUGE_PAGES);
 const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
 const _: () = assert!(ALIASES * FRAMES <= ENTRIES && OWN_PAGES <= ENTRIES);
 
+/// Where in a root table the guest's own addresses begin. It is the last entry of the lower half, which no GPA with stolen bits
+/// reaches: so tables that translate GPAs of programs can be the guest's, too.
+pub(crate) const OWN_ROOT_ENTRY: usize = ENTRIES / 2 - 1;
 /// Linear page numbers: each directory entry covers [`ENTRIES`] pages, the first for the guest itself, the others for windows.
-const OWN_LINEAR: u64 = 0;
+const OWN_LINEAR: u64 = (OWN_ROOT_ENTRY * ENTRIES * ENTRIES * ENTRIES) as u64;
 const _: () = assert!(WINDOWS < ENTRIES);
 
 /// Present, writable, user; accessed and dirty, so that no walk has to write to the tables.
@@ -125,13 +128,10 @@ const NEXT: u64 = 0x03;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) access: Access,
-    /// The window of its VM.
-    pub(crate) window: usize,
-    pub(crate) frame: usize,
-    /// Alias number.
-    pub(crate) alias: usize,
-    /// Number of the op in its program: each has a word of its own in each page, so that no write hides another.
-    pub(crate) word: usize,
+    /// The linear address of the page. A write is to a word in it.
+    pub(crate) page: u64,
+    /// Where in the page a write is to.
+    pub(crate) offset: usize,
     /// What a write leaves there.
     pub(crate) value: u64,
 }
@@ -166,11 +166,10 @@ pub(crate) fn crash_code(own: &Pages) {
 
 /// Write request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
-    let page = name(request.window, request.alias, request.frame);
     let (kind, gva) = match request.access {
-        Access::Read => (1, page),
-        Access::Write => (2, page + word_offset(request.word) as u64),
-        Access::Execute => (3, page + STUB as u64),
+        Access::Read => (1, request.page),
+        Access::Write => (2, request.page + request.offset as u64),
+        Access::Execute => (3, request.page + STUB as u64),
     };
     let (at, offset) = request_at(vcpu, n);
     own.write_u64(at, offset + GVA, gva);
@@ -212,7 +211,12 @@ fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
 
 /// The linear address of a frame under an alias, in a window.
 pub(crate) fn name(window: usize, alias: usize, frame: usize) -> u64 {
-    Gpa::from_page(((1 + window) * ENTRIES + alias * FRAMES + frame) as u64).raw()
+    window_address(window, alias * FRAMES + frame)
+}
+
+/// The linear address that entry `index` of the leaf table of a window translates.
+pub(crate) fn window_address(window: usize, index: usize) -> u64 {
+    Gpa::from_page(OWN_LINEAR + ((1 + window) * ENTRIES + index) as u64).raw()
 }
 
 /// The linear address of one of the guest's own pages.
@@ -238,7 +242,7 @@ pub(crate) fn write_tables(tables: &Pages) {
     let table = |page: usize| Gpa::from_page(TABLE_GFN + page as u64);
     let set = |page, index: usize, gpa: Gpa| tables.write_u64(page, index * size_of::<u64>(), gpa.raw() | ENTRY_BITS);
     for root in ROOTS {
-        set(root, 0, table(POINTERS));
+        set(root, OWN_ROOT_ENTRY, table(POINTERS));
     }
     set(POINTERS, 0, table(DIRECTORY));
     set(DIRECTORY, 0, table(OWN_LEAVES));
@@ -258,6 +262,34 @@ pub(crate) fn write_window(tables: &Pages, window: usize, vm: &Vm, realisation: 
         let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
         tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
     }
+}
+
+/// Point the leaf table of window number `window` at the pages from `gfn` on, as many as it has entries.
+pub(crate) fn write_window_over(tables: &Pages, window: usize, gfn: u64) {
+    for index in 0..ENTRIES {
+        let entry = Gpa::from_page(gfn + index as u64).raw() | ENTRY_BITS;
+        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
+    }
+}
+
+/// The entry of a root table that leads to the guest's own addresses.
+pub(crate) fn own_root_entry() -> u64 {
+    Gpa::from_page(TABLE_GFN + POINTERS as u64).raw() | ENTRY_BITS
+}
+
+/// Let the tables at `root` be the guest's, whose entries may forbid execution.
+pub(crate) fn use_root(sregs: &mut kvm_sregs, root: Gpa) {
+    const NXE: u64 = 1 << 11;
+    sregs.cr3 = root.raw();
+    sregs.efer |= NXE;
+}
+
+/// The same registers at CPL 0.
+pub(crate) fn privileged(sregs: &kvm_sregs) -> kvm_sregs {
+    let mut sregs = *sregs;
+    (sregs.cs.selector, sregs.cs.dpl) = (0x10, 0);
+    (sregs.ss.selector, sregs.ss.dpl) = (0x18, 0);
+    sregs
 }
 
 /// Long mode at CPL 3, with root table A or B.

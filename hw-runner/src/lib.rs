@@ -28,6 +28,7 @@ pub mod support;
 pub mod trace;
 mod userfault;
 mod vcpu;
+pub mod walker;
 mod watchdog;
 pub mod witness;
 
@@ -39,4 +40,5 @@ pub use realisation::Realisation;
 pub use replay::Replay;
 pub use support::{profile, supports};
 pub use trace::Trace;
+pub use walker::Walker;
 pub use witness::Witness;

@@ -80,6 +80,8 @@ struct Batch {
     requests: Vec<Request>,
     /// The number of each request's op.
     ops: Vec<usize>,
+    /// The frame of each request.
+    frames: Vec<usize>,
     outcomes: Vec<Outcome>,
 }
 
@@ -424,9 +426,12 @@ impl Machine {
             (self.batch.vcpu, self.batch.space) = (vcpu, space);
         }
         self.values += 1;
-        // Never the same value twice, so that a word of an earlier program cannot pass for one of this.
-        self.batch.requests.push(Request { access, window: self.window, frame, alias, word: at, value: self.values });
+        // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
+        // op of a program in each page, so that no write hides another.
+        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(at));
+        self.batch.requests.push(Request { access, page, offset, value: self.values });
         self.batch.ops.push(at);
+        self.batch.frames.push(frame);
         Ok(())
     }
 
@@ -443,8 +448,8 @@ impl Machine {
             vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
         });
         if result.is_ok() {
-            for ((&at, request), &outcome) in batch.ops.iter().zip(&batch.requests).zip(&batch.outcomes) {
-                observations[at] = Some(self.observed(vm, request, outcome));
+            for (n, &outcome) in batch.outcomes.iter().enumerate() {
+                observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
             }
         }
         batch.clear();
@@ -452,9 +457,9 @@ impl Machine {
         result
     }
 
-    fn observed(&self, vm: &Vm, request: &Request, outcome: Outcome) -> Exit {
+    fn observed(&self, vm: &Vm, request: &Request, frame: usize, outcome: Outcome) -> Exit {
         match outcome {
-            Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, pfn),
+            Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, frame, pfn),
             Outcome::Found(pfn) => Exit::Memory(pfn),
             Outcome::Exited(gpa) => {
                 let page = Gpa::from_page(gpa.page());
@@ -468,9 +473,9 @@ impl Machine {
 
     /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
     /// identity that the guest read through the same address right after.
-    fn written(&self, vm: &Vm, request: &Request, found: Pfn) -> Exit {
-        let holds = |page: usize| self.memory.read_u64(page, guest::word_offset(request.word)) == request.value;
-        match self.memslots.host_page(vm, request.frame) {
+    fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
+        let holds = |page: usize| self.memory.read_u64(page, request.offset) == request.value;
+        match self.memslots.host_page(vm, frame) {
             Some(page) if holds(page) => Exit::Memory(found),
             belongs => match (0..HOST_PAGES).find(|&page| holds(page)) {
                 Some(page) => Exit::Memory(self.stamps[page]),
@@ -502,6 +507,7 @@ impl Batch {
     fn clear(&mut self) {
         self.requests.clear();
         self.ops.clear();
+        self.frames.clear();
     }
 }
 

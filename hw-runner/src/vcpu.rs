@@ -142,6 +142,30 @@ impl Vcpu {
         self.fd.set_regs(registers).doing("reset the registers of a vCPU")
     }
 
+    /// Walk the tables at `root` from now on.
+    pub(crate) fn walk_from(&mut self, root: Gpa) -> Result<(), MachineError> {
+        guest::use_root(&mut self.sregs, root);
+        self.restart(0)
+    }
+
+    /// Carry out code at CPL 0, until it says that it is done.
+    pub(crate) fn run_privileged(&mut self, registers: &kvm_regs, watchdog: &Watchdog) -> Result<(), MachineError> {
+        self.settle()?;
+        self.fd.set_sregs(&guest::privileged(&self.sregs)).doing("enter ring 0 on a vCPU")?;
+        self.fd.set_regs(registers).doing("set the registers of a vCPU")?;
+        loop {
+            match self.enter()? {
+                Stop::Done => break,
+                Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),
+                Stop::Interrupted => {}
+                Stop::Mmio(gpa) => return Err(MachineError::Exit(format!("an exit for {gpa:?} in ring 0"))),
+                Stop::Gone(why) => return Err(MachineError::Exit(format!("{why} in ring 0"))),
+            }
+        }
+        self.exits += 1;
+        self.restart(0)
+    }
+
     /// KVM completes an instruction that exited when it is entered again, and then overwrites registers that were set in
     /// between. So enter and leave at once.
     fn settle(&mut self) -> Result<(), MachineError> {

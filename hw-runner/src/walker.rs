@@ -1,0 +1,385 @@
+//! A guest whose page tables are somebody else's: what real hardware makes of them, and what a real TLB keeps of them.
+//!
+//! The tables of an MMU in long-mode format become the guest's own, so that every GPA they translate is a linear address of the
+//! guest's. The guest changes their entries itself, by stores at CPL 3, as the owner of page tables does; and it invalidates
+//! what was cached by `INVLPG`, or by loading CR3, at CPL 0. Nothing here knows which MMU the tables are of.
+//!
+//! ```text
+//! WALKED_GFN  the tables     PAGE_GFN  the pages they lead to, each with its number for an identity
+//! ```
+//!
+//! On shadow paging it is KVM's shadow of the tables that is looked at as well as the TLB: it must be brought up to date by
+//! `INVLPG` and by loads of CR3, and need not be before.
+
+use crate::error::{Doing, MachineError};
+use crate::fingerprint::{self, Fingerprint};
+use crate::guest::{self, Request};
+use crate::ioctl::{Region, delete_region, set_region};
+use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
+use crate::stats::Stats;
+use crate::vcpu::{Outcome, Vcpu};
+use crate::watchdog::Watchdog;
+use crate::witness::Witness;
+use gpa_model::limits::OPS;
+use gpa_model::{Access, Gpa, Pfn};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
+use kvm_ioctls::{Kvm, VmFd};
+
+/// Entries of a table.
+pub const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
+/// Tables there is room for.
+pub const TABLES: usize = 512;
+/// Pages there is room for.
+pub const PAGES: usize = 512;
+
+const WALKED_GFN: u64 = guest::TABLE_GFN + HUGE_PAGES as u64;
+const PAGE_GFN: u64 = WALKED_GFN + TABLES as u64;
+const _: () = assert!(TABLES <= ENTRIES);
+
+const OWN_SLOT: u32 = 0;
+const TABLE_SLOT: u32 = 1;
+const WALKED_SLOT: u32 = 2;
+const PAGE_SLOT: u32 = 3;
+
+/// The window through which the guest reaches the tables.
+const WINDOW: usize = 0;
+const CODE_PAGE: usize = guest::SPIN_PAGE;
+const LIST_PAGE: usize = guest::SPIN_PAGE + 1;
+/// Addresses that one list holds; another 0 ends it.
+const LIST: usize = ENTRIES - 1;
+/// Where in a page a write is tried.
+const WORD: usize = PAGE_BYTES / 2;
+
+/// Code for CPL 0. `rsi` holds the list.
+#[rustfmt::skip]
+const CODE: [u8; 27] = [
+    // next:
+    0x48, 0x8b, 0x3e,       // 00  mov  rdi, [rsi]
+    0x48, 0x85, 0xff,       // 03  test rdi, rdi
+    0x74, 0x09,             // 06  jz   done
+    0x0f, 0x01, 0x3f,       // 08  invlpg [rdi]
+    0x48, 0x83, 0xc6, 0x08, // 0b  add  rsi, 8
+    0xeb, 0xef,             // 0f  jmp  next
+    // done:
+    0xe6, 0x10,             // 11  out  DONE_PORT, al
+    // reload:
+    0x0f, 0x20, 0xd8,       // 13  mov  rax, cr3
+    0x0f, 0x22, 0xd8,       // 16  mov  cr3, rax
+    0xe6, 0x10,             // 19  out  DONE_PORT, al
+];
+const RELOAD: u64 = 0x13;
+
+/// The VM. It belongs to the thread that opened it.
+#[derive(Debug)]
+pub struct Walker {
+    // Declared, and so dropped, before the memory it uses.
+    vcpu: Vcpu,
+    stats: Option<Stats>,
+    fd: VmFd,
+    own: Pages,
+    #[expect(dead_code, reason = "the guest's tables for its own addresses, held for as long as it runs")]
+    tables: Pages,
+    walked: Pages,
+    pages: Pages,
+    watchdog: Watchdog,
+    fingerprint: Fingerprint,
+    accesses: u64,
+    /// What the last write that was tried left in its page.
+    value: u64,
+}
+
+impl Walker {
+    /// The address for table number `n` of those to be walked, if there is room.
+    pub fn table(n: usize) -> Option<u64> {
+        (n < TABLES).then(|| Gpa::from_page(WALKED_GFN + n as u64).raw())
+    }
+
+    /// The address of the page whose identity is `pfn`, if there is room.
+    pub fn page(pfn: Pfn) -> Option<u64> {
+        ((pfn.raw() as usize) < PAGES).then(|| Gpa::from_page(PAGE_GFN + u64::from(pfn.raw())).raw())
+    }
+
+    /// Open `/dev/kvm` and create the VM.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if there is no usable KVM here.
+    pub fn open() -> Result<Self, MachineError> {
+        let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
+        let fd = kvm.create_vm().doing("create a VM")?;
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
+        let fingerprint = fingerprint::read(&fd, &cpuid)?;
+        let doing = "map memory for the guest";
+        let (own, tables) = (Pages::huge().doing(doing)?, Pages::huge().doing(doing)?);
+        let (walked, pages) = (Pages::new(TABLES).doing(doing)?, Pages::new(PAGES).doing(doing)?);
+        guest::load_code(&own);
+        guest::write_code(&own, CODE_PAGE, &CODE);
+        guest::write_tables(&tables);
+        guest::write_window_over(&tables, WINDOW, WALKED_GFN);
+        for page in 0..PAGES {
+            guest::stamp(&pages, page, Pfn::new(page as u32));
+        }
+        let slots = [
+            (OWN_SLOT, guest::OWN_GFN, &own),
+            (TABLE_SLOT, guest::TABLE_GFN, &tables),
+            (WALKED_SLOT, WALKED_GFN, &walked),
+            (PAGE_SLOT, PAGE_GFN, &pages),
+        ];
+        slots.into_iter().try_for_each(|(slot, gfn, memory)| map_whole(&fd, slot, gfn, memory))?;
+        let vcpu = Vcpu::new(&fd, &cpuid, 0)?;
+        let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
+        let watchdog = Watchdog::new().doing("set up the watchdog")?;
+        Ok(Self { vcpu, stats, fd, own, tables, walked, pages, watchdog, fingerprint, accesses: 0, value: 0 })
+    }
+
+    /// What this machine is; whether it runs guests natively is for [`Walker::witness`] to say.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// KVM's counters now.
+    pub fn witness(&self) -> Witness {
+        let files: Vec<&Stats> = self.stats.iter().chain(self.vcpu.stats()).collect();
+        Witness::read(self.accesses, self.vcpu.exits(), &files)
+    }
+
+    /// Walk these tables from now on, each with its address; the first is the root. Nothing that was cached before is left.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails.
+    ///
+    /// # Panics
+    /// If an address is not one of [`Walker::table`].
+    pub fn load(&mut self, tables: &[(u64, [u64; ENTRIES])]) -> Result<(), MachineError> {
+        // What user space writes is invisible to KVM, so what it made of earlier tables has to go with their memslot.
+        delete_region(&self.fd, WALKED_SLOT).doing("delete the memslot of the tables")?;
+        for (address, table) in tables {
+            let page = table_number(*address);
+            for (index, &entry) in table.iter().enumerate() {
+                self.walked.write_u64(page, index * size_of::<u64>(), entry);
+            }
+        }
+        let Some(&(root, _)) = tables.first() else { return Ok(()) };
+        let own = guest::OWN_ROOT_ENTRY * size_of::<u64>();
+        self.walked.write_u64(table_number(root), own, guest::own_root_entry());
+        map_whole(&self.fd, WALKED_SLOT, WALKED_GFN, &self.walked)?;
+        self.vcpu.walk_from(Gpa::new(root))?;
+        self.reload()
+    }
+
+    /// Have the guest store entries, each at its address, in this order. Nothing is invalidated.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails, or the guest cannot store.
+    ///
+    /// # Panics
+    /// If an address is not in a table.
+    pub fn store(&mut self, entries: &[(u64, u64)]) -> Result<(), MachineError> {
+        let request = |&(address, value): &(u64, u64)| {
+            let gpa = Gpa::new(address);
+            let page = guest::window_address(WINDOW, table_number(address));
+            let offset = (gpa.raw() - Gpa::from_page(gpa.page()).raw()) as usize;
+            Request { access: Access::Write, page, offset, value }
+        };
+        let requests: Vec<Request> = entries.iter().map(request).collect();
+        for outcome in self.run(&requests)? {
+            if !matches!(outcome, Outcome::Found(_)) {
+                return Err(MachineError::Exit(format!("{outcome:?} where it stores an entry")));
+            }
+        }
+        Ok(())
+    }
+
+    /// `INVLPG` of each address.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails.
+    pub fn invalidate(&mut self, addresses: &[u64]) -> Result<(), MachineError> {
+        for list in addresses.chunks(LIST) {
+            for (n, address) in list.iter().chain([&0]).enumerate() {
+                self.own.write_u64(LIST_PAGE, n * size_of::<u64>(), *address);
+            }
+            self.privileged(0)?;
+        }
+        Ok(())
+    }
+
+    /// Load CR3 with what is in it.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails.
+    pub fn reload(&mut self) -> Result<(), MachineError> {
+        self.privileged(RELOAD)
+    }
+
+    /// Which page a read of each address finds; none, if it faults.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails.
+    pub fn read(&mut self, addresses: &[u64]) -> Result<Vec<Option<Pfn>>, MachineError> {
+        let request = |&page: &u64| Request { access: Access::Read, page, offset: 0, value: 0 };
+        let requests: Vec<Request> = addresses.iter().map(request).collect();
+        let page = |outcome| if let Outcome::Found(pfn) = outcome { Some(pfn) } else { None };
+        Ok(self.run(&requests)?.into_iter().map(page).collect())
+    }
+
+    /// Which page a write to `address` reaches; none, if it faults.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails.
+    pub fn write(&mut self, address: u64) -> Result<Option<Pfn>, MachineError> {
+        self.value += 1;
+        let request = Request { access: Access::Write, page: address, offset: WORD, value: self.value };
+        self.run(&[request])?;
+        let reached = (0..PAGES).find(|&page| self.pages.read_u64(page, WORD) == self.value);
+        Ok(reached.map(|page| Pfn::new(page as u32)))
+    }
+
+    fn run(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, MachineError> {
+        let (mut all, mut some) = (Vec::with_capacity(requests.len()), Vec::new());
+        for list in requests.chunks(OPS) {
+            self.watchdog.arm().doing("arm the watchdog")?;
+            self.accesses += list.len() as u64;
+            let result = self.vcpu.run(&self.own, &self.watchdog, list, &mut some);
+            self.watchdog.disarm();
+            result?;
+            all.append(&mut some);
+        }
+        Ok(all)
+    }
+
+    fn privileged(&mut self, at: u64) -> Result<(), MachineError> {
+        let own = guest::own_address;
+        let registers =
+            kvm_regs { rip: own(CODE_PAGE) + at, rsi: own(LIST_PAGE), ..guest::registers(self.vcpu.number(), 0) };
+        self.watchdog.arm().doing("arm the watchdog")?;
+        let result = self.vcpu.run_privileged(&registers, &self.watchdog);
+        self.watchdog.disarm();
+        result
+    }
+}
+
+/// The number of the table that `address` is in.
+fn table_number(address: u64) -> usize {
+    let table = Gpa::new(address).page().wrapping_sub(WALKED_GFN) as usize;
+    assert!(table < TABLES, "{address:#x} is in no table");
+    table
+}
+
+fn map_whole(fd: &VmFd, slot: u32, gfn: u64, memory: &Pages) -> Result<(), MachineError> {
+    let region = Region { slot, flags: 0, gpa: Gpa::from_page(gfn), mapping: 0, page: 0, pages: memory.len() };
+    set_region(fd, memory, region).doing("set a memslot of the guest's own")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walker() -> Option<Walker> {
+        match Walker::open() {
+            Ok(walker) => Some(walker),
+            Err(error) if error.is_absence() => {
+                println!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("/dev/kvm is there, but: {error}"),
+        }
+    }
+
+    /// Present, writable, user.
+    const LINK: u64 = 7;
+    /// A linear address and an alias of it, which bit 40 makes: two root entries, and so two leaf tables.
+    const NAMES: [u64; 2] = [0x1e_1000, 0x100_001e_1000];
+    /// The entry of either's leaf table that translates it.
+    const INDEX: usize = 0x1e1;
+
+    fn table(n: usize) -> u64 {
+        Walker::table(n).expect("room")
+    }
+
+    fn leaf(pfn: u32) -> u64 {
+        Walker::page(Pfn::new(pfn)).expect("room") | LINK
+    }
+
+    /// Root, and for each name three tables below it; both lead to page `pfn`.
+    fn tables(pfn: u32) -> Vec<(u64, [u64; ENTRIES])> {
+        let empty = [0; ENTRIES];
+        let mut tables: Vec<_> = (0..7).map(|n| (table(n), empty)).collect();
+        for (name, first) in [(0, 1), (2, 4)] {
+            tables[0].1[name] = table(first) | LINK;
+            tables[first].1[0] = table(first + 1) | LINK;
+            tables[first + 1].1[0] = table(first + 2) | LINK;
+            tables[first + 2].1[INDEX] = leaf(pfn);
+        }
+        tables
+    }
+
+    /// Store `entry` as the leaf of both names.
+    fn replace(walker: &mut Walker, entry: u64) {
+        let at = |n: usize| table(n) + (INDEX * size_of::<u64>()) as u64;
+        walker.store(&[(at(3), entry), (at(6), entry)]).expect("stores");
+    }
+
+    const ATTEMPTS: u32 = 20;
+
+    fn pages(pfns: [u32; 2]) -> Vec<Option<Pfn>> {
+        pfns.map(|pfn| Some(Pfn::new(pfn))).to_vec()
+    }
+
+    #[test]
+    fn what_is_invalidated_under_each_name_is_gone() {
+        let Some(mut walker) = walker() else { return };
+        walker.load(&tables(5)).expect("tables");
+        assert_eq!(walker.read(&NAMES).expect("reads"), pages([5, 5]));
+        replace(&mut walker, leaf(6));
+        walker.invalidate(&NAMES).expect("invlpg");
+        assert_eq!(walker.read(&NAMES).expect("reads"), pages([6, 6]));
+        replace(&mut walker, 0);
+        walker.reload().expect("a load of cr3");
+        assert_eq!(walker.read(&NAMES).expect("reads"), [None, None]);
+    }
+
+    #[test]
+    fn entries_grant_what_the_manuals_say() {
+        let Some(mut walker) = walker() else { return };
+        const WRITABLE: u64 = 2;
+        walker.load(&tables(5)).expect("tables");
+        replace(&mut walker, leaf(7) & !WRITABLE);
+        walker.invalidate(&NAMES).expect("invlpg");
+        assert_eq!(walker.read(&NAMES).expect("reads"), pages([7, 7]));
+        assert_eq!(walker.write(NAMES[1]).expect("a write"), None);
+        replace(&mut walker, leaf(8));
+        walker.invalidate(&NAMES).expect("invlpg");
+        assert_eq!(walker.write(NAMES[1]).expect("a write"), Some(Pfn::new(8)));
+        // An address bit that this processor does not have is reserved.
+        replace(&mut walker, leaf(9) | 1 << 51);
+        walker.invalidate(&NAMES).expect("invlpg");
+        assert_eq!(walker.read(&NAMES).expect("reads"), [None, None]);
+    }
+
+    /// The control: without its own `INVLPG` the second name goes on leading to the old page. A TLB may always forget, a shadow
+    /// of the tables does not by itself.
+    #[test]
+    fn what_is_invalidated_under_one_name_is_stale_under_the_other() {
+        let Some(mut walker) = walker() else { return };
+        let mut stale = 0;
+        for _ in 0..ATTEMPTS {
+            walker.load(&tables(5)).expect("tables");
+            walker.read(&NAMES).expect("reads");
+            replace(&mut walker, leaf(6));
+            walker.invalidate(&NAMES[..1]).expect("invlpg");
+            let found = walker.read(&NAMES).expect("reads");
+            assert_eq!(found[0], Some(Pfn::new(6)));
+            stale += u32::from(found[1] == Some(Pfn::new(5)));
+        }
+        println!("stale in {stale} of {ATTEMPTS}");
+        assert!(stale > 0 || walker.fingerprint().paging != "shadow");
+    }
+
+    #[test]
+    fn jumps_lead_to_their_labels() {
+        let target = |at: usize| (at + 2).wrapping_add_signed(isize::from(CODE[at + 1] as i8));
+        assert_eq!((target(0x06), target(0x0f)), (0x11, 0x00));
+        assert_eq!((CODE[0x12], CODE[0x1a]), (guest::DONE_PORT as u8, guest::DONE_PORT as u8));
+        assert_eq!(CODE[RELOAD as usize], 0x0f);
+    }
+}
