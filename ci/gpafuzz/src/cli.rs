@@ -33,7 +33,8 @@ Exit status:
   0  clean: nothing found, or nothing that is not known
   1  findings: an oracle objects
   2  usage or bad input, or output that cannot be written
-  3  this machine lacks something that was asked for by name";
+  3  this machine lacks something that was asked for by name, or the target failed
+130  Ctrl-C before there were results, or twice";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -285,6 +286,9 @@ pub struct CoverageArgs {
     /// Do not keep a program because of the code it reached, to see what that guidance is worth
     #[arg(long)]
     pub unguided: bool,
+    /// Run a guided and an unguided campaign from the same seed, and say what each reached
+    #[arg(long, conflicts_with = "unguided")]
+    pub compare: bool,
     /// Write an HTML page, too
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

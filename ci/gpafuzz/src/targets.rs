@@ -75,7 +75,7 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
         let found = mutants::named(mutant).map(|mutant| in_process(mutant.mmu()));
         return found.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() });
     }
-    if let Some(lab) = linux_kvm::open(name) {
+    if let Some(lab) = linux_kvm::open(name, true) {
         return lab;
     }
     if let Some(realisation) = name.strip_prefix(kvm::LIVE) {
@@ -98,6 +98,11 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
 pub fn with_kernel(name: &str, kernel: &str) -> Result<String, TargetError> {
     let known = || LABS.iter().map(|lab| lab.name.to_owned()).collect();
     linux_kvm::with_kernel(name, kernel).ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() })
+}
+
+/// The target called `name` once more, if what it executes can be watched, but unwatched: to see what watching costs.
+pub fn open_unwatched(name: &str) -> Option<Result<Opened, TargetError>> {
+    linux_kvm::open(name, false)
 }
 
 /// The names of the targets that a campaign on `name` is made of.

@@ -8,8 +8,6 @@ use crate::{Cache, Say, Setup, build, image, kbuild, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Switches coverage off, if it is `off`: to see what it costs.
-const COVERAGE: &str = "GPAFUZZ_LAB_COVERAGE";
 /// What the runner's first message begins with if it cannot do what was asked for.
 const LACKING: &str = "lacking ";
 /// The number of a block is that of its module, by name, and its distance from where the module starts, in so many bits.
@@ -70,8 +68,7 @@ impl Lab {
     /// [`LabError::Absent`] if this machine lacks something that the lab needs.
     pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
         let qemu = qemu::version()?;
-        let wanted = std::env::var_os(COVERAGE).is_none_or(|word| word != "off");
-        if wanted && !qemu.plugins {
+        if setup.watched && !qemu.plugins {
             say(&format!(
                 "lab: {} takes no plugins, so what the kernel executes is not seen and guides nothing",
                 qemu.name
@@ -88,7 +85,7 @@ impl Lab {
         };
         let modules = image::modules(&kernel, instead.as_deref())?;
         let runner = build::runner(&cache, say)?;
-        let watched = wanted && qemu.plugins;
+        let watched = setup.watched && qemu.plugins;
         let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, setup.realisation.as_deref());
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };

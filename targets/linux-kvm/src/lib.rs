@@ -45,4 +45,6 @@ pub struct Setup {
     pub realisation: Option<String>,
     /// Whether its KVM is built with stolen GPA bits, after which design, and with which mutant.
     pub stolen: Option<(stolen::Design, Option<&'static stolen::Mutant>)>,
+    /// Whether the blocks of KVM that are executed are to be seen, which takes time.
+    pub watched: bool,
 }

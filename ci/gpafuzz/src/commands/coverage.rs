@@ -3,12 +3,13 @@
 use crate::cli::{CliError, CoverageArgs, Exit, note, print};
 use crate::engine::{Budget, Engine};
 use crate::progress::Ticker;
-use crate::target::TargetError;
+use crate::target::{Target, TargetError};
 use crate::{interrupt, targets};
 use gpa_oracles::Lockstep;
 use linux_kvm::Function;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How long a campaign lasts if nobody says.
@@ -35,10 +36,50 @@ pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
         return Err(TargetError::Absent { name: "coverage", why: format!("{name}: {why}") }.into());
     }
     let stop = interrupt::listen()?;
+    let ways: &[bool] = if args.compare { &[true, false] } else { &[!args.unguided] };
+    let mut reached = Vec::new();
+    for &guided in ways {
+        reached.push(campaign(target, args, guided, stop)?);
+    }
+    let title = format!("{name}, seed {}", args.seed);
+    let files: Vec<_> = reached.iter().map(|reached| by_file(&functions, &reached.blocks)).collect();
+    print(&match (&reached[..], &files[..]) {
+        ([guided, unguided], [with, without]) => comparison(&title, [guided, unguided], [with, without]),
+        _ => text(&format!("{title}, {}", reached[0]), &files[0]),
+    });
+    if let Some(path) = &args.html {
+        let page = html(&format!("{title}, {}", reached[0]), &files[0]);
+        std::fs::write(path, page).map_err(|error| CliError::Output(path.clone(), error))?;
+        note(&format!("written: {}", path.display()));
+    }
+    Ok(Exit::Clean)
+}
+
+/// What a campaign reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Reached {
+    guided: bool,
+    programs: u64,
+    blocks: BTreeSet<u32>,
+}
+
+impl std::fmt::Display for Reached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = if self.guided { "guided" } else { "unguided" };
+        write!(f, "{how}: {} programs, {} blocks", self.programs, self.blocks.len())
+    }
+}
+
+fn campaign(
+    target: &mut dyn Target,
+    args: &CoverageArgs,
+    guided: bool,
+    stop: &AtomicBool,
+) -> Result<Reached, TargetError> {
     let length = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into());
     let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(length) };
     let budget = Budget { runs: args.runs, deadline, stop };
-    let mut engine = Engine::with_guidance(target, Lockstep::default(), args.seed, budget, !args.unguided)?;
+    let mut engine = Engine::with_guidance(target, Lockstep::default(), args.seed, budget, guided)?;
     let mut ticker = Ticker::default();
     while !engine.is_done() {
         engine.round()?;
@@ -46,16 +87,7 @@ pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
         ticker.tick(|_| format!("{} programs, corpus {}, {} blocks", state.0, state.1, state.2));
     }
     ticker.end();
-    let blocks = engine.blocks();
-    let files = by_file(&functions, blocks);
-    let how = if args.unguided { "unguided" } else { "guided" };
-    let title = format!("{name}, seed {}, {} programs, {how}: {} blocks", args.seed, engine.executions(), blocks.len());
-    print(&text(&title, &files));
-    if let Some(path) = &args.html {
-        std::fs::write(path, html(&title, &files)).map_err(|error| CliError::Output(path.clone(), error))?;
-        note(&format!("written: {}", path.display()));
-    }
-    Ok(Exit::Clean)
+    Ok(Reached { guided, programs: engine.executions(), blocks: engine.blocks().clone() })
 }
 
 /// The functions by file. The parts that a compiler splits a function into count as one.
@@ -82,6 +114,32 @@ fn text(title: &str, files: &BTreeMap<String, File>) -> String {
         let list = |names: &BTreeSet<String>| names.iter().map(|name| format!("\n    {name}")).collect::<String>();
         let _ = writeln!(out, "\n{name}\n  reached:{}\n  not reached:{}", list(reached), list(missed));
     }
+    out
+}
+
+/// Two campaigns side by side: functions reached in each file of which either reached any, and those that only one of them reached.
+fn comparison(title: &str, reached: [&Reached; 2], files: [&BTreeMap<String, File>; 2]) -> String {
+    let mut out = format!(
+        "{title}\n  {}\n  {}\n\n{:<36} {:>8} {:>8} {:>8}\n",
+        reached[0], reached[1], "file", "guided", "unguided", "of"
+    );
+    let (mut only_first, mut only_second) = (String::new(), String::new());
+    for (name, first) in files[0] {
+        let Some(second) = files[1].get(name) else { continue };
+        if first.reached.is_empty() && second.reached.is_empty() {
+            continue;
+        }
+        let all = first.reached.len() + first.missed.len();
+        let _ = writeln!(out, "{name:<36} {:>8} {:>8} {all:>8}", first.reached.len(), second.reached.len());
+        let alone = |one: &File, other: &File| -> String {
+            one.reached.difference(&other.reached).map(|function| format!("\n    {name}: {function}")).collect()
+        };
+        only_first.push_str(&alone(first, second));
+        only_second.push_str(&alone(second, first));
+    }
+    let blocks = |one: &Reached, other: &Reached| one.blocks.difference(&other.blocks).count();
+    let _ = writeln!(out, "\nonly guided: {} blocks{only_first}", blocks(reached[0], reached[1]));
+    let _ = writeln!(out, "only unguided: {} blocks{only_second}", blocks(reached[1], reached[0]));
     out
 }
 
@@ -128,6 +186,9 @@ mod tests {
         ];
         let files = by_file(&functions, &BTreeSet::from([12]));
         insta::assert_snapshot!(text("a title", &files));
+        let (guided, none) = (Reached { guided: true, programs: 9, blocks: BTreeSet::from([12]) }, Reached::default());
+        let nothing = by_file(&functions, &none.blocks);
+        insta::assert_snapshot!(comparison("a title", [&guided, &none], [&files, &nothing]));
         assert!(html("a < b", &files).contains("<h1>a &lt; b</h1>"));
         assert!(html("", &files).contains("<details open><summary>mmu.c: 1 of 2</summary>"));
     }

@@ -87,8 +87,8 @@ pub(super) fn with_kernel(name: &str, kernel: &str) -> Option<String> {
     ALL.iter().any(|entry| Some(entry.name) == plain).then(|| format!("{name}{KERNEL}{kernel}"))
 }
 
-/// The lab called `name`, or `name@KERNEL`, booted; `None` if there is no such lab.
-pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
+/// The lab called `name`, or `name@KERNEL`, booted, its code to be `watched` or not; `None` if there is no such lab.
+pub(super) fn open(name: &str, watched: bool) -> Option<Result<Opened, TargetError>> {
     let (plain, kernel) = match name.split_once(KERNEL) {
         Some((plain, kernel)) => (plain, Choice::of(kernel)),
         None => (name, Choice::default()),
@@ -105,7 +105,7 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     }
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
-    Some(InLab::boot(entry.name, &Setup { kernel, parameters, realisation, stolen }).map(|lab| {
+    Some(InLab::boot(entry.name, &Setup { kernel, parameters, realisation, stolen, watched }).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
     }))
