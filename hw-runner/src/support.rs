@@ -30,7 +30,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         // Not everywhere: where it cannot be done, that is observed.
         OpKind::Prefault => true,
         OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
-        OpKind::Collapse | OpKind::MmuPages => false,
+        OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
         OpKind::Attributes | OpKind::AttributesEnd => false,

@@ -1,4 +1,5 @@
-//! What divides the frames of a VM, so that no leaf may translate frames on both sides: memory types, and whether a frame is private.
+//! What divides the frames of a VM, so that no leaf may translate frames on both sides: memory types, and whether a frame is
+//! private.
 
 use crate::vm::FrameSet;
 

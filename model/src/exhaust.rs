@@ -197,14 +197,15 @@ impl Scope {
         Self { vm: self.vm.with_logging(logging), ..self }
     }
 
-    /// The same with frames `stride` pages apart, from a 1 GiB edge. With 256, two frames make a large leaf.
+    /// The same with frames `stride` pages apart, from a 1 GiB edge. With 256, two frames make a large leaf. Large leaves are not
+    /// executable.
     ///
     /// # Errors
     /// [`ScopeError::Stride`] if no VM has such a stride.
     pub fn with_stride(self, stride: u64) -> Result<Self, ScopeError> {
         let vm =
             self.vm.with_frames(Gfn::new(Level::Page1G.pages()), stride).map_err(|_| ScopeError::Stride(stride))?;
-        Ok(Self { vm, ..self })
+        Ok(Self { vm: vm.with_nx_huge_pages(true), ..self })
     }
 
     /// The VM of its programs.
@@ -341,7 +342,7 @@ impl Scope {
             }
             ops.extend(MemoryType::ALL.map(|memory| Op::MemoryType { gfn, pages, memory }));
         }
-        ops.push(Op::AttributesEnd);
+        ops.extend([Op::AttributesEnd, Op::NxRecover]);
     }
 
     /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything. Then each frame as a
@@ -401,7 +402,7 @@ impl Scope {
             Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
             Op::Attributes { .. } | Op::AttributesBegin { .. } | Op::AttributesEnd => [None; NAMES],
-            Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
+            Op::MemoryType { .. } | Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
         Letter { op, names }
     }

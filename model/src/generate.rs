@@ -81,7 +81,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 29] = [
+const WEIGHTS: [(OpKind, u32); 30] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -102,6 +102,7 @@ const WEIGHTS: [(OpKind, u32); 29] = [
     (OpKind::Attributes, 3),
     (OpKind::AttributesEnd, 3),
     (OpKind::MemoryType, 3),
+    (OpKind::NxRecover, 3),
     (OpKind::MmuPages, 2),
     (OpKind::SlotCreate, 5),
     (OpKind::SlotDelete, 3),
@@ -221,7 +222,9 @@ impl Generator {
         let lower = || plain.with_frames(Gfn::new(0x1c0), 1).and_then(|vm| vm.with_stolen(stolen));
         let vm = plain.with_stolen(stolen).or_else(|_| lower()).and_then(|vm| vm.with_vcpus(vcpus));
         let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
-        vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_paging(self.paging(choices))
+        let nx = plain.stride() > 1 && self.profile.allows(OpKind::NxRecover) && choices.chance(1, 2);
+        let vm = vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_nx_huge_pages(nx);
+        vm.with_paging(self.paging(choices))
     }
 
     /// A way to translate that the target's guests can have; most often the default.
@@ -424,6 +427,10 @@ impl Generator {
             OpKind::MemoryType => {
                 let (gfn, pages) = Self::gfns(choices, vm, focus);
                 Op::MemoryType { gfn, pages, memory: choices.pick(&MemoryType::ALL) }
+            }
+            OpKind::NxRecover if vm.nx_huge_pages() => Op::NxRecover,
+            OpKind::NxRecover => {
+                Op::Access { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access: Access::Execute }
             }
             OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),

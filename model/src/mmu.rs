@@ -279,6 +279,15 @@ pub enum Keyed {
         /// Its level, 1 for a table of leaves.
         level: u8,
     },
+    /// A shadow page on the list of those that recovery takes away (`possible_nx_huge_pages`).
+    NxSplit {
+        /// The frame it begins with.
+        gfn: u64,
+        /// The alias it is for.
+        alias: Alias,
+        /// Its level.
+        level: u8,
+    },
     /// The absolute frame of a bit in a dirty log.
     DirtyLog(u64),
 }
@@ -287,7 +296,8 @@ impl Keyed {
     /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
-            Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
+            Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
+            Keyed::NxSplit { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
         }
     }
 
@@ -296,6 +306,7 @@ impl Keyed {
         match self {
             Keyed::Rmap { .. } => "rmap",
             Keyed::ShadowPage { .. } => "shadow page",
+            Keyed::NxSplit { .. } => "list of pages to recover",
             Keyed::DirtyLog(_) => "dirty log",
         }
     }

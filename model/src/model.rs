@@ -306,6 +306,7 @@ impl Model {
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
             Op::AttributesEnd => self.divisions.is_changing(),
+            Op::NxRecover => self.vm.nx_huge_pages(),
             Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => true,
         }
     }
@@ -442,7 +443,7 @@ impl Model {
                 allowed.done = true;
                 allowed.changed = frames;
             }
-            Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
+            Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
             Op::GuestWalk { root, gva, access, .. } => {

@@ -300,6 +300,9 @@ pub enum Op {
         /// Which type.
         memory: MemoryType,
     },
+    /// The recovery worker's turn, where large leaves must not be executable: the oldest of the tables in whose place a large leaf
+    /// would be, were it not for an instruction fetch, goes (`kvm_recover_nx_huge_pages()`).
+    NxRecover,
     /// From now on there may be so many shadow pages (`KVM_SET_NR_MMU_PAGES`). What is mapped through one that has to go is
     /// mapped again when it is accessed; the guest cannot tell.
     MmuPages {
@@ -396,6 +399,8 @@ pub enum OpKind {
     AttributesEnd,
     /// [`Op::MemoryType`].
     MemoryType,
+    /// [`Op::NxRecover`].
+    NxRecover,
     /// [`Op::MmuPages`].
     MmuPages,
     /// [`Op::Backend`].
@@ -410,7 +415,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 30] = [
+    pub const ALL: [OpKind; 31] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -436,6 +441,7 @@ impl OpKind {
         OpKind::Attributes,
         OpKind::AttributesEnd,
         OpKind::MemoryType,
+        OpKind::NxRecover,
         OpKind::MmuPages,
         OpKind::Backend,
         OpKind::Translate,
@@ -471,6 +477,7 @@ impl OpKind {
             OpKind::Attributes => "attributes",
             OpKind::AttributesEnd => "attributes-end",
             OpKind::MemoryType => "memory-type",
+            OpKind::NxRecover => "nx-recover",
             OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
             OpKind::Translate => "translate",
@@ -513,6 +520,7 @@ impl Op {
             Op::Attributes { .. } | Op::AttributesBegin { .. } => OpKind::Attributes,
             Op::AttributesEnd => OpKind::AttributesEnd,
             Op::MemoryType { .. } => OpKind::MemoryType,
+            Op::NxRecover => OpKind::NxRecover,
             Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,
             Op::Translate { .. } => OpKind::Translate,

@@ -181,6 +181,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         }
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::MmuPages { pages } if pages < MMU_PAGES_MIN => Err(ProgramError::MmuPages(pages)),
-        Op::SlotEnd | Op::DirtyGet { .. } | Op::AttributesEnd | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
+        Op::SlotEnd | Op::DirtyGet { .. } | Op::AttributesEnd => Ok(()),
+        Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
     }
 }

@@ -13,10 +13,10 @@
 //!
 //! `0x1e1@1` is gfn 0x1e1 under alias 1: bit *i* of the alias number stands for the *i*-th stolen bit, so a program means
 //! the same wherever the stolen bits are. After `flush=` a VM may have `stride=64`, which puts its frames and host pages 64 pages
-//! apart (see [`Vm`](crate::Vm)), `levels=5`, `maxphyaddr=46`, `log=pml` and `paging=pae`, in this order. `unmap hva=2 pages=1
-//! by=fork` names the [`Driver`](crate::Driver) that real KVM is driven by; elsewhere it changes nothing. Numbers are decimal, or
-//! hexadecimal after `0x`. `#` starts a comment; the comment lines right after the version are kept. Every op has its own line
-//! in `print`; the parser accepts what it prints.
+//! apart (see [`Vm`](crate::Vm)), `levels=5`, `maxphyaddr=46`, `log=pml`, `paging=pae` and `nx-huge-pages=on`, in this order.
+//! `unmap hva=2 pages=1 by=fork` names the [`Driver`](crate::Driver) that real KVM is driven by; elsewhere it changes nothing.
+//! Numbers are decimal, or hexadecimal after `0x`. `#` starts a comment; the comment lines right after the version are kept. Every
+//! op has its own line in `print`; the parser accepts what it prints.
 //!
 //! The guest's own page tables are made of entries that it writes, and walked from a root, in the mode that `paging=` names
 //! (4-level if it is left out). A guest virtual address is given as the index of its entry at each level, the root's first:

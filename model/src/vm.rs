@@ -70,6 +70,7 @@ pub struct Vm {
     levels: Levels,
     maxphyaddr: u8,
     paging: GuestPaging,
+    nx_huge_pages: bool,
 }
 
 /// Why a VM configuration is refused.
@@ -155,8 +156,9 @@ impl Vm {
     /// A [`VmError`] if a number is out of range or a stolen bit lies within the window's gfns.
     pub fn new(stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
         let (logging, levels, paging) = (Logging::default(), Levels::default(), GuestPaging::default());
-        let maxphyaddr = MAXPHYADDR_MAX;
-        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr, paging }.checked()
+        let (maxphyaddr, nx_huge_pages) = (MAXPHYADDR_MAX, false);
+        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr, paging, nx_huge_pages }
+            .checked()
     }
 
     fn checked(self) -> Result<Self, VmError> {
@@ -268,6 +270,19 @@ impl Vm {
     #[inline]
     pub const fn paging(&self) -> GuestPaging {
         self.paging
+    }
+
+    /// The same VM with leaves above 4 KiB that are executable or, because of a flaw of the processor, must not be
+    /// (`nx_huge_pages`, CVE-2018-12207).
+    #[must_use]
+    pub const fn with_nx_huge_pages(self, nx_huge_pages: bool) -> Self {
+        Self { nx_huge_pages, ..self }
+    }
+
+    /// Whether no leaf above 4 KiB may be executable.
+    #[inline]
+    pub const fn nx_huge_pages(&self) -> bool {
+        self.nx_huge_pages
     }
 
     /// The stolen bits.

@@ -72,7 +72,7 @@ fn every_kind_of_op_is_in_the_alphabet() {
     }
     assert_eq!(
         alphabet.len(),
-        near.alphabet().len() + 2 + 19,
+        near.alphabet().len() + 2 + 20,
         "only where two frames make a large leaf there are huge pages, and frames are divided"
     );
     let letters: BTreeSet<String> = alphabet.iter().map(|op| format!("{op:?}")).collect();

@@ -110,6 +110,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Collapse { .. }
         | Op::Age { .. }
         | Op::AttributesEnd
+        | Op::NxRecover
         | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),
     }

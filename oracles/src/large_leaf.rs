@@ -1,14 +1,15 @@
 //! `large_leaf`: what a leaf says of one of its pages it says of all, so it translates none that differ. All of its pages are of
-//! one memory type, and all are private or all shared.
+//! one memory type, and all are private or all shared. Where a flaw of the processor forbids it, no large leaf is executable.
 //!
 //! A large translation that was replaced and not flushed is `alias_flush`'s to judge.
 
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
 use gpa_model::divisions::divides;
-use gpa_model::{FrameSet, Level, Spte};
+use gpa_model::{FrameSet, Level, Rights, Spte};
 
 const MEMORY_TYPE: usize = 0;
 const ATTRIBUTES: usize = 1;
+const EXECUTABLE: usize = 2;
 
 /// The oracle `large_leaf`.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ impl Oracle for LargeLeaf {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::tables("memory-type"), Clause::tables("attributes")] }
+        const { &[Clause::tables("memory-type"), Clause::tables("attributes"), Clause::tables("executable")] }
     }
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
@@ -42,11 +43,22 @@ impl Oracle for LargeLeaf {
                     let blame = Blame { frame, alias: vm.stolen().alias(number) };
                     check_alike(step, spte, blame, MEMORY_TYPE, uncacheable, tally)?;
                     check_alike(step, spte, blame, ATTRIBUTES, private, tally)?;
+                    check_executable(step, spte, blame, &mut tally[EXECUTABLE])?;
                 }
             }
         }
         Ok(())
     }
+}
+
+fn check_executable(step: &Step<'_>, spte: Spte, blame: Blame, tally: &mut Tally) -> Result<(), Objection> {
+    let forbidden = step.model.vm().nx_huge_pages();
+    tally.check_if(forbidden);
+    if !forbidden || !spte.rights().contains(Rights::X) {
+        return Ok(());
+    }
+    let why = format!("{} is mapped to {spte}, but no large leaf may be executable", step.model.vm().gfn(blame.frame));
+    Err(Objection { clause: EXECUTABLE, blame: Some(blame), why })
 }
 
 /// All frames of the leaf are in `set`, or none is.

@@ -52,6 +52,9 @@ fn header(program: &Program, target: &str) -> String {
     if vm.maxphyaddr() != MAXPHYADDR_MAX {
         let _ = write!(out, "; MAXPHYADDR {}", vm.maxphyaddr());
     }
+    if vm.nx_huge_pages() {
+        out.push_str("; large pages are not executable");
+    }
     if vm.logging() == Logging::Pml {
         out.push_str("; writes logged by PML");
     }

@@ -1,5 +1,5 @@
 //! `structure`: what a target keeps beside its tables agrees with them. Each present leaf is in the rmap exactly once,
-//! under its own gfn, and nothing else is; each shadow page is unique.
+//! under its own gfn, and nothing else is; each shadow page is unique, and no list has one that is gone.
 //!
 //! A leaf that rmap lost is never zapped; an rmap entry without its leaf is a use after free waiting for the next walk.
 
@@ -9,6 +9,7 @@ use gpa_model::{FrameSet, Gpa, Keyed};
 
 const RMAP: usize = 0;
 const UNIQUE: usize = 1;
+const NX_SPLIT: usize = 2;
 
 /// The oracle `structure`.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ impl Oracle for Structure {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::keys_and_tables("rmap"), Clause::keys("unique")] }
+        const { &[Clause::keys_and_tables("rmap"), Clause::keys("unique"), Clause::keys("nx-split")] }
     }
 
     /// Nothing: between ops the tables are judged by others, and what lies beside them is only walked at the end.
@@ -36,7 +37,8 @@ impl Oracle for Structure {
             return Ok(());
         }
         check_rmap(end, &mut tally[RMAP])?;
-        self.check_unique(end, &mut tally[UNIQUE])
+        self.check_unique(end, &mut tally[UNIQUE])?;
+        self.check_nx_split(end, &mut tally[NX_SPLIT])
     }
 }
 
@@ -85,7 +87,7 @@ impl Structure {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
             Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
-            Keyed::Rmap { .. } | Keyed::DirtyLog(_) => None,
+            Keyed::Rmap { .. } | Keyed::NxSplit { .. } | Keyed::DirtyLog(_) => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();
@@ -95,5 +97,30 @@ impl Structure {
             let why = format!("two shadow pages are for gfn {gfn:#x}, stolen bits {alias:#x}, level {level}");
             Err(Objection { clause: UNIQUE, blame: None, why })
         })
+    }
+
+    /// What recovery will take away is there, once each: after [`Structure::check_unique`], which has sorted what is there.
+    fn check_nx_split(&self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        let listed = end.keys.iter().enumerate().filter_map(|(at, key)| match *key {
+            Keyed::NxSplit { gfn, alias, level } => Some((at, (gfn, alias.raw(), level))),
+            _ => None,
+        });
+        let mut any = false;
+        for (at, page) in listed {
+            any = true;
+            let (gfn, alias, level) = page;
+            let object = |what: &str| {
+                let why = format!("the shadow page of gfn {gfn:#x}, stolen bits {alias:#x}, level {level} {what}");
+                Err(Objection { clause: NX_SPLIT, blame: None, why })
+            };
+            if self.shadow_pages.binary_search(&page).is_err() {
+                return object("is to be recovered, but it is gone: the memory behind it may be another's by now");
+            }
+            if end.keys[..at].contains(&end.keys[at]) {
+                return object("is on the list of those to recover twice");
+            }
+        }
+        tally.check_if(any);
+        Ok(())
     }
 }

@@ -204,6 +204,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::Attributes => Op::Attributes { gfn, pages: 1, private: true },
         OpKind::AttributesEnd => Op::AttributesEnd,
         OpKind::MemoryType => Op::MemoryType { gfn, pages: 1, memory: gpa_model::MemoryType::Uncacheable },
+        OpKind::NxRecover => Op::NxRecover,
         OpKind::MmuPages => Op::MmuPages { pages: gpa_model::limits::MMU_PAGES_MIN },
         OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),
         OpKind::Translate => Op::Translate { vcpu: 0, table: gpa, leaf: gpa },

@@ -181,6 +181,6 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
         Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::AttributesEnd => op,
-        Op::MmuPages { .. } | Op::Backend(_) => op,
+        Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => op,
     }
 }

@@ -46,6 +46,9 @@ pub fn print(program: &Program) -> String {
     if vm.paging() != GuestPaging::default() {
         let _ = write!(out, " paging={}", vm.paging().name());
     }
+    if vm.nx_huge_pages() {
+        out.push_str(" nx-huge-pages=on");
+    }
     out.push('\n');
     for op in &program.ops {
         out.push_str(&print_op(vm, op));
@@ -89,6 +92,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::AttributesBegin { gfn, pages, private } => print_attributes("attributes-begin", gfn, pages, private),
         Op::AttributesEnd => "attributes-end".into(),
         Op::MemoryType { gfn, pages, memory } => format!("memory-type gfn={gfn} pages={pages} {}", memory.name()),
+        Op::NxRecover => "nx-recover".into(),
         Op::MmuPages { pages } => format!("mmu-pages {pages}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),
         Op::Translate { vcpu, table, leaf } => format!("v{vcpu} translate table={} leaf={}", gpa(table), gpa(leaf)),

@@ -370,9 +370,17 @@ impl<'a> Words<'a> {
                 named.ok_or_else(|| self.found("4-level, 5-level, pae, 32-bit, nested-ept or nested-npt", word))?,
             );
         }
+        if next(self, "nx-huge-pages=") {
+            vm = vm.with_nx_huge_pages(match self.value("nx-huge-pages")? {
+                "on" => true,
+                "off" => false,
+                word => return Err(self.found("nx-huge-pages=on or nx-huge-pages=off", word)),
+            });
+        }
         if let Some(word) = self.peek() {
             self.next("")?;
-            let expected = "stride=…, levels=…, maxphyaddr=…, log=… or paging=… in this order, or the end of the line";
+            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=… or nx-huge-pages=… in this order, or the end of the \
+                            line";
             return Err(self.found(expected, word));
         }
         Ok(vm)
@@ -445,7 +453,7 @@ impl<'a> Words<'a> {
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
-                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, mmu-pages or backend";
+                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, nx-recover, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
@@ -472,6 +480,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         }
         "attributes-end" => Op::AttributesEnd,
         "memory-type" => Op::MemoryType { gfn: words.gfn(vm)?, pages: words.pages()?, memory: words.memory_type()? },
+        "nx-recover" => Op::NxRecover,
         "mmu-pages" => {
             let word = words.next("how many shadow pages")?;
             Op::MmuPages { pages: words.number(word, u64::from(u8::MAX))? as u8 }

@@ -84,6 +84,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::AttributesBegin { gfn, pages, private } => mmu.attributes_begin(gfn, pages.into(), private, tlb),
             Op::AttributesEnd => mmu.attributes_end(),
             Op::MemoryType { gfn, pages, memory } => mmu.set_memory_type(gfn, pages.into(), memory, tlb),
+            Op::NxRecover => mmu.recover_nx_huge_page(tlb),
             Op::MmuPages { pages } => mmu.set_mmu_pages(pages.into(), tlb),
             Op::SlotAliased { id, gpa, pages, hva } => {
                 let gfn = Gfn::new(gpa.page());
@@ -117,6 +118,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         }
         for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
             visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
+        }
+        for &SpKey { gfn, alias, level } in locked.shadow_pages.nx_split_keys() {
+            visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for slot in self.mmu.slots.read().iter() {
             slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));

@@ -146,7 +146,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             // A large leaf would have all of its pages written and one of them logged.
             Access::Write if at.level > 1 && P::keeps_large_protected() && Self::is_logged(slots, gfn) => return false,
             Access::Write if restored.is_mmu_writable() => restored.writable(),
-            Access::Read | Access::Execute if entry.is_idle() => restored,
+            Access::Read | Access::Execute if entry.is_idle() && restored.rights().contains(Rights::needed(access)) => {
+                restored
+            }
             _ => return false,
         };
         if !self.tables.replace(at, entry, fixed) {
@@ -176,8 +178,13 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
-        let level = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, &mmu, slot, fault));
+        let wanted = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, &mmu, slot, fault));
+        let level = if self.disallows_large(fault.access) { Level::Page4K } else { wanted };
+        let rights = self.leaf_rights(level, rights);
         let at = self.make_way(&mut mmu, fault, level, tlb);
+        if level < wanted {
+            self.account_split(&mut mmu, fault, wanted);
+        }
         let gfn = P::base_gfn(fault.gfn, fault.alias).align_down(level.pages());
         let leaf = fault.gfn.align_down(level.pages());
         let pfn = fault.pfn.before(P::offset_in_leaf(self.vm.stolen(), fault.gpa, leaf));
@@ -217,6 +224,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 logged: slot.flags.log_dirty,
                 tracked: slot.tracks_in_leaf(fault.gfn, *level),
                 one_type: self.is_of_one_type(mmu, fault.gpa, *level),
+                split: !self.disallows_large(fault.access) && self.is_split(mmu, fault, *level),
                 alike: mmu.attributes.are_alike::<P>(fault.gfn, *level),
             })
         };
@@ -267,6 +275,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 if entry.is_present() {
                     self.zap_table(mmu, entry.table(), level - 1);
                     mmu.shadow_pages.unlink(entry.table(), at);
+                    mmu.shadow_pages.remove_nx_split(entry.table());
                 }
                 self.tables.set(at, Entry::ABSENT);
             }

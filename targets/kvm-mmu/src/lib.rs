@@ -45,6 +45,7 @@ mod memory_type;
 mod memslots;
 pub mod mutants;
 mod notifier;
+mod nx_huge_page;
 mod page_set;
 mod policy;
 mod recycle;

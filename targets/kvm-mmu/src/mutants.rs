@@ -1,6 +1,6 @@
 //! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
 //!
-//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*V to M*x*Z are variants of our own. B*nn* makes a
+//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*T to M*x*Z are variants of our own. B*nn* makes a
 //! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, in the
 //! table of the file for what it breaks.
 

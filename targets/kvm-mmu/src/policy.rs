@@ -37,6 +37,8 @@ pub struct LargeSeen {
     pub tracked: bool,
     /// Whether all of its pages are of one memory type.
     pub one_type: bool,
+    /// Whether small leaves are there because something was executed, which a large one must not be.
+    pub split: bool,
     /// Whether its pages are all private or all shared, and stay so.
     pub alike: bool,
 }
@@ -276,7 +278,8 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether a leaf larger than 4 KiB may map a fault, as far as the memslot is concerned.
     fn may_map_large(seen: LargeSeen) -> bool {
-        seen.inside_slot && seen.congruent && !seen.logged && !seen.tracked && seen.one_type && seen.alike
+        let alike = seen.one_type && seen.alike;
+        seen.inside_slot && seen.congruent && alike && !seen.logged && !seen.tracked && !seen.split
     }
 
     /// The frame by which the memory type of a fault is looked up.
@@ -296,6 +299,26 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether a large leaf keeps away from frames whose attributes are changing, though the fault is for another.
     fn sees_changing_attributes() -> bool {
+        true
+    }
+
+    /// Whether an instruction fetch is mapped small where large leaves must not be executable.
+    fn splits_for_execute() -> bool {
+        true
+    }
+
+    /// Whether a large leaf is executable where none must be.
+    fn large_executable() -> bool {
+        false
+    }
+
+    /// Whether TLBs are flushed after a table was taken away to make room for a large leaf again.
+    fn flushes_recovered() -> bool {
+        true
+    }
+
+    /// Whether a table that is zapped leaves the list of those to recover.
+    fn unlists_zapped() -> bool {
         true
     }
 

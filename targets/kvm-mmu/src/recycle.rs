@@ -25,22 +25,29 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             self.retire(mmu, table);
             retired.push(table);
         }
-        if retired.is_empty() {
-            return;
+        if !retired.is_empty() {
+            self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
         }
+    }
+
+    /// Tables that were retired may be made anew, once no TLB knows what was mapped through them (`kvm_mmu_commit_zap_page()`).
+    pub(crate) fn commit_zap(&self, mmu: &mut Locked, retired: &[u32], flushes: bool, tlb: &mut dyn TlbFlush) {
         let mut owed = FlushOwed::nothing();
-        if P::flushes_recycled() {
+        if flushes {
             owed.owe();
         }
         owed.all::<P>(tlb);
-        for table in retired {
+        for &table in retired {
             self.tables.free(table);
             mmu.shadow_pages.release(table);
         }
     }
 
     /// Nothing is mapped through `table` any more, and nobody finds it (`kvm_mmu_prepare_zap_page()`).
-    fn retire(&self, mmu: &mut Locked, table: u32) {
+    pub(crate) fn retire(&self, mmu: &mut Locked, table: u32) {
+        if P::unlists_zapped() {
+            mmu.shadow_pages.remove_nx_split(table);
+        }
         for parent in mmu.shadow_pages.retire(table) {
             self.tables.set(parent, Entry::ABSENT);
         }

@@ -34,6 +34,9 @@ pub(crate) struct ShadowPages {
     buckets: Box<[Vec<u32>; BUCKETS]>,
     /// The pages that can be recycled, oldest first (`active_mmu_pages`).
     active: VecDeque<u32>,
+    /// Those that recovery takes away, oldest first, with what they were for when they were put here
+    /// (`possible_nx_huge_pages`).
+    nx_split: VecDeque<(u32, SpKey)>,
     free: Vec<u32>,
     /// How many are neither free nor about to be (`n_used_mmu_pages`).
     used: usize,
@@ -51,8 +54,8 @@ impl ShadowPages {
     /// Just the root.
     pub(crate) fn new(levels: Levels) -> Self {
         let buckets = Box::new([const { Vec::new() }; BUCKETS]);
-        let (active, free) = (VecDeque::new(), Vec::new());
-        let mut new = Self { pages: Vec::new(), buckets, active, free, used: 0, limit: CAPACITY };
+        let (active, nx_split, free) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        let mut new = Self { pages: Vec::new(), buckets, active, nx_split, free, used: 0, limit: CAPACITY };
         new.alloc(root(levels));
         new
     }
@@ -65,6 +68,7 @@ impl ShadowPages {
             bucket.clear();
         }
         self.active.clear();
+        self.nx_split.clear();
         self.free.clear();
         self.used = 0;
         self.limit = CAPACITY;
@@ -114,6 +118,31 @@ impl ShadowPages {
         }
         self.used -= 1;
         std::mem::take(&mut self.sp_mut(table).parents)
+    }
+
+    /// `table` is there only because a large leaf must not be executable (`track_possible_nx_huge_page()`).
+    pub(crate) fn add_nx_split(&mut self, table: u32) {
+        if !self.is_nx_split(table) {
+            self.nx_split.push_back((table, *self.key(table)));
+        }
+    }
+
+    pub(crate) fn is_nx_split(&self, table: u32) -> bool {
+        self.nx_split.iter().any(|(other, _)| *other == table)
+    }
+
+    /// `table` is needed for another reason, or going (`untrack_possible_nx_huge_page()`).
+    pub(crate) fn remove_nx_split(&mut self, table: u32) {
+        self.nx_split.retain(|(other, _)| *other != table);
+    }
+
+    pub(crate) fn oldest_nx_split(&self) -> Option<u32> {
+        self.nx_split.front().map(|(table, _)| *table)
+    }
+
+    /// What the pages on that list were for when they were put there.
+    pub(crate) fn nx_split_keys(&self) -> impl Iterator<Item = &SpKey> {
+        self.nx_split.iter().map(|(_, key)| key)
     }
 
     /// Nothing leads to `table` any more, in no table and no TLB: make it anew when one is wanted

@@ -133,6 +133,19 @@ impl<F: Format> Tables<F> {
         }
     }
 
+    /// The table of `level` that a walk for `gpa` comes through, if it comes so far.
+    pub(crate) fn table_at(&self, gpa: Gpa, level: u8) -> Option<u32> {
+        let mut table = 0;
+        for above in (level + 1..=self.root_level).rev() {
+            let entry = self.get(Sptep::new(table, index(gpa, above), above));
+            if !entry.is_present() || entry.is_leaf(above) {
+                return None;
+            }
+            table = entry.table();
+        }
+        Some(table)
+    }
+
     /// The leaf entry for `gpa`: a large one, or that of a table of leaves, present or not, if the path to it exists.
     pub(crate) fn leaf(&self, gpa: Gpa) -> Option<Sptep> {
         let (at, entry) = self.end_of_walk(gpa);

@@ -79,7 +79,7 @@ fn most_mutants_die_within_the_bounds_of_the_gate() {
 /// third, two frames make a large leaf.
 fn tiny() -> [(Scope, usize); 3] {
     let races = "slot-create,slot-delete,read,write,fault-begin,fault-end,unmap,dirty-clear,backend";
-    let large = scope(2, 1, 2, 1, "slot-create,slot-flags,read,write,unmap,memory-type,attributes");
+    let large = scope(2, 1, 2, 1, "slot-create,slot-flags,read,write,execute,unmap,memory-type,attributes,nx-recover");
     let large = large.with_stride(256).expect("two frames in 2 MiB");
     [(scope(1, 3, 4, 2, ""), 2), (scope(1, 2, 4, 2, races), 3), (large, 3)]
 }

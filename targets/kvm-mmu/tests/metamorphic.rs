@@ -109,7 +109,7 @@ impl Run {
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowPage { .. } => {}
+            Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
         });
         keys.sort_unstable();
         keys

@@ -6,6 +6,11 @@ use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
 use gpa_model::{Alias, Gfn, Gpa, GuestPaging, SlotChange, SlotId, StolenMask};
 
 mutants! {
+    NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "stale-page", {
+        fn flushes_recovered() -> bool {
+            false
+        }
+    }
     FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
         fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             Corrected::flush_range(stolen, gfn.add(1), pages, tlb);
@@ -106,6 +111,11 @@ mutants! {
     }
     AttributesWithoutZap = "B47W-attributes-without-zap", "history: what maps frames stays when their attributes change", "large_leaf" / "attributes", {
         fn zaps_for_attributes() -> bool {
+            false
+        }
+    }
+    NxListAfterZap = "B47X-nx-list-after-zap", "history: a page stays on the list of those to recover after it was zapped (21a36ac6b6c7)", "structure" / "nx-split", {
+        fn unlists_zapped() -> bool {
             false
         }
     }

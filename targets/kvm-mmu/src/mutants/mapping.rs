@@ -50,6 +50,16 @@ mutants! {
             gpa.page().wrapping_sub(leaf.raw())
         }
     }
+    ExecuteMappedLarge = "M4T-execute-mapped-large", "mapping: a fetch is mapped large where that cannot be executed", "progress" / "retry", {
+        fn splits_for_execute() -> bool {
+            false
+        }
+    }
+    LargeExecutable = "M4U-large-executable", "mapping: a large leaf is executable where none must be (CVE-2018-12207)", "large_leaf" / "executable", {
+        fn large_executable() -> bool {
+            true
+        }
+    }
     LargeBeyondSlot = "M4V-large-beyond-slot", "mapping: a large leaf reaches beyond its memslot", "gfn_unalias" / "spte", {
         fn may_map_large(seen: LargeSeen) -> bool {
             Corrected::may_map_large(LargeSeen { inside_slot: true, ..seen })
