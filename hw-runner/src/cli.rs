@@ -109,6 +109,9 @@ enum Command {
     },
     /// Be the first process of a lab: load modules of the kernel and run programs that arrive over a serial port
     Serve {
+        /// The port, such as /dev/ttyS1
+        #[arg(value_name = "PORT")]
+        port: PathBuf,
         /// How aliases come about
         #[arg(long, value_name = "NAME", value_parser = realisation, default_value_t)]
         realisation: Realisation,
@@ -138,7 +141,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
             stress::run(Duration::from_secs(*seconds), (*vcpus).into(), realisations, out, err)
         }
         Command::Verify { traces } => verify::run(traces, out, err),
-        Command::Serve { realisation, modules } => match crate::serve::run(*realisation, modules) {
+        Command::Serve { port, realisation, modules } => match crate::serve::run(port, *realisation, modules) {
             Ok(()) => Status::Clean,
             Err(error) => {
                 line(err, error);

@@ -1,4 +1,5 @@
-//! What the first process of a machine has to do itself: mount the kernel's own file systems, load modules, switch off.
+//! What the first process of a machine has to do itself: mount the kernel's own file systems, load modules, set up
+//! its line to the outside, switch off.
 #![expect(unsafe_code, reason = "mount, finit_module and reboot have no safe wrapper")]
 
 use std::ffi::CString;
@@ -31,6 +32,24 @@ pub(crate) fn load_module(file: &Path, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters)?;
     // SAFETY: the kernel reads the open file and the string, which outlive the call.
     match unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Have `port`, if it is a terminal, carry bytes as they are, as fast as a serial line goes.
+pub(crate) fn make_raw(port: &File) -> io::Result<()> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to `settings`, which outlives the call.
+    if unsafe { libc::tcgetattr(port.as_raw_fd(), &raw mut settings) } != 0 {
+        return Ok(());
+    }
+    // SAFETY: the call changes `settings` alone.
+    unsafe { libc::cfmakeraw(&raw mut settings) };
+    settings.c_cflag = settings.c_cflag & !libc::CBAUD | libc::B115200;
+    // SAFETY: the kernel reads `settings`, which outlives the call.
+    match unsafe { libc::tcsetattr(port.as_raw_fd(), libc::TCSANOW, &raw const settings) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -33,8 +33,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The first port of the first virtio console that is no console.
-const PORT: &str = "/dev/vport0p1";
 /// How long the port may take to appear.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
 /// What ends a message.
@@ -42,11 +40,11 @@ const END: u8 = 0;
 /// Text symbols of modules lie here and above; what is below belongs to the kernel itself.
 const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Become the lab: load `modules`, each `FILE` or `FILE:PARAMETER,…`, and serve until the port is closed.
+/// Become the lab: load `modules`, each `FILE` or `FILE:PARAMETER,…`, and serve `port` until it is closed.
 ///
 /// # Errors
 /// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
-pub fn run(realisation: Realisation, modules: &[String]) -> io::Result<()> {
+pub fn run(port: &Path, realisation: Realisation, modules: &[String]) -> io::Result<()> {
     init::mount_kernel_file_systems()?;
     for module in modules {
         let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
@@ -54,7 +52,7 @@ pub fn run(realisation: Realisation, modules: &[String]) -> io::Result<()> {
             .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
     }
     let mut machines = Machines::new(realisation);
-    let port = open_port()?;
+    let port = open_port(port)?;
     match machines.plain().map(|machine| machine.drivers().available()) {
         Ok(drivers) => serve(&mut machines, drivers, &port)?,
         Err(error) if error.is_absence() => send(&port, format!("lacking {error}"))?,
@@ -63,11 +61,11 @@ pub fn run(realisation: Realisation, modules: &[String]) -> io::Result<()> {
     Err(init::power_off())
 }
 
-fn open_port() -> io::Result<File> {
+fn open_port(path: &Path) -> io::Result<File> {
     let start = Instant::now();
     loop {
-        match OpenOptions::new().read(true).write(true).open(PORT) {
-            Ok(port) => return Ok(port),
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(port) => return init::make_raw(&port).map(|()| port),
             Err(error) if start.elapsed() > PORT_LIMIT => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }

@@ -164,7 +164,20 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
         let name = path.file_stem().expect("a name").to_string_lossy();
         let (_, program) = name.split_once('_').expect("where it was recorded");
         let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../corpus/seeds/hw_{program}.prog"));
-        assert_eq!(gpa_model::text::print(&trace.program), read(&seed), "{}", seed.display());
+        let kept = as_recorded(&read(&seed), trace.fingerprint.maxphyaddr);
+        assert_eq!(gpa_model::text::print(&trace.program), kept, "{}", seed.display());
+    }
+}
+
+/// The program `seed` as it is run where addresses have so few bits that its one stolen bit is none of them: with the lowest.
+fn as_recorded(seed: &str, maxphyaddr: u8) -> String {
+    let stolen = gpa_model::text::parse(seed).expect("a program").vm.stolen();
+    match stolen.bits() {
+        [bit] if *bit >= maxphyaddr => {
+            let lowest = hw_runner::support::STOLEN_BITS.start();
+            seed.replacen(&format!("stolen={bit}"), &format!("stolen={lowest}"), 1)
+        }
+        _ => seed.to_owned(),
     }
 }
 

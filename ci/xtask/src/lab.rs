@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Commands that the lab runs, the Debian package that has each, and what for. It installs none of them.
-const COMMANDS: [(&str, &str, &str); 9] = [
+const COMMANDS: [(&str, &str, &str); 13] = [
     (QEMU, PACKAGE, "the machine that the kernel boots in"),
     ("apt-get", "apt", "downloads Debian's kernels, which are unpacked and not installed"),
     ("apt-cache", "apt", "knows which kernels there are"),
@@ -18,6 +18,10 @@ const COMMANDS: [(&str, &str, &str); 9] = [
     ("tar", "tar", "unpacks the kernel's source, for linux-kvm-stolen"),
     ("make", "make", "builds KVM, for linux-kvm-stolen"),
     ("gcc-12", "gcc-12", "the same; the compiler of Debian's kernels"),
+    ("bochs-bin", "bochs bochs-term", "the machine with EPT, for linux-kvm-ept"),
+    ("grub-mkrescue", "grub-common grub-pc-bin", "makes the disc that this one boots from"),
+    ("xorriso", "xorriso", "the same"),
+    ("mformat", "mtools", "the same"),
 ];
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";

@@ -68,14 +68,15 @@ const SIGNS: [(&str, Kind); 10] = [
     ("WARNING: CPU:", Kind::Warn),
 ];
 
-/// The first complaint in `log`, if there is one.
-pub fn complaint(log: &str) -> Option<Complaint> {
+/// The first complaint in `log`, if there is one, except WARNs of functions that are `excused`.
+pub fn complaint(log: &str, excused: &[&str]) -> Option<Complaint> {
     log.lines().enumerate().find_map(|(at, line)| {
         let (_, kind) = SIGNS.iter().find(|(sign, _)| line.contains(sign))?;
         // A WARN names its function in the same line, the others in a line `RIP:` below.
         let rip = || log.lines().skip(at).find(|line| line.contains("RIP:"));
         let function = function(line).or_else(|| rip().and_then(function));
-        Some(Complaint { kind: *kind, function, line: line.trim().to_owned() })
+        let is_excused = *kind == Kind::Warn && function.as_deref().is_some_and(|name| excused.contains(&name));
+        (!is_excused).then(|| Complaint { kind: *kind, function, line: line.trim().to_owned() })
     })
 }
 
@@ -137,15 +138,19 @@ mod tests {
     fn complaints_are_told_from_what_kernels_say_all_day() {
         let warn = "[    7.1] ------------[ cut here ]------------\n\
                     [    7.1] WARNING: CPU: 0 PID: 1 at arch/x86/kvm/mmu/paging_tmpl.h:533 paging64_fetch+0x45/0x60 [kvm]\n";
-        let found = complaint(warn).unwrap();
+        let found = complaint(warn, &[]).unwrap();
         assert_eq!((found.kind, found.function.as_deref()), (Kind::Warn, Some("paging64_fetch")));
+        assert_eq!(complaint(warn, &["paging64_fetch"]), None);
         let oops = "[   9.0] BUG: kernel NULL pointer dereference, address: 0000000000000010\n\
                     [   9.0] Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI\n\
                     [   9.0] RIP: 0010:rmap_remove.isra.0+0x1c/0x90 [kvm]\n";
-        let found = complaint(oops).unwrap();
+        let found = complaint(oops, &[]).unwrap();
         assert_eq!((found.kind, found.function.as_deref()), (Kind::Bug, Some("rmap_remove")));
-        assert_eq!(complaint("[ 1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n").unwrap().kind, Kind::Lockup);
-        assert_eq!(complaint("[ 0.1] kvm_amd: Nested Paging enabled\n[ 0.1] PCI: warning: no bus\n"), None);
+        assert_eq!(
+            complaint("[ 1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n", &[]).unwrap().kind,
+            Kind::Lockup
+        );
+        assert_eq!(complaint("[ 0.1] kvm_amd: Nested Paging enabled\n[ 0.1] PCI: warning: no bus\n", &[]), None);
     }
 
     #[test]

@@ -8,9 +8,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the lab needs, however much of it is built into the kernel.
-const WANTED: [&str; 3] = ["virtio_pci", "virtio_console", "kvm_amd"];
-
 /// A module: its name with underscores, and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
@@ -20,19 +17,19 @@ pub struct Module {
     pub object: Vec<u8>,
 }
 
-/// The modules of `kernel` that the lab needs, each after those it depends on. Those in the folder `instead` take the place of
-/// the kernel's own.
+/// The modules of `kernel` that are `wanted` and not built into it, each after those it depends on. Those in the folder `instead`
+/// take the place of the kernel's own.
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn modules(kernel: &Kernel, instead: Option<&Path>) -> Result<Vec<Module>, LabError> {
+pub fn modules(kernel: &Kernel, wanted: &[&str], instead: Option<&Path>) -> Result<Vec<Module>, LabError> {
     let mut files = BTreeMap::new();
     find(&kernel.modules, &mut files)?;
     if let Some(instead) = instead {
         find(instead, &mut files)?;
     }
     let mut found = Vec::new();
-    for name in WANTED {
+    for name in wanted {
         add(name, &files, &mut found)?;
     }
     Ok(found)
@@ -96,11 +93,12 @@ fn dependencies(object: &[u8]) -> Vec<String> {
 }
 
 /// The first file system with `runner` and `modules`, and the command line's end: parameters of what is built into the kernel,
-/// and the words that it hands to the runner.
+/// and the words that it hands to the runner, which is to serve `port`.
 pub fn initrd(
     runner: &[u8],
     modules: &[Module],
     parameters: &[(&'static str, String)],
+    port: &str,
     realisation: Option<&str>,
 ) -> (Vec<u8>, String) {
     let mut archive = Archive::default();
@@ -112,7 +110,7 @@ pub fn initrd(
     for (of, value) in parameters.iter().filter(|(of, _)| modules.iter().all(|module| module.name != *of)) {
         words.push_str(&format!("{of}.{value} "));
     }
-    words.push_str("-- serve");
+    words.push_str(&format!("-- serve {port}"));
     if let Some(realisation) = realisation {
         words.push_str(&format!(" --realisation {realisation}"));
     }
@@ -128,6 +126,7 @@ pub fn initrd(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Emulator;
 
     #[test]
     fn a_module_comes_after_those_it_depends_on() {
@@ -142,15 +141,15 @@ mod tests {
         let mut files = BTreeMap::new();
         find(dir.path(), &mut files).unwrap();
         let mut found = Vec::new();
-        for name in WANTED {
+        for name in Emulator::Qemu.modules() {
             add(name, &files, &mut found).unwrap();
         }
         let names: Vec<&str> = found.iter().map(|module| module.name.as_str()).collect();
         assert_eq!(names, ["ccp", "irqbypass", "kvm", "kvm_amd"]);
         let parameters = [("kvm", "tdp_mmu=0".into()), ("kvm_amd", "npt=1".into())];
-        let (_, words) = initrd(b"", &found, &parameters, None);
-        assert_eq!(words, "-- serve /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
-        let (_, words) = initrd(b"", &[], &parameters, Some("smm"));
-        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve --realisation smm");
+        let (_, words) = initrd(b"", &found, &parameters, "/dev/port", None);
+        assert_eq!(words, "-- serve /dev/port /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
+        let (_, words) = initrd(b"", &[], &parameters, "/dev/port", Some("smm"));
+        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve /dev/port --realisation smm");
     }
 }

@@ -68,7 +68,7 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
     Ok(functions)
 }
 
-/// The folder with `kvm.ko` and `kvm-amd.ko` of `kernel`, changed by `script`; built if they are not in the cache.
+/// The folder with `kvm.ko`, `kvm-amd.ko` and `kvm-intel.ko` of `kernel`, changed by `script`; built if they are not in the cache.
 ///
 /// # Errors
 /// If something needed is missing, or the compiler objects.
@@ -76,7 +76,7 @@ pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say:
     // Before anything is looked for in it: its source must be one that the script was written for.
     kernel.package_version()?;
     let source = source(cache, kernel, say)?;
-    cache.folder(&format!("kvm-{}-{:016x}", kernel.release, digest(script)), say, |folder, say| {
+    cache.folder(&format!("kvm-{}-{:016x}-both", kernel.release, digest(script)), say, |folder, say| {
         // All are built in one tree, one after the other, so that little is compiled again.
         let _lock = cache.lock("kbuild", say)?;
         let tree = tree(cache, kernel, &source, say)?;
@@ -86,9 +86,9 @@ pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say:
         let kvm = tree.common.join(PARTS[0]);
         let mut make = Command::new("make");
         make.arg("-C").arg(&tree.headers).arg(format!("M={}", kvm.display()));
-        make.args(["-j4", "CONFIG_KVM_AMD=m", "CONFIG_KVM_INTEL=n", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
+        make.args(["-j4", "CONFIG_KVM_AMD=m", "CONFIG_KVM_INTEL=m", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]);
         output(&mut make, "make")?;
-        for module in ["kvm.ko", "kvm-amd.ko"] {
+        for module in ["kvm.ko", "kvm-amd.ko", "kvm-intel.ko"] {
             let to = folder.join(module);
             let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(kvm.join(module)).output();
             strip.map_err(at(&to))?;

@@ -3,8 +3,8 @@
 use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
 use crate::kernel::Kernel;
-use crate::qemu::{self, Image, Machine, Silence};
-use crate::{Cache, Say, Setup, build, image, kbuild, stolen};
+use crate::machine::{Emulator, Image, Machine, Silence};
+use crate::{Cache, Say, Setup, bochs, build, image, kbuild, qemu, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,7 @@ pub struct Lab {
     kernel: Kernel,
     cache: Cache,
     image: Image,
+    emulator: Emulator,
     machine: Option<Machine>,
     modules: Vec<ModuleAt>,
     drivers: Vec<String>,
@@ -67,13 +68,11 @@ impl Lab {
     /// # Errors
     /// [`LabError::Absent`] if this machine lacks something that the lab needs.
     pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
-        let qemu = qemu::version()?;
-        if setup.watched && !qemu.plugins {
-            say(&format!(
-                "lab: {} takes no plugins, so what the kernel executes is not seen and guides nothing",
-                qemu.name
-            ));
-        }
+        // Before anything is downloaded.
+        let plugins = match setup.emulator {
+            Emulator::Qemu => plugins(setup.watched, say)?,
+            Emulator::Bochs => bochs::check().map(|()| None)?,
+        };
         let cache = Cache::of_user()?;
         let kernel = Kernel::find(&cache, &setup.kernel, say)?;
         let instead = match setup.stolen {
@@ -83,17 +82,23 @@ impl Lab {
                 Some(kbuild::modules(&cache, &kernel, &name, &stolen::script(design, mutant), say)?)
             }
         };
-        let modules = image::modules(&kernel, instead.as_deref())?;
+        let modules = image::modules(&kernel, setup.emulator.modules(), instead.as_deref())?;
         let runner = build::runner(&cache, say)?;
-        let watched = setup.watched && qemu.plugins;
-        let plugin = watched.then(|| build::plugin(&cache, qemu.major, say)).transpose()?;
-        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, setup.realisation.as_deref());
+        let plugin = plugins.map(|version| build::plugin(&cache, version, say)).transpose()?;
+        let (port, realisation) = (setup.emulator.port(), setup.realisation.as_deref());
+        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, realisation);
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
-        say(&format!("lab: booting Linux {} in {}", kernel.release, qemu.name));
+        say(&format!(
+            "lab: booting Linux {} in {}, {}",
+            kernel.release,
+            setup.emulator.name(),
+            setup.emulator.patience()
+        ));
         let mut lab = Self {
             kernel,
             cache,
             image,
+            emulator: setup.emulator,
             machine: None,
             modules: Vec::new(),
             drivers: Vec::new(),
@@ -101,14 +106,14 @@ impl Lab {
             boots: 0,
             boot_time: Duration::ZERO,
         };
-        lab.switch_on()?;
+        lab.switch_on(say)?;
         say(&format!("lab: up after {:.1} s", lab.boot_time.as_secs_f64()));
         Ok(lab)
     }
 
-    fn switch_on(&mut self) -> Result<(), LabError> {
+    fn switch_on(&mut self, say: Say<'_>) -> Result<(), LabError> {
         let start = Instant::now();
-        let (machine, hello) = Machine::boot(&self.image)?;
+        let (machine, hello) = Machine::boot(&self.image, self.emulator, say)?;
         self.boots += 1;
         self.boot_time = start.elapsed();
         if let Some(why) = hello.strip_prefix(LACKING) {
@@ -128,11 +133,11 @@ impl Lab {
     /// If it cannot be booted.
     pub fn ask(&mut self, question: &str) -> Result<Answer, LabError> {
         if self.machine.is_none() {
-            self.switch_on()?;
+            self.switch_on(&mut |_| {})?;
         }
         let Some(machine) = &mut self.machine else { return Err(LabError::Failed("the lab is off".into())) };
         let answer = machine.ask(question);
-        let said = complaint(&machine.news());
+        let said = complaint(&machine.news(), self.emulator.excused());
         let silence = |kind, line: &str| Complaint { kind, function: None, line: line.to_owned() };
         let (text, complaint) = match answer {
             Ok(text) => match failure(&text) {
@@ -245,6 +250,16 @@ impl Lab {
     pub fn boot_time(&self) -> Duration {
         self.boot_time
     }
+}
+
+/// The version of this machine's QEMU, if it takes plugins and what the kernel executes is to be seen.
+fn plugins(wanted: bool, say: Say<'_>) -> Result<Option<u32>, LabError> {
+    let qemu = qemu::version()?;
+    if wanted && !qemu.plugins {
+        let name = qemu.name;
+        say(&format!("lab: {name} takes no plugins, so what the kernel executes is not seen and guides nothing"));
+    }
+    Ok((wanted && qemu.plugins).then_some(qemu.major))
 }
 
 /// What went wrong inside, if that is what the runner's answer says.

@@ -1,13 +1,15 @@
 //! The lab: Linux's own KVM, with a real MMU over real nested page tables, on any machine and without privileges.
 //!
 //! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
-//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), or takes a developer's own ([`kernel`]), packs it with the runner of the workspace as its first
-//! process ([`image`]), boots it ([`qemu`]), and from then on programs go in and traces come out of one serial port
-//! ([`Lab::ask`]). It is booted once for any number of programs.
+//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), or takes a developer's own ([`kernel`]), packs it with the
+//! runner of the workspace as its first process ([`image`]), boots it ([`machine`]), and from then on programs go in and traces
+//! come out of one serial port ([`Lab::ask`]). It is booted once for any number of programs. Bochs, far slower, emulates Intel's
+//! VMX with EPT in the same way.
 //!
 //! What is absent on purpose: a network, a disk, a shell, anything installed into the system, and any knowledge of programs and
 //! traces, which are text to this crate.
 
+mod bochs;
 pub mod build;
 pub mod cache;
 pub mod console;
@@ -19,7 +21,9 @@ pub mod image;
 pub mod kbuild;
 pub mod kernel;
 pub mod lab;
+pub mod machine;
 pub mod packages;
+mod port;
 pub mod qemu;
 mod run_dir;
 pub mod stolen;
@@ -30,6 +34,7 @@ pub use console::Complaint;
 pub use error::LabError;
 pub use kernel::{Choice, Kernel};
 pub use lab::{Answer, Function, Lab};
+pub use machine::Emulator;
 
 /// Where what is going on is said, a line at a time.
 pub type Say<'a> = &'a mut dyn FnMut(&str);
@@ -39,6 +44,8 @@ pub type Say<'a> = &'a mut dyn FnMut(&str);
 pub struct Setup {
     /// Which kernel.
     pub kernel: Choice,
+    /// What it is booted in.
+    pub emulator: Emulator,
     /// A parameter for a module, as `kvm`, `tdp_mmu=0`.
     pub parameters: Vec<(&'static str, String)>,
     /// How the runner inside is to make aliases, in its words; as it usually does if none is given.

@@ -31,11 +31,12 @@ const MMU_H: &str = "arch/x86/kvm/mmu.h";
 const MMU: &str = "arch/x86/kvm/mmu/mmu.c";
 const INTERNAL: &str = "arch/x86/kvm/mmu/mmu_internal.h";
 const PAGING: &str = "arch/x86/kvm/mmu/paging_tmpl.h";
+const VMX: &str = "arch/x86/kvm/vmx/vmx.c";
 const X86: &str = "arch/x86/kvm/x86.c";
 const MAIN: &str = "virt/kvm/kvm_main.c";
 
 /// Every file that some edit changes.
-pub const FILES: [&str; 7] = [HOST, MMU_H, MMU, INTERNAL, PAGING, X86, MAIN];
+pub const FILES: [&str; 8] = [HOST, MMU_H, MMU, INTERNAL, PAGING, X86, MAIN, VMX];
 
 const fn edit(file: &'static str, within: &'static str, rewrite: Rewrite) -> Edit {
     Edit { file, within, rewrite }
@@ -138,11 +139,12 @@ const POSTED: [Edit; 4] = [
     edit(PAGING, "FNAME(fetch)", Before("top_level =", "WARN_ON(fault->addr & vcpu_gpa_stolen_mask(vcpu));\n\n\t")),
 ];
 
-/// With gaps closed: a slot that is going away is retried under each of its names, a private slot is a hole under an alias, and
-/// a memslot cannot have a stolen bit in its gfns.
-const FIXED: [Edit; 2] = [
+/// With gaps closed: a slot that is going away is retried under each of its names, a private slot is a hole under an alias, a
+/// memslot cannot have a stolen bit in its gfns, and what the processor logs by its raw address is dirty under its gfn.
+const FIXED: [Edit; 3] = [
     edit(MMU, "kvm_faultin_pfn", Before("if (slot->id == APIC", EXCLUDE_LAST)),
     edit(X86, "kvm_arch_prepare_memory_region", Before("if ((new->base_gfn", REFUSE)),
+    edit(VMX, "vmx_flush_pml_buffer", Replace("gpa >> PAGE_SHIFT", "vcpu_gpa_to_gfn_unalias(vcpu, gpa)")),
 ];
 
 const HELPERS: &str = "static inline gfn_t kvm_gfn_stolen_mask(struct kvm *kvm)

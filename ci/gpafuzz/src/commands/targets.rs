@@ -35,7 +35,7 @@ pub fn run() -> Result<Exit, CliError> {
         let _ = writeln!(out, "{}: {}", lab.name, lab.about);
     }
     out.push_str(
-        "  each booted in QEMU when it is asked for; NAME@VERSION is another of Debian's kernels, such as 6.1\n\n",
+        "  each booted in QEMU or Bochs when it is asked for; NAME@VERSION is another of Debian's kernels, such as 6.1\n\n",
     );
     let _ = writeln!(out, "{MUTANT}NAME: kvm-mmu with one decision made wrongly; the oracles must notice");
     for mutant in mutants::ALL {

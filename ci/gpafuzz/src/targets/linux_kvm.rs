@@ -6,12 +6,12 @@ use super::traced::{Recorder, Traced};
 use crate::cli::note;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{Driver, Op, Program, text};
+use gpa_model::{BackendMode, Driver, Op, Program, StolenMask, Vm, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::{Realisation, Trace};
 use linux_kvm::console::Kind;
 use linux_kvm::stolen::{self, Design};
-use linux_kvm::{Choice, Complaint, Function, Lab, LabError, Setup};
+use linux_kvm::{Choice, Complaint, Emulator, Function, Lab, LabError, Setup};
 use std::collections::BTreeSet;
 
 /// A way to set up the lab's KVM.
@@ -21,6 +21,8 @@ pub struct Entry {
     pub name: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
+    /// What it runs in.
+    emulator: Emulator,
     /// Parameters of modules.
     parameters: &'static [(&'static str, &'static str)],
     /// Whether its KVM is built with stolen GPA bits.
@@ -33,42 +35,79 @@ pub const STOLEN_FIXED: &str = "linux-kvm-stolen-fixed";
 /// The older MMU, which the patches are for.
 const RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0")];
 
+/// The same on Intel's side, without help for real mode, so that KVM has private slots.
+const EPT_RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0"), ("kvm_intel", "unrestricted_guest=0")];
+
 /// Every way, in the order in which they are listed.
-pub const ALL: [Entry; 6] = [
+pub const ALL: [Entry; 10] = [
     Entry {
         name: "linux-kvm-npt",
         about: "Linux KVM over nested paging, with its TDP MMU",
+        emulator: Emulator::Qemu,
         parameters: &[],
         stolen: None,
     },
     Entry {
         name: "linux-kvm-npt-rmap",
         about: "the same with the older MMU, that of the patches",
+        emulator: Emulator::Qemu,
         parameters: RMAP,
         stolen: None,
     },
     Entry {
         name: "linux-kvm-shadow",
         about: "the same without nested paging: the guest's tables are shadowed",
+        emulator: Emulator::Qemu,
         parameters: &[("kvm_amd", "npt=0")],
         stolen: None,
     },
     Entry {
         name: "linux-kvm-stolen",
         about: "Linux KVM built with the patches as posted: it strips stolen bits itself",
+        emulator: Emulator::Qemu,
         parameters: RMAP,
         stolen: Some(Design::Posted),
     },
     Entry {
         name: "linux-kvm-stolen-tdp-mmu",
         about: "the same with the TDP MMU, which the patches leave out",
+        emulator: Emulator::Qemu,
         parameters: &[],
         stolen: Some(Design::Posted),
     },
     Entry {
         name: STOLEN_FIXED,
         about: "the same with the gaps of the patches closed; with :MUTANT behind its name one decision is wrong",
+        emulator: Emulator::Qemu,
         parameters: RMAP,
+        stolen: Some(Design::Fixed),
+    },
+    Entry {
+        name: "linux-kvm-ept",
+        about: "Linux KVM over EPT, with its TDP MMU, in Bochs: minutes to boot, so for recording",
+        emulator: Emulator::Bochs,
+        parameters: &[],
+        stolen: None,
+    },
+    Entry {
+        name: "linux-kvm-ept-rmap",
+        about: "the same with the older MMU, and private slots",
+        emulator: Emulator::Bochs,
+        parameters: EPT_RMAP,
+        stolen: None,
+    },
+    Entry {
+        name: "linux-kvm-ept-stolen",
+        about: "the same built with the patches as posted",
+        emulator: Emulator::Bochs,
+        parameters: EPT_RMAP,
+        stolen: Some(Design::Posted),
+    },
+    Entry {
+        name: "linux-kvm-ept-stolen-fixed",
+        about: "the same with the gaps of the patches closed",
+        emulator: Emulator::Bochs,
+        parameters: EPT_RMAP,
         stolen: Some(Design::Fixed),
     },
 ];
@@ -105,7 +144,8 @@ pub(super) fn open(name: &str, watched: bool) -> Option<Result<Opened, TargetErr
     }
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
-    Some(InLab::boot(entry.name, &Setup { kernel, parameters, realisation, stolen, watched }).map(|lab| {
+    let setup = Setup { kernel, emulator: entry.emulator, parameters, realisation, stolen, watched };
+    Some(InLab::boot(entry.name, &setup).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
     }))
@@ -119,6 +159,7 @@ struct InLab {
     /// Whether its KVM strips stolen bits itself.
     strips: bool,
     native: bool,
+    maxphyaddr: u8,
     accesses: u64,
     blocks: Vec<u32>,
     /// Clauses of signatures that were made so far: each stays for as long as the process.
@@ -130,16 +171,22 @@ impl InLab {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
         let strips = setup.stolen.is_some();
-        let mut lab = Self { name, lab, about, strips, native: false, accesses: 0, blocks, clauses };
+        let mut lab = Self { name, lab, about, strips, native: false, maxphyaddr: 0, accesses: 0, blocks, clauses };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
-        if let Some(violation) = lab.record(&Program::default(), &mut trace)? {
+        let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
+        if let Some(violation) = lab.record(&Program { vm, ..Program::default() }, &mut trace)? {
             return Err(TargetError::Failed(format!("{name}: {}\n{}", violation.why, lab.lab.log())));
         }
         lab.native = trace.fingerprint.native;
+        lab.maxphyaddr = trace.fingerprint.maxphyaddr;
         let seconds = lab.lab.boot_time().as_secs_f64();
-        lab.about =
-            format!("Linux {} in QEMU, {}, up after {seconds:.1} s", lab.lab.release(), describe(&trace.fingerprint));
+        lab.about = format!(
+            "Linux {} in {}, {}, up after {seconds:.1} s",
+            lab.lab.release(),
+            setup.emulator.name(),
+            describe(&trace.fingerprint)
+        );
         Ok(lab)
     }
 
@@ -180,10 +227,11 @@ impl Recorder for InLab {
     fn profile(&self) -> Profile {
         let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name)).collect();
         let profile = Profile { drivers, ..hw_runner::profile() };
-        if !self.strips {
-            return profile;
-        }
-        Profile { stolen_low: *STOLEN_BITS.start(), stolen_high: *STOLEN_BITS.end(), ..profile }
+        let (low, high) =
+            if self.strips { STOLEN_BITS.into_inner() } else { (profile.stolen_low, profile.stolen_high) };
+        // Bochs translates so few address bits that one is left.
+        let highest = self.maxphyaddr.saturating_sub(1).max(profile.stolen_low);
+        Profile { stolen_low: low.min(highest), stolen_high: high.min(highest), ..profile }
     }
 
     fn native(&self) -> bool {

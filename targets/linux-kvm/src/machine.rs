@@ -1,0 +1,281 @@
+//! A machine that boots an image in an emulator, and the port and the console that connect us with it.
+
+use crate::console::Console;
+use crate::coverage::Map;
+use crate::error::{LabError, at};
+use crate::port::Port;
+use crate::run_dir::RunDir;
+use crate::supervise::Supervised;
+use crate::{Say, bochs, qemu};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the kernel is told: say what matters, on the serial line, and stop at a panic.
+///
+/// Without `no_timer_check` a kernel that gets too little of a busy machine's time takes its timer for broken, and panics.
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check";
+/// With 512 MB or less Linux makes no huge pages of its own accord, and KVM then maps none.
+pub(crate) const MEMORY_MB: &str = "640";
+/// How often it is looked whether the machine still runs while it says nothing.
+const LOOK: Duration = Duration::from_millis(500);
+/// After how long a boot says how far it has come, and then again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// More than any answer is long.
+const ANSWER_BYTES: usize = 8 << 20;
+/// What ends a message.
+const END: u8 = 0;
+
+/// What plays the processor, and with it the virtualization that KVM is built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emulator {
+    /// QEMU: SVM with nested paging.
+    Qemu,
+    /// Bochs: VMX with EPT; some hundred times slower.
+    Bochs,
+}
+
+impl Emulator {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "QEMU",
+            Self::Bochs => "Bochs",
+        }
+    }
+
+    /// How long a boot takes, in words.
+    pub(crate) const fn patience(self) -> &'static str {
+        match self {
+            Self::Qemu => "which takes seconds",
+            Self::Bochs => "which takes minutes",
+        }
+    }
+
+    /// The modules that the kernel needs there beside what is built into it.
+    pub(crate) const fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Qemu => &["virtio_pci", "virtio_console", "kvm_amd"],
+            Self::Bochs => &["kvm_intel"],
+        }
+    }
+
+    /// What the port is called inside.
+    pub(crate) const fn port(self) -> &'static str {
+        match self {
+            // The first port of the first virtio console that is no console.
+            Self::Qemu => "/dev/vport0p1",
+            Self::Bochs => "/dev/ttyS1",
+        }
+    }
+
+    /// Functions of KVM's whose WARNs are the emulator's own fault. Bochs 2.7 writes GPAs with their offsets in the page to the PML
+    /// buffer, where a processor leaves those bits 0 (SDM, "Page-Modification Logging"); the function that finds them there is
+    /// one that compilers put into its caller.
+    pub(crate) const fn excused(self) -> &'static [&'static str] {
+        match self {
+            Self::Qemu => &[],
+            Self::Bochs => &["vmx_flush_pml_buffer", "vmx_handle_exit"],
+        }
+    }
+
+    /// How long a boot may take; it takes 10 s, or 4 minutes on a machine that has time for it.
+    const fn boot_limit(self) -> Duration {
+        match self {
+            Self::Qemu => Duration::from_secs(180),
+            Self::Bochs => Duration::from_secs(1800),
+        }
+    }
+
+    /// How long an answer may take; it takes milliseconds, or seconds, and the runner inside gives up a guest after 5 s of its time.
+    const fn answer_limit(self) -> Duration {
+        match self {
+            Self::Qemu => Duration::from_secs(30),
+            Self::Bochs => Duration::from_secs(900),
+        }
+    }
+}
+
+/// What to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its first file system.
+    pub initrd: Vec<u8>,
+    /// The end of its command line.
+    pub words: String,
+    /// The plugin that watches which blocks are executed, a shared library.
+    pub plugin: Option<Vec<u8>>,
+}
+
+/// An emulator that was just started, with an image in it.
+pub(crate) struct Started {
+    pub(crate) process: Supervised,
+    pub(crate) port: Port,
+    pub(crate) map: Option<Map>,
+}
+
+/// A machine that runs.
+#[derive(Debug)]
+pub struct Machine {
+    // Declared, and so dropped, before the folder it uses.
+    process: Supervised,
+    port: Port,
+    emulator: Emulator,
+    console: Console,
+    map: Option<Map>,
+    buffer: Vec<u8>,
+    dir: RunDir,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// There was none in time.
+    Hang,
+    /// The machine has ended, or closed its port.
+    Died(String),
+}
+
+impl Machine {
+    /// Switch a machine on and wait for its first message, which is returned, too.
+    ///
+    /// # Errors
+    /// [`LabError::Absent`] if there is no such emulator; [`LabError::Failed`], with the end of the console's log, if it does not
+    /// come up.
+    pub fn boot(image: &Image, emulator: Emulator, say: Say<'_>) -> Result<(Self, String), LabError> {
+        let dir = RunDir::new()?;
+        let console = console(&dir);
+        std::fs::write(&console, "").map_err(at(&console))?;
+        let Started { process, port, map } = match emulator {
+            Emulator::Qemu => qemu::start(image, &dir)?,
+            Emulator::Bochs => bochs::start(image, &dir)?,
+        };
+        let console = Console::open(&console).map_err(at(&console))?;
+        let mut machine = Self { process, port, emulator, console, map, buffer: Vec::new(), dir };
+        let limit = emulator.boot_limit();
+        let start = Instant::now();
+        let mut said = Duration::ZERO;
+        let hello = machine.receive(limit, &mut |machine| {
+            if start.elapsed() > said + PATIENCE {
+                said = start.elapsed();
+                let log = machine.log();
+                let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing yet");
+                say(&format!("lab: booting for {} s; the kernel's last words: {}", said.as_secs(), last.trim()));
+            }
+        });
+        match hello {
+            Ok(hello) => Ok((machine, hello)),
+            Err(silence) => Err(machine.stillborn(&silence)),
+        }
+    }
+
+    /// Why it did not come up.
+    fn stillborn(mut self, silence: &Silence) -> LabError {
+        let (name, limit) = (self.emulator.name(), self.emulator.boot_limit());
+        let why = match silence {
+            Silence::Hang => format!("did not come up within {limit:?}"),
+            Silence::Died(how) => format!("did not come up: {how}"),
+        };
+        let log = self.log();
+        // A panic ends in a long trace; what led to it stands before.
+        let lines: Vec<&str> = log.lines().take_while(|line| !line.contains("Call Trace:")).collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n  ");
+        let said = complaints(&self.dir);
+        LabError::Failed(format!("the kernel in {name} {why}; its last words:\n  {tail}\n{}", said.trim()))
+    }
+
+    /// Send a message and wait for the answer.
+    pub(crate) fn ask(&mut self, question: &str) -> Result<String, Silence> {
+        let limit = self.emulator.answer_limit();
+        self.buffer.clear();
+        self.buffer.extend_from_slice(question.as_bytes());
+        self.buffer.push(END);
+        let buffer = std::mem::take(&mut self.buffer);
+        if let Some(map) = &self.map {
+            map.begin();
+        }
+        let sent = self.port.write(&buffer, limit);
+        self.buffer = buffer;
+        if sent.is_err() {
+            return Err(self.died());
+        }
+        self.receive(limit, &mut |_| {})
+    }
+
+    /// Wait for a message. `wait` is called now and then.
+    fn receive(&mut self, limit: Duration, wait: &mut dyn FnMut(&mut Self)) -> Result<String, Silence> {
+        let deadline = Instant::now() + limit;
+        self.buffer.clear();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.buffer.len() > ANSWER_BYTES {
+                return Err(Silence::Hang);
+            }
+            let mut chunk = [0; 1 << 16];
+            match self.port.read(&mut chunk, left.min(LOOK)) {
+                Ok(Some(0)) | Err(_) => return Err(self.died()),
+                Ok(Some(length)) => self.buffer.extend_from_slice(&chunk[..length]),
+                Ok(None) if self.process.ended().is_some() => return Err(self.died()),
+                Ok(None) => wait(self),
+            }
+            if self.buffer.last() == Some(&END) {
+                self.buffer.pop();
+                // A terminal may put one before each end of a line.
+                self.buffer.retain(|&byte| byte != b'\r');
+                return String::from_utf8(std::mem::take(&mut self.buffer))
+                    .map_err(|_| Silence::Died("it sent something that is no text".to_owned()));
+            }
+        }
+    }
+
+    fn died(&mut self) -> Silence {
+        // The port closes a moment before the process ends.
+        for _ in 0..100 {
+            if let Some(how) = self.process.ended() {
+                return Silence::Died(format!("{} ended with {how}", self.emulator.name()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Silence::Died("it closed its port".to_owned())
+    }
+
+    /// The addresses of the blocks of modules that were executed since the last question, if they are watched.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.map.iter().flat_map(Map::blocks)
+    }
+
+    /// What the kernel has said on its console since this was last asked.
+    pub(crate) fn news(&mut self) -> String {
+        self.console.news().unwrap_or_default()
+    }
+
+    /// All the kernel has said on its console.
+    pub fn log(&mut self) -> String {
+        self.console.log().unwrap_or_default()
+    }
+}
+
+/// The file that a machine in `dir` writes its console to.
+pub(crate) fn console(dir: &RunDir) -> PathBuf {
+    dir.path().join("console")
+}
+
+/// The file that the emulator itself complains to.
+pub(crate) fn errors(dir: &RunDir) -> PathBuf {
+    dir.path().join("errors")
+}
+
+/// What the emulator itself has complained about.
+pub(crate) fn complaints(dir: &RunDir) -> String {
+    std::fs::read_to_string(errors(dir)).unwrap_or_default()
+}
+
+/// What to say if the emulator cannot be started. `package` is the one that has it.
+pub(crate) fn absent(command: &str, package: &str) -> impl Fn(std::io::Error) -> LabError {
+    let (command, package) = (command.to_owned(), package.to_owned());
+    move |error| {
+        LabError::Absent(format!("expected the command `{command}`, found: {error}; install the package {package}"))
+    }
+}
