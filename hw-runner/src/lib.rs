@@ -8,6 +8,7 @@ mod address_space;
 pub mod cli;
 pub mod driver;
 pub mod error;
+pub mod exercised;
 pub mod explain;
 pub mod export;
 pub mod fingerprint;
@@ -34,6 +35,7 @@ pub mod witness;
 
 pub use driver::{DriverCount, DriverTable};
 pub use error::MachineError;
+pub use exercised::Exercised;
 pub use fingerprint::Fingerprint;
 pub use machine::{Machine, Proof, StressReport};
 pub use realisation::Realisation;

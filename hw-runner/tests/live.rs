@@ -2,9 +2,9 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Driver, Exit, Pfn, Program};
+use gpa_model::{Driver, Exit, OpKind, Pfn, Program};
 use gpa_oracles::{Lockstep, Tally};
-use hw_runner::{Machine, Realisation, Replay, Trace, profile};
+use hw_runner::{Exercised, Machine, Realisation, Replay, Trace, profile};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -131,11 +131,16 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
             Err(error) => panic!("{realisation}: {error}"),
         };
         let drivers = machine.drivers().available();
-        let programs = programs(Profile { drivers, ..profile() }, 120);
-        let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+        let mut profile = Profile { drivers, ..profile() };
+        if machine.can_prefault() {
+            profile.kinds = profile.kinds.with(OpKind::Prefault);
+        }
+        let programs = programs(profile, 120);
+        let (mut run, mut replay, mut exercised) = (Lockstep::default(), Replay::default(), Exercised::default());
         for (n, program) in programs.iter().enumerate() {
             let trace = machine.run(program).unwrap_or_else(|error| panic!("{realisation}, program {n}: {error}"));
             assert_eq!(trace.missing(), None, "{realisation}, program {n}");
+            exercised.add(&trace);
             replay.load(trace);
             let (report, violation) = gpa_oracles::report(&mut run, &mut replay, program, "kvm");
             assert!(violation.is_none(), "{realisation}, program {n}\n{report}");
@@ -144,6 +149,12 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
         for (driver, count) in machine.drivers().counts() {
             let used = count.done + count.declined > 0;
             assert_eq!(used, drivers.contains(driver), "{realisation}: {} {count:?}", driver.name());
+        }
+        println!("{realisation}: {exercised}");
+        for count in exercised.counts() {
+            let why = Driver::named(count.way).and_then(|driver| machine.drivers().lacking(driver));
+            let elsewhere = count.way == "prefault" && !machine.can_prefault();
+            assert!(count.done > 0 || why.is_some_and(|why| !why.is_empty()) || elsewhere, "{realisation}: {count:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::traced::{Recorder, Traced};
 use crate::input;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{OpKind, Program};
+use gpa_model::{Driver, OpKind, Program};
 use gpa_oracles::Violation;
 use hw_runner::{Fingerprint, Machine, MachineError, Realisation, Trace, Witness};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,13 @@ impl Recorder for Live {
 
     fn evidence(&self) -> Option<String> {
         let (witness, drivers) = (self.machine.witness(), self.machine.drivers());
-        Some(format!("{}\n  pages taken away by: {drivers}", witness.show_since(&self.start)))
+        let lacking = |driver: Driver| Some(format!("{} ({})", driver.name(), drivers.lacking(driver)?));
+        let lacking: Vec<String> = Driver::ALL.into_iter().filter_map(lacking).collect();
+        Some(format!(
+            "{}\n  unsupported here: {}",
+            witness.show_since(&self.start),
+            if lacking.is_empty() { "nothing".to_owned() } else { lacking.join(", ") }
+        ))
     }
 }
 

@@ -6,7 +6,7 @@ use super::traced::{Recorder, Traced};
 use crate::cli::note;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{BackendMode, Driver, Op, Program, StolenMask, Vm, text};
+use gpa_model::{BackendMode, Driver, Op, OpKind, Program, StolenMask, Vm, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::{Realisation, Trace};
 use linux_kvm::console::Kind;
@@ -160,6 +160,8 @@ struct InLab {
     strips: bool,
     native: bool,
     maxphyaddr: u8,
+    /// Whether its MMU can be asked to map pages ahead; an older kernel says `unsupported` to that.
+    prefaults: bool,
     accesses: u64,
     blocks: Vec<u32>,
     /// Clauses of signatures that were made so far: each stays for as long as the process.
@@ -171,7 +173,8 @@ impl InLab {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
         let strips = setup.stolen.is_some();
-        let mut lab = Self { name, lab, about, strips, native: false, maxphyaddr: 0, accesses: 0, blocks, clauses };
+        let (native, prefaults) = (false, false);
+        let mut lab = Self { name, lab, about, strips, native, maxphyaddr: 0, prefaults, accesses: 0, blocks, clauses };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
         let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
@@ -180,6 +183,7 @@ impl InLab {
         }
         lab.native = trace.fingerprint.native;
         lab.maxphyaddr = trace.fingerprint.maxphyaddr;
+        lab.prefaults = trace.fingerprint.paging.starts_with("tdp");
         let seconds = lab.lab.boot_time().as_secs_f64();
         lab.about = format!(
             "Linux {} in {}, {}, up after {seconds:.1} s",
@@ -227,11 +231,15 @@ impl Recorder for InLab {
     fn profile(&self) -> Profile {
         let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name)).collect();
         let profile = Profile { drivers, ..hw_runner::profile() };
+        let mut kinds = profile.kinds;
+        if self.prefaults && !self.strips {
+            kinds = kinds.with(OpKind::Prefault);
+        }
         let (low, high) =
             if self.strips { STOLEN_BITS.into_inner() } else { (profile.stolen_low, profile.stolen_high) };
         // Bochs translates so few address bits that one is left.
         let highest = self.maxphyaddr.saturating_sub(1).max(profile.stolen_low);
-        Profile { stolen_low: low.min(highest), stolen_high: high.min(highest), ..profile }
+        Profile { kinds, stolen_low: low.min(highest), stolen_high: high.min(highest), ..profile }
     }
 
     fn native(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::target::{Target, TargetError};
 use gpa_model::generate::Profile;
 use gpa_model::{Mmu, Program, Shows};
 use gpa_oracles::{Lockstep, Violation};
-use hw_runner::{Replay, Trace};
+use hw_runner::{Exercised, Replay, Trace};
 use linux_kvm::Function;
 
 /// Where traces come from.
@@ -66,16 +66,18 @@ const HARDWARE_CONFIRMATIONS: u32 = 10;
 pub(super) struct Traced<R> {
     recorder: R,
     replay: Replay,
+    exercised: Exercised,
 }
 
 impl<R: Recorder> Traced<R> {
     pub(super) fn new(recorder: R) -> Self {
-        Self { recorder, replay: Replay::default() }
+        Self { recorder, replay: Replay::default(), exercised: Exercised::default() }
     }
 
     fn load(&mut self, program: &Program) -> Result<Option<Violation>, TargetError> {
         let mut trace = self.replay.unload();
         let complaint = self.recorder.record(program, &mut trace)?;
+        self.exercised.add(&trace);
         self.replay.load(trace);
         Ok(complaint)
     }
@@ -125,7 +127,7 @@ impl<R: Recorder> Target for Traced<R> {
     }
 
     fn evidence(&self) -> Option<String> {
-        self.recorder.evidence()
+        Some(format!("{}\n  carried out: {}", self.recorder.evidence()?, self.exercised))
     }
 
     fn blocks(&self) -> &[u32] {
