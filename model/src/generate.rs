@@ -14,7 +14,7 @@ use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, GuestPaging};
 use crate::limits::{
-    FRAMES, GPTES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, VCPUS,
+    FRAMES, GPTES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS, VCPUS,
 };
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::op_kinds::OpKinds;
@@ -41,6 +41,8 @@ pub struct Profile {
     pub stolen_low: u8,
     /// … to this one. Above [`Levels::Four`]'s highest, some VMs have five levels.
     pub stolen_high: u8,
+    /// How many there are, at most.
+    pub stolen_bits_max: u32,
     /// vCPUs of every VM, 1 to [`VCPUS`]; if it is open, each VM has as many as chance will have it.
     pub vcpus: Option<u8>,
     /// Ops in a generated program, at most.
@@ -58,6 +60,7 @@ impl Default for Profile {
             strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
+            stolen_bits_max: STOLEN_BITS as u32,
             vcpus: None,
             ops_max: 48,
         }
@@ -182,7 +185,8 @@ impl Generator {
         let plain = self.frames(choices);
         let high = self.profile.stolen_high;
         let low = self.profile.stolen_low.max(StolenMask::lowest_bit(plain.largest_leaf()));
-        let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize];
+        let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize]
+            .min(self.profile.stolen_bits_max as usize);
         let levels = match high.checked_sub(Levels::Four.highest_bit()) {
             Some(1..) if choices.chance(1, 8) => Levels::Five,
             _ => Levels::Four,

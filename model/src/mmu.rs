@@ -321,6 +321,8 @@ pub struct Shows {
     pub flushes: bool,
     /// [`Mmu::inspect`] reports keys.
     pub keys: bool,
+    /// An rmap is among them.
+    pub rmap: bool,
     /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
     pub native: bool,
 }
@@ -353,9 +355,14 @@ pub trait Mmu {
         true
     }
 
+    /// Whether it can be such a VM at all. In one that it cannot, every op is skipped.
+    fn supports_vm(&self, _vm: &Vm) -> bool {
+        true
+    }
+
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: false, native: true }
+        Shows { tables: true, flushes: true, keys: false, rmap: false, native: true }
     }
 }
 
@@ -383,6 +390,10 @@ impl Mmu for Box<dyn Mmu> {
 
     fn supports(&self, op: &Op) -> bool {
         (**self).supports(op)
+    }
+
+    fn supports_vm(&self, vm: &Vm) -> bool {
+        (**self).supports_vm(vm)
     }
 
     fn shows(&self) -> Shows {

@@ -105,9 +105,10 @@ impl Lockstep {
     ) -> Option<Violation> {
         self.reset(mmu, &program.vm);
         let shows = mmu.shows();
+        let possible = mmu.supports_vm(&program.vm);
         for (at, op) in program.ops.iter().enumerate() {
             self.at = at;
-            if !mmu.supports(op) {
+            if !possible || !mmu.supports(op) {
                 self.counts.unsupported += 1;
                 show(Event::Unsupported(at, op));
                 continue;

@@ -104,12 +104,14 @@ pub struct Clause {
     pub needs_flushes: bool,
     /// Whether it needs [`Shows::keys`].
     pub needs_keys: bool,
+    /// Whether it needs [`Shows::rmap`].
+    pub needs_rmap: bool,
 }
 
 impl Clause {
     /// A clause that only needs exits.
     pub const fn exits(name: &'static str) -> Self {
-        Self { name, needs_tables: false, needs_flushes: false, needs_keys: false }
+        Self { name, needs_tables: false, needs_flushes: false, needs_keys: false, needs_rmap: false }
     }
 
     /// A clause that needs the tables.
@@ -127,9 +129,9 @@ impl Clause {
         Self { needs_keys: true, ..Self::exits(name) }
     }
 
-    /// A clause that needs the keys and the tables.
-    pub const fn keys_and_tables(name: &'static str) -> Self {
-        Self { needs_keys: true, ..Self::tables(name) }
+    /// A clause that needs the rmap and the tables.
+    pub const fn rmap(name: &'static str) -> Self {
+        Self { needs_keys: true, needs_rmap: true, ..Self::tables(name) }
     }
 
     /// Whether a target that shows `shows` can be judged by it.
@@ -137,6 +139,7 @@ impl Clause {
         (!self.needs_tables || shows.tables)
             && (!self.needs_flushes || shows.flushes)
             && (!self.needs_keys || shows.keys)
+            && (!self.needs_rmap || shows.rmap)
     }
 }
 

@@ -23,7 +23,7 @@ impl Oracle for Structure {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::keys_and_tables("rmap"), Clause::keys("unique"), Clause::keys("nx-split")] }
+        const { &[Clause::rmap("rmap"), Clause::keys("unique"), Clause::keys("nx-split")] }
     }
 
     /// Nothing: between ops the tables are judged by others, and what lies beside them is only walked at the end.
@@ -32,11 +32,16 @@ impl Oracle for Structure {
     }
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
-        if !end.shows.keys || !end.shows.tables {
-            tally.iter_mut().for_each(Tally::cannot);
+        let shown = |clause: usize| self.clauses()[clause].can_be_checked(end.shows);
+        match shown(RMAP) {
+            true => check_rmap(end, &mut tally[RMAP])?,
+            false => tally[RMAP].cannot(),
+        }
+        if !shown(UNIQUE) {
+            tally[UNIQUE].cannot();
+            tally[NX_SPLIT].cannot();
             return Ok(());
         }
-        check_rmap(end, &mut tally[RMAP])?;
         self.check_unique(end, &mut tally[UNIQUE])?;
         self.check_nx_split(end, &mut tally[NX_SPLIT])
     }

@@ -2,7 +2,8 @@
 
 use gpa_model::generate::Profile;
 use gpa_model::{
-    Access, Gfn, Gpte, GpteFlags, Gva, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, Vm,
+    Access, Gfn, Gpte, GpteFlags, Gva, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, StolenMask,
+    Vm,
 };
 use gpa_oracles::{Lockstep, Violation};
 use linux_kvm::Function;
@@ -163,9 +164,11 @@ pub fn profile_of(mmu: &impl Mmu) -> Profile {
         Op::SlotBegin { id: SlotId::user(0), change: SlotChange::Delete },
     ];
     let private = Op::Slot { id: SlotId::private(0), change: SlotChange::Delete };
+    let two_bits = StolenMask::new(&[40, 41]).ok().and_then(|stolen| vm.with_stolen(stolen).ok()).unwrap_or(vm);
     let profile = Profile {
         windows: begun.iter().all(|op| mmu.supports(op)),
         private_slots: mmu.supports(&private),
+        stolen_bits_max: if mmu.supports_vm(&two_bits) { Profile::default().stolen_bits_max } else { 1 },
         ..Profile::default()
     };
     profile.only(whole)

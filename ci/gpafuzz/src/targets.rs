@@ -9,7 +9,7 @@ pub use linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
 use crate::target::{InProcess, Target, TargetError};
 use gpa_model::Mmu;
 use kvm_mmu::mutants;
-use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
+use kvm_mmu::{Corrected, DirectMirror, EptNoAd, KvmMmu, Npt, RfcV3};
 
 /// A target that can be asked for by name.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub struct Opened {
 
 /// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` and each of the [`LABS`] can be
 /// named.
-pub const ALL: [Entry; 5] = [
+pub const ALL: [Entry; 6] = [
     Entry {
         name: "kvm-mmu",
         about: "the MMU in Rust, with the corrected design",
@@ -46,6 +46,11 @@ pub const ALL: [Entry; 5] = [
         name: "kvm-mmu-npt",
         about: "the same with nested page tables: entries of long mode",
         open: || Ok(in_process(KvmMmu::<Corrected, Npt>::default())),
+    },
+    Entry {
+        name: "tdp-mmu",
+        about: "upstream's design: a direct and a mirrored root, and no rmap",
+        open: || Ok(in_process(KvmMmu::<DirectMirror>::default())),
     },
     Entry {
         name: "rfc-v3",

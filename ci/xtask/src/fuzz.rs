@@ -4,8 +4,8 @@ use crate::gate::{Gate, Halt, Verdict};
 use std::path::Path;
 
 /// Targets that run anywhere, with the number of programs. Known findings count as clean.
-const CAMPAIGNS: [(&str, &str); 4] =
-    [("kvm-mmu", "20000"), ("kvm-mmu-no-ad", "5000"), ("kvm-mmu-npt", "5000"), ("rfc-v3", "5000")];
+const CAMPAIGNS: [(&str, &str); 5] =
+    [("kvm-mmu", "20000"), ("kvm-mmu-no-ad", "5000"), ("kvm-mmu-npt", "5000"), ("tdp-mmu", "5000"), ("rfc-v3", "5000")];
 
 /// Every program of the standard scopes. Which mutants die in them is a snapshot of the test `exhaust` of `kvm-mmu`.
 pub(crate) fn exhaust(gate: &Gate) -> Verdict {

@@ -2,7 +2,7 @@
 
 use crate::fault::PageFault;
 use crate::memslots::SlotError;
-use crate::policy::{Corrected, Policy};
+use crate::policy::{Corrected, Family, Policy};
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
 use crate::spte::{Ept, Format, leaf_level};
@@ -107,7 +107,20 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.tables.walk_window(gpa, stride, out);
     }
 
+    fn supports_vm(&self, vm: &Vm) -> bool {
+        match P::FAMILY {
+            Family::Rmap => true,
+            Family::Tdp => vm.stolen().bits().len() <= 1,
+        }
+    }
+
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        for slot in self.mmu.slots.read().iter() {
+            slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
+        }
+        if P::FAMILY == Family::Tdp {
+            return self.mmu.tdp_inspect(visit);
+        }
         let locked = self.mmu.mmu_lock.lock();
         // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
         let linked = |at: &Sptep| locked.shadow_pages.is_linked(at.table, at.level);
@@ -119,16 +132,13 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
             visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
         }
-        for &SpKey { gfn, alias, level } in locked.shadow_pages.nx_split_keys() {
+        for (_, &SpKey { gfn, alias, level }) in locked.shadow_pages.nx_split() {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
-        }
-        for slot in self.mmu.slots.read().iter() {
-            slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
         }
     }
 
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: true, native: true }
+        Shows { tables: true, flushes: true, keys: true, rmap: P::FAMILY == Family::Rmap, native: true }
     }
 }
 

@@ -24,30 +24,26 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn write_protect(&self, mmu: &Locked, first: Gfn, pages: u64, lasting: bool, owed: &mut FlushOwed) {
         let left_alone = |entry: Entry<F>| P::skips_readonly() && !entry.is_writable();
         let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
-        for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
-            for &at in chain {
-                if self.tables.update(at, protect).is_writable() {
-                    self.owe(mmu, at, first, owed);
-                }
+        self.for_each_leaf(mmu, first, pages, P::write_protected, |at| {
+            if self.tables.update(at, protect).is_writable() {
+                self.owe(mmu, at, first, owed);
             }
-        }
+        });
     }
 
     /// Clear the dirty bits of the SPTEs of `pages` pages, under every alias (`__rmap_clear_dirty()`). A large leaf has one for
     /// all of its pages, so it is write-protected and will be taken apart by the next write
     /// (`kvm_mmu_slot_remove_write_access()` from 2 MiB on).
     fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        for chain in mmu.rmap.within(first, pages).map(|chain| &chain[..P::write_protected(chain.len())]) {
-            for &at in chain {
-                if at.level > 1 && P::protects_large_for_pml() {
-                    if self.tables.update(at, |entry| entry.write_protected(false)).is_writable() {
-                        self.owe(mmu, at, first, owed);
-                    }
-                } else if self.tables.update(at, Entry::cleaned).is_dirty() {
+        self.for_each_leaf(mmu, first, pages, P::write_protected, |at| {
+            if at.level > 1 && P::protects_large_for_pml() {
+                if self.tables.update(at, |entry| entry.write_protected(false)).is_writable() {
                     self.owe(mmu, at, first, owed);
                 }
+            } else if self.tables.update(at, Entry::cleaned).is_dirty() {
+                self.owe(mmu, at, first, owed);
             }
-        }
+        });
     }
 
     /// Whether the processor logs writes. If it cannot, they are noticed by write-protection, whatever is asked for.

@@ -3,10 +3,11 @@
 
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
-use crate::policy::{AliasFault, LargeSeen, Policy, SlotSeen};
+use crate::policy::{AliasFault, Family, LargeSeen, Policy, SlotSeen};
 use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
+use crate::tdp_mmu::Retired;
 use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Level, Pfn, Rights, SlotId};
 use smallvec::SmallVec;
 
@@ -190,10 +191,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let pfn = fault.pfn.before(P::offset_in_leaf(self.vm.stolen(), fault.gpa, leaf));
         let mut owed = FlushOwed::nothing();
         let old = self.tables.get(at);
+        let mut retired = Retired::new();
         if old.is_present() && !old.is_leaf(at.level) {
-            self.zap_table(&mut mmu, old.table(), at.level - 1);
-            mmu.shadow_pages.unlink(old.table(), at);
-            self.tables.set(at, Entry::ABSENT);
+            match P::FAMILY {
+                Family::Rmap => self.zap_link(&mut mmu, at),
+                Family::Tdp => self.tdp_unlink(&mut mmu, at, &mut retired),
+            }
             owed.owe();
         } else if old.is_present() && old.pfn() != pfn {
             self.zap(&mut mmu, at);
@@ -202,7 +205,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let leaf = Leaf { pfn, rights, level, host_writable: fault.host_writable, young: true };
         self.set_leaf(&mut mmu, slots, at, gfn, fault.alias, Entry::leaf(leaf));
         owed.range::<P>(self.vm.stolen(), gfn, level.pages(), tlb);
-        let neighbours = P::prefetches_in_invalidation() || !self.notifier.is_active();
+        self.free(&mut mmu, &retired);
+        let neighbours = P::FAMILY == Family::Rmap && (P::prefetches_in_invalidation() || !self.notifier.is_active());
         if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
         }
@@ -264,6 +268,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         slots.find(gfn).is_some_and(|slot| slot.flags.log_dirty)
     }
 
+    /// Take away everything that hangs from the link at `at`, and the link.
+    fn zap_link(&self, mmu: &mut Locked, at: Sptep) {
+        let table = self.tables.get(at).table();
+        self.zap_table(mmu, table, at.level - 1);
+        mmu.shadow_pages.unlink(table, at);
+        mmu.shadow_pages.remove_nx_split(table);
+        self.tables.set(at, Entry::ABSENT);
+    }
+
     /// Take away everything in and below a table whose place a large leaf takes. The table stays, for when it is needed again.
     fn zap_table(&self, mmu: &mut Locked, table: u32, level: u8) {
         for index in 0..ENTRIES {
@@ -271,12 +284,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let entry = self.tables.get(at);
             if entry.is_present() && entry.is_leaf(level) {
                 self.zap(mmu, at);
+            } else if entry.is_present() {
+                self.zap_link(mmu, at);
             } else {
-                if entry.is_present() {
-                    self.zap_table(mmu, entry.table(), level - 1);
-                    mmu.shadow_pages.unlink(entry.table(), at);
-                    mmu.shadow_pages.remove_nx_split(entry.table());
-                }
                 self.tables.set(at, Entry::ABSENT);
             }
         }
@@ -288,9 +298,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id).filter(|slot| slot.is_congruent(Level::Page2M)) else { return };
         let mut mmu = self.mmu_lock.lock();
-        let small = mmu.rmap.within(first, pages).flatten().filter(|at| at.level == 1);
-        let collapsible = small.filter(|at| slot.holds_leaf(mmu.shadow_pages.gfn_of(**at), Level::Page2M));
-        let collapsible: SmallVec<[Sptep; 16]> = collapsible.copied().collect();
+        let mut collapsible: SmallVec<[Sptep; 16]> = SmallVec::new();
+        self.for_each_leaf(
+            &mmu,
+            first,
+            pages,
+            |len| len,
+            |at| {
+                if at.level == 1 && slot.holds_leaf(mmu.shadow_pages.gfn_of(at), Level::Page2M) {
+                    collapsible.push(at);
+                }
+            },
+        );
         let mut owed = FlushOwed::nothing();
         for at in collapsible {
             self.zap(&mut mmu, at);
@@ -303,7 +322,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
     fn set_leaf(&self, mmu: &mut Locked, slots: &Memslots, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
-        if !self.tables.get(at).is_present() {
+        if P::FAMILY == Family::Rmap && !self.tables.get(at).is_present() {
             mmu.rmap.add(P::rmap_key(gfn, alias), at);
         }
         self.tables.set(at, entry);
@@ -339,13 +358,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
     pub(crate) fn zap(&self, mmu: &mut Locked, at: Sptep) {
-        let gfn = P::remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
-        mmu.rmap.remove(gfn, at);
+        if P::FAMILY == Family::Rmap {
+            let gfn = P::remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
+            mmu.rmap.remove(gfn, at);
+        }
         self.tables.set(at, Entry::ABSENT);
     }
 
     /// Take away what maps `pages` pages from `first`, under every alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        if P::FAMILY == Family::Tdp {
+            return self.tdp_unmap(mmu, first, pages, owed);
+        }
         let chains = mmu.rmap.within(first, pages);
         let leaves: SmallVec<[Sptep; 16]> =
             chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied().collect();
@@ -365,12 +389,37 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// flushed: a TLB that still holds the translation only makes the page look idle, as on Linux.
     pub(crate) fn age_gfns(&self, mmu: &Locked, first: Gfn, pages: u64) -> bool {
         let mut young = false;
-        for &at in mmu.rmap.within(first, pages).flatten() {
-            if P::ages(mmu.shadow_pages.key(at.table).alias) {
-                let entry = self.tables.update(at, Entry::aged);
-                young |= entry.is_present() && entry.is_accessed();
-            }
-        }
+        self.for_each_leaf(
+            mmu,
+            first,
+            pages,
+            |len| len,
+            |at| {
+                if P::ages(mmu.shadow_pages.key(at.table).alias) {
+                    let entry = self.tables.update(at, Entry::aged);
+                    young |= entry.is_present() && entry.is_accessed();
+                }
+            },
+        );
         young
+    }
+
+    /// Visit the leaves that translate any of `pages` frames from `first`, under every alias; of each chain of the rmap as many as
+    /// `reached` says.
+    pub(crate) fn for_each_leaf(
+        &self,
+        mmu: &Locked,
+        first: Gfn,
+        pages: u64,
+        reached: impl Fn(usize) -> usize,
+        mut visit: impl FnMut(Sptep),
+    ) {
+        match P::FAMILY {
+            Family::Rmap => {
+                let chains = mmu.rmap.within(first, pages).map(|chain| &chain[..reached(chain.len())]);
+                chains.flatten().for_each(|&at| visit(at));
+            }
+            Family::Tdp => self.tdp_leaves(mmu, first, pages, visit),
+        }
     }
 }

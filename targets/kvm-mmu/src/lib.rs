@@ -5,6 +5,9 @@
 //! tables are walked by the raw gpa, so each alias has its own path through them; a shadow page is therefore known by gfn
 //! **and** alias. What one host page backs is found by gfn through the rmap, which leads to the SPTEs of all aliases.
 //!
+//! Upstream's design is a second family of policies, [`DirectMirror`]: one bit is stolen, each of the two names of a frame has a
+//! root of its own, gfns in shadow pages and iterator carry no stolen bit, and there is no rmap.
+//!
 //! Entries are in one of three layouts, each a [`Format`]: [`Ept`], [`EptNoAd`] without accessed and dirty bits, and [`Npt`].
 //! Tables have four or five levels; [`KvmMmu::export`] places them where hardware can walk them.
 //!
@@ -50,11 +53,14 @@ mod page_set;
 mod policy;
 mod recycle;
 mod rmap;
+mod roots;
 mod second_stage;
 mod shadow_page;
 mod spte;
 mod sync;
 mod tables;
+mod tdp_iter;
+mod tdp_mmu;
 mod track;
 mod vcpu;
 
@@ -62,7 +68,8 @@ pub use adapter::KvmMmu;
 pub use export::{ExportError, Placement};
 pub use flush::TlbFlush;
 pub use memslots::SlotError;
-pub use policy::{AliasFault, Corrected, LargeSeen, Policy, RfcV3, SlotSeen};
+pub use policy::{AliasFault, Corrected, DirectMirror, Family, LargeSeen, Policy, RfcV3, SlotSeen};
+pub use roots::GfnFilter;
 pub use second_stage::{HostPages, SecondStage};
 pub use shadow_page::SpKey;
 pub use spte::{Ept, EptNoAd, Format, Npt};

@@ -3,9 +3,10 @@
 
 use crate::fault::PageFault;
 use crate::flush::TlbFlush;
-use crate::policy::Policy;
+use crate::policy::{Family, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::{Format, table_level};
+use crate::tdp_mmu::Retired;
 use gpa_model::{Access, Level, Rights};
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
@@ -41,10 +42,16 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// (`kvm_recover_nx_huge_pages()`).
     pub fn recover_nx_huge_page(&self, tlb: &mut dyn TlbFlush) {
         let mut mmu = self.mmu_lock.lock();
-        if let Some(table) = mmu.shadow_pages.oldest_nx_split() {
-            self.retire(&mut mmu, table);
-            mmu.shadow_pages.remove_nx_split(table);
-            self.commit_zap(&mut mmu, &[table], P::flushes_recovered(), tlb);
+        let Some(table) = mmu.shadow_pages.oldest_nx_split() else { return };
+        let mut retired = Retired::new();
+        match (P::FAMILY, mmu.shadow_pages.parent(table)) {
+            (Family::Tdp, Some(parent)) => self.tdp_unlink(&mut mmu, parent, &mut retired),
+            _ => {
+                self.retire(&mut mmu, table);
+                retired.push(table);
+            }
         }
+        mmu.shadow_pages.remove_nx_split(table);
+        self.commit_zap(&mut mmu, &retired, P::flushes_recovered(), tlb);
     }
 }

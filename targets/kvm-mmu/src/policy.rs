@@ -1,6 +1,7 @@
 //! The decisions that aliasing adds to an MMU. The defaults are the right answers; [`RfcV3`] has those of the RFC as posted.
 
 use crate::flush::TlbFlush;
+use crate::roots::GfnFilter;
 use crate::shadow_page::SpKey;
 use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Level, Levels, SlotChange, SlotId, StolenMask};
 
@@ -43,8 +44,20 @@ pub struct LargeSeen {
     pub alike: bool,
 }
 
+/// How the leaves that map a gfn are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// By the rmap. Shadow pages are in a hash, and are recycled (`mmu.c`).
+    Rmap,
+    /// By walking the tables from each root; a shadow page has one parent and goes with it (`tdp_mmu.c`).
+    Tdp,
+}
+
 /// Every decision, each with the right answer as default. A policy is a type, never a value: it costs nothing at run time.
 pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
+    /// Which MMU the decisions are for.
+    const FAMILY: Family = Family::Rmap;
+
     /// How many levels the tables of a VM have that asks for `wanted`.
     fn levels(wanted: Levels) -> Levels {
         wanted
@@ -241,6 +254,27 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         gpa
     }
 
+    /// Whether user space is refused that asks for an alias to be mapped (8046d29dde17).
+    fn refuses_aliased_prefault() -> bool {
+        Self::FAMILY == Family::Tdp
+    }
+
+    /// Which names of its gfns are meant when host pages are invalidated. Here both are behind an hva; where private pages
+    /// come from a guest_memfd, as on Linux, their invalidation is another and asks for their names alone.
+    fn invalidated_names() -> GfnFilter {
+        GfnFilter::All
+    }
+
+    /// Whether invalidations reach roots that no vCPU will load again, but whose tables are still there (d62007edf01f).
+    fn invalidates_retired_roots() -> bool {
+        true
+    }
+
+    /// The address by which software walks the tables (`kvm_tdp_mmu_get_walk()`): the frame and the name of a fault.
+    fn walk_key(stolen: StolenMask, gpa: Gpa) -> (Gfn, Alias) {
+        stolen.split(gpa)
+    }
+
     /// Whether a memslot whose gfn carries a stolen bit is refused.
     fn refuses_aliased_slots() -> bool {
         true
@@ -374,6 +408,14 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 pub enum Corrected {}
 
 impl Policy for Corrected {}
+
+/// Linux's TDP MMU since 6.14: at most one bit is stolen, and each name of a frame has a root of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum DirectMirror {}
+
+impl Policy for DirectMirror {
+    const FAMILY: Family = Family::Tdp;
+}
 
 /// The RFC as posted (Message of 2021-11-24, "[RFC PATCH v3 31/59] KVM: x86: Add infrastructure for stolen GPA bits").
 #[derive(Clone, Copy, Debug)]

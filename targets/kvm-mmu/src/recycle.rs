@@ -8,7 +8,7 @@ use crate::flush::{FlushOwed, TlbFlush};
 use crate::policy::Policy;
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::{Entry, Format};
-use smallvec::SmallVec;
+use crate::tdp_mmu::Retired;
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
     /// From now on there are at most `pages` shadow pages (`KVM_SET_NR_MMU_PAGES`), but never fewer than one path needs.
@@ -20,7 +20,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Recycle until `wanted` pages can be made (`make_mmu_pages_available()`).
     pub(crate) fn make_mmu_pages_available(&self, mmu: &mut Locked, wanted: usize, tlb: &mut dyn TlbFlush) {
-        let mut retired: SmallVec<[u32; 8]> = SmallVec::new();
+        let mut retired = Retired::new();
         while let Some(table) = mmu.shadow_pages.to_recycle(wanted) {
             self.retire(mmu, table);
             retired.push(table);
@@ -37,6 +37,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             owed.owe();
         }
         owed.all::<P>(tlb);
+        self.free(mmu, retired);
+    }
+
+    /// Tables that nobody leads to any more, in no table and no TLB, may be made anew.
+    pub(crate) fn free(&self, mmu: &mut Locked, retired: &[u32]) {
         for &table in retired {
             self.tables.free(table);
             mmu.shadow_pages.release(table);

@@ -14,13 +14,15 @@ use crate::gfn_ranges::GfnRanges;
 use crate::memslots::{Memslot, Memslots, SlotError};
 use crate::notifier::Notifier;
 use crate::page_set::PageSet;
-use crate::policy::{Corrected, Policy};
+use crate::policy::{Corrected, Family, Policy};
 use crate::rmap::Rmap;
+use crate::roots::Root;
 use crate::shadow_page::ShadowPages;
 use crate::spte::{Ept, Format};
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
-use gpa_model::{FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, Vm};
+use gpa_model::{Alias, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, StolenMask, Vm};
+use smallvec::SmallVec;
 use std::marker::PhantomData;
 
 /// Which page stands behind an hva right now (`hva_to_pfn()`).
@@ -53,6 +55,8 @@ pub(crate) struct Locked {
     /// Which gfns are not write-back.
     pub(crate) uncacheable: GfnRanges,
     pub(crate) attributes: Attributes,
+    /// Roots that no vCPU will load again, and whose tables are still there.
+    pub(crate) retired_roots: SmallVec<[u32; 2]>,
 }
 
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
@@ -74,14 +78,16 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
     pub fn new(vm: &Vm) -> Self {
         let levels = P::levels(vm.levels());
-        let (shadow_pages, rmap) = (ShadowPages::new(levels), Rmap::new());
+        let (shadow_pages, rmap) = (ShadowPages::new(levels, &aliases_of_roots::<P>(vm)), Rmap::new());
         let (uncacheable, attributes) = (GfnRanges::default(), Attributes::default());
-        let locked = Locked { shadow_pages, rmap, uncacheable, attributes };
+        let locked = Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots: SmallVec::new() };
+        let mut tables = Tables::new(levels);
+        tables.split_roots(direct_bits::<P>(vm));
         Self {
             vm: *vm,
             slots_lock: Lock::default(),
             slots: ReadLock::new(Memslots::new()),
-            tables: Tables::new(levels),
+            tables,
             mmu_lock: Lock::new(locked),
             notifier: Notifier::new(),
             pml: Lock::default(),
@@ -93,9 +99,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn reset(&mut self, vm: &Vm) {
         self.vm = *vm;
         self.slots.get_mut().clear();
-        let Locked { shadow_pages, rmap, uncacheable, attributes } = self.mmu_lock.get_mut();
-        shadow_pages.clear(&mut self.tables, P::levels(vm.levels()));
+        let Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots } = self.mmu_lock.get_mut();
+        shadow_pages.clear(&mut self.tables, P::levels(vm.levels()), &aliases_of_roots::<P>(vm));
+        self.tables.split_roots(direct_bits::<P>(vm));
         rmap.clear();
+        retired_roots.clear();
         uncacheable.clear();
         attributes.clear();
         self.notifier = Notifier::new();
@@ -176,7 +184,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(slot) = slots.get(id).filter(|_| P::zaps_for(change)) else { return };
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed);
+        match P::FAMILY {
+            Family::Rmap => self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed),
+            Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
+        }
         owed.all::<P>(tlb);
     }
 
@@ -190,6 +201,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The second half (`kvm_commit_memory_region()`).
     pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
+        self.tdp_zap_retired_roots(tlb);
         let mut slots = self.slots.write();
         self.next_generation(&mut slots, false);
         match (change, slots.get_mut(id)) {
@@ -219,6 +231,20 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             (SlotChange::Move { .. } | SlotChange::Flags(_), None) => {}
         }
     }
+}
+
+/// The bit that tells the two roots of a VM apart, if it has two.
+fn direct_bits<P: Policy>(vm: &Vm) -> StolenMask {
+    match P::FAMILY {
+        Family::Rmap => StolenMask::NONE,
+        Family::Tdp => vm.stolen(),
+    }
+}
+
+fn aliases_of_roots<P: Policy>(vm: &Vm) -> SmallVec<[Alias; 2]> {
+    let direct = direct_bits::<P>(vm);
+    let roots = if direct.gfn_mask() == 0 { &Root::ALL[..1] } else { &Root::ALL };
+    roots.iter().map(|root| root.alias(direct)).collect()
 }
 
 /// The gfns that pages of `range` back, in any slot: the first, and how many.

@@ -1,6 +1,6 @@
 //! Shadow pages: what each table page is for, and the hash that finds one again. Under the `mmu_lock`.
 
-use crate::policy::Policy;
+use crate::policy::{Family, Policy};
 use crate::spte::{Entry, Format, index, pages_of_entry};
 use crate::tables::{CAPACITY, Sptep, Tables};
 use gpa_model::{Alias, Gfn, Gpa, Levels, StolenMask};
@@ -51,17 +51,19 @@ impl std::fmt::Debug for ShadowPages {
 }
 
 impl ShadowPages {
-    /// Just the root.
-    pub(crate) fn new(levels: Levels) -> Self {
+    /// Just the roots, one for each of `aliases`; the first is table 0.
+    pub(crate) fn new(levels: Levels, aliases: &[Alias]) -> Self {
         let buckets = Box::new([const { Vec::new() }; BUCKETS]);
         let (active, nx_split, free) = (VecDeque::new(), VecDeque::new(), Vec::new());
         let mut new = Self { pages: Vec::new(), buckets, active, nx_split, free, used: 0, limit: CAPACITY };
-        new.alloc(root(levels));
+        for &alias in aliases {
+            new.alloc_root(levels.count(), alias);
+        }
         new
     }
 
-    /// Back to just the root; the table pages are kept and reused.
-    pub(crate) fn clear<F: Format>(&mut self, tables: &mut Tables<F>, levels: Levels) {
+    /// Back to just the roots; the table pages are kept and reused.
+    pub(crate) fn clear<F: Format>(&mut self, tables: &mut Tables<F>, levels: Levels, aliases: &[Alias]) {
         tables.wipe(self.pages.len(), levels);
         self.pages.clear();
         for bucket in self.buckets.iter_mut() {
@@ -72,7 +74,14 @@ impl ShadowPages {
         self.free.clear();
         self.used = 0;
         self.limit = CAPACITY;
-        self.alloc(root(levels));
+        for &alias in aliases {
+            self.alloc_root(levels.count(), alias);
+        }
+    }
+
+    /// A root, for the addresses with `alias`.
+    pub(crate) fn alloc_root(&mut self, level: u8, alias: Alias) -> u32 {
+        self.alloc(SpKey { gfn: Gfn::new(0), alias, level })
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
@@ -141,8 +150,8 @@ impl ShadowPages {
     }
 
     /// What the pages on that list were for when they were put there.
-    pub(crate) fn nx_split_keys(&self) -> impl Iterator<Item = &SpKey> {
-        self.nx_split.iter().map(|(_, key)| key)
+    pub(crate) fn nx_split(&self) -> impl Iterator<Item = (u32, &SpKey)> {
+        self.nx_split.iter().map(|(table, key)| (*table, key))
     }
 
     /// Nothing leads to `table` any more, in no table and no TLB: make it anew when one is wanted
@@ -162,6 +171,11 @@ impl ShadowPages {
     pub(crate) fn is_linked(&self, table: u32, level: u8) -> bool {
         let mut parents = self.sp(table).parents.iter().filter(|parent| parent.level == level + 1);
         table == 0 || parents.any(|parent| self.is_linked(parent.table, parent.level))
+    }
+
+    /// An entry that links `table`.
+    pub(crate) fn parent(&self, table: u32) -> Option<Sptep> {
+        self.sp(table).parents.first().copied()
     }
 
     /// The number of each table page, and its level.
@@ -201,7 +215,7 @@ impl ShadowPages {
         alias: Alias,
         level: u8,
     ) -> Result<Sptep, Sptep> {
-        let mut table = 0;
+        let mut table = tables.root_of(walked);
         for above in (level + 1..=tables.root_level()).rev() {
             let at = Sptep::new(table, index(walked, above), above);
             let entry = tables.get(at);
@@ -211,7 +225,11 @@ impl ShadowPages {
                 entry.table()
             } else {
                 let gfn = gfn.align_down(pages_of_entry(above));
-                let child = self.find_or_alloc::<P>(SpKey { gfn, alias, level: above - 1 });
+                let key = SpKey { gfn, alias, level: above - 1 };
+                let child = match P::FAMILY {
+                    Family::Rmap => self.find_or_alloc::<P>(key),
+                    Family::Tdp => self.alloc(key),
+                };
                 self.sp_mut(child).parents.push(at);
                 tables.set(at, Entry::link(child));
                 child
@@ -241,10 +259,6 @@ impl ShadowPages {
             }
         }
     }
-}
-
-const fn root(levels: Levels) -> SpKey {
-    SpKey { gfn: Gfn::new(0), alias: Alias::NONE, level: levels.count() }
 }
 
 /// Kept poor on purpose, as KVM's is: neighbours share buckets, so a match must compare the whole key.

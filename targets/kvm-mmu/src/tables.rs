@@ -1,10 +1,11 @@
 //! The table pages: memory that the page walker, vCPUs without a lock and the holder of the `mmu_lock` look at and change at the
 //! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_page.rs`).
 
+use crate::roots::Root;
 use crate::spte::{ENTRIES, Entry, Format, index, pages_from};
 use crate::sync::{AtomicU64, Ordering, spin};
 use gpa_model::limits::OPS;
-use gpa_model::{Gpa, Levels, Spte};
+use gpa_model::{Gpa, Levels, Spte, StolenMask};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -29,9 +30,13 @@ struct TablePage([AtomicU64; ENTRIES]);
 /// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most five.
 pub(crate) const CAPACITY: usize = 2 * 5 * OPS;
 
-/// Table pages by number, made when they are first looked at, with all entries absent. Table 0 is the root. A page stays where it is once it was made.
+/// Table pages by number, made when they are first looked at, with all entries absent. A page stays where it is once it was made.
 pub(crate) struct Tables<F> {
     root_level: u8,
+    /// The bit that tells a direct address from a mirrored one, if the two have roots of their own.
+    direct: StolenMask,
+    /// The table that a walk begins at, by the [`Root`] of the address.
+    roots: [AtomicU64; Root::ALL.len()],
     pages: Box<[OnceLock<Box<TablePage>>]>,
     /// How many look at table pages without the `mmu_lock` and would not like to see one made into another.
     readers: AtomicU64,
@@ -57,7 +62,35 @@ impl<F: Format> Tables<F> {
     /// None of them made yet.
     pub(crate) fn new(levels: Levels) -> Self {
         let pages = std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect();
-        Self { root_level: levels.count(), pages, readers: AtomicU64::new(0), format: PhantomData }
+        let roots = Root::ALL.map(|root| AtomicU64::new(root as u64));
+        let (root_level, readers) = (levels.count(), AtomicU64::new(0));
+        Self { root_level, direct: StolenMask::NONE, roots, pages, readers, format: PhantomData }
+    }
+
+    /// From now on addresses with the bit of `direct` have a root, and those without it another. Both are as at first.
+    pub(crate) fn split_roots(&mut self, direct: StolenMask) {
+        self.direct = direct;
+        self.roots = Root::ALL.map(|root| AtomicU64::new(root as u64));
+    }
+
+    /// The bit that tells the roots apart; none if there is one root only.
+    pub(crate) const fn direct_bits(&self) -> StolenMask {
+        self.direct
+    }
+
+    /// The table that walks of addresses with this root begin at.
+    pub(crate) fn root(&self, root: Root) -> u32 {
+        self.roots[root as usize].load(Ordering::Acquire) as u32
+    }
+
+    /// Walks begin at `table` from now on.
+    pub(crate) fn set_root(&self, root: Root, table: u32) {
+        self.roots[root as usize].store(table.into(), Ordering::Release);
+    }
+
+    /// The table that a walk for `gpa` begins at.
+    pub(crate) fn root_of(&self, gpa: Gpa) -> u32 {
+        self.root(Root::of(self.direct, gpa))
     }
 
     /// The level of the root; leaves are at level 1.
@@ -122,7 +155,7 @@ impl<F: Format> Tables<F> {
 
     /// The entry where a walk for `gpa` ends: a leaf of any level, or one that links no table.
     fn end_of_walk(&self, gpa: Gpa) -> (Sptep, Entry<F>) {
-        let (mut table, mut level) = (0, self.root_level);
+        let (mut table, mut level) = (self.root_of(gpa), self.root_level);
         loop {
             let at = Sptep::new(table, index(gpa, level), level);
             let entry = self.get(at);
@@ -135,7 +168,7 @@ impl<F: Format> Tables<F> {
 
     /// The table of `level` that a walk for `gpa` comes through, if it comes so far.
     pub(crate) fn table_at(&self, gpa: Gpa, level: u8) -> Option<u32> {
-        let mut table = 0;
+        let mut table = self.root_of(gpa);
         for above in (level + 1..=self.root_level).rev() {
             let entry = self.get(Sptep::new(table, index(gpa, above), above));
             if !entry.is_present() || entry.is_leaf(above) {

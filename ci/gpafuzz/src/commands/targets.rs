@@ -67,6 +67,7 @@ fn lacking(clause: &Clause, shows: Shows) -> String {
         (clause.needs_tables && !shows.tables, "its tables"),
         (clause.needs_flushes && !shows.flushes, "its flushes"),
         (clause.needs_keys && !shows.keys, "what it keeps by gfn"),
+        (clause.needs_rmap && shows.keys && !shows.rmap, "an rmap"),
     ];
     let missing: Vec<&str> = needs.iter().filter(|(missing, _)| *missing).map(|(_, what)| *what).collect();
     format!("unsupported: the target does not show {}", missing.join(", "))

@@ -1,0 +1,128 @@
+//! A walk over the entries that translate a range of gfns from one root, in the order of the gfns, parents first (`tdp_iter.c`).
+//!
+//! Gfns carry no stolen bit here. The bit of the root is put back only where an entry is looked up.
+
+use crate::spte::{ENTRIES, Entry, Format, index, pages_of_entry};
+use crate::tables::{Sptep, Tables};
+use gpa_model::{Alias, Gfn, StolenMask};
+
+const LEVELS: usize = 5;
+
+/// The walk.
+pub(crate) struct TdpIter<'a, F> {
+    tables: &'a Tables<F>,
+    /// What leads to entries of this root besides the gfn (`gfn_bits`).
+    alias: Alias,
+    stolen: StolenMask,
+    /// The tables on the way down, by level.
+    path: [u32; LEVELS + 1],
+    level: u8,
+    /// The first frame of the entry that is looked at.
+    gfn: Gfn,
+    /// The frame that the walk has got to (`next_last_level_gfn`).
+    next: Gfn,
+    end: Gfn,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Go down from the root to the frame that the walk has got to.
+    Descend,
+    /// Look at what comes after the entry.
+    Advance,
+    Over,
+}
+
+impl<'a, F: Format> TdpIter<'a, F> {
+    /// Over what translates `pages` frames from `first`, under `alias`, from `root`.
+    pub(crate) fn new(tables: &'a Tables<F>, root: u32, alias: Alias, first: Gfn, pages: u64) -> Self {
+        let stolen = tables.direct_bits();
+        let level = tables.root_level();
+        let mut path = [0; LEVELS + 1];
+        path[usize::from(level)] = root;
+        // From the bit of the root on there are no frames (`WARN_ON_ONCE(start >= gfn_bits)`).
+        let top = if alias.is_none() { u64::MAX } else { alias.raw() };
+        let end = first.add(pages).min(Gfn::new(top));
+        let state = if first < end { State::Descend } else { State::Over };
+        Self { tables, alias, stolen, path, level, gfn: first, next: first, end, state }
+    }
+
+    fn here(&self) -> Sptep {
+        let gpa = self.stolen.join(self.gfn, self.alias);
+        Sptep::new(self.path[usize::from(self.level)], index(gpa, self.level), self.level)
+    }
+
+    fn descend(&mut self) {
+        self.level = self.tables.root_level();
+        self.gfn = self.next.align_down(pages_of_entry(self.level));
+    }
+
+    /// To the table that the entry links (`try_step_down()`).
+    fn step_down(&mut self) -> bool {
+        let entry = self.tables.get(self.here());
+        if !entry.is_present() || entry.is_leaf(self.level) {
+            return false;
+        }
+        self.level -= 1;
+        self.path[usize::from(self.level)] = entry.table();
+        self.gfn = self.next.align_down(pages_of_entry(self.level));
+        true
+    }
+
+    /// To the next entry of the same table (`try_step_side()`).
+    fn step_side(&mut self) -> bool {
+        if usize::from(self.here().index) == ENTRIES - 1 {
+            return false;
+        }
+        self.gfn = self.gfn.add(pages_of_entry(self.level));
+        self.next = self.gfn;
+        true
+    }
+
+    /// To the entry that links this table (`try_step_up()`).
+    fn step_up(&mut self) -> bool {
+        if self.level == self.tables.root_level() {
+            return false;
+        }
+        self.level += 1;
+        self.gfn = self.gfn.align_down(pages_of_entry(self.level));
+        true
+    }
+
+    fn advance(&mut self) -> bool {
+        if self.step_down() {
+            return true;
+        }
+        loop {
+            if self.step_side() {
+                return true;
+            }
+            if !self.step_up() {
+                return false;
+            }
+        }
+    }
+}
+
+impl<F: Format> Iterator for TdpIter<'_, F> {
+    type Item = (Sptep, Entry<F>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = match self.state {
+            State::Over => false,
+            State::Advance => self.advance(),
+            State::Descend => {
+                self.descend();
+                true
+            }
+        };
+        if !found || self.gfn >= self.end {
+            self.state = State::Over;
+            return None;
+        }
+        self.state = State::Advance;
+        let at = self.here();
+        Some((at, self.tables.get(at)))
+    }
+}

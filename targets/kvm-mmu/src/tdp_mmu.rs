@@ -1,0 +1,154 @@
+//! Upstream's TDP MMU: leaves are found by walking from the roots, tables go with what links them, and the direct root is replaced
+//! as a whole when a memslot goes (`tdp_mmu.c`).
+//!
+//! A memslot that goes takes the direct root along: vCPUs load a new one at once, and what hangs from the old one is taken
+//! apart when the change ends (`kvm_tdp_mmu_invalidate_roots()`, `kvm_tdp_mmu_zap_invalidated_roots()`). Until then its leaves are out
+//! of the guest's reach, but the host still has to hear of what they map. The mirrored root lives as long as the VM: there the leaves
+//! of the slot go one by one (`kvm_mmu_zap_memslot_leafs()`).
+
+use crate::flush::{FlushOwed, TlbFlush};
+use crate::memslots::Memslot;
+use crate::policy::Policy;
+use crate::roots::{GfnFilter, Root};
+use crate::second_stage::{Locked, SecondStage};
+use crate::shadow_page::SpKey;
+use crate::spte::{Entry, Format};
+use crate::tables::Sptep;
+use crate::tdp_iter::TdpIter;
+use gpa_model::{Gfn, Gpa, Keyed};
+use smallvec::SmallVec;
+
+/// Tables that nothing links any more, to be freed after a flush.
+pub(crate) type Retired = SmallVec<[u32; 8]>;
+
+impl<P: Policy, F: Format> SecondStage<P, F> {
+    /// The roots that vCPUs load.
+    fn valid_roots(&self, names: GfnFilter) -> impl Iterator<Item = Root> {
+        let mirrored = self.tables.direct_bits().gfn_mask() != 0;
+        let exists = move |root: &Root| *root == Root::Direct || mirrored;
+        Root::ALL.into_iter().filter(exists).filter(move |root| names.reaches(*root))
+    }
+
+    fn iter(&self, mmu: &Locked, root: u32, first: Gfn, pages: u64) -> TdpIter<'_, F> {
+        TdpIter::new(&self.tables, root, mmu.shadow_pages.key(root).alias, first, pages)
+    }
+
+    /// Visit the leaves that translate any of `pages` frames from `first`, under both names.
+    pub(crate) fn tdp_leaves(&self, mmu: &Locked, first: Gfn, pages: u64, mut visit: impl FnMut(Sptep)) {
+        for root in self.valid_roots(GfnFilter::All) {
+            let entries = self.iter(mmu, self.tables.root(root), first, pages);
+            entries.filter(|(at, entry)| is_leaf(*at, *entry)).for_each(|(at, _)| visit(at));
+        }
+    }
+
+    /// The host takes away the pages behind `pages` frames from `first` (`kvm_tdp_mmu_unmap_gfn_range()`).
+    pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        for root in self.valid_roots(P::invalidated_names()) {
+            self.zap_leafs(mmu, self.tables.root(root), first, pages, owed);
+        }
+        let retired = if P::invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };
+        for &root in retired {
+            self.zap_leafs(mmu, root, first, pages, owed);
+        }
+    }
+
+    /// Take away the leaves under `root` that translate any of `pages` frames from `first`. Their tables stay
+    /// (`tdp_mmu_zap_leafs()`).
+    fn zap_leafs(&self, mmu: &Locked, root: u32, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        for (at, entry) in self.iter(mmu, root, first, pages) {
+            if is_leaf(at, entry) {
+                self.tables.set(at, Entry::ABSENT);
+                self.owe(mmu, at, first, owed);
+            }
+        }
+    }
+
+    /// `slot` goes: nothing that vCPUs can reach maps it when what is owed was flushed.
+    pub(crate) fn tdp_zap_slot(&self, mmu: &mut Locked, slot: &Memslot, owed: &mut FlushOwed) {
+        for root in self.valid_roots(GfnFilter::Private) {
+            self.zap_leafs(mmu, self.tables.root(root), slot.gfn, slot.pages, owed);
+        }
+        let alias = Root::Direct.alias(self.tables.direct_bits());
+        mmu.retired_roots.push(self.tables.root(Root::Direct));
+        let new = mmu.shadow_pages.alloc_root(self.tables.root_level(), alias);
+        self.tables.set_root(Root::Direct, new);
+        owed.owe();
+    }
+
+    /// Take apart what hangs from roots that no vCPU will load again, and them.
+    pub(crate) fn tdp_zap_retired_roots(&self, tlb: &mut dyn TlbFlush) {
+        let mut mmu = self.mmu_lock.lock();
+        while let Some(root) = mmu.retired_roots.pop() {
+            let mut retired = Retired::new();
+            for (at, _) in self.tables.entries(root, self.tables.root_level()) {
+                self.tdp_unlink(&mut mmu, at, &mut retired);
+            }
+            mmu.shadow_pages.retire(root);
+            retired.push(root);
+            let mut owed = FlushOwed::nothing();
+            owed.owe();
+            owed.all::<P>(tlb);
+            self.free(&mut mmu, &retired);
+        }
+    }
+
+    /// Make the entry absent, with all that hangs from it (`handle_removed_pt()`).
+    pub(crate) fn tdp_unlink(&self, mmu: &mut Locked, at: Sptep, retired: &mut Retired) {
+        let entry = self.tables.get(at);
+        self.tables.set(at, Entry::ABSENT);
+        if entry.is_present() && !entry.is_leaf(at.level) {
+            let table = entry.table();
+            for (below, _) in self.tables.entries(table, at.level - 1) {
+                self.tdp_unlink(mmu, below, retired);
+            }
+            if P::unlists_zapped() {
+                mmu.shadow_pages.remove_nx_split(table);
+            }
+            mmu.shadow_pages.retire(table);
+            retired.push(table);
+        }
+    }
+
+    /// The tables that hang from `root`.
+    fn links(&self, mmu: &Locked, root: u32) -> impl Iterator<Item = u32> {
+        let entries = self.iter(mmu, root, Gfn::new(0), u64::MAX).filter(|(at, entry)| is_link(*at, *entry));
+        entries.map(|(_, entry)| entry.table())
+    }
+
+    /// Report the shadow pages that vCPUs can get to.
+    pub(crate) fn tdp_inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        let mmu = self.mmu_lock.lock();
+        for root in self.valid_roots(GfnFilter::All) {
+            let root = self.tables.root(root);
+            visit(keyed(&mmu, root));
+            self.links(&mmu, root).for_each(|table| visit(keyed(&mmu, table)));
+        }
+        let out_of_reach = mmu.retired_roots.iter().flat_map(|&root| self.links(&mmu, root));
+        let out_of_reach: SmallVec<[u32; 16]> = out_of_reach.collect();
+        for (_, &SpKey { gfn, alias, level }) in
+            mmu.shadow_pages.nx_split().filter(|(table, _)| !out_of_reach.contains(table))
+        {
+            visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
+        }
+    }
+
+    /// The entry that a walk for `gpa` ends at, as software finds it (`kvm_tdp_mmu_get_walk()`).
+    pub(crate) fn tdp_get_walk(&self, gpa: Gpa) -> Option<Entry<F>> {
+        let (gfn, alias) = P::walk_key(self.tables.direct_bits(), gpa);
+        let root = self.tables.root_of(gpa);
+        TdpIter::new(&self.tables, root, alias, gfn, 1).last().map(|(_, entry)| entry)
+    }
+}
+
+fn keyed(mmu: &Locked, table: u32) -> Keyed {
+    let SpKey { gfn, alias, level } = *mmu.shadow_pages.key(table);
+    Keyed::ShadowPage { gfn: gfn.raw(), alias, level }
+}
+
+fn is_link<F: Format>(at: Sptep, entry: Entry<F>) -> bool {
+    entry.is_present() && !entry.is_leaf(at.level)
+}
+
+fn is_leaf<F: Format>(at: Sptep, entry: Entry<F>) -> bool {
+    entry.is_present() && entry.is_leaf(at.level)
+}
