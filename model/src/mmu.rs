@@ -290,6 +290,8 @@ pub enum Keyed {
     },
     /// The absolute frame of a bit in a dirty log.
     DirtyLog(u64),
+    /// The frame that an MMIO entry remembers.
+    Mmio(u64),
 }
 
 impl Keyed {
@@ -297,7 +299,7 @@ impl Keyed {
     pub const fn raw(self) -> u64 {
         match self {
             Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
-            Keyed::NxSplit { gfn: raw, .. } | Keyed::DirtyLog(raw) => raw,
+            Keyed::NxSplit { gfn: raw, .. } | Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
         }
     }
 
@@ -308,6 +310,7 @@ impl Keyed {
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::NxSplit { .. } => "list of pages to recover",
             Keyed::DirtyLog(_) => "dirty log",
+            Keyed::Mmio(_) => "MMIO entry",
         }
     }
 }

@@ -92,7 +92,7 @@ impl Structure {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
             Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
-            Keyed::Rmap { .. } | Keyed::NxSplit { .. } | Keyed::DirtyLog(_) => None,
+            Keyed::Rmap { .. } | Keyed::NxSplit { .. } | Keyed::DirtyLog(_) | Keyed::Mmio(_) => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();

@@ -135,6 +135,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         for (_, &SpKey { gfn, alias, level }) in locked.shadow_pages.nx_split() {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
+        for (_, entry) in locked.shadow_pages.mmio_entries(&self.mmu.tables) {
+            visit(Keyed::Mmio(entry.mmio_gfn().raw()));
+        }
     }
 
     fn shows(&self) -> Shows {

@@ -129,7 +129,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if let Ok(at) = at
             && !self.tables.get(at).is_present()
         {
-            self.tables.set(at, Entry::mmio(gfn, P::mmio_generation(slots.generation())));
+            self.tables.set(at, Entry::mmio(P::mmio_gfn(gfn, alias), P::mmio_generation(slots.generation())));
         }
     }
 

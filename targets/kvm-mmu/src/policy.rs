@@ -167,6 +167,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         !in_flux
     }
 
+    /// The frame that an MMIO entry remembers (`mark_mmio_spte()`).
+    fn mmio_gfn(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
     /// The memslot generation as an MMIO entry remembers it.
     fn mmio_generation(generation: u64) -> u64 {
         generation

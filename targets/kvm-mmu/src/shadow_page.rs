@@ -252,12 +252,16 @@ impl ShadowPages {
 
     /// Forget every MMIO entry.
     pub(crate) fn drop_mmio<F: Format>(&self, tables: &Tables<F>) {
-        let leaf_tables = self.pages.iter().zip(0..).filter(|(sp, _)| sp.as_ref().is_some_and(|sp| sp.key.level == 1));
-        for (at, entry) in leaf_tables.flat_map(|(_, table)| tables.entries(table, 1)) {
-            if entry.mmio_generation().is_some() {
-                tables.set(at, Entry::ABSENT);
-            }
+        for (at, _) in self.mmio_entries(tables) {
+            tables.set(at, Entry::ABSENT);
         }
+    }
+
+    /// Every MMIO entry, whether it is still believed or not.
+    pub(crate) fn mmio_entries<F: Format>(&self, tables: &Tables<F>) -> impl Iterator<Item = (Sptep, Entry<F>)> {
+        let leaf_tables = self.levels().filter(|(_, level)| *level == 1);
+        let entries = leaf_tables.flat_map(|(table, _)| tables.entries(table, 1));
+        entries.filter(|(_, entry)| entry.mmio_generation().is_some())
     }
 }
 

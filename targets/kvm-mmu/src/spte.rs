@@ -128,6 +128,11 @@ impl<F: Format> Entry<F> {
         Some(part(MMIO_GENERATION_LOW) | part(MMIO_GENERATION_HIGH) << MMIO_GENERATION_LOW.1)
     }
 
+    /// The frame that an MMIO entry remembers (`get_mmio_spte_gfn()`).
+    pub(crate) const fn mmio_gfn(self) -> Gfn {
+        Gfn::new((self.0 & ADDRESS & !F::MMIO) >> PAGE_SHIFT)
+    }
+
     /// A pointer to table number `table`.
     pub(crate) fn link(table: u32) -> Self {
         Self::from_raw(u64::from(table) << PAGE_SHIFT | F::PRESENT | F::LINK)

@@ -130,6 +130,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
+        for (_, entry) in mmu.shadow_pages.mmio_entries(&self.tables) {
+            visit(Keyed::Mmio(entry.mmio_gfn().raw()));
+        }
     }
 
     /// The entry that a walk for `gpa` ends at, as software finds it (`kvm_tdp_mmu_get_walk()`).

@@ -20,13 +20,16 @@ fn every_mutant_dies_by_the_oracle_meant_for_it() {
     let mut matrix = Matrix::default();
     mutants::ALL.iter().for_each(|mutant| matrix.hunt(mutant));
     assert!(matrix.survivors.is_empty(), "{}\nsurvived: {:?}", matrix.table, matrix.survivors);
-    insta::assert_snapshot!("kill_matrix", matrix.table);
+    let earns = matrix.what_each_oracle_earns();
+    insta::assert_snapshot!("kill_matrix", format!("{}\n{earns}", matrix.table));
 }
 
 #[derive(Default)]
 struct Matrix {
     table: String,
     survivors: Vec<&'static str>,
+    /// The mutants that no oracle but the one meant for them notices, and that one.
+    only_by: Vec<(&'static str, &'static str)>,
 }
 
 impl Matrix {
@@ -44,9 +47,25 @@ impl Matrix {
             .map(|other| other.name())
             .filter(|&other| other != oracle && hunt(mutant, other, PROGRAMS_OF_OTHERS, |_| true).is_some())
             .collect();
+        if others.is_empty() {
+            self.only_by.push((oracle, mutant.name));
+        }
         let others = if others.is_empty() { String::new() } else { format!("  also {}", others.join(", ")) };
         let (name, law) = (mutant.name, format!("{oracle}/{clause}"));
         let _ = writeln!(self.table, "{name:<30} {law:<28} program {executions:>4}, {ops} ops{others}");
+    }
+
+    /// Why each oracle is kept: what only it catches.
+    fn what_each_oracle_earns(&self) -> String {
+        let mut earns = format!("only this oracle notices, of all within {PROGRAMS_OF_OTHERS} programs:\n");
+        for oracle in gpa_oracles::all() {
+            let oracle = oracle.name();
+            let mutants: Vec<&str> =
+                self.only_by.iter().filter(|(by, _)| *by == oracle).map(|(_, mutant)| *mutant).collect();
+            assert!(!mutants.is_empty(), "every mutant that {oracle} catches is caught by others too: why is it kept?");
+            let _ = writeln!(earns, "{oracle:<13} {:>2}: {}", mutants.len(), mutants.join(", "));
+        }
+        earns
     }
 }
 

@@ -108,7 +108,7 @@ impl Run {
         let mut keys = Vec::new();
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
-            Keyed::DirtyLog(gfn) => keys.push((key.table(), gfn, None)),
+            Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) => keys.push((key.table(), gfn, None)),
             Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
         });
         keys.sort_unstable();

@@ -25,6 +25,11 @@ mutants! {
             false
         }
     }
+    MmioGfnAliased = "M86-mmio-spte-gfn-aliased", "claim: an MMIO entry remembers the gfn", "gfn_unalias" / "keyed", {
+        fn mmio_gfn(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
     UnmapFirstOnly = "M87-unmap-first-spte-only", "claim: unmapping reaches every alias", "gfn_unalias" / "spte", {
         fn zapped(len: usize) -> usize {
             len.min(1)
