@@ -46,6 +46,7 @@ mod guest_pte;
 mod guest_walk;
 mod memory_type;
 mod memslots;
+#[cfg(feature = "mutants")]
 pub mod mutants;
 mod notifier;
 mod nx_huge_page;
