@@ -27,7 +27,7 @@ impl MemoryType {
 }
 
 /// What is said of frames, whether or not a memslot is there. It is said of gfns: an alias of a frame is no different.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Divisions {
     uncacheable: FrameSet,
     private: FrameSet,

@@ -23,6 +23,8 @@
 //! its tests: that each mutant which dies unfolded dies folded, too. An MMU that treats vCPU 1 unlike vCPU 0 needs
 //! [`Scope::unfolded`].
 
+mod states;
+
 use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
 use crate::divisions::MemoryType;
 use crate::flush::BackendMode;
@@ -37,6 +39,7 @@ use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::op_kinds::OpKinds;
 use crate::program::Program;
 use crate::vm::{Logging, Vm};
+use states::States;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -100,6 +103,16 @@ pub struct Visit {
     pub symmetric: u64,
     /// How much of the programs of its length has been visited, in thousandths.
     pub permille: u32,
+}
+
+/// What an exploration came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explored {
+    /// Whether every program was visited.
+    pub all: bool,
+    /// From how many different states of the model programs went on, with every op that it accepts there. Those that the last op
+    /// of the longest programs leads to are not among them.
+    pub states: u64,
 }
 
 /// What can be renamed.
@@ -408,11 +421,13 @@ impl Scope {
     }
 
     /// Visit every program of 1 to `ops` ops, at most [`SCOPE_OPS`], in an order that is always the same: by length, and
-    /// within a length by the alphabet. Returns whether all were visited.
-    pub fn explore(&self, ops: usize, visit: &mut dyn FnMut(&Program, Visit) -> Answer) -> bool {
+    /// within a length by the alphabet.
+    pub fn explore(&self, ops: usize, visit: &mut dyn FnMut(&Program, Visit) -> Answer) -> Explored {
         let alphabet: Vec<Letter> = self.alphabet().into_iter().map(|op| self.letter(op)).collect();
         let program = Program { vm: self.vm, ops: Vec::new(), comment: Vec::new() };
-        let mut walk = Walk { scope: self, names: self.names(), alphabet, program, length: 0, permille: 0, visit };
+        let states = States::default();
+        let mut walk =
+            Walk { scope: self, names: self.names(), alphabet, program, length: 0, permille: 0, states, visit };
         let start = State {
             model: Model::new(&self.vm),
             host: Host::new(&self.vm),
@@ -420,10 +435,11 @@ impl Scope {
             symmetric: 1,
             share: 1e3,
         };
-        (1..=ops.min(SCOPE_OPS)).all(|length| {
+        let all = (1..=ops.min(SCOPE_OPS)).all(|length| {
             (walk.length, walk.permille) = (length, 0);
             walk.below(&start, 0.0).is_continue()
-        })
+        });
+        Explored { all, states: walk.states.len() }
     }
 }
 
@@ -448,6 +464,7 @@ struct Walk<'a> {
     program: Program,
     length: usize,
     permille: u32,
+    states: States,
     visit: &'a mut dyn FnMut(&Program, Visit) -> Answer,
 }
 
@@ -455,6 +472,9 @@ impl Walk<'_> {
     /// Visit what begins with the program that led to `state`, `done` thousandths into the walk.
     fn below(&mut self, state: &State, mut done: f64) -> ControlFlow<()> {
         let last = self.program.ops.len() + 1 == self.length;
+        if last {
+            self.states.note(&state.model, &state.host);
+        }
         let share = state.share / self.alphabet.len() as f64;
         for at in 0..self.alphabet.len() {
             let Letter { op, names } = self.alphabet[at];

@@ -185,7 +185,7 @@ impl fmt::Debug for GpteFlags {
 /// One entry of a guest's page table: an address and flags, in one word. Zero is an entry of a page of zeros.
 ///
 /// A page holds the entry of the VM's paging mode, [`Gpte::raw`], with the accessed and dirty bits set.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Gpte(u64);
 
 impl Gpte {

@@ -7,6 +7,7 @@ use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
 use crate::mmu::Exit;
 use crate::op::{HvaRange, Op};
 use crate::vm::Vm;
+use std::hash::{Hash, Hasher};
 
 /// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
 /// the VM, each with a block of physical pages behind its block of hvas.
@@ -71,6 +72,15 @@ impl Host {
         while written != 0 {
             self.gptes[written.trailing_zeros() as usize] = Default::default();
             written &= written - 1;
+        }
+    }
+
+    /// Take in what tells this state from others. Host pages have no names: two that were never the same are alike.
+    pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
+        let Self { stride_shift: _, pfns: _, levels, next: _, windows, changed: _, gptes, written } = self;
+        (levels, windows, written).hash(hasher);
+        if *written != 0 {
+            gptes.hash(hasher);
         }
     }
 

@@ -10,9 +10,10 @@ use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::vm::{FrameSet, Vm};
+use std::hash::{Hash, Hasher};
 
 /// A memslot as the model knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     frame: u8,
     frames: u8,
@@ -136,13 +137,13 @@ impl Allowed {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct PendingChange {
     id: SlotId,
     change: SlotChange,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct PendingFault {
     gpa: Gpa,
     access: Access,
@@ -182,6 +183,15 @@ impl Model {
             tracked: FrameSet::EMPTY,
             divisions: Divisions::default(),
         }
+    }
+
+    /// Take in what tells this state of the VM from others.
+    pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
+        // What follows from the memslots is left out.
+        let Self { vm: _, slots, slot_of: _, alias_holes: _, change, faults, log_must, log_may, tracked, divisions } =
+            self;
+        (slots, change, faults).hash(hasher);
+        (log_must, log_may, tracked, divisions).hash(hasher);
     }
 
     /// The VM.

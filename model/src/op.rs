@@ -9,7 +9,7 @@ use crate::limits::{PRIVATE_SLOTS, SLOTS, USER_SLOTS};
 use std::fmt;
 
 /// What a guest access does with the page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Access {
     /// A data read.
     Read,
@@ -71,7 +71,7 @@ impl fmt::Display for SlotId {
 }
 
 /// Flags of a memslot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct SlotFlags {
     /// `KVM_MEM_READONLY`: a guest write exits to user space.
     pub readonly: bool,
@@ -80,7 +80,7 @@ pub struct SlotFlags {
 }
 
 /// Consecutive host pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct HvaRange {
     /// The first.
     pub start: Hva,
@@ -124,7 +124,7 @@ impl HvaRange {
 }
 
 /// A change to one memslot, as `KVM_SET_USER_MEMORY_REGION` makes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum SlotChange {
     /// A new slot.
     Create {

@@ -10,7 +10,7 @@ use crate::progress::{Ticker, scaled};
 use crate::summary::{FindingSummary, finding_lines};
 use crate::target::{Target, TargetError};
 use crate::targets;
-use gpa_model::exhaust::{Answer, Scope};
+use gpa_model::exhaust::{Answer, Explored, Scope};
 use gpa_model::vm::Logging;
 use gpa_model::{Exit as OpExit, OpKind, Program};
 use gpa_oracles::{Lockstep, Signature};
@@ -59,7 +59,7 @@ fn explore(
     note(&format!("every program of up to {ops} ops on {}: {}", args.target, said(scope)));
     let mut exploration = Exploration::new(&args.target, target, args.limit, stop);
     let start = Instant::now();
-    let all = scope.explore(ops, &mut |program, visit| {
+    let explored = scope.explore(ops, &mut |program, visit| {
         exploration.ticker.tick(|seconds| exploration.counts.line(&args.target, program, visit.permille, seconds));
         exploration.visit(program, visit, setting)
     });
@@ -68,7 +68,7 @@ fn explore(
         return Err(error.into());
     }
     let seconds = start.elapsed().as_secs_f64();
-    print(&exploration.table(args, scope, ops, all, seconds));
+    print(&exploration.table(args, scope, ops, explored, seconds));
     Ok(exploration.findings.iter().any(|finding| finding.known.is_none()))
 }
 
@@ -178,8 +178,9 @@ impl<'a> Exploration<'a> {
         Ok(Answer::Cut)
     }
 
-    fn table(&self, args: &ExhaustArgs, scope: &Scope, ops: usize, all: bool, seconds: f64) -> String {
+    fn table(&self, args: &ExhaustArgs, scope: &Scope, ops: usize, explored: Explored, seconds: f64) -> String {
         let mut out = String::new();
+        let Explored { all, states } = explored;
         let Counts { programs, unfolded, .. } = self.counts;
         let sequences: f64 = (1..=ops as i32).map(|ops| (scope.alphabet().len() as f64).powi(ops)).sum();
         let what = if all { "every program" } else { "stopped before every program" };
@@ -190,6 +191,7 @@ impl<'a> Exploration<'a> {
             "{}: {what} of up to {} ops was run: {}\n  \
              {programs:>14} programs run\n  \
              {unfolded:>14} programs they stand for, {whole}: the others differ from one of them in names only\n  \
+             {states:>14} states of the model they go on from, each by every op that it accepts\n  \
              {sequences:>14.3e} sequences of ops there are; in the rest an op would be skipped\n  \
              {:>14} ops judged\n  \
              {seconds:>14.1} seconds, {per_second:.0} programs/s\n",
