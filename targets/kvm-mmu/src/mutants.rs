@@ -1,8 +1,8 @@
 //! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
 //!
 //! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*T to M*x*Z are variants of our own. B*nn* makes a
-//! mistake again that Linux once made, with the commit that mended it or the CVE. To add one: a policy that overrides one method, in the
-//! table of the file for what it breaks.
+//! mistake again that Linux once made, with the commit that mended it or the CVE; U*n* is wrong in upstream's design. To add one: a
+//! policy that overrides one method, in the table of the file for what it breaks.
 
 use gpa_model::{Alias, Gfn, Gpa, Mmu};
 
@@ -68,12 +68,13 @@ mod guest_tables;
 mod history;
 mod mapping;
 mod shadow_pages;
+mod tdp;
 mod unalias;
 
 pub use equivalent::{EQUIVALENT, Equivalent};
 
 /// In the order of the catalogue.
-const TABLES: [&[Mutant]; 8] = [
+const TABLES: [&[Mutant]; 9] = [
     unalias::TABLE,
     flush::TABLE,
     shadow_pages::TABLE,
@@ -82,6 +83,7 @@ const TABLES: [&[Mutant]; 8] = [
     guest_tables::TABLE,
     claims::TABLE,
     history::TABLE,
+    tdp::TABLE,
 ];
 
 /// Every mutant, in the order of the catalogue.

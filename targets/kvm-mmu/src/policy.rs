@@ -270,6 +270,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         GfnFilter::All
     }
 
+    /// Whether what the walk of one root owes is still owed after that of the next.
+    fn keeps_flush_of_other_roots() -> bool {
+        true
+    }
+
     /// Whether invalidations reach roots that no vCPU will load again, but whose tables are still there (d62007edf01f).
     fn invalidates_retired_roots() -> bool {
         true

@@ -44,6 +44,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// The host takes away the pages behind `pages` frames from `first` (`kvm_tdp_mmu_unmap_gfn_range()`).
     pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         for root in self.valid_roots(P::invalidated_names()) {
+            if !P::keeps_flush_of_other_roots() {
+                *owed = FlushOwed::nothing();
+            }
             self.zap_leafs(mmu, self.tables.root(root), first, pages, owed);
         }
         let retired = if P::invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };

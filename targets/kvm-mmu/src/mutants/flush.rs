@@ -73,7 +73,7 @@ mutants! {
 }
 
 /// One range if that works, everything otherwise.
-fn flush_or_all(tlb: &mut dyn TlbFlush, gpa: Gpa, pages: u64) {
+pub(super) fn flush_or_all(tlb: &mut dyn TlbFlush, gpa: Gpa, pages: u64) {
     if !tlb.has_range() || tlb.range(gpa, pages).is_err() {
         tlb.all();
     }

@@ -1,0 +1,54 @@
+//! Mutants of upstream's design: U*n* are what it gets wrong, or would with another back-end; the others are gaps and bugs of the catalogue
+//! as they look where each name of a frame has a root of its own.
+
+use super::flush::flush_or_all;
+use super::raw_gfn;
+use crate::flush::TlbFlush;
+use crate::policy::{DirectMirror, Family};
+use crate::roots::GfnFilter;
+use gpa_model::{Alias, Gfn, Gpa, StolenMask};
+
+mutants! {
+    RangeFlushUnshifted = "U1-range-flush-unshifted", "upstream: a range is flushed by its gfns, under which nothing direct is cached", "alias_flush" / "stale-write", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+            flush_or_all(tlb, stolen.join(gfn, Alias::NONE), pages);
+        }
+    }
+    GetWalkRaw = "U2-get-walk-raw", "upstream: software walks by the raw address and finds no entry (kvm_tdp_mmu_get_walk())", "progress" / "retry", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn walk_key(stolen: StolenMask, gpa: Gpa) -> (Gfn, Alias) {
+            (raw_gfn(gpa), stolen.split(gpa).1)
+        }
+    }
+    NotifierOneRoot = "U2V-notifier-one-root", "upstream: the notifier asks for shared names where private ones are behind an hva too", "gfn_unalias" / "spte", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn invalidated_names() -> GfnFilter {
+            GfnFilter::Shared
+        }
+    }
+    SeedOnTdpMmu = "G4-seed-on-tdp-mmu", "scope: the TDP MMU knows of no alias and maps the base address (gap G4)", "progress" / "retry", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn walked(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.base(gpa)
+        }
+    }
+    FlushOfLastRoot = "B07-flush-of-last-root", "history: what the walk of one root owes is forgotten by that of the next (873dd122172f)", "alias_flush" / "stale-page", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn keeps_flush_of_other_roots() -> bool {
+            false
+        }
+    }
+    PrefaultDirect = "B49W-prefault-direct", "history: asked for a frame, the TDP MMU maps it in the root of its other name (aa2024c01a9a)", "progress" / "mapped", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn prefaulted(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.join(stolen.split(gpa).0, stolen.alias(stolen.alias_count() - 1))
+        }
+    }
+}
