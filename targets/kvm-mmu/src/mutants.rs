@@ -37,7 +37,7 @@ macro_rules! mutants {
         $(
             #[doc = concat!($name, ": ", $breaks, ".")]
             #[derive(Clone, Copy, Debug)]
-            enum $policy {}
+            pub enum $policy {}
 
             impl $crate::Policy for $policy { $($body)* }
         )*
@@ -60,16 +60,16 @@ macro_rules! mutants {
     };
 }
 
-mod claims;
+pub mod claims;
 mod equivalent;
-mod faults;
-mod flush;
-mod guest_tables;
-mod history;
-mod mapping;
-mod shadow_pages;
-mod tdp;
-mod unalias;
+pub mod faults;
+pub mod flush;
+pub mod guest_tables;
+pub mod history;
+pub mod mapping;
+pub mod shadow_pages;
+pub mod tdp;
+pub mod unalias;
 
 pub use equivalent::{EQUIVALENT, Equivalent};
 

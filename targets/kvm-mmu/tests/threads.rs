@@ -279,15 +279,16 @@ fn no_interleaving_leaves_anything_stale_or_lost() {
 #[test]
 fn the_mutants_of_the_races_are_found() {
     fn finds<P: Policy>(beside: Beside) {
-        assert_ne!(explore::<P>(beside, 20_000), None, "{}", std::any::type_name::<P>());
+        // The rarest shows once in some ten thousand.
+        assert_ne!(explore::<P>(beside, 400_000), None, "{}", std::any::type_name::<P>());
     }
-    use kvm_mmu::mutants as m;
-    finds::<m::NotifierUnchecked>(Beside::Replace);
-    finds::<m::UnmapFirstOnly>(Beside::Replace);
-    finds::<m::UnmapFirstOnly>(Beside::Recreate);
-    finds::<m::FlushOneVcpu>(Beside::Replace);
-    finds::<m::FlushBaseOnly>(Beside::Harvest);
-    finds::<m::WrprotFirstOnly>(Beside::Harvest);
-    finds::<m::FastpfDirtyRaw>(Beside::Harvest);
-    finds::<m::RecycledUnflushed>(Beside::Recycle);
+    use kvm_mmu::mutants::{claims, faults, flush, shadow_pages};
+    finds::<faults::NotifierUnchecked>(Beside::Replace);
+    finds::<claims::UnmapFirstOnly>(Beside::Replace);
+    finds::<claims::UnmapFirstOnly>(Beside::Recreate);
+    finds::<flush::FlushOneVcpu>(Beside::Replace);
+    finds::<flush::FlushBaseOnly>(Beside::Harvest);
+    finds::<claims::WrprotFirstOnly>(Beside::Harvest);
+    finds::<claims::FastpfDirtyRaw>(Beside::Harvest);
+    finds::<shadow_pages::RecycledUnflushed>(Beside::Recycle);
 }
