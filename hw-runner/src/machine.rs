@@ -372,8 +372,11 @@ impl Machine {
 
     /// Ask for a page to be mapped before the guest needs it.
     fn prefault(&mut self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
-        let Some((frame, alias)) = vm.locate(gpa) else { return Ok(Exit::Unsupported) };
-        let (realisation, alias) = (self.fingerprint.realisation, vm.stolen().alias_index(alias));
+        let realisation = self.fingerprint.realisation;
+        let Some((frame, alias)) = vm.locate(gpa).filter(|_| realisation.can_prefault()) else {
+            return Ok(Exit::Unsupported);
+        };
+        let alias = vm.stolen().alias_index(alias);
         let vcpu = &mut self.vcpus[usize::from(vcpu)];
         vcpu.enter_space(realisation.address_space(alias))?;
         match vcpu.pre_fault(vm.gpa(frame, realisation.alias_in_tables(alias))) {
@@ -392,7 +395,8 @@ impl Machine {
 
     /// Whether this KVM can be asked to map pages before the guest needs them.
     pub fn can_prefault(&self) -> bool {
-        self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
+        self.fingerprint.realisation.can_prefault()
+            && self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
     }
 
     /// Have the host take pages away; whether it can in that way.

@@ -80,6 +80,12 @@ impl Realisation {
         self != Self::Slots
     }
 
+    /// Whether KVM can be asked to map pages ahead. Where it zaps everything when a slot goes, the vCPU's root is obsolete from then
+    /// on, and Linux 6.12 was seen to go round in `KVM_PRE_FAULT_MEMORY` until a signal came.
+    pub fn can_prefault(self) -> bool {
+        self.zaps_slots_alone()
+    }
+
     /// How many mappings of the host pages there are.
     pub(crate) fn mappings(self) -> usize {
         if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }

@@ -183,7 +183,7 @@ impl InLab {
         }
         lab.native = trace.fingerprint.native;
         lab.maxphyaddr = trace.fingerprint.maxphyaddr;
-        lab.prefaults = trace.fingerprint.paging.starts_with("tdp");
+        lab.prefaults = trace.fingerprint.paging.starts_with("tdp") && trace.fingerprint.realisation.can_prefault();
         let seconds = lab.lab.boot_time().as_secs_f64();
         lab.about = format!(
             "Linux {} in {}, {}, up after {seconds:.1} s",
