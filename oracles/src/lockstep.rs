@@ -180,6 +180,7 @@ impl Lockstep {
             host: &self.host,
             flushes: self.flush.log(),
             view: &self.view,
+            warning: mmu.warning(),
             shows,
         };
         self.features.note(&step);
