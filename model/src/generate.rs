@@ -83,11 +83,8 @@ impl Profile {
     }
 }
 
-/// Where the window's second leaf table begins.
-const TABLE_EDGE: Gfn = Gfn::new(Level::Page2M.pages());
-
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 32] = [
+const WEIGHTS: [(OpKind, u32); 30] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -118,8 +115,6 @@ const WEIGHTS: [(OpKind, u32); 32] = [
     (OpKind::Backend, 2),
     (OpKind::WriteGpte, 5),
     (OpKind::GuestWalk, 4),
-    (OpKind::GuestAccess, 8),
-    (OpKind::GuestFlush, 2),
 ];
 /// The weight of [`OpKind::Translate`], which needs nothing of the rest.
 const TRANSLATE_WEIGHT: u32 = 2;
@@ -157,8 +152,7 @@ impl Generator {
         let mut sketch = Sketch::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &vm, &sketch);
-        let walks = focus.has(OpKind::GuestWalk) || focus.has(OpKind::GuestAccess);
-        if focus.has(OpKind::WriteGpte) && walks && choices.chance(1, 3) {
+        if focus.has(OpKind::WriteGpte) && focus.has(OpKind::GuestWalk) && choices.chance(1, 4) {
             self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
         }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
@@ -177,12 +171,6 @@ impl Generator {
                     sketch.note(&vm, &op);
                     program.ops.push(op);
                 }
-            }
-            if let Op::GuestAccess { .. } = op
-                && focus.has(OpKind::WriteGpte)
-                && choices.chance(1, 2)
-            {
-                self.remap(choices, &vm, &mut sketch, &focus, op, &mut program.ops);
             }
         }
         program.ops.truncate(self.profile.ops_max as usize);
@@ -276,10 +264,6 @@ impl Generator {
         let mut frame = choices.below(FRAMES as u32 / 2);
         if vm.stride() > 1 && choices.chance(1, 2) {
             frame = edge_near(vm, frame);
-        }
-        if vm.stride() == 1 && choices.chance(1, 8) {
-            // Over the edge where a leaf table begins: a table of the guest that lies there has its gfn.
-            frame = TABLE_EDGE.offset_from(vm.base()).map_or(frame, |edge| edge as u32 - 1);
         }
         for n in 0..1 + choices.below(3) {
             let frames = slot_size(choices, vm);
@@ -455,22 +439,14 @@ impl Generator {
             OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
             OpKind::WriteGpte => self.write_gpte(choices, vm, sketch, focus),
-            OpKind::GuestWalk | OpKind::GuestAccess => {
+            OpKind::GuestWalk => {
                 let root = match sketch.any_table(choices) {
                     Some(frame) => vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize),
                     None => self.gpa(choices, vm, sketch, focus),
                 };
                 let frame = vm.locate(root).map_or(0, |(frame, _)| frame);
-                let gva = sketch.any_gva(choices, frame, vm.paging().levels());
-                // Only where frames lie side by side does a large page of the guest hold no others.
-                let shadows = kind == OpKind::GuestAccess && vm.stride() == 1;
-                if shadows {
-                    Op::GuestAccess { vcpu, root, gva, access }
-                } else {
-                    Op::GuestWalk { vcpu, root, gva, access }
-                }
+                Op::GuestWalk { vcpu, root, gva: sketch.any_gva(choices, frame, vm.paging().levels()), access }
             }
-            OpKind::GuestFlush => Op::GuestFlush { vcpu },
             OpKind::Translate => {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
@@ -547,74 +523,15 @@ impl Generator {
         if GpteFlags::PLAIN.contains(flag) { GpteFlags::PLAIN.minus(flag) } else { GpteFlags::PLAIN.union(flag) }
     }
 
-    /// An entry on the way of an access changes, perhaps the guest empties its TLB, and the access comes again; or another entry
-    /// is made that leads to the same table, and the access comes through that.
-    fn remap(
-        &self,
-        choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &mut Sketch,
-        focus: &Focus,
-        again: Op,
-        ops: &mut Vec<Op>,
-    ) {
-        let Op::GuestAccess { vcpu, root, gva, .. } = again else { return };
-        let lost = choices.chance(1, 4);
-        let level = if lost { 1 } else { 1 + choices.below(vm.paging().levels().into()) as u8 };
-        let Some((frame, _)) = vm.locate(root) else { return };
-        let Some(table) = sketch.table_at(vm, frame, gva, level) else { return };
-        let alias = choices.below(vm.stolen().alias_count() as u32) as usize;
-        let below = level.checked_sub(1).filter(|below| *below > 0);
-        let twin = below.and_then(|below| sketch.table_at(vm, frame, gva, below)).filter(|_| choices.chance(1, 2));
-        let by = |gva, access| Op::GuestAccess { vcpu, root, gva, access };
-        let write = |index, gpte| Op::WriteGpte { vcpu, gpa: vm.gpa(table, alias), index, gpte };
-        let made = match twin {
-            Some(twin) => {
-                // Through the other entry less is allowed.
-                let gpte = Gpte::new(vm.gpa(twin, alias), GpteFlags::PLAIN.minus(GpteFlags::WRITABLE));
-                let index = gva.index(level) + 1 + choices.below(GPTES as u32 - 1) as u8;
-                let (through, last) =
-                    (gva.with_index(level, index), choices.pick(&[Access::Write, Access::Write, Access::Read]));
-                [
-                    Some(write(index % GPTES as u8, gpte)),
-                    Some(by(through, Access::Read)),
-                    Some(by(gva, Access::Write)),
-                    Some(by(through, last)),
-                ]
-            }
-            None if lost => {
-                // The guest does not say that there is no memory any more.
-                let gpte = Gpte::new(self.gpa(choices, vm, sketch, focus), GpteFlags::PLAIN);
-                [Some(by(gva, Access::Read)), Some(write(gva.index(level), gpte)), Some(by(gva, Access::Write)), None]
-            }
-            None => {
-                let gpte = Gpte::new(self.table(choices, vm, sketch, focus), Self::gpte_flags(choices));
-                let flush = choices.chance(1, 2).then_some(Op::GuestFlush { vcpu });
-                [Some(write(gva.index(level), gpte)), flush, Some(by(gva, choices.pick(&Access::ALL))), None]
-            }
-        };
-        for op in made.into_iter().flatten() {
-            sketch.note(vm, &op);
-            ops.push(op);
-        }
-    }
-
     /// A table for each level, one leading to the next.
     fn tree(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, focus: &Focus, ops: &mut Vec<Op>) {
         let mut gpa = self.table(choices, vm, sketch, focus);
-        for level in (1..=vm.paging().levels()).rev() {
+        for _ in 0..vm.paging().levels() {
             let to = self.table(choices, vm, sketch, focus);
             let index = choices.below(GPTES as u32) as u8;
-            let mut write = |index, to, flags| {
-                let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, flags) };
-                sketch.note(vm, &op);
-                ops.push(op);
-            };
-            if level == 1 && choices.chance(1, 4) {
-                // Of an entry that is not present no bit means anything.
-                write((index + 1) % GPTES as u8, to, GpteFlags::PLAIN.minus(GpteFlags::PRESENT));
-            }
-            write(index, to, GpteFlags::PLAIN);
+            let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, GpteFlags::PLAIN) };
+            sketch.note(vm, &op);
+            ops.push(op);
             gpa = to;
         }
     }

@@ -5,7 +5,6 @@
 
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
 use crate::divisions::{Divisions, divides};
-use crate::guest_access::StaleGpte;
 use crate::host::Host;
 use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
@@ -164,9 +163,6 @@ pub struct Model {
     log_must: FrameSet,
     log_may: FrameSet,
     tracked: FrameSet,
-    /// Frames that were tables on the way of an access: writes to them may be emulated.
-    pub(crate) shadowed: FrameSet,
-    pub(crate) stale: Vec<StaleGpte>,
     divisions: Divisions,
 }
 
@@ -185,8 +181,6 @@ impl Model {
             log_must: FrameSet::EMPTY,
             log_may: FrameSet::EMPTY,
             tracked: FrameSet::EMPTY,
-            shadowed: FrameSet::EMPTY,
-            stale: Vec::new(),
             divisions: Divisions::default(),
         }
     }
@@ -194,23 +188,10 @@ impl Model {
     /// Take in what tells this state of the VM from others.
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
         // What follows from the memslots is left out.
-        let Self {
-            vm: _,
-            slots,
-            slot_of: _,
-            alias_holes: _,
-            change,
-            faults,
-            log_must,
-            log_may,
-            tracked,
-            divisions,
-            shadowed,
-            stale,
-        } = self;
+        let Self { vm: _, slots, slot_of: _, alias_holes: _, change, faults, log_must, log_may, tracked, divisions } =
+            self;
         (slots, change, faults).hash(hasher);
         (log_must, log_may, tracked, divisions).hash(hasher);
-        (shadowed, stale).hash(hasher);
     }
 
     /// The VM.
@@ -317,9 +298,7 @@ impl Model {
             | Op::Prefault { vcpu, .. }
             | Op::Translate { vcpu, .. }
             | Op::WriteGpte { vcpu, .. }
-            | Op::GuestWalk { vcpu, .. }
-            | Op::GuestFlush { vcpu } => idle(vcpu),
-            Op::GuestAccess { vcpu, .. } => idle(vcpu) && self.vm.stride() == 1,
+            | Op::GuestWalk { vcpu, .. } => idle(vcpu),
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
@@ -343,7 +322,7 @@ impl Model {
     }
 
     /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
-    pub(crate) fn slots_lock_is_free(&self) -> bool {
+    fn slots_lock_is_free(&self) -> bool {
         self.change.is_none() && !self.divisions.is_changing()
     }
 
@@ -430,7 +409,6 @@ impl Model {
             }
             Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } | Op::Collapse { .. } => {
                 self.race_faults();
-                self.note_overwritten(host, None);
                 allowed.done = true;
                 // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
                 allowed.changed = host.changed().map_or(FrameSet::EMPTY, |range| self.frames_of(range));
@@ -477,21 +455,11 @@ impl Model {
             }
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
-            Op::WriteGpte { gpa, .. } => {
-                self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
-                allowed = self.access(host, gpa, Access::Write, exit);
-            }
+            Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
             Op::GuestWalk { root, gva, access, .. } => {
                 let walk = self.guest_walk(host, root, gva, access);
                 (allowed.translated, allowed.guest_fault) = (walk.end.ok(), walk.end.err());
                 (allowed.table_in_flux, allowed.retry) = (walk.in_flux, walk.in_flux);
-            }
-            Op::GuestAccess { vcpu, root, gva, access } => {
-                allowed = self.guest_access(host, (vcpu, root), gva, access, exit);
-            }
-            Op::GuestFlush { vcpu } => {
-                self.flush_guest_tlb(vcpu);
-                allowed.done = true;
             }
         }
         allowed
@@ -506,7 +474,7 @@ impl Model {
     }
 
     /// What a guest access may come to, and what it leaves in the dirty log.
-    pub(crate) fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
+    fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
         let in_flux = !self.slots_lock_is_free() || host.any_invalidating();
         let mut allowed = Allowed { retry: in_flux, ..Allowed::default() };
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
@@ -555,8 +523,7 @@ impl Model {
     /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.
     fn tracked_write(&mut self, host: &Host, frame: usize, access: Access, exit: &Exit, allowed: &mut Allowed) {
         let Some((_, slot)) = self.slot_at(frame) else { return };
-        let tracked = self.tracked.union(self.shadowed);
-        let emulates = access == Access::Write && tracked.contains(frame);
+        let emulates = access == Access::Write && self.tracked.contains(frame);
         if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
             allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
@@ -654,7 +621,6 @@ impl Model {
             }
         } else {
             self.tracked = self.tracked.minus(touched);
-            self.forget_tables(touched);
             let kept = match (change, before, after) {
                 // A moved slot keeps its dirty bitmap (KVM_MR_MOVE in kvm_prepare_memory_region()).
                 (SlotChange::Move { .. }, Some(old), Some(new)) => [self.log_must, self.log_may]

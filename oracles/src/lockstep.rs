@@ -180,7 +180,6 @@ impl Lockstep {
             host: &self.host,
             flushes: self.flush.log(),
             view: &self.view,
-            warning: mmu.warning(),
             shows,
         };
         self.features.note(&step);

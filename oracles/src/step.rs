@@ -25,8 +25,6 @@ pub struct Step<'a> {
     pub flushes: &'a [Flush],
     /// What the target's tables held before and hold now.
     pub view: &'a View,
-    /// What the op made the target warn of.
-    pub warning: Option<&'static str>,
     /// What the target can show.
     pub shows: Shows,
 }

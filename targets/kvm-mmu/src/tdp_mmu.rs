@@ -128,7 +128,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let out_of_reach = mmu.retired_roots.iter().flat_map(|&root| self.links(&mmu, root));
         let out_of_reach: SmallVec<[u32; 16]> = out_of_reach.collect();
-        for (_, &SpKey { gfn, alias, level, .. }) in
+        for (_, &SpKey { gfn, alias, level }) in
             mmu.shadow_pages.nx_split().filter(|(table, _)| !out_of_reach.contains(table))
         {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
@@ -147,8 +147,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 }
 
 fn keyed(mmu: &Locked, table: u32) -> Keyed {
-    let SpKey { gfn, alias, level, direct, access } = *mmu.shadow_pages.key(table);
-    Keyed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access }
+    let SpKey { gfn, alias, level } = *mmu.shadow_pages.key(table);
+    Keyed::ShadowPage { gfn: gfn.raw(), alias, level }
 }
 
 fn is_link<F: Format>(at: Sptep, entry: Entry<F>) -> bool {

@@ -109,7 +109,6 @@ impl Run {
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowRmap { gfn, .. } | Keyed::ShadowLeaf { gfn, .. } => keys.push((key.table(), gfn, None)),
             Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
         });
         keys.sort_unstable();
@@ -141,7 +140,6 @@ impl Renaming<'_> {
                 Op::WriteGpte { vcpu, gpa: self.gpa(gpa), index, gpte }
             }
             Op::GuestWalk { vcpu, root, gva, access } => Op::GuestWalk { vcpu, root: self.gpa(root), gva, access },
-            Op::GuestAccess { vcpu, root, gva, access } => Op::GuestAccess { vcpu, root: self.gpa(root), gva, access },
             Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu, table: self.gpa(table), leaf: self.gpa(leaf) },
             _ => op,
         }
