@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -73,7 +74,10 @@ impl Place {
         let path = std::env::join_paths([self.at("bin")].into_iter().chain(std::env::split_paths(&path)));
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpafuzz"));
         command.args(["fuzz", "--target", "linux-kvm-npt", "--kernel-dir"]).arg(self.at("kernel"));
-        command.args(length).arg("--out").arg(self.at("out")).current_dir(self.0.path());
+        // Each campaign writes to a folder of its own: some run at once.
+        static CAMPAIGNS: AtomicUsize = AtomicUsize::new(0);
+        let out = self.at(&format!("out-{}", CAMPAIGNS.fetch_add(1, Relaxed)));
+        command.args(length).arg("--out").arg(out).current_dir(self.0.path());
         command.env("PATH", path.expect("a path")).env("CARGO", self.at("bin/cargo"));
         command.env("GPAFUZZ_LAB", self.at("cache")).env("TMPDIR", self.at("tmp"));
         command.env(BEHAVIOUR, behaviour).env(PID_FILE, self.at("pids"));
