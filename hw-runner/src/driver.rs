@@ -114,6 +114,21 @@ impl fmt::Display for DriverTable {
     }
 }
 
+/// Whether pages that a userfaultfd watches can be taken away so: it neither touches them nor minds who watches.
+pub(crate) fn leaves_userfaults_alone(driver: Option<Driver>) -> bool {
+    match driver.unwrap_or(DEFAULT) {
+        Driver::Dontneed | Driver::Mremap | Driver::Munmap | Driver::Mprotect | Driver::MprotectRead => true,
+        Driver::PunchHole | Driver::Pageout | Driver::Cold => true,
+        // Writes to the pages, moves them all, or needs to watch them itself.
+        Driver::Fork | Driver::Collapse | Driver::Guard | Driver::UffdWriteProtect | Driver::UffdCopy => false,
+    }
+}
+
+/// Whether another mapping takes the place of the old one, and nobody watches it any more.
+pub(crate) fn replaces(driver: Option<Driver>) -> bool {
+    matches!(driver.unwrap_or(DEFAULT), Driver::Mremap | Driver::Munmap)
+}
+
 /// Whether the pages keep their content, so that nothing of it may be lost at any time.
 pub(crate) fn keeps_pages(driver: Driver, memory: &Pages) -> bool {
     match driver {
@@ -250,13 +265,19 @@ fn copy_in(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let userfault = Userfault::new()?;
     // Page by page: a range may be several mappings to the kernel by now, and a call takes only one.
     (page..page + pages).try_for_each(|page| {
-        let registered = userfault.register_missing(memory.range(0, page, 1), PAGE_BYTES)?;
-        match memory.file() {
-            Some(_) => punch_hole(memory, page, 1)?,
-            None => advise(memory, 0, page, 1, libc::MADV_DONTNEED)?,
-        }
-        registered.fill()
+        let range = memory.range(0, page, 1);
+        userfault.register_missing(range, PAGE_BYTES)?;
+        discard(memory, page, 1)?;
+        userfault.fill(range, &[0; PAGE_BYTES / size_of::<u64>()])
     })
+}
+
+/// Leave nothing of the pages, whatever they are of.
+pub(crate) fn discard(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
+    match memory.file() {
+        Some(_) => punch_hole(memory, page, pages),
+        None => advise(memory, 0, page, pages, libc::MADV_DONTNEED),
+    }
 }
 
 fn has_swap() -> bool {

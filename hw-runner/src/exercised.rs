@@ -5,7 +5,7 @@ use gpa_model::{Driver, Exit, Op, OpKind, SlotChange};
 use std::fmt;
 
 /// Ways that are no [`Driver`] of an unmap.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     OpKind::SlotCreate.name(),
     OpKind::SlotDelete.name(),
     OpKind::SlotMove.name(),
@@ -14,9 +14,12 @@ const OTHERS: [&str; 10] = [
     OpKind::DirtyGet.name(),
     OpKind::DirtyClear.name(),
     OpKind::Prefault.name(),
+    HELD_FAULT,
     MMIO,
     ALIAS_MMIO,
 ];
+/// A fault that was held open while the host did something else.
+const HELD_FAULT: &str = "held-fault";
 const MMIO: &str = "mmio";
 /// An access through an alias that went to user space, because its frame is a hole or read-only.
 const ALIAS_MMIO: &str = "alias-mmio";
@@ -56,7 +59,8 @@ impl Exercised {
             let Some(exit) = exit else { continue };
             match *op {
                 Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::driver::DEFAULT).name(), exit),
-                Op::Access { gpa, .. } => {
+                Op::FaultBegin { .. } if *exit == Exit::Pending => self.count(HELD_FAULT, exit),
+                Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } => {
                     if matches!(exit, Exit::Mmio(_)) {
                         let base = stolen.join(stolen.split(gpa).0, gpa_model::Alias::NONE) == gpa;
                         self.count(if base { MMIO } else { ALIAS_MMIO }, exit);
@@ -127,6 +131,9 @@ mod tests {
         let said = exercised.to_string();
         let (done, never) = said.split_once("; never ").expect("two lists");
         assert_eq!(done, "dontneed 1, slot-create 1, slot-readonly 1, mmio 1, alias-mmio 1");
-        assert!(never.contains("guard (unsupported 1 times)") && never.ends_with("dirty-clear, prefault"), "{never}");
+        assert!(
+            never.contains("guard (unsupported 1 times)") && never.ends_with("dirty-clear, prefault, held-fault"),
+            "{never}"
+        );
     }
 }

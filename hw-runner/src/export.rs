@@ -105,7 +105,8 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
             SlotChange::Move { gfn } => format!("slot_move({id}, {gfn});"),
             SlotChange::Flags(flags) => format!("slot_flags({id}, {});", c_flags(flags)),
         },
-        Op::Access { vcpu, gpa, access } => {
+        // Here no fault is held open, so it is over at once.
+        Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {
             let (gfn, alias) = vm.stolen().split(gpa);
             let or_none = |value: Option<String>| value.unwrap_or_else(|| "NONE".into());
             let memory = or_none(allowed.memory.map(|pfn| pfn.raw().to_string()));
@@ -210,7 +211,7 @@ fn selftest(program: &Program, realisation: Realisation) -> String {
     let steps = steps(program);
     for (stage, step) in steps.iter().enumerate() {
         match *step.op {
-            Op::Access { vcpu, gpa, access } => {
+            Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {
                 let name = gpa.raw();
                 // A hole is answered by user space.
                 let found = step.allowed.memory.map_or("MMIO_VALUE".into(), |pfn| format!("IDENTITY({})", pfn.raw()));
@@ -227,7 +228,9 @@ fn selftest(program: &Program, realisation: Realisation) -> String {
         }
     }
     out.push_str("\tGUEST_DONE();\n}\n\nstatic void host_stage(struct kvm_vm *vm, int stage)\n{\n\tswitch (stage) {\n");
-    for (stage, step) in steps.iter().enumerate().filter(|(_, step)| !matches!(step.op, Op::Access { .. })) {
+    for (stage, step) in
+        steps.iter().enumerate().filter(|(_, step)| !matches!(step.op, Op::Access { .. } | Op::FaultBegin { .. }))
+    {
         let _ =
             writeln!(out, "\tcase {stage}:\n\t\t/* {} */\n\t\t{}\n\t\tbreak;", print_op(vm, step.op), c_call(vm, step));
     }

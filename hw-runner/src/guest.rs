@@ -231,10 +231,22 @@ pub(crate) const fn word_offset(word: usize) -> usize {
 
 /// Give a page its identity, for reads and for fetches.
 pub(crate) fn stamp(memory: &Pages, page: usize, pfn: Pfn) {
+    memory.write_u64(page, STUB, stub(pfn));
+    memory.write_u64(page, STAMP, pfn.raw().into());
+}
+
+/// A page with that identity, and nothing else in it.
+pub(crate) fn stamped(pfn: Pfn) -> [u64; ENTRIES] {
+    let mut page = [0; ENTRIES];
+    page[STUB / size_of::<u64>()] = stub(pfn);
+    page[STAMP / size_of::<u64>()] = pfn.raw().into();
+    page
+}
+
+const fn stub(pfn: Pfn) -> u64 {
     let [a, b, c, d] = pfn.raw().to_le_bytes();
     // b8 imm32 = mov eax, imm32; c3 = ret.
-    memory.write_u64(page, STUB, u64::from_le_bytes([0xb8, a, b, c, d, 0xc3, 0x90, 0x90]));
-    memory.write_u64(page, STAMP, pfn.raw().into());
+    u64::from_le_bytes([0xb8, a, b, c, d, 0xc3, 0x90, 0x90])
 }
 
 /// Write everything of the tables but the windows.

@@ -4,6 +4,8 @@
 //! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
 //! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
 
+mod accesses;
+mod hold;
 mod stress;
 
 pub use stress::StressReport;
@@ -12,7 +14,7 @@ use crate::address_space::AddressSpace;
 use crate::driver::{Driven, DriverTable};
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
-use crate::guest::{self, Request};
+use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region, stats_file};
 use crate::memory::Pages;
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
@@ -21,11 +23,12 @@ use crate::ring::{self, Ring};
 use crate::stats::Stats;
 use crate::support::{STOLEN_BITS, supports};
 use crate::trace::Trace;
-use crate::vcpu::{Outcome, Vcpu};
+use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 use crate::witness::Witness;
+use accesses::Batch;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
-use gpa_model::{Access, Driver, Exit, Fault, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
+use gpa_model::{Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -70,19 +73,6 @@ pub struct Proof {
     pub before: Witness,
     /// The counters after.
     pub after: Witness,
-}
-
-/// Accesses that wait for their vCPU to run.
-#[derive(Debug, Default)]
-struct Batch {
-    vcpu: u8,
-    space: AddressSpace,
-    requests: Vec<Request>,
-    /// The number of each request's op.
-    ops: Vec<usize>,
-    /// The frame of each request.
-    frames: Vec<usize>,
-    outcomes: Vec<Outcome>,
 }
 
 impl Machine {
@@ -270,7 +260,10 @@ impl Machine {
         let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
         self.watchdog.arm().doing("arm the watchdog")?;
-        for (at, op) in program.ops.iter().enumerate() {
+        let mut next = 0;
+        while let Some(op) = program.ops.get(next) {
+            let at = next;
+            next += 1;
             if !supports(vm, op) || !model.accepts(&host, op) {
                 continue;
             }
@@ -280,6 +273,13 @@ impl Machine {
                 continue;
             }
             self.run_batch(vm, observations)?;
+            if let Op::FaultBegin { vcpu, gpa, access } = *op {
+                match self.hold(program, at, &mut host, &mut model, observations)? {
+                    Some(after) => next = after,
+                    None => self.enqueue(vm, at, vcpu, gpa, access, observations)?,
+                }
+                continue;
+            }
             if let Op::Unmap { range, by } = *op
                 && !self.unmap(range, by)?
             {
@@ -413,83 +413,6 @@ impl Machine {
         }
     }
 
-    fn enqueue(
-        &mut self,
-        vm: &Vm,
-        at: usize,
-        vcpu: u8,
-        gpa: Gpa,
-        access: Access,
-        observations: &mut [Option<Exit>],
-    ) -> Result<(), MachineError> {
-        let Some((frame, alias)) = vm.locate(gpa) else { return Ok(()) };
-        let alias = vm.stolen().alias_index(alias);
-        let space = self.fingerprint.realisation.address_space(alias);
-        if (self.batch.vcpu, self.batch.space) != (vcpu, space) {
-            self.run_batch(vm, observations)?;
-            (self.batch.vcpu, self.batch.space) = (vcpu, space);
-        }
-        self.values += 1;
-        // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
-        // op of a program in each page, so that no write hides another.
-        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(at));
-        self.batch.requests.push(Request { access, page, offset, value: self.values });
-        self.batch.ops.push(at);
-        self.batch.frames.push(frame);
-        Ok(())
-    }
-
-    /// Let the guest carry out the accesses that wait, and note what it found.
-    fn run_batch(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
-        if self.batch.requests.is_empty() {
-            return Ok(());
-        }
-        let mut batch = std::mem::take(&mut self.batch);
-        let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
-        let result = vcpu.use_tables(self.tables_written).and_then(|()| {
-            vcpu.enter_space(batch.space)?;
-            self.accesses += batch.requests.len() as u64;
-            vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
-        });
-        if result.is_ok() {
-            for (n, &outcome) in batch.outcomes.iter().enumerate() {
-                observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
-            }
-        }
-        batch.clear();
-        self.batch = batch;
-        result
-    }
-
-    fn observed(&self, vm: &Vm, request: &Request, frame: usize, outcome: Outcome) -> Exit {
-        match outcome {
-            Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, frame, pfn),
-            Outcome::Found(pfn) => Exit::Memory(pfn),
-            Outcome::Exited(gpa) => {
-                let page = Gpa::from_page(gpa.page());
-                // An address that no access of a program names cannot be said in a trace, and is certainly wrong.
-                if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
-            }
-            Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
-            Outcome::Failed => Exit::Error,
-        }
-    }
-
-    /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
-    /// identity that the guest read through the same address right after.
-    fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
-        let holds = |page: usize| self.memory.read_u64(page, request.offset) == request.value;
-        match self.memslots.host_page(vm, frame) {
-            Some(page) if holds(page) => Exit::Memory(found),
-            belongs => match (0..HOST_PAGES).find(|&page| holds(page)) {
-                Some(page) => Exit::Memory(self.stamps[page]),
-                // Lost. If the guest read another page, that names what it was lost to.
-                None if belongs.is_none_or(|page| self.stamps[page] != found) => Exit::Memory(found),
-                None => Exit::Error,
-            },
-        }
-    }
-
     /// Carry out accesses whose number is known, and look at KVM's counters.
     fn prove(&mut self, alias: Option<u8>) -> Result<(), MachineError> {
         let program = crate::witness::calibration(alias);
@@ -504,14 +427,6 @@ impl Machine {
         self.fingerprint.witness = after.words_since(&before);
         self.proof = after.has_counters().then_some(Proof { before, after });
         Ok(())
-    }
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.requests.clear();
-        self.ops.clear();
-        self.frames.clear();
     }
 }
 

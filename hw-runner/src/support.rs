@@ -18,6 +18,7 @@ pub fn supports(vm: &Vm, op: &Op) -> bool {
         && match *op {
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
             Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } => true,
+            Op::FaultBegin { .. } | Op::FaultEnd { .. } => true,
             _ => false,
         }
 }
@@ -29,7 +30,9 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
         // Not everywhere: where it cannot be done, that is observed.
         OpKind::Prefault => true,
-        OpKind::SlotEnd | OpKind::FaultBegin | OpKind::FaultEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
+        // A fault that cannot be held open is over at once.
+        OpKind::FaultBegin | OpKind::FaultEnd => true,
+        OpKind::SlotEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
         OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
@@ -46,6 +49,7 @@ pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
     let profile = Profile {
         windows: false,
+        held_faults: true,
         private_slots: false,
         pml: false,
         strides: false,

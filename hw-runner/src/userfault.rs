@@ -1,10 +1,12 @@
 //! A userfaultfd: page faults of a range of addresses are answered by this process.
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
+use crate::memory::PAGE_BYTES;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 // `_IOC(direction, 0xaa, number, size)` of the structures below.
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
@@ -12,6 +14,8 @@ const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
 const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
 const UFFDIO_COPY: libc::c_ulong = 0xc028_aa03;
 const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
+
+const PAGE_WORDS: usize = PAGE_BYTES / size_of::<u64>();
 
 const API: u64 = 0xaa;
 const MODE_MISSING: u64 = 1;
@@ -50,17 +54,10 @@ struct Copy {
     copied: i64,
 }
 
-/// The file descriptor. Ranges that are registered with it are released when it is dropped.
+/// The file descriptor. When it is dropped, ranges that are registered with it are released, and whoever
+/// waits for a page goes on.
 #[derive(Debug)]
 pub(crate) struct Userfault(File);
-
-/// A range whose missing pages this process fills in.
-#[derive(Debug)]
-pub(crate) struct Registered<'a> {
-    by: &'a Userfault,
-    start: u64,
-    bytes: usize,
-}
 
 impl Userfault {
     /// One that can write-protect every kind of memory.
@@ -86,11 +83,29 @@ impl Userfault {
         self.call(UFFDIO_UNREGISTER, &mut [start, len])
     }
 
-    /// From now on missing pages of a range are this process's to fill in; whoever touches one before waits for ever.
-    pub(crate) fn register_missing(&self, range: NonNull<u8>, bytes: usize) -> io::Result<Registered<'_>> {
+    /// From now on missing pages of a range are this process's to fill in; whoever touches one before waits.
+    pub(crate) fn register_missing(&self, range: NonNull<u8>, bytes: usize) -> io::Result<()> {
         let (start, len) = (range.as_ptr() as u64, bytes as u64);
-        self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_MISSING, ioctls: 0 })?;
-        Ok(Registered { by: self, start, bytes })
+        self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_MISSING, ioctls: 0 })
+    }
+
+    /// Put a page in that is missing at `range`, and let the range go.
+    pub(crate) fn fill(&self, range: NonNull<u8>, page: &[u64; PAGE_WORDS]) -> io::Result<()> {
+        let (to, len) = (range.as_ptr() as u64, size_of_val(page) as u64);
+        let mut copy = Copy { to, from: page.as_ptr() as u64, len, mode: 0, copied: 0 };
+        self.call(UFFDIO_COPY, &mut copy)?;
+        self.call(UFFDIO_UNREGISTER, &mut [to, len])
+    }
+
+    /// Whether somebody has come to wait for a missing page, within `limit`.
+    pub(crate) fn faulted(&self, limit: Duration) -> io::Result<bool> {
+        let mut wanted = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the kernel reads and writes the one structure, which outlives the call.
+        match unsafe { libc::poll(&raw mut wanted, 1, limit.as_millis() as libc::c_int) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => Ok(false),
+            -1 => Err(io::Error::last_os_error()),
+            ready => Ok(ready > 0),
+        }
     }
 
     /// `argument` is the structure that `request` is for.
@@ -100,16 +115,5 @@ impl Userfault {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
-    }
-}
-
-impl Registered<'_> {
-    /// Put zeroed pages in, and let the range go.
-    pub(crate) fn fill(self) -> io::Result<()> {
-        let zeros = vec![0u8; self.bytes];
-        let (to, len) = (self.start, self.bytes as u64);
-        let mut copy = Copy { to, from: zeros.as_ptr() as u64, len, mode: 0, copied: 0 };
-        self.by.call(UFFDIO_COPY, &mut copy)?;
-        self.by.call(UFFDIO_UNREGISTER, &mut [to, len])
     }
 }

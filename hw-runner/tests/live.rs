@@ -2,11 +2,12 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Driver, Exit, OpKind, Pfn, Program};
+use gpa_model::{Driver, Exit, Op, OpKind, Pfn, Program};
 use gpa_oracles::{Lockstep, Tally};
 use hw_runner::{Exercised, Machine, Realisation, Replay, Trace, profile};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use std::path::Path;
 
 /// A machine, or `None` after saying why there is none. A machine that is there but broken is a failure.
 fn machine() -> Option<Machine> {
@@ -153,7 +154,11 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
         println!("{realisation}: {exercised}");
         for count in exercised.counts() {
             let why = Driver::named(count.way).and_then(|driver| machine.drivers().lacking(driver));
-            let elsewhere = count.way == "prefault" && !machine.can_prefault();
+            let elsewhere = match count.way {
+                "prefault" => !machine.can_prefault(),
+                "held-fault" => machine.holds_no_faults().is_some(),
+                _ => false,
+            };
             assert!(count.done > 0 || why.is_some_and(|why| !why.is_empty()) || elsewhere, "{realisation}: {count:?}");
         }
     }
@@ -177,6 +182,28 @@ fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
     replay.load(trace);
     assert_eq!(run.run(&mut replay, &program), None);
     assert_eq!(run.counts().unsupported, 1);
+}
+
+/// A vCPU that waits inside a fault finds what is there when the fault ends, however often it was taken away meanwhile.
+#[test]
+fn a_fault_is_held_open_while_the_host_takes_its_page_away() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/seeds/hw_fault_waits_while_pages_go.prog");
+    let program = gpa_model::text::parse(&std::fs::read_to_string(path).expect("the seed")).expect("a program");
+    let begun: Vec<usize> =
+        (0..program.ops.len()).filter(|&at| matches!(program.ops[at], Op::FaultBegin { .. })).collect();
+    let Some(mut machine) = machine() else { return };
+    if let Some(why) = machine.holds_no_faults() {
+        return println!("SKIPPED: no userfaultfd: {why}");
+    }
+    let trace = machine.run(&program).expect("a run");
+    for at in begun {
+        assert_eq!(trace.observations[at], Some(Exit::Pending), "op {}", at + 1);
+    }
+    let (mut run, mut replay) = (Lockstep::default(), Replay::default());
+    replay.load(trace);
+    let (report, violation) = gpa_oracles::report(&mut run, &mut replay, &program, "kvm");
+    assert!(violation.is_none(), "{report}");
+    assert_eq!(run.counts().skipped, 0, "{report}");
 }
 
 /// Where KVM can map pages ahead it must agree with the model; where it cannot, that is said and changes nothing.

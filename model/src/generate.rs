@@ -29,6 +29,8 @@ pub struct Profile {
     pub kinds: OpKinds,
     /// Whether ops may be split into begin and end.
     pub windows: bool,
+    /// Whether a fault may be split where whole ops may not: it ends right after a few unmaps.
+    pub held_faults: bool,
     /// Whether private slots can be made.
     pub private_slots: bool,
     /// What to unmap pages by; if there is none, the target has no choice or does not care.
@@ -54,6 +56,7 @@ impl Default for Profile {
         Self {
             kinds: OpKinds::ALL,
             windows: true,
+            held_faults: false,
             private_slots: true,
             drivers: Drivers::NONE,
             pml: true,
@@ -161,6 +164,13 @@ impl Generator {
             sketch.note(&vm, &op);
             program.ops.push(op);
             if let Op::FaultBegin { vcpu, .. } = op
+                && self.profile.held_faults
+            {
+                let unmaps = choices.below(3);
+                program.ops.extend((0..unmaps).map(|_| self.unmap(choices, &vm, &sketch, &focus)));
+                sketch.note(&vm, &Op::FaultEnd { vcpu });
+                program.ops.push(Op::FaultEnd { vcpu });
+            } else if let Op::FaultBegin { vcpu, .. } = op
                 && self.profile.allows(OpKind::UnmapBegin)
                 && choices.chance(1, 4)
             {
@@ -372,7 +382,7 @@ impl Generator {
                     None => Op::FaultEnd { vcpu: 0 },
                 }
             }
-            OpKind::FaultBegin if self.profile.windows => {
+            OpKind::FaultBegin if self.profile.windows || self.profile.held_faults => {
                 Op::FaultBegin { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access }
             }
             OpKind::FaultBegin | OpKind::FaultEnd => match sketch.faults.iter().position(|&open| open) {

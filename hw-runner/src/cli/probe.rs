@@ -46,11 +46,11 @@ fn one_realisation(realisation: Realisation, out: &mut dyn Write) {
     };
     let bits: Vec<String> = machine.stealable().iter().map(u8::to_string).collect();
     line(out, format_args!("\naliases by {realisation}: stolen bits {}", bits.join(" ")));
+    let mut way = |name: &str, why: Option<&str>| {
+        line(out, format_args!("  {name:<20}{}", why.map_or("yes".into(), |why| format!("unsupported: {why}"))));
+    };
     for driver in Driver::ALL {
-        let why = machine.drivers().lacking(driver);
-        line(
-            out,
-            format_args!("  {:<20}{}", driver.name(), why.map_or("yes".into(), |why| format!("unsupported: {why}"))),
-        );
+        way(driver.name(), machine.drivers().lacking(driver));
     }
+    way("held-fault", machine.holds_no_faults());
 }

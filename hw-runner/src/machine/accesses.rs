@@ -1,0 +1,124 @@
+//! Guest accesses: those that follow each other on one vCPU are one list for its guest, and cost one exit.
+
+use super::Machine;
+use crate::address_space::AddressSpace;
+use crate::error::MachineError;
+use crate::guest::{self, Request};
+use crate::vcpu::Outcome;
+use gpa_model::limits::HOST_PAGES;
+use gpa_model::{Access, Exit, Fault, Gpa, Pfn, Vm};
+
+/// Accesses that wait for their vCPU to run.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    vcpu: u8,
+    space: AddressSpace,
+    requests: Vec<Request>,
+    /// The number of each request's op.
+    ops: Vec<usize>,
+    /// The frame of each request.
+    frames: Vec<usize>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        self.requests.clear();
+        self.ops.clear();
+        self.frames.clear();
+    }
+}
+
+/// One access, as the guest is to make it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) request: Request,
+    pub(super) frame: usize,
+    pub(super) space: AddressSpace,
+}
+
+impl Machine {
+    /// What op number `at` asks of the guest; nothing, if its address is none of the VM's.
+    pub(super) fn ask(&mut self, vm: &Vm, at: usize, gpa: Gpa, access: Access) -> Option<Asked> {
+        let (frame, alias) = vm.locate(gpa)?;
+        let alias = vm.stolen().alias_index(alias);
+        self.values += 1;
+        // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
+        // op of a program in each page, so that no write hides another.
+        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(at));
+        let request = Request { access, page, offset, value: self.values };
+        Some(Asked { request, frame, space: self.fingerprint.realisation.address_space(alias) })
+    }
+
+    /// Have `vcpu` carry out op number `at` together with those around it.
+    pub(super) fn enqueue(
+        &mut self,
+        vm: &Vm,
+        at: usize,
+        vcpu: u8,
+        gpa: Gpa,
+        access: Access,
+        observations: &mut [Option<Exit>],
+    ) -> Result<(), MachineError> {
+        let Some(Asked { request, frame, space }) = self.ask(vm, at, gpa, access) else { return Ok(()) };
+        if (self.batch.vcpu, self.batch.space) != (vcpu, space) {
+            self.run_batch(vm, observations)?;
+            (self.batch.vcpu, self.batch.space) = (vcpu, space);
+        }
+        self.batch.requests.push(request);
+        self.batch.ops.push(at);
+        self.batch.frames.push(frame);
+        Ok(())
+    }
+
+    /// Let the guest carry out the accesses that wait, and note what it found.
+    pub(super) fn run_batch(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        if self.batch.requests.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
+        let result = vcpu.use_tables(self.tables_written).and_then(|()| {
+            vcpu.enter_space(batch.space)?;
+            self.accesses += batch.requests.len() as u64;
+            vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
+        });
+        if result.is_ok() {
+            for (n, &outcome) in batch.outcomes.iter().enumerate() {
+                observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
+            }
+        }
+        batch.clear();
+        self.batch = batch;
+        result
+    }
+
+    pub(super) fn observed(&self, vm: &Vm, request: &Request, frame: usize, outcome: Outcome) -> Exit {
+        match outcome {
+            Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, frame, pfn),
+            Outcome::Found(pfn) => Exit::Memory(pfn),
+            Outcome::Exited(gpa) => {
+                let page = Gpa::from_page(gpa.page());
+                // An address that no access of a program names cannot be said in a trace, and is certainly wrong.
+                if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
+            }
+            Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
+            Outcome::Failed => Exit::Error,
+        }
+    }
+
+    /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
+    /// identity that the guest read through the same address right after.
+    fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
+        let holds = |page: usize| self.memory.read_u64(page, request.offset) == request.value;
+        match self.memslots.host_page(vm, frame) {
+            Some(page) if holds(page) => Exit::Memory(found),
+            belongs => match (0..HOST_PAGES).find(|&page| holds(page)) {
+                Some(page) => Exit::Memory(self.stamps[page]),
+                // Lost. If the guest read another page, that names what it was lost to.
+                None if belongs.is_none_or(|page| self.stamps[page] != found) => Exit::Memory(found),
+                None => Exit::Error,
+            },
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Faults that are held open: a vCPU waits inside its page fault for a host page that a userfaultfd has not filled in yet, and
+//! meanwhile the host takes pages away.
+//!
+//! KVM has looked the memslot up by then and holds `mmu_seq` from before, so it has to notice what the notifier said and start
+//! over (`is_page_fault_stale()`). It also holds `kvm->srcu`, for which memslot changes wait: so a fault is held only across
+//! invalidations, and one that anything else comes between is over at once, as any fault may be.
+
+use super::Machine;
+use super::accesses::Asked;
+use crate::driver::{Driven, discard, leaves_userfaults_alone, replaces};
+use crate::error::{Doing, MachineError};
+use crate::guest;
+use crate::memory::{PAGE_BYTES, Pages};
+use crate::userfault::Userfault;
+use crate::vcpu::{Outcome, Vcpu};
+use crate::watchdog::Watchdog;
+use gpa_model::limits::HOST_PAGES;
+use gpa_model::{Driver, Exit, Host, Hva, HvaRange, Model, Op, Pfn, Program};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+/// How often it is looked whether the fault needs no page after all.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A fault that can be held.
+struct Plan {
+    vcpu: usize,
+    asked: Asked,
+    /// The host page it waits for.
+    page: usize,
+    /// The number of the op that ends it.
+    end: usize,
+}
+
+impl Machine {
+    /// Why no fault can be held open here, if none can.
+    pub fn holds_no_faults(&self) -> Option<&str> {
+        self.drivers.lacking(Driver::UffdCopy)
+    }
+
+    /// Carry out the ops from number `at` on, which begins a fault, up to the one that ends it, and return the number of the next.
+    /// `None` if the fault cannot be held: then nothing was done.
+    pub(super) fn hold(
+        &mut self,
+        program: &Program,
+        at: usize,
+        host: &mut Host,
+        model: &mut Model,
+        observations: &mut [Option<Exit>],
+    ) -> Result<Option<usize>, MachineError> {
+        let vm = &program.vm;
+        let Some(Plan { vcpu, asked, page, end }) = self.plan(program, at) else { return Ok(None) };
+        self.vcpus[vcpu].use_tables(self.tables_written)?;
+        self.vcpus[vcpu].enter_space(asked.space)?;
+        let mut stamps = self.stamps;
+        let Self { vcpus, own, memory, drivers, .. } = self;
+        let (memory, own) = (&*memory, &*own);
+        let (held, outcome) = thread::scope(|scope| {
+            // Closed before the vCPU is waited for, whatever goes wrong: that ends its wait, too.
+            let userfault = Userfault::new().doing("make a userfaultfd")?;
+            for mapping in 0..memory.mappings() {
+                let range = memory.range(mapping, page, 1);
+                userfault.register_missing(range, PAGE_BYTES).doing("watch a page by a userfaultfd")?;
+            }
+            discard(memory, page, 1).doing("discard the page of a fault")?;
+            let vcpu = &mut vcpus[vcpu];
+            let fault = scope.spawn(move || access(vcpu, own, &asked));
+            let held = waits(&userfault, &fault)?;
+            let mut there = false;
+            if held {
+                observations[at] = Some(Exit::Pending);
+                model.step(host, &program.ops[at], &Exit::Pending);
+                for (op, observation) in program.ops[at + 1..end].iter().zip(&mut observations[at + 1..]) {
+                    let Op::Unmap { range, by } = *op else { continue };
+                    let (start, pages) = (range.start.page() as usize, range.pages as usize);
+                    let driven = drivers.unmap(by, memory, start, pages).doing("take host pages away")?;
+                    if driven == Driven::Lacking {
+                        *observation = Some(Exit::Unsupported);
+                        continue;
+                    }
+                    host.apply(op);
+                    model.step(host, op, &Exit::Done);
+                    // Whoever touches the page while it is watched waits like the vCPU.
+                    there |= range.contains(Hva::new(page as u64)) && replaces(by);
+                    restamp(memory, &mut stamps, host, range, if there { None } else { Some(page) });
+                    *observation = Some(Exit::Done);
+                }
+            }
+            stamps[page] = host.pfn(Hva::new(page as u64));
+            if !there {
+                userfault.fill(memory.range(0, page, 1), &guest::stamped(stamps[page])).doing("fill a page in")?;
+            }
+            drop(userfault);
+            let outcome = fault.join().map_err(|_| MachineError::Exit("a panic of a vCPU's thread".into()))??;
+            Ok::<_, MachineError>((held, outcome))
+        })?;
+        self.stamps = stamps;
+        self.accesses += 1;
+        let exit = self.observed(vm, &asked.request, asked.frame, outcome);
+        if !held {
+            observations[at] = Some(exit);
+            return Ok(Some(at + 1));
+        }
+        model.step(host, &program.ops[end], &exit);
+        observations[end] = Some(exit);
+        Ok(Some(end + 1))
+    }
+
+    /// Whether the fault that begins with op number `at` can be held until its end.
+    fn plan(&mut self, program: &Program, at: usize) -> Option<Plan> {
+        let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
+        if self.holds_no_faults().is_some() {
+            return None;
+        }
+        let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));
+        let end = at + 1 + program.ops[at + 1..].iter().position(|op| !passes(op))?;
+        if program.ops[end] != (Op::FaultEnd { vcpu }) {
+            return None;
+        }
+        let (frame, _) = program.vm.locate(gpa)?;
+        let page = self.memslots.host_page(&program.vm, frame)?;
+        let asked = self.ask(&program.vm, at, gpa, access)?;
+        Some(Plan { vcpu: vcpu.into(), asked, page, end })
+    }
+}
+
+/// Have the guest make one access, on this thread.
+fn access(vcpu: &mut Vcpu, own: &Pages, asked: &Asked) -> Result<Outcome, MachineError> {
+    let mut watchdog = Watchdog::new().doing("set up the watchdog")?;
+    watchdog.arm().doing("arm the watchdog")?;
+    let mut outcomes = Vec::with_capacity(1);
+    vcpu.run(own, &watchdog, &[asked.request], &mut outcomes)?;
+    Ok(outcomes[0])
+}
+
+/// Whether `fault` comes to wait for the page; otherwise it is over, such as a write to a read-only memslot.
+fn waits<T>(userfault: &Userfault, fault: &ScopedJoinHandle<'_, T>) -> Result<bool, MachineError> {
+    loop {
+        if userfault.faulted(LOOK).doing("wait for a page fault")? {
+            return Ok(true);
+        }
+        if fault.is_finished() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Give the pages of `range` the identities that `host` has for them, but not to `absent`.
+fn restamp(memory: &Pages, stamps: &mut [Pfn; HOST_PAGES], host: &Host, range: HvaRange, absent: Option<usize>) {
+    for hva in range.iter() {
+        let page = hva.page() as usize;
+        stamps[page] = host.pfn(hva);
+        if absent != Some(page) {
+            guest::stamp(memory, page, stamps[page]);
+        }
+    }
+}
