@@ -1,11 +1,11 @@
 //! What has been exercised on real KVM: how often each way to change its MMU or to look at it was carried out, and how often not.
 
-use crate::Trace;
-use gpa_model::{Driver, Exit, Op, OpKind, SlotChange};
+use crate::{Realisation, Trace};
+use gpa_model::{Access, Driver, Exit, Op, OpKind, SlotChange};
 use std::fmt;
 
 /// Ways that are no [`Driver`] of an unmap.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     OpKind::SlotCreate.name(),
     OpKind::SlotDelete.name(),
     OpKind::SlotMove.name(),
@@ -15,11 +15,14 @@ const OTHERS: [&str; 11] = [
     OpKind::DirtyClear.name(),
     OpKind::Prefault.name(),
     HELD_FAULT,
+    IOEVENTFD,
     MMIO,
     ALIAS_MMIO,
 ];
 /// A fault that was held open while the host did something else.
 const HELD_FAULT: &str = "held-fault";
+/// A write that rang the eventfd of its name.
+const IOEVENTFD: &str = "ioeventfd";
 const MMIO: &str = "mmio";
 /// An access through an alias that went to user space, because its frame is a hole or read-only.
 const ALIAS_MMIO: &str = "alias-mmio";
@@ -55,11 +58,15 @@ impl Exercised {
     /// Add what `trace` shows.
     pub fn add(&mut self, trace: &Trace) {
         let stolen = trace.program.vm.stolen();
+        let rings = trace.fingerprint.realisation == Realisation::Ioeventfds;
         for (op, exit) in trace.program.ops.iter().zip(&trace.observations) {
             let Some(exit) = exit else { continue };
             match *op {
                 Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::driver::DEFAULT).name(), exit),
                 Op::FaultBegin { .. } if *exit == Exit::Pending => self.count(HELD_FAULT, exit),
+                Op::Access { access: Access::Write, .. } if matches!(exit, Exit::Mmio(_)) && rings => {
+                    self.count(IOEVENTFD, exit);
+                }
                 Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } => {
                     if matches!(exit, Exit::Mmio(_)) {
                         let base = stolen.join(stolen.split(gpa).0, gpa_model::Alias::NONE) == gpa;
@@ -132,7 +139,7 @@ mod tests {
         let (done, never) = said.split_once("; never ").expect("two lists");
         assert_eq!(done, "dontneed 1, slot-create 1, slot-readonly 1, mmio 1, alias-mmio 1");
         assert!(
-            never.contains("guard (unsupported 1 times)") && never.ends_with("dirty-clear, prefault, held-fault"),
+            never.contains("guard (unsupported 1 times)") && never.ends_with("prefault, held-fault, ioeventfd"),
             "{never}"
         );
     }

@@ -4,17 +4,20 @@
 use crate::memory::Pages;
 use gpa_model::Gpa;
 use kvm_bindings::{
-    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_pre_fault_memory, kvm_userspace_memory_region,
+    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_ioeventfd, kvm_pre_fault_memory,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 
 /// `_IOWR(KVMIO, 0xc0, struct kvm_clear_dirty_log)`.
 const KVM_CLEAR_DIRTY_LOG: libc::c_ulong = 0xc018_aec0;
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`.
 const KVM_PRE_FAULT_MEMORY: libc::c_ulong = 0xc040_aed5;
+/// `_IOW(KVMIO, 0x79, struct kvm_ioeventfd)`.
+const KVM_IOEVENTFD: libc::c_ulong = 0x4040_ae79;
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 
@@ -86,6 +89,52 @@ pub(crate) fn stats_file(of: &impl AsRawFd) -> io::Result<File> {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: as above.
         fd => Ok(unsafe { File::from_raw_fd(fd) }),
+    }
+}
+
+/// An eventfd that KVM rings when a guest writes to an address.
+#[derive(Debug)]
+pub(crate) struct Ioeventfd {
+    eventfd: File,
+    gpa: Gpa,
+}
+
+impl Ioeventfd {
+    /// How often it has rung since this was last asked.
+    pub(crate) fn rings(&self) -> io::Result<u64> {
+        let mut times = [0; size_of::<u64>()];
+        match (&self.eventfd).read(&mut times) {
+            Ok(_) => Ok(u64::from_ne_bytes(times)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// `KVM_IOEVENTFD`: from now on a write of any length to `gpa` rings the eventfd, if no memslot takes it.
+pub(crate) fn assign_ioeventfd(vm: &VmFd, gpa: Gpa) -> io::Result<Ioeventfd> {
+    // SAFETY: the call takes no pointer and returns a new file descriptor.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the file descriptor is new, and ours alone.
+    let ioeventfd = Ioeventfd { eventfd: unsafe { File::from_raw_fd(fd) }, gpa };
+    set_ioeventfd(vm, &ioeventfd, 0).map(|()| ioeventfd)
+}
+
+/// It rings no more.
+pub(crate) fn deassign_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd) -> io::Result<()> {
+    set_ioeventfd(vm, ioeventfd, 1 << kvm_bindings::kvm_ioeventfd_flag_nr_deassign)
+}
+
+fn set_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd, flags: u32) -> io::Result<()> {
+    let Ioeventfd { eventfd, gpa } = ioeventfd;
+    let ioeventfd = kvm_ioeventfd { addr: gpa.raw(), fd: eventfd.as_raw_fd(), flags, ..Default::default() };
+    // SAFETY: KVM reads the structure, which outlives the call, and holds the eventfd by itself.
+    match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD as _, &raw const ioeventfd) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod fingerprint;
 mod guest;
 mod init;
 mod ioctl;
+mod ioeventfd;
 pub mod machine;
 mod memory;
 mod memslots;

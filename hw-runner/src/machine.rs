@@ -16,6 +16,7 @@ use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
 use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region, stats_file};
+use crate::ioeventfd::Bells;
 use crate::memory::Pages;
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
@@ -61,6 +62,7 @@ pub struct Machine {
     /// The identity each host page bears.
     stamps: [Pfn; HOST_PAGES],
     batch: Batch,
+    bells: Bells,
     accesses: u64,
     /// What the write enqueued last leaves in its word.
     values: u64,
@@ -116,6 +118,10 @@ impl Machine {
             AddressSpace::require_all(&fd)?;
             fingerprint.capabilities.push("smm".into());
         }
+        if realisation == Realisation::Ioeventfds {
+            crate::ioeventfd::require(&fd)?;
+            fingerprint.capabilities.push("ioeventfd-any-length".into());
+        }
         if realisation == Realisation::Rings {
             enable_rings(&fd)?;
             fingerprint.capabilities.push("dirty-log-ring".into());
@@ -154,6 +160,7 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             batch: Batch::default(),
+            bells: Bells::default(),
             accesses: 0,
             values: 0,
         };
@@ -522,5 +529,30 @@ mod tests {
         guest::stamp(&machine.memory, 3, Pfn::new(777));
         let trace = machine.run(&program).expect("a run");
         assert_eq!(trace.observations[1..], [Some(Exit::Memory(Pfn::new(777))); 3]);
+    }
+
+    /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
+    #[test]
+    fn an_ioeventfd_rings_for_one_name() {
+        use crate::ioeventfd::{Rung, require};
+        let Some(mut machine) = machine() else { return };
+        if let Err(error) = require(&machine.fd) {
+            return println!("SKIPPED: {error}");
+        }
+        let head = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n";
+        let text = format!("{head}slot 0 create gfn=0x1e0 pages=1 hva=0\nv0 write 0x1e0@1\nv0 write 0x1e4@1\n");
+        let program = gpa_model::text::parse(&text).expect("a program");
+        let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + guest::word_offset(op) as u64);
+        let mut rung = |op, frame, expected| {
+            let mut bells = Bells::default();
+            bells.hang(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
+            machine.run(&program).expect("a run");
+            let rung = bells.rung(word(op, frame, expected)).expect("what rang");
+            bells.take_down(&machine.fd).expect("none left");
+            rung
+        };
+        assert_eq!(rung(2, 4, 1), Rung::Own);
+        assert_eq!(rung(2, 4, 0), Rung::Wrong);
+        assert_eq!(rung(1, 0, 1), Rung::Nothing);
     }
 }

@@ -15,6 +15,8 @@ pub enum Realisation {
     Slots,
     /// As slots, but dirty pages are listed in a ring for each vCPU instead of a bitmap for each slot.
     Rings,
+    /// As slots, but a write to what is no memory rings an eventfd, of which each name has its own, and the vCPU goes on.
+    Ioeventfds,
     /// A memslot for each name, each over its own mapping of one memfd: one page, several hvas.
     Memfd,
     /// One memslot, and guest page tables in which every name leads to its gpa: several SPTEs in one rmap on shadow paging.
@@ -28,13 +30,15 @@ pub enum Realisation {
 
 impl Realisation {
     /// All of them.
-    pub const ALL: [Realisation; 6] = [Self::Slots, Self::Rings, Self::Memfd, Self::GuestPtes, Self::Smm, Self::Native];
+    pub const ALL: [Realisation; 7] =
+        [Self::Slots, Self::Rings, Self::Ioeventfds, Self::Memfd, Self::GuestPtes, Self::Smm, Self::Native];
 
     /// The word for it in traces and in the names of targets.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slots => "slots",
             Self::Rings => "rings",
+            Self::Ioeventfds => "ioeventfds",
             Self::Memfd => "memfd",
             Self::GuestPtes => "guest-ptes",
             Self::Smm => "smm",
@@ -50,7 +54,7 @@ impl Realisation {
     /// How many memslots of KVM's make one memslot of `vm`.
     pub(crate) fn slots(self, vm: &Vm) -> usize {
         match self {
-            Self::Slots | Self::Rings | Self::Memfd | Self::Smm => vm.stolen().alias_count(),
+            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm => vm.stolen().alias_count(),
             Self::GuestPtes | Self::Native => 1,
         }
     }
@@ -60,7 +64,7 @@ impl Realisation {
         match self {
             Self::GuestPtes => 0,
             Self::Smm => alias & !1,
-            Self::Slots | Self::Rings | Self::Memfd | Self::Native => alias,
+            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Native => alias,
         }
     }
 

@@ -4,6 +4,8 @@ use super::Machine;
 use crate::address_space::AddressSpace;
 use crate::error::MachineError;
 use crate::guest::{self, Request};
+use crate::ioeventfd::Rung;
+use crate::realisation::Realisation;
 use crate::vcpu::Outcome;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Access, Exit, Fault, Gpa, Pfn, Vm};
@@ -19,6 +21,8 @@ pub(super) struct Batch {
     /// The frame of each request.
     frames: Vec<usize>,
     outcomes: Vec<Outcome>,
+    /// Where the last request must ring an eventfd, if it is a write that rings any, and where it must not.
+    bells: Option<[Gpa; 2]>,
 }
 
 impl Batch {
@@ -26,6 +30,7 @@ impl Batch {
         self.requests.clear();
         self.ops.clear();
         self.frames.clear();
+        self.bells = None;
     }
 }
 
@@ -45,7 +50,8 @@ impl Machine {
         self.values += 1;
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
         // op of a program in each page, so that no write hides another.
-        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(at));
+        let word = if self.fingerprint.realisation == Realisation::Ioeventfds { 0 } else { at };
+        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(word));
         let request = Request { access, page, offset, value: self.values };
         Some(Asked { request, frame, space: self.fingerprint.realisation.address_space(alias) })
     }
@@ -68,6 +74,11 @@ impl Machine {
         self.batch.requests.push(request);
         self.batch.ops.push(at);
         self.batch.frames.push(frame);
+        if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
+            // All such writes are to the same word, so each is the last of its list.
+            self.batch.bells = Some(bells(vm, gpa, request.offset));
+            self.run_batch(vm, observations)?;
+        }
         Ok(())
     }
 
@@ -77,6 +88,9 @@ impl Machine {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut self.batch);
+        if let Some(gpas) = batch.bells {
+            self.bells.hang(&self.fd, gpas)?;
+        }
         let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
         let result = vcpu.use_tables(self.tables_written).and_then(|()| {
             vcpu.enter_space(batch.space)?;
@@ -87,10 +101,30 @@ impl Machine {
             for (n, &outcome) in batch.outcomes.iter().enumerate() {
                 observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
             }
+            self.heed_bells(vm, &batch, observations)?;
         }
         batch.clear();
         self.batch = batch;
         result
+    }
+
+    /// A write that rang is one that user space was told of. One that came out although there is an eventfd, or that rang another
+    /// one, is wrong whatever it was to.
+    fn heed_bells(&mut self, vm: &Vm, batch: &Batch, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        let Some([name, _]) = batch.bells else { return Ok(()) };
+        let rung = self.bells.rung(name)?;
+        let (Some(&at), Some(&frame)) = (batch.ops.last(), batch.frames.last()) else { return Ok(()) };
+        match (rung, observations[at]) {
+            // The guest could read the page right after: it is read-only, or else nothing had to ring.
+            (Rung::Own, _) if self.memslots.host_page(vm, frame).is_some() => {
+                observations[at] = Some(Exit::Mmio(Gpa::from_page(name.page())));
+            }
+            (Rung::Nothing, Some(Exit::Mmio(_))) | (Rung::Wrong, _) => observations[at] = Some(Exit::Error),
+            _ => {}
+        }
+        // KVM emulates such a write like one that comes out.
+        self.vcpus[usize::from(batch.vcpu)].count_exits(u64::from(rung != Rung::Nothing));
+        Ok(())
     }
 
     pub(super) fn observed(&self, vm: &Vm, request: &Request, frame: usize, outcome: Outcome) -> Exit {
@@ -121,4 +155,12 @@ impl Machine {
             },
         }
     }
+}
+
+/// The word at `offset` of the page at `gpa`, and the same under the next alias.
+fn bells(vm: &Vm, gpa: Gpa, offset: usize) -> [Gpa; 2] {
+    let stolen = vm.stolen();
+    let (gfn, alias) = stolen.split(gpa);
+    let next = (stolen.alias_index(alias) + 1) % stolen.alias_count();
+    [gpa, stolen.join(gfn, stolen.alias(next))].map(|page| Gpa::new(page.raw() + offset as u64))
 }

@@ -1,0 +1,77 @@
+//! ioeventfds: KVM answers a guest's write to an address that is no memory by ringing an eventfd, and the vCPU does not come out.
+//!
+//! KVM knows the address as the guest's access has it, alias and all (`ioeventfd_in_range()`, and the fast MMIO bus that EPT
+//! violations look at first). So each name of a frame has an eventfd of its own: a write must ring that one, once, and no other.
+
+use crate::error::{Doing, MachineError};
+use crate::ioctl::{self, Ioeventfd};
+use gpa_model::Gpa;
+use kvm_bindings::{KVM_CAP_IOEVENTFD, KVM_CAP_IOEVENTFD_ANY_LENGTH};
+use kvm_ioctls::VmFd;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// That `fd` has them, for writes of any length.
+pub(crate) fn require(fd: &VmFd) -> Result<(), MachineError> {
+    for (cap, name) in
+        [(KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"), (KVM_CAP_IOEVENTFD_ANY_LENGTH, "KVM_CAP_IOEVENTFD_ANY_LENGTH")]
+    {
+        if fd.check_extension_raw(cap.into()) < 1 {
+            return Err(MachineError::Missing(name));
+        }
+    }
+    Ok(())
+}
+
+/// More than KVM has room for on one bus (`NR_IOBUS_DEVS`) would fail; so many are kept, because each change of the bus takes
+/// milliseconds.
+const KEPT: usize = 512;
+
+/// Eventfds at addresses that are written, and at those that must not be taken for them.
+#[derive(Debug, Default)]
+pub(crate) struct Bells(BTreeMap<u64, Ioeventfd>);
+
+/// What rang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rung {
+    /// Nothing.
+    Nothing,
+    /// The eventfd of the address, once.
+    Own,
+    /// That of another address, or one more than once.
+    Wrong,
+}
+
+impl Bells {
+    /// Have one at each of `gpas`.
+    pub(crate) fn hang(&mut self, fd: &VmFd, gpas: [Gpa; 2]) -> Result<(), MachineError> {
+        if self.0.len() + gpas.len() > KEPT {
+            self.take_down(fd)?;
+        }
+        for gpa in gpas {
+            if let Entry::Vacant(free) = self.0.entry(gpa.raw()) {
+                free.insert(ioctl::assign_ioeventfd(fd, gpa).doing("assign an ioeventfd")?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a write to `gpa` rang.
+    pub(crate) fn rung(&self, gpa: Gpa) -> Result<Rung, MachineError> {
+        let mut rung = Rung::Nothing;
+        for (&at, bell) in &self.0 {
+            rung = match (bell.rings().doing("read an eventfd")?, rung) {
+                (0, rung) => rung,
+                (1, Rung::Nothing) if at == gpa.raw() => Rung::Own,
+                _ => Rung::Wrong,
+            };
+        }
+        Ok(rung)
+    }
+
+    /// Take all of them away.
+    pub(crate) fn take_down(&mut self, fd: &VmFd) -> Result<(), MachineError> {
+        let bells = std::mem::take(&mut self.0);
+        bells.values().try_for_each(|bell| ioctl::deassign_ioeventfd(fd, bell)).doing("take an ioeventfd away")
+    }
+}
