@@ -33,26 +33,45 @@ pub(crate) struct Region {
     pub(crate) pages: usize,
 }
 
+/// A change of one memslot, ready to be made from any thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionChange(kvm_userspace_memory_region);
+
+impl RegionChange {
+    /// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
+    pub(crate) fn set(memory: &Pages, region: Region) -> Self {
+        assert!(region.pages > 0 && region.page + region.pages <= memory.len(), "{region:?} leaves its memory");
+        let Region { slot, flags, gpa, mapping, page, pages } = region;
+        Self(kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr: gpa.raw(),
+            memory_size: Gpa::from_page(pages as u64).raw(),
+            userspace_addr: memory.hva(mapping, page),
+        })
+    }
+
+    /// Delete memslot `slot`.
+    pub(crate) fn delete(slot: u32) -> Self {
+        Self(kvm_userspace_memory_region { slot, ..Default::default() })
+    }
+
+    /// Make it.
+    pub(crate) fn make(self, vm: &VmFd) -> io::Result<()> {
+        // SAFETY: the region is one of no bytes, which takes memory away from the guest and gives it none, or its pages lie in a
+        // `Pages` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
+        unsafe { vm.set_user_memory_region(self.0) }.map_err(into_io)
+    }
+}
+
 /// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
 pub(crate) fn set_region(vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
-    assert!(region.pages > 0 && region.page + region.pages <= memory.len(), "{region:?} leaves its memory");
-    let Region { slot, flags, gpa, mapping, page, pages } = region;
-    let region = kvm_userspace_memory_region {
-        slot,
-        flags,
-        guest_phys_addr: gpa.raw(),
-        memory_size: Gpa::from_page(pages as u64).raw(),
-        userspace_addr: memory.hva(mapping, page),
-    };
-    // SAFETY: the pages lie in `memory` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
-    unsafe { vm.set_user_memory_region(region) }.map_err(into_io)
+    RegionChange::set(memory, region).make(vm)
 }
 
 /// Delete memslot `slot`.
 pub(crate) fn delete_region(vm: &VmFd, slot: u32) -> io::Result<()> {
-    let region = kvm_userspace_memory_region { slot, ..Default::default() };
-    // SAFETY: a region of no bytes takes memory away from the guest and gives it none.
-    unsafe { vm.set_user_memory_region(region) }.map_err(into_io)
+    RegionChange::delete(slot).make(vm)
 }
 
 /// `KVM_CLEAR_DIRTY_LOG` for the first `pages` pages of a slot, at most 64: forget those whose bit is set.

@@ -23,6 +23,7 @@ pub mod realisation;
 pub mod replay;
 mod ring;
 pub mod serve;
+mod slot_window;
 mod spinner;
 mod stats;
 mod stolen;

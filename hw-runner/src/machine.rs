@@ -5,6 +5,7 @@
 //! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
 
 mod accesses;
+mod halves;
 mod hold;
 mod stress;
 
@@ -32,6 +33,7 @@ use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use std::sync::Arc;
 
 const OWN_SLOT: u32 = KVM_SLOTS;
 const TABLE_SLOT: u32 = KVM_SLOTS + 1;
@@ -42,7 +44,7 @@ pub struct Machine {
     // Declared, and so dropped, before the memory they use.
     vcpus: Vec<Vcpu>,
     stats: Option<Stats>,
-    fd: VmFd,
+    fd: Arc<VmFd>,
     memory: Pages,
     drivers: DriverTable,
     own: Pages,
@@ -61,6 +63,8 @@ pub struct Machine {
     tables_written: u64,
     /// The identity each host page bears.
     stamps: [Pfn; HOST_PAGES],
+    /// The memslot change that is in its middle.
+    half: Option<halves::Half>,
     batch: Batch,
     bells: Bells,
     accesses: u64,
@@ -145,7 +149,7 @@ impl Machine {
         let mut machine = Self {
             stats: stats_file(&fd).and_then(Stats::new).ok(),
             vcpus,
-            fd,
+            fd: Arc::new(fd),
             drivers: DriverTable::probe(&memory),
             memory,
             own,
@@ -159,6 +163,7 @@ impl Machine {
             window: 0,
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
+            half: None,
             batch: Batch::default(),
             bells: Bells::default(),
             accesses: 0,
@@ -246,7 +251,8 @@ impl Machine {
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
         let result = self.carry_out(program, &mut trace.observations);
-        let cleared = self.memslots.clear(&self.fd);
+        let ended = self.end_change();
+        let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
         if result.is_err() || cleared.is_err() {
             self.recover();
         }
@@ -255,12 +261,12 @@ impl Machine {
 
     fn carry_out(&mut self, program: &Program, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
         let vm = &program.vm;
-        let maxphyaddr = self.fingerprint.maxphyaddr;
+        let (maxphyaddr, realisation) = (self.fingerprint.maxphyaddr, self.fingerprint.realisation);
         if let Some(&bit) = vm.stolen().bits().iter().find(|&&bit| bit >= maxphyaddr) {
             return Err(MachineError::StolenBit { bit, maxphyaddr });
         }
         if !vm.stolen().bits().iter().all(|bit| self.stealable.contains(bit)) {
-            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op));
+            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op, realisation));
             known.for_each(|(_, observation)| *observation = Some(Exit::Unsupported));
             return Ok(());
         }
@@ -271,7 +277,7 @@ impl Machine {
         while let Some(op) = program.ops.get(next) {
             let at = next;
             next += 1;
-            if !supports(vm, op) || !model.accepts(&host, op) {
+            if !supports(vm, op, realisation) || !model.accepts(&host, op) {
                 continue;
             }
             if let Op::Access { vcpu, gpa, access } = *op {
@@ -294,8 +300,11 @@ impl Machine {
                 continue;
             }
             host.apply(op);
-            model.step(&host, op, &Exit::Done);
-            observations[at] = Some(self.carry_out_op(vm, &host, op)?);
+            let exit = self.carry_out_op(vm, &host, op)?;
+            observations[at] = Some(exit);
+            if exit != Exit::Unsupported || !matches!(op, Op::SlotBegin { .. }) {
+                model.step(&host, op, &Exit::Done);
+            }
         }
         self.run_batch(vm, observations)?;
         self.watchdog.disarm();
@@ -338,6 +347,11 @@ impl Machine {
         Ok(window)
     }
 
+    /// Have this thread look up from its vCPUs every so often.
+    fn rouse(&mut self) -> Result<(), MachineError> {
+        self.watchdog.rouse().doing("rouse the machine from its vCPUs")
+    }
+
     /// Put everything in order after a failure, as well as it goes.
     fn recover(&mut self) {
         self.watchdog.disarm();
@@ -363,6 +377,12 @@ impl Machine {
                 self.memslots.change(kvm, id, change)?;
                 Exit::Done
             }
+            Op::SlotBegin { id, change } => self.begin_change(vm, id, change)?,
+            Op::SlotEnd => self.end_change()?,
+            Op::SlotAliased { id, gpa, pages, hva } => match self.memslots.try_at(kvm, id, gpa, pages, hva)? {
+                true => Exit::Done,
+                false => Exit::Refused,
+            },
             Op::Prefault { vcpu, gpa } => self.prefault(vm, vcpu, gpa)?,
             Op::DirtyGet { id } => Exit::Dirty(self.memslots.dirty(kvm, id)?),
             Op::DirtyClear { id, gfn, pages } => {

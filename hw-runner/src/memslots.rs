@@ -4,12 +4,12 @@
 //! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
 
 use crate::error::{Doing, MachineError};
-use crate::ioctl::{Region, clear_dirty_log, delete_region, set_region};
+use crate::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
 use crate::memory::Pages;
 use crate::realisation::Realisation;
 use crate::ring::{self, Ring};
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
-use gpa_model::{FrameSet, Gfn, Hva, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{FrameSet, Gfn, Gpa, Hva, SlotChange, SlotFlags, SlotId, Vm};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use kvm_ioctls::VmFd;
 
@@ -35,6 +35,13 @@ pub(crate) struct Memslots {
     rings: Vec<Ring>,
     /// What was taken from them: a bit for each page of each slot.
     taken: [u64; USER_SLOTS],
+}
+
+/// What a slot is when a change that has begun ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changed {
+    id: SlotId,
+    new: Option<Slot>,
 }
 
 /// A VM being configured, and the host pages behind its slots.
@@ -97,6 +104,44 @@ impl Memslots {
         }
         self.slots[id.index()] = new;
         Ok(())
+    }
+
+    /// Begin a deletion or a move that the model accepts, where a slot is one of KVM's: it is in no memslot from now on. Returned are
+    /// the ioctl that makes the change, and what to [`Memslots::end`] it with.
+    pub(crate) fn begin_change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> (RegionChange, Changed) {
+        let old = self.slots[id.index()].take();
+        let new = match (change, old) {
+            (SlotChange::Move { gfn }, Some(old)) => Some(Slot { gfn, ..old }),
+            _ => None,
+        };
+        let ioctl = match &new {
+            Some(new) => RegionChange::set(kvm.memory, region(kvm.vm, self.realisation, id.index(), 0, new)),
+            None => RegionChange::delete(kvm_slot(self.realisation, id.index(), 0)),
+        };
+        (ioctl, Changed { id, new })
+    }
+
+    /// The change is made.
+    pub(crate) fn end_change(&mut self, changed: Changed) {
+        self.slots[changed.id.index()] = changed.new;
+    }
+
+    /// Ask for a memslot at a GPA that may carry stolen bits; whether KVM takes it. Such a slot is deleted again at once.
+    pub(crate) fn try_at(
+        &self,
+        kvm: Backing<'_>,
+        id: SlotId,
+        gpa: Gpa,
+        pages: u32,
+        hva: Hva,
+    ) -> Result<bool, MachineError> {
+        let slot = kvm_slot(self.realisation, id.index(), 0);
+        let region = Region { slot, flags: 0, gpa, mapping: 0, page: hva.page() as usize, pages: pages as usize };
+        match set_region(kvm.fd, kvm.memory, region) {
+            Ok(()) => delete_region(kvm.fd, slot).doing("delete a memslot").map(|()| true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(error) => Err(error).doing("set a memslot under an alias"),
+        }
     }
 
     /// Delete every slot.

@@ -74,7 +74,8 @@ impl Mmu for Replay {
     }
 
     fn supports(&self, op: &Op) -> bool {
-        supports(&self.trace.program.vm, op) && self.find(op).is_some_and(|at| self.known[at])
+        let realisation = self.trace.fingerprint.realisation;
+        supports(&self.trace.program.vm, op, realisation) && self.find(op).is_some_and(|at| self.known[at])
     }
 
     fn shows(&self) -> Shows {

@@ -1,26 +1,40 @@
 //! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
 
+use crate::realisation::Realisation;
 use gpa_model::generate::Profile;
-use gpa_model::{Op, OpKind, Vm};
+use gpa_model::{Op, OpKind, SlotChange, Vm};
 
 /// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
-/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side.
+/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and whose aliases come about as by
+/// `realisation`.
 ///
 /// User space sees memslot changes and invalidations only as wholes, cannot reach private slots, and on stock KVM plays an
-/// alias as a memslot of its own over the same host pages.
-pub fn supports(vm: &Vm, op: &Op) -> bool {
+/// alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
+/// alias, and, in the lab, to stay in the middle of a change.
+pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
     realisable
         && vm.stride() == 1
-        && supports_kind(op.kind())
+        && (supports_kind(op.kind()) || realisation == Realisation::Native && supports_kind_natively(op.kind()))
         && match *op {
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
-            Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } => true,
+            Op::SlotBegin { id, change } => {
+                realisation == Realisation::Native
+                    && !id.is_private()
+                    && matches!(change, SlotChange::Delete | SlotChange::Move { .. })
+            }
+            Op::SlotAliased { id, .. } => !id.is_private(),
+            Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } | Op::SlotEnd => true,
             Op::FaultBegin { .. } | Op::FaultEnd { .. } => true,
             _ => false,
         }
+}
+
+/// What a KVM that strips stolen bits itself can do beside.
+const fn supports_kind_natively(kind: OpKind) -> bool {
+    matches!(kind, OpKind::SlotEnd | OpKind::SlotAliased)
 }
 
 const fn supports_kind(kind: OpKind) -> bool {

@@ -106,7 +106,7 @@ impl Trace {
     pub fn missing(&self) -> Option<usize> {
         let (mut host, mut model) = (Host::new(&self.program.vm), Model::new(&self.program.vm));
         for (at, op) in self.program.ops.iter().enumerate() {
-            if supports(&self.program.vm, op) && model.accepts(&host, op) {
+            if supports(&self.program.vm, op, self.fingerprint.realisation) && model.accepts(&host, op) {
                 let Some(exit) = self.observation(at) else { return Some(at) };
                 // What could not be carried out left everything as it was.
                 if exit != Exit::Unsupported {

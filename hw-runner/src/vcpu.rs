@@ -12,6 +12,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 /// More exits than one access can explain; after so many it counts as failed.
 const EXITS_PER_ACCESS: u32 = 8;
+/// More faults than one access needs, while nobody else changes anything: after so many KVM has it try again.
+const FAULTS_PER_ACCESS: u64 = 64;
 
 /// What became of one access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(crate) enum Outcome {
     GuestFault,
     /// KVM gave up on it.
     Failed,
+    /// It faulted again and again.
+    Retried,
 }
 
 /// A vCPU of the machine.
@@ -178,14 +182,22 @@ impl Vcpu {
         }
     }
 
-    /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`.
+    /// Faults of the guest that KVM took so far.
+    fn faults(&self) -> Option<u64> {
+        self.stats.as_ref()?.read("pf_taken")
+    }
+
+    /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`. Where `may_retry` there is but
+    /// one, and KVM may have it fault for as long as it likes.
     pub(crate) fn run(
         &mut self,
         own: &Pages,
         watchdog: &Watchdog,
         requests: &[Request],
+        may_retry: bool,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), MachineError> {
+        let retries = self.faults().filter(|_| may_retry);
         for (n, request) in requests.iter().enumerate() {
             guest::write_request(own, self.number, n, request);
         }
@@ -200,7 +212,15 @@ impl Vcpu {
             match stop {
                 Stop::Done => break,
                 Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),
-                Stop::Interrupted => {}
+                Stop::Interrupted => {
+                    let patience = retries.zip(self.faults());
+                    // The signal may have come when all is done, too.
+                    if patience.is_some_and(|(before, now)| now > before + FAULTS_PER_ACCESS)
+                        && let Some(n) = self.at(own, &mut left)
+                    {
+                        self.give_up(n, &mut left, Outcome::Retried)?;
+                    }
+                }
                 Stop::Mmio(gpa) => {
                     let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;
                     guest::note_exit(own, self.number, n);
@@ -227,10 +247,15 @@ impl Vcpu {
 
     /// The request the guest is at.
     fn current(&self, own: &Pages, left: &mut Left, why: impl Fn() -> String) -> Result<usize, MachineError> {
+        self.at(own, left).ok_or_else(|| MachineError::Exit(why()))
+    }
+
+    /// The same, if it is not at the end of its list.
+    fn at(&self, own: &Pages, left: &mut Left) -> Option<usize> {
         while left.at < left.early.len() && guest::is_done(own, self.number, left.at) {
             left.at += 1;
         }
-        if left.at < left.early.len() { Ok(left.at) } else { Err(MachineError::Exit(why())) }
+        (left.at < left.early.len()).then_some(left.at)
     }
 
     /// Leave request `n` and go on with the next. An exit that was seen first is the better answer.

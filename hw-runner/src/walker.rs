@@ -239,7 +239,7 @@ impl Walker {
         for list in requests.chunks(OPS) {
             self.watchdog.arm().doing("arm the watchdog")?;
             self.accesses += list.len() as u64;
-            let result = self.vcpu.run(&self.own, &self.watchdog, list, &mut some);
+            let result = self.vcpu.run(&self.own, &self.watchdog, list, false, &mut some);
             self.watchdog.disarm();
             result?;
             all.append(&mut some);

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(5);
 /// How often the timer asks again, because a signal that comes just before `KVM_RUN` is lost.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often it is looked whether an access gets anywhere.
+const ROUSE: Duration = Duration::from_millis(2);
 
 /// A timer of the thread that made it. Its signal does nothing but make `KVM_RUN` return `EINTR`.
 #[derive(Debug)]
@@ -54,6 +56,11 @@ impl Watchdog {
     pub(crate) fn arm(&mut self) -> io::Result<()> {
         self.deadline = Some(Instant::now() + self.limit);
         self.set(self.limit, AGAIN)
+    }
+
+    /// Interrupt this thread every so often until it is disarmed; what counts goes on counting.
+    pub(crate) fn rouse(&mut self) -> io::Result<()> {
+        self.set(ROUSE, ROUSE)
     }
 
     /// Stop counting.

@@ -74,12 +74,14 @@ impl Machine {
         self.batch.requests.push(request);
         self.batch.ops.push(at);
         self.batch.frames.push(frame);
+        // What cannot come to an end must not keep others from theirs.
+        let mut alone = self.half.is_some();
         if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
             self.batch.bells = Some(bells(vm, gpa, request.offset));
-            self.run_batch(vm, observations)?;
+            alone = true;
         }
-        Ok(())
+        if alone { self.run_batch(vm, observations) } else { Ok(()) }
     }
 
     /// Let the guest carry out the accesses that wait, and note what it found.
@@ -95,7 +97,7 @@ impl Machine {
         let result = vcpu.use_tables(self.tables_written).and_then(|()| {
             vcpu.enter_space(batch.space)?;
             self.accesses += batch.requests.len() as u64;
-            vcpu.run(&self.own, &self.watchdog, &batch.requests, &mut batch.outcomes)
+            vcpu.run(&self.own, &self.watchdog, &batch.requests, self.half.is_some(), &mut batch.outcomes)
         });
         if result.is_ok() {
             for (n, &outcome) in batch.outcomes.iter().enumerate() {
@@ -138,6 +140,7 @@ impl Machine {
             }
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
             Outcome::Failed => Exit::Error,
+            Outcome::Retried => Exit::Retry,
         }
     }
 

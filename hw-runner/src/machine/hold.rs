@@ -132,7 +132,7 @@ fn access(vcpu: &mut Vcpu, own: &Pages, asked: &Asked) -> Result<Outcome, Machin
     let mut watchdog = Watchdog::new().doing("set up the watchdog")?;
     watchdog.arm().doing("arm the watchdog")?;
     let mut outcomes = Vec::with_capacity(1);
-    vcpu.run(own, &watchdog, &[asked.request], &mut outcomes)?;
+    vcpu.run(own, &watchdog, &[asked.request], false, &mut outcomes)?;
     Ok(outcomes[0])
 }
 

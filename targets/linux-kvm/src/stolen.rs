@@ -4,12 +4,9 @@
 //! hunk for hunk, and their gaps; [`Design::Fixed`] closes those gaps that this kernel can show. Everything else is the same in
 //! both, and with the mask 0 nothing differs from the stock kernel.
 //!
-//! Beside the patches the script adds two things, because SVM has no range flush and QEMU's TLB forgets at each exit:
-//!
-//! - a back-end for range flushes in software, which works, is absent or fails as the parameter `stolen_range_flush` says;
-//! - an account of what is owed: an SPTE that loses rights owes a flush of its alias, a flush that works pays, and a vCPU that is
-//!   entered with a debt could still use what was taken away, which is a WARN.
+//! Beside the patches the script adds [`instruments`].
 
+mod instruments;
 mod mutants;
 
 pub use mutants::{MUTANTS, Mutant};
@@ -34,52 +31,26 @@ const PAGING: &str = "arch/x86/kvm/mmu/paging_tmpl.h";
 const VMX: &str = "arch/x86/kvm/vmx/vmx.c";
 const X86: &str = "arch/x86/kvm/x86.c";
 const MAIN: &str = "virt/kvm/kvm_main.c";
+const DEBUGFS: &str = "arch/x86/kvm/debugfs.c";
 
 /// Every file that some edit changes.
-pub const FILES: [&str; 8] = [HOST, MMU_H, MMU, INTERNAL, PAGING, X86, MAIN, VMX];
+pub const FILES: [&str; 9] = [HOST, MMU_H, MMU, INTERNAL, PAGING, X86, MAIN, VMX, DEBUGFS];
 
 const fn edit(file: &'static str, within: &'static str, rewrite: Rewrite) -> Edit {
     Edit { file, within, rewrite }
 }
 
 /// What both designs share.
-const COMMON: [Edit; 27] = [
+const COMMON: [Edit; 20] = [
     edit(HOST, "struct kvm_arch", After("{\n", "\tgfn_t stolen_gfn_mask;\n")),
-    edit(
-        HOST,
-        "",
-        Before(
-            "#define __KVM_HAVE_ARCH_FLUSH_REMOTE_TLBS_RANGE",
-            "extern unsigned int kvm_stolen_owed;\nvoid kvm_stolen_flush_owed(void);\nint kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages);\n",
-        ),
-    ),
-    edit(
-        HOST,
-        "kvm_arch_flush_remote_tlbs_range",
-        Before("if (!", "if (kvm_stolen_flush_range(kvm, gfn, nr_pages) == 0)\n\t\treturn 0;\n\t"),
-    ),
     // The helpers.
     edit(MMU_H, "kvm_translate_gpa", InFront(HELPERS)),
     edit(INTERNAL, "", After("#include <asm/kvm_host.h>\n", "#include \"mmu.h\"\n")),
-    edit(MMU, "kvm_available_flush_remote_tlbs_range", InFront(SWITCHES)),
     edit(
         MMU,
         "kvm_mmu_init_vm",
         Before("r = kvm_mmu_alloc", "kvm->arch.stolen_gfn_mask = stolen_gpa_mask >> PAGE_SHIFT;\n\t"),
     ),
-    // What loses rights owes a flush; a full flush pays for everything.
-    edit(
-        MMU,
-        "spte_write_protect",
-        Replace("return mmu_spte_update(sptep, spte)", "return kvm_stolen_owe(sptep, mmu_spte_update(sptep, spte))"),
-    ),
-    edit(
-        MMU,
-        "mmu_spte_clear_track_bits",
-        Before("if (!", "kvm_stolen_owe(sptep, is_shadow_present_pte(old_spte));\n\t"),
-    ),
-    edit(MAIN, "kvm_flush_remote_tlbs", After("{\n", "\tkvm_stolen_owed = 0;\n")),
-    edit(X86, "vcpu_enter_guest", Before("if (kvm_request_pending(vcpu))", "kvm_stolen_flush_owed();\n\t")),
     // Distinct shadow pages for each alias, found by gfn and stolen bits, mapped by gfn alone.
     edit(INTERNAL, "struct kvm_mmu_page", Before("\tu64 *spt;", "\tgfn_t gfn_stolen_bits;\n")),
     edit(MMU, "kvm_mmu_find_shadow_page", Replace("sp->gfn != gfn", "(sp->gfn | sp->gfn_stolen_bits) != gfn")),
@@ -134,7 +105,11 @@ const COMMON: [Edit; 27] = [
 /// As posted: where the exclusion stands, what becomes of the second flush's error, and the WARNs.
 const POSTED: [Edit; 4] = [
     edit(MMU, "kvm_faultin_pfn", Before("if (unlikely(!slot))", EXCLUDE_FIRST)),
-    edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0")),
+    edit(
+        MMU,
+        "kvm_stolen_flush_range",
+        Replace("return stolen_backend(kvm, gfn, pages, true)", "stolen_backend(kvm, gfn, pages, true);\n\treturn 0"),
+    ),
     edit(PAGING, "FNAME(prefetch_gpte)", Before("if (FNAME", "WARN_ON(gpte & vcpu_gpa_stolen_mask(vcpu));\n\n\t")),
     edit(PAGING, "FNAME(fetch)", Before("top_level =", "WARN_ON(fault->addr & vcpu_gpa_stolen_mask(vcpu));\n\n\t")),
 ];
@@ -165,59 +140,6 @@ static inline gpa_t vcpu_gpa_stolen_mask(struct kvm_vcpu *vcpu)
 static inline gfn_t vcpu_gpa_to_gfn_unalias(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	return (gpa >> PAGE_SHIFT) & ~vcpu_gfn_stolen_mask(vcpu);
-}
-
-";
-
-/// The parameters, the back-end with its ways to fail, and the range flush of both aliases.
-const SWITCHES: &str = "
-static ulong stolen_gpa_mask;
-module_param(stolen_gpa_mask, ulong, 0644);
-
-#define STOLEN_RANGE_FLUSH	1
-#define STOLEN_FIRST_FAILS	2
-#define STOLEN_SECOND_FAILS	4
-static uint stolen_range_flush;
-module_param(stolen_range_flush, uint, 0644);
-
-#define STOLEN_OWED_BASE	1
-#define STOLEN_OWED_ALIAS	2
-unsigned int kvm_stolen_owed;
-
-noinline void kvm_stolen_flush_owed(void)
-{
-	if (WARN_ON(kvm_stolen_owed))
-		kvm_stolen_owed = 0;
-}
-
-static bool kvm_stolen_owe(u64 *sptep, bool flush)
-{
-	if (flush)
-		kvm_stolen_owed |= sptep_to_sp(sptep)->gfn_stolen_bits ? STOLEN_OWED_ALIAS : STOLEN_OWED_BASE;
-	return flush;
-}
-
-static int stolen_backend(bool alias)
-{
-	if (stolen_range_flush & (alias ? STOLEN_SECOND_FAILS : STOLEN_FIRST_FAILS))
-		return -EIO;
-	kvm_stolen_owed &= alias ? ~STOLEN_OWED_ALIAS : ~STOLEN_OWED_BASE;
-	return 0;
-}
-
-int kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages)
-{
-	gfn_t mask = kvm_gfn_stolen_mask(kvm);
-
-	if (!(stolen_range_flush & STOLEN_RANGE_FLUSH))
-		return -EOPNOTSUPP;
-	if (hweight64(mask) > 1)
-		return -EOPNOTSUPP;
-	if (stolen_backend(false))
-		return -EIO;
-	if (!mask)
-		return 0;
-	return stolen_backend(true);
 }
 
 ";
@@ -258,7 +180,7 @@ pub fn script(design: Design, mutant: Option<&Mutant>) -> Vec<Edit> {
         Design::Fixed => &FIXED,
     };
     let mutant = mutant.map_or(&[][..], |mutant| mutant.edits);
-    [&COMMON, own, mutant].concat()
+    [&COMMON[..], &instruments::EDITS, own, mutant].concat()
 }
 
 #[cfg(test)]
@@ -268,7 +190,7 @@ mod tests {
     #[test]
     fn every_edit_is_about_a_file_of_the_list() {
         let mutants = MUTANTS.iter().flat_map(|mutant| mutant.edits);
-        for edit in COMMON.iter().chain(&POSTED).chain(&FIXED).chain(mutants) {
+        for edit in COMMON.iter().chain(&instruments::EDITS).chain(&POSTED).chain(&FIXED).chain(mutants) {
             assert!(FILES.contains(&edit.file), "{edit:?}");
         }
     }

@@ -239,7 +239,10 @@ impl Recorder for InLab {
             if self.strips { STOLEN_BITS.into_inner() } else { (profile.stolen_low, profile.stolen_high) };
         // Bochs translates so few address bits that one is left.
         let highest = self.maxphyaddr.saturating_sub(1).max(profile.stolen_low);
-        Profile { kinds, stolen_low: low.min(highest), stolen_high: high.min(highest), ..profile }
+        if self.strips {
+            kinds = kinds.with(OpKind::SlotEnd).with(OpKind::SlotAliased);
+        }
+        Profile { kinds, windows: self.strips, stolen_low: low.min(highest), stolen_high: high.min(highest), ..profile }
     }
 
     fn native(&self) -> bool {

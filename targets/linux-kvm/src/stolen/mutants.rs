@@ -46,7 +46,11 @@ pub const MUTANTS: [Mutant; 13] = [
         name: "M10-flush-base-only",
         breaks: "flush: the alias range is left out",
         caught_by: FLUSH_OWED,
-        edits: &[edit(MMU, "kvm_stolen_flush_range", Replace("return stolen_backend(true)", "return 0"))],
+        edits: &[edit(
+            MMU,
+            "kvm_stolen_flush_range",
+            Replace("return stolen_backend(kvm, gfn, pages, true)", "return 0"),
+        )],
     },
     Mutant {
         name: "M11-flush-alias-only",
@@ -55,7 +59,7 @@ pub const MUTANTS: [Mutant; 13] = [
         edits: &[edit(
             MMU,
             "kvm_stolen_flush_range",
-            Replace("if (stolen_backend(false))", "if (stolen_backend(mask != 0))"),
+            Replace("if (stolen_backend(kvm, gfn, pages, false))", "if (stolen_backend(kvm, gfn, pages, mask != 0))"),
         )],
     },
     Mutant {
@@ -75,7 +79,10 @@ pub const MUTANTS: [Mutant; 13] = [
         edits: &[edit(
             MMU,
             "kvm_stolen_flush_range",
-            Replace("if (stolen_backend(false))\n\t\treturn -EIO;", "stolen_backend(false);"),
+            Replace(
+                "if (stolen_backend(kvm, gfn, pages, false))\n\t\treturn -EIO;",
+                "stolen_backend(kvm, gfn, pages, false);",
+            ),
         )],
     },
     Mutant {
@@ -85,7 +92,10 @@ pub const MUTANTS: [Mutant; 13] = [
         edits: &[edit(
             MMU,
             "kvm_stolen_flush_range",
-            Replace("return stolen_backend(true)", "stolen_backend(true);\n\treturn 0"),
+            Replace(
+                "return stolen_backend(kvm, gfn, pages, true)",
+                "stolen_backend(kvm, gfn, pages, true);\n\treturn 0",
+            ),
         )],
     },
     Mutant {
