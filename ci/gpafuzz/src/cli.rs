@@ -47,6 +47,7 @@ enum Command {
     Teeth(TeethArgs),
     Coverage(CoverageArgs),
     Bench(BenchArgs),
+    Walk(WalkArgs),
 }
 
 /// Another kernel for a lab than the usual one, 6.12 of Debian's.
@@ -311,6 +312,21 @@ pub struct BenchArgs {
     pub seed: u64,
 }
 
+/// Make the tables of `kvm-mmu` the page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.
+///
+/// Each program is walked twice: with all invalidations, when no name may lead to an old page, and with one of each op left out,
+/// which is the control.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct WalkArgs {
+    /// How many programs
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: u64,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -421,6 +437,7 @@ pub fn main() -> ExitCode {
         Command::Teeth(args) => commands::teeth::run(&args),
         Command::Coverage(args) => commands::coverage::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Walk(args) => commands::walk::run(&args),
     };
     match done {
         Ok(Exit::Clean) => ExitCode::SUCCESS,

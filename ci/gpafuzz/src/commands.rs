@@ -8,3 +8,4 @@ pub mod minimize;
 pub mod replay;
 pub mod targets;
 pub mod teeth;
+pub mod walk;

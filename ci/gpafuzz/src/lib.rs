@@ -21,3 +21,4 @@ pub mod summary;
 pub mod target;
 pub mod targets;
 pub mod teeth;
+pub mod walk;

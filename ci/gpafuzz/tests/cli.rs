@@ -322,7 +322,7 @@ fn teeth_lists_the_mutants_if_it_does_not_know_one() {
 
 #[test]
 fn help_tells_the_exit_status() {
-    let commands = ["fuzz", "replay", "minimize", "teeth", "bench"].map(|command| [command, "--help"]);
+    let commands = ["fuzz", "replay", "minimize", "teeth", "bench", "walk"].map(|command| [command, "--help"]);
     for args in [&["--help"][..]].into_iter().chain(commands.iter().map(|args| &args[..])) {
         let ran = gpafuzz(folder().path(), args);
         assert_eq!(ran.status, Some(0));

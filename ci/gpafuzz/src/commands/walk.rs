@@ -1,0 +1,102 @@
+//! `gpafuzz walk`: a real page walker and a real TLB judge the tables of `kvm-mmu`.
+
+use crate::cli::{CliError, Exit, WalkArgs, print};
+use crate::interrupt;
+use crate::target::TargetError;
+use crate::walk::{Counts, MMIO_BIT, Walk, Wrong, profile};
+use gpa_model::choices::FromRng;
+use gpa_model::generate::Generator;
+use gpa_model::{Program, text};
+use hw_runner::{MachineError, Walker};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What this is called where it cannot be had.
+const NAME: &str = "walk";
+
+/// Carry out the command.
+///
+/// # Errors
+/// A [`CliError`] if there is no guest here whose page tables are walked natively.
+pub fn run(args: &WalkArgs) -> Result<Exit, CliError> {
+    let (stop, start) = (interrupt::listen()?, Instant::now());
+    let walked = walk(args, false, stop)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let Counts { programs, cut_short, entitled, foreign, flushed, .. } = walked.counts;
+    print(&format!(
+        "{programs} programs, seed {}, {:.0} programs/s; {cut_short} left early for want of room in the guest\n\
+         entitled  {entitled} names lead to their page, by a read and by a write\n\
+         foreign   {foreign} names lead nowhere\n\
+         flushed   {flushed} names lead elsewhere since an op, and none to the old page\n",
+        args.seed,
+        programs as f64 / seconds
+    ));
+    if let Some((program, wrong)) = walked.wrong {
+        print(&format!("wrong     {wrong}\n\n{}", text::print(&program)));
+        return Ok(Exit::Findings);
+    }
+    let control = walk(args, true, stop)?;
+    let Counts { forgotten, stale, .. } = control.counts;
+    print(&format!(
+        "control   {forgotten} names whose INVLPG was left out, {stale} of which lead to the old page{}\n\
+         witness   {}\n",
+        if stale > 0 { "" } else { ": nothing shows here that a missing one would be noticed" },
+        walked.witness
+    ));
+    match control.wrong {
+        None => Ok(Exit::Clean),
+        Some((program, wrong)) => {
+            print(&format!("wrong     {wrong}\n\n{}", text::print(&program)));
+            Ok(Exit::Findings)
+        }
+    }
+}
+
+struct Walked {
+    counts: Counts,
+    wrong: Option<(Program, Wrong)>,
+    /// What KVM counted meanwhile.
+    witness: String,
+}
+
+fn walk(args: &WalkArgs, forgetful: bool, stop: &AtomicBool) -> Result<Walked, CliError> {
+    let walker = Walker::open().map_err(|error| unusable(&error))?;
+    let maxphyaddr = walker.fingerprint().maxphyaddr;
+    if maxphyaddr > MMIO_BIT {
+        let why =
+            format!("expected a MAXPHYADDR of at most {MMIO_BIT}, so that entries for MMIO fault, found {maxphyaddr}");
+        return Err(TargetError::Absent { name: NAME, why }.into());
+    }
+    let before = walker.witness();
+    let (mut walk, mut wrong) = (Walk::new(walker, forgetful), None);
+    let (generator, mut program) = (Generator::new(profile()), Program::default());
+    let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(args.seed));
+    for _ in 0..args.runs {
+        generator.program(&mut choices, &mut program);
+        wrong = walk.run(&program).map_err(|error| unusable(&error))?;
+        if wrong.is_some() || stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    let after = walk.walker().witness();
+    // Where the guest is emulated as a whole, no page is mapped for it, and none of this went through an MMU.
+    if after.get("pf_fixed").is_none_or(|fixed| Some(fixed) == before.get("pf_fixed")) {
+        let why = format!("expected a guest that runs natively, found no sign of it: {}", after.show_since(&before));
+        return Err(TargetError::Absent { name: NAME, why }.into());
+    }
+    Ok(Walked {
+        counts: *walk.counts(),
+        wrong: wrong.map(|wrong| (program, wrong)),
+        witness: after.show_since(&before).to_string(),
+    })
+}
+
+fn unusable(error: &MachineError) -> TargetError {
+    if error.is_absence() {
+        TargetError::Absent { name: NAME, why: error.to_string() }
+    } else {
+        TargetError::Failed(error.to_string())
+    }
+}
