@@ -50,7 +50,8 @@ fn steps(program: &Program) -> Vec<Step<'_>> {
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
     for (at, op) in program.ops.iter().enumerate() {
-        if !supports(&program.vm, op, Realisation::default()) || !model.accepts(&host, op) {
+        let private = matches!(op, Op::Slot { id, .. } if id.is_private());
+        if private || !supports(&program.vm, op, Realisation::default()) || !model.accepts(&host, op) {
             continue;
         }
         host.apply(op);

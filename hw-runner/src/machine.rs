@@ -7,6 +7,7 @@
 mod accesses;
 mod halves;
 mod hold;
+mod private;
 mod stress;
 
 pub use stress::StressReport;
@@ -18,7 +19,7 @@ use crate::fingerprint::{self, Fingerprint};
 use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region, stats_file};
 use crate::ioeventfd::Bells;
-use crate::memory::Pages;
+use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
 use crate::ring::{self, Ring};
@@ -33,10 +34,13 @@ use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use private::{Private, Wanted};
 use std::sync::Arc;
 
 const OWN_SLOT: u32 = KVM_SLOTS;
 const TABLE_SLOT: u32 = KVM_SLOTS + 1;
+/// The first of those that no program and no guest needs.
+const SPARE_SLOT: u32 = KVM_SLOTS + 2;
 
 /// A VM of `/dev/kvm`, ready for programs. It belongs to the thread that opened it.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Machine {
     stats: Option<Stats>,
     fd: Arc<VmFd>,
     memory: Pages,
+    /// KVM's own memslots.
+    private: Vec<Private>,
     drivers: DriverTable,
     own: Pages,
     tables: Pages,
@@ -104,6 +110,21 @@ impl Machine {
     }
 
     fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
+        let mut machine = Self::create(realisation, &[])?;
+        if realisation == Realisation::Native {
+            machine.stealable = match stripped {
+                Some(bits) => bits.to_vec(),
+                None => machine.bits_stripped()?,
+            };
+        }
+        // What is not known to be right proves nothing.
+        let alias = machine.stealable.first().copied().filter(|_| stripped.is_none());
+        machine.prove(alias)?;
+        Ok(machine)
+    }
+
+    /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes.
+    fn create(realisation: Realisation, wanted: &[Wanted]) -> Result<Self, MachineError> {
         let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
         let fd = kvm.create_vm().doing("create a VM")?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
@@ -139,19 +160,23 @@ impl Machine {
             map_whole(&fd, &own, space.slot(OWN_SLOT), guest::OWN_GFN)?;
             map_whole(&fd, &tables, space.slot(TABLE_SLOT), guest::TABLE_GFN)?;
         }
+        let mut private = private::before_vcpus(&fd, wanted)?;
+        let before = shared_mappings().doing("list the mappings of this process")?;
         let mut vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<Vec<_>, _>>()?;
+        private.extend(private::after_vcpus(wanted, &before)?);
         let mut memslots = Memslots::default();
         if realisation == Realisation::Rings {
             let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd()));
             memslots.use_rings(rings.collect::<Result<_, _>>().doing("map a dirty ring")?);
         }
         let maxphyaddr = fingerprint.maxphyaddr;
-        let mut machine = Self {
+        Ok(Self {
             stats: stats_file(&fd).and_then(Stats::new).ok(),
             vcpus,
             fd: Arc::new(fd),
             drivers: DriverTable::probe(&memory),
             memory,
+            private,
             own,
             tables,
             watchdog: Watchdog::new().doing("set up the watchdog")?,
@@ -168,17 +193,7 @@ impl Machine {
             bells: Bells::default(),
             accesses: 0,
             values: 0,
-        };
-        if realisation == Realisation::Native {
-            machine.stealable = match stripped {
-                Some(bits) => bits.to_vec(),
-                None => machine.bits_stripped()?,
-            };
-        }
-        // What is not known to be right proves nothing.
-        let alias = machine.stealable.first().copied().filter(|_| stripped.is_none());
-        machine.prove(alias)?;
-        Ok(machine)
+        })
     }
 
     /// The bits of a GPA that this kernel strips by itself: where only the base has a memslot, the alias is no hole.
@@ -250,6 +265,10 @@ impl Machine {
         trace.variants.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
+        let wanted = private::wanted(program);
+        if !wanted.is_empty() {
+            return self.run_with_private(&wanted, program, &mut trace.observations);
+        }
         let result = self.carry_out(program, &mut trace.observations);
         let ended = self.end_change();
         let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
@@ -293,9 +312,12 @@ impl Machine {
                 }
                 continue;
             }
-            if let Op::Unmap { range, by } = *op
-                && !self.unmap(range, by)?
-            {
+            let done = match *op {
+                Op::Unmap { range, by } => self.unmap(range, by)?,
+                Op::Slot { id, .. } if id.is_private() => self.private_slot(vm, &host, id)?,
+                _ => true,
+            };
+            if !done {
                 observations[at] = Some(Exit::Unsupported);
                 continue;
             }
@@ -373,6 +395,8 @@ impl Machine {
     fn carry_out_op(&mut self, vm: &Vm, host: &Host, op: &Op) -> Result<Exit, MachineError> {
         let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         Ok(match *op {
+            // It was there from the start.
+            Op::Slot { id, .. } if id.is_private() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
                 Exit::Done

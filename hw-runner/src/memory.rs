@@ -19,8 +19,8 @@ pub(crate) const MAPPING_BYTES: usize = HUGE_PAGES * PAGE_BYTES;
 /// their bytes at any time it runs.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// All addresses ever asked for.
-    reserved: NonNull<u8>,
+    /// All addresses ever asked for; none, if the mapping is somebody else's.
+    reserved: Option<NonNull<u8>>,
     /// The first mapping, on a huge-page boundary.
     start: NonNull<u8>,
     pages: usize,
@@ -70,7 +70,7 @@ impl Pages {
         let skip = reserved.as_ptr().align_offset(MAPPING_BYTES);
         // SAFETY: one mapping more was reserved than is needed.
         let start = unsafe { reserved.add(skip) };
-        let this = Self { reserved, start, pages, mappings, file };
+        let this = Self { reserved: Some(reserved), start, pages, mappings, file };
         for mapping in 0..mappings {
             let at = this.range(mapping, 0, pages);
             // SAFETY: the range was just reserved, and nobody has been told of it. What fails is unmapped by the drop.
@@ -163,9 +163,33 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        let Some(reserved) = self.reserved else { return };
         // SAFETY: the addresses are ours, and nothing can borrow from them any more.
-        unsafe { libc::munmap(self.reserved.as_ptr().cast(), (self.mappings + 1) * MAPPING_BYTES) };
+        unsafe { libc::munmap(reserved.as_ptr().cast(), (self.mappings + 1) * MAPPING_BYTES) };
     }
+}
+
+/// A mapping of this process: its first address, and how many bytes it is long.
+pub(crate) type Mapping = (usize, usize);
+
+/// The mappings of this process that are anonymous, shared and writable, as KVM makes them for itself.
+pub(crate) fn shared_mappings() -> io::Result<Vec<Mapping>> {
+    // START-END RIGHTS OFFSET DEVICE INODE PATH
+    let one = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        (words.next()? == "rw-s" && words.nth(3)? == "/dev/zero").then_some((start, end - start))
+    };
+    Ok(std::fs::read_to_string("/proc/self/maps")?.lines().filter_map(one).collect())
+}
+
+/// The mapping of `pages` pages that is in this list now and was not in `before`, if there is one. It must live longer than the value.
+pub(crate) fn new_shared_mapping(before: &[Mapping], pages: usize) -> io::Result<Option<Pages>> {
+    let new = |mapping: &Mapping| !before.contains(mapping) && mapping.1 == pages * PAGE_BYTES;
+    let found = shared_mappings()?.into_iter().find(new);
+    let start = found.and_then(|(start, _)| NonNull::new(std::ptr::with_exposed_provenance_mut(start)));
+    Ok(start.map(|start| Pages { reserved: None, start, pages, mappings: 1, file: None }))
 }
 
 /// Whether a child gets these addresses by `fork`. It does not unless asked: a fork elsewhere in this process would take the

@@ -24,12 +24,15 @@ pub enum Realisation {
     /// The alias that the lowest stolen bit makes is the same gpa in system management mode, whose memslots are others; other bits
     /// are played as by slots.
     Smm,
+    /// As slots, and the memory of KVM's own memslots is mapped under each alias, too: the mistake that they must be safe from, made
+    /// from outside. It is the positive control of private memslots, and no campaign is on it.
+    Exposed,
     /// One memslot, and a kernel that strips stolen bits from the GPA itself.
     Native,
 }
 
 impl Realisation {
-    /// All of them.
+    /// All of them but the one that is a mistake.
     pub const ALL: [Realisation; 7] =
         [Self::Slots, Self::Rings, Self::Ioeventfds, Self::Memfd, Self::GuestPtes, Self::Smm, Self::Native];
 
@@ -42,19 +45,22 @@ impl Realisation {
             Self::Memfd => "memfd",
             Self::GuestPtes => "guest-ptes",
             Self::Smm => "smm",
+            Self::Exposed => "exposed",
             Self::Native => "native",
         }
     }
 
     /// The one that is called `name`.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|realisation| realisation.name() == name)
+        Self::ALL.into_iter().chain([Self::Exposed]).find(|realisation| realisation.name() == name)
     }
 
     /// How many memslots of KVM's make one memslot of `vm`.
     pub(crate) fn slots(self, vm: &Vm) -> usize {
         match self {
-            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm => vm.stolen().alias_count(),
+            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm | Self::Exposed => {
+                vm.stolen().alias_count()
+            }
             Self::GuestPtes | Self::Native => 1,
         }
     }
@@ -64,7 +70,7 @@ impl Realisation {
         match self {
             Self::GuestPtes => 0,
             Self::Smm => alias & !1,
-            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Native => alias,
+            Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Exposed | Self::Native => alias,
         }
     }
 

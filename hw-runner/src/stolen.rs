@@ -27,12 +27,14 @@ pub(crate) struct Machines {
     strips: bool,
     /// The back-end that is set.
     backend: Option<BackendMode>,
+    /// The mask that is set.
+    mask: Option<u64>,
 }
 
 impl Machines {
     /// None yet; whether this KVM knows stolen bits its parameters say.
     pub(crate) fn new(realisation: Realisation) -> Self {
-        Self { open: BTreeMap::new(), realisation, strips: Path::new(MASK).exists(), backend: None }
+        Self { open: BTreeMap::new(), realisation, strips: Path::new(MASK).exists(), backend: None, mask: None }
     }
 
     /// A machine for programs without stolen bits.
@@ -50,13 +52,15 @@ impl Machines {
                 set(RANGE_FLUSH, switches(vm.backend()))?;
                 self.backend = Some(vm.backend());
             }
+            // Even where there is a machine: a program with private memslots has a VM of its own.
+            if self.mask != Some(mask) {
+                set(MASK, mask)?;
+                self.mask = Some(mask);
+            }
         }
         if !self.open.contains_key(&mask) {
             if self.open.len() >= MACHINES {
                 self.open.clear();
-            }
-            if self.strips {
-                set(MASK, mask)?;
             }
             let bits = vm.stolen();
             let machine = match mask {

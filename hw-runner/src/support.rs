@@ -10,8 +10,8 @@ pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 /// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and whose aliases come about as by
 /// `realisation`.
 ///
-/// User space sees memslot changes and invalidations only as wholes, cannot reach private slots, and on stock KVM plays an
-/// alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
+/// User space sees memslot changes and invalidations only as wholes, can have private slots made and never reach them, and on
+/// stock KVM plays an alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
 /// alias, and, in the lab, to stay in the middle of a change.
 pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
@@ -19,6 +19,7 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
         && vm.stride() == 1
         && (supports_kind(op.kind()) || realisation == Realisation::Native && supports_kind_natively(op.kind()))
         && match *op {
+            Op::Slot { id, change: SlotChange::Create { .. } } if id.is_private() => true,
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
             Op::SlotBegin { id, change } => {
                 realisation == Realisation::Native

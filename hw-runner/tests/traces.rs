@@ -169,6 +169,29 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
     }
 }
 
+/// The recorded positive control of private memslots: the same program on the same KVM is clean, and with their memory under an alias,
+/// which the realisation `exposed` puts there, the oracle speaks.
+#[test]
+fn a_private_slot_that_was_exposed_on_purpose_is_objected_to() {
+    let recorded = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/hw").join(path);
+        let (text, name) = (read(&path), path.display().to_string());
+        let trace = parse(&text).unwrap_or_else(|e| panic!("{name}:{e}"));
+        assert_eq!((print(&trace), trace.missing()), (text, None), "{name}");
+        assert!(trace.fingerprint.native, "{name} proves nothing");
+        let (report, violation, run) = judge(&trace);
+        (trace, report, violation, run)
+    };
+    let (clean, report, violation, run) = recorded("ept-rmap_private_slots_have_no_alias.trace");
+    assert!(violation.is_none() && run.counts().unsupported == 0, "{report}");
+    let checked = run.tallies().find(|(oracle, clause, _)| (*oracle, clause.name) == ("private_slot", "alias-exit"));
+    assert!(checked.is_some_and(|(_, _, tally)| tally.checked >= 4), "{report}");
+    let (control, report, violation, _) = recorded("controls/ept-rmap-exposed_private_slots_have_no_alias.trace");
+    assert_eq!(control.program, clean.program);
+    let signature = violation.map(|violation| violation.signature.to_string());
+    assert_eq!(signature.as_deref(), Some("private_slot/alias-exit/read/alias/private"), "{report}");
+}
+
 /// The program `seed` as it is run where addresses have so few bits that its one stolen bit is none of them: with the lowest.
 fn as_recorded(seed: &str, maxphyaddr: u8) -> String {
     let stolen = gpa_model::text::parse(seed).expect("a program").vm.stolen();

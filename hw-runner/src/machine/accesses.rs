@@ -147,6 +147,9 @@ impl Machine {
     /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
     /// identity that the guest read through the same address right after.
     fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
+        if let Some(holds) = self.private_page_holds(vm, frame, request.offset, request.value) {
+            return if holds { Exit::Memory(found) } else { Exit::Error };
+        }
         let holds = |page: usize| self.memory.read_u64(page, request.offset) == request.value;
         match self.memslots.host_page(vm, frame) {
             Some(page) if holds(page) => Exit::Memory(found),
