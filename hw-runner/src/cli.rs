@@ -8,6 +8,8 @@ mod run;
 mod stress;
 mod verify;
 
+pub(crate) use stress::one as stress;
+
 use crate::Realisation;
 use crate::export::Language;
 use clap::{Parser, Subcommand};

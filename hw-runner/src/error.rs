@@ -11,6 +11,8 @@ pub enum MachineError {
     Open(io::Error),
     /// This KVM lacks something the runner is built on.
     Missing(&'static str),
+    /// KVM can make no VM now, because somebody else holds the processor's virtualization.
+    Busy(io::Error),
     /// The host translates fewer address bits than the program steals.
     StolenBit {
         /// The stolen bit.
@@ -39,7 +41,7 @@ impl MachineError {
 
     /// Whether the environment lacks something, as opposed to failing.
     pub const fn is_absence(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Missing(_) | Self::StolenBit { .. })
+        matches!(self, Self::Open(_) | Self::Missing(_) | Self::Busy(_) | Self::StolenBit { .. })
     }
 }
 
@@ -57,6 +59,11 @@ impl fmt::Display for MachineError {
                     "expected a KVM with {what}, found one without; use a newer kernel, or replay recorded traces"
                 )
             }
+            Self::Busy(error) => write!(
+                f,
+                "expected KVM to make a VM, found it busy: {error}; end the hypervisor that holds the processor's virtualization, \
+                 or replay recorded traces"
+            ),
             Self::StolenBit { bit, maxphyaddr } => write!(
                 f,
                 "expected stolen bits below this host's MAXPHYADDR {maxphyaddr}, found {bit}; use a lower bit from 39 on"
@@ -73,7 +80,7 @@ impl fmt::Display for MachineError {
 impl std::error::Error for MachineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Open(source) | Self::Call { source, .. } => Some(source),
+            Self::Open(source) | Self::Busy(source) | Self::Call { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -1,13 +1,14 @@
 //! The ioctls of KVM that the wrapper crate lacks or marks unsafe, each checked once here.
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
+use crate::error::{Doing, MachineError};
 use crate::memory::Pages;
 use gpa_model::Gpa;
 use kvm_bindings::{
     kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_ioeventfd, kvm_pre_fault_memory,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -20,6 +21,24 @@ const KVM_PRE_FAULT_MEMORY: libc::c_ulong = 0xc040_aed5;
 const KVM_IOEVENTFD: libc::c_ulong = 0x4040_ae79;
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
+
+/// The only version of KVM's interface that there has been since 2007.
+const API_VERSION: i32 = 12;
+
+/// Open `/dev/kvm`, and make a VM.
+pub(crate) fn create_vm() -> Result<(Kvm, VmFd), MachineError> {
+    let kvm = Kvm::new().map_err(into_io).map_err(MachineError::Open)?;
+    if kvm.get_api_version() != API_VERSION {
+        return Err(MachineError::Missing("version 12 of its interface (KVM_GET_API_VERSION)"));
+    }
+    match kvm.create_vm().map_err(into_io) {
+        Ok(fd) => Ok((kvm, fd)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
+            Err(MachineError::Busy(error))
+        }
+        Err(error) => Err(error).doing("create a VM"),
+    }
+}
 
 /// A memslot as KVM sees it: one name of some host pages.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 //!
 //! One VM serves any number of programs. Each begins with no memslots and with every host page bearing its first identity,
 //! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
-//! a KVM vCPU of its own, but they take turns on one thread. Consecutive accesses of one vCPU are one list for its guest.
+//! a KVM vCPU of its own, but they take turns on one thread.
 
 mod accesses;
 mod halves;
@@ -29,11 +29,11 @@ use crate::trace::Trace;
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 use crate::witness::Witness;
-use accesses::Batch;
+use accesses::Batches;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Driver, Exit, Gpa, Host, Hva, HvaRange, Model, Op, Pfn, Program, Vm};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::{Cap, VmFd};
 use private::{Private, Wanted};
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub struct Machine {
     stamps: [Pfn; HOST_PAGES],
     /// The memslot change that is in its middle.
     half: Option<halves::Half>,
-    batch: Batch,
+    batches: Batches,
     bells: Bells,
     accesses: u64,
     /// What the write enqueued last leaves in its word.
@@ -125,8 +125,7 @@ impl Machine {
 
     /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes.
     fn create(realisation: Realisation, wanted: &[Wanted]) -> Result<Self, MachineError> {
-        let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
-        let fd = kvm.create_vm().doing("create a VM")?;
+        let (kvm, fd) = crate::ioctl::create_vm()?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let mut fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
         if realisation.zaps_slots_alone() && zap_slots_alone(&fd) {
@@ -189,7 +188,7 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             half: None,
-            batch: Batch::default(),
+            batches: Batches::default(),
             bells: Bells::default(),
             accesses: 0,
             values: 0,
@@ -304,7 +303,7 @@ impl Machine {
                 self.enqueue(vm, at, vcpu, gpa, access, observations)?;
                 continue;
             }
-            self.run_batch(vm, observations)?;
+            self.run_batches(vm, observations)?;
             if let Op::FaultBegin { vcpu, gpa, access } = *op {
                 match self.hold(program, at, &mut host, &mut model, observations)? {
                     Some(after) => next = after,
@@ -328,7 +327,7 @@ impl Machine {
                 model.step(&host, op, &Exit::Done);
             }
         }
-        self.run_batch(vm, observations)?;
+        self.run_batches(vm, observations)?;
         self.watchdog.disarm();
         Ok(())
     }
@@ -336,7 +335,7 @@ impl Machine {
     /// Make the machine that of a new VM.
     fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
         self.memslots.begin(vm, self.fingerprint.realisation);
-        self.batch.clear();
+        self.batches.clear();
         for page in 0..HOST_PAGES {
             let pfn = host.pfn(Hva::new(page as u64));
             if self.stamps[page] != pfn {
@@ -377,7 +376,7 @@ impl Machine {
     /// Put everything in order after a failure, as well as it goes.
     fn recover(&mut self) {
         self.watchdog.disarm();
-        self.batch.clear();
+        self.batches.clear();
         self.memslots.scrub(&self.fd);
         // A driver may have failed half-way.
         self.stamps = [Pfn::new(0); HOST_PAGES];

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and what is wrong |
 //! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
+//! | `stress N` | what vCPUs found that spun for so many seconds ([`crate::cli`]), or `error ` and what is wrong |
 //! | `rearm` | `done`; a `WARN_ONCE` that has fired can fire again |
 //!
 //! When the outside closes the port, the machine switches itself off.
@@ -86,6 +87,9 @@ fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<(
         let answer = match question.as_slice() {
             b"symbols" => symbols()?,
             b"rearm" => rearm()?,
+            question if question.starts_with(STRESS) => {
+                stress(machines, &question[STRESS.len()..]).unwrap_or_else(|why| why)
+            }
             program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| why),
         };
         send(port, answer)?;
@@ -106,6 +110,20 @@ fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Resu
         error => wrong(&error),
     })?;
     Ok(trace::print(trace))
+}
+
+/// Before the number of seconds.
+const STRESS: &[u8] = b"stress ";
+/// vCPUs that spin.
+const STRESSED: usize = 2;
+
+fn stress(machines: &mut Machines, seconds: &[u8]) -> Result<String, String> {
+    let seconds = std::str::from_utf8(seconds).ok().and_then(|seconds| seconds.parse().ok());
+    let seconds = seconds.ok_or("error expected a number of seconds")?;
+    let machine = machines.plain().map_err(|error| wrong(&error))?;
+    let mut out = Vec::new();
+    crate::cli::stress(machine, Duration::from_secs(seconds), STRESSED, &mut out).map_err(|error| wrong(&error))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 fn wrong(error: &dyn std::error::Error) -> String {

@@ -23,7 +23,7 @@ use crate::witness::Witness;
 use gpa_model::limits::OPS;
 use gpa_model::{Access, Gpa, Pfn};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::VmFd;
 
 /// Entries of a table.
 pub const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
@@ -104,8 +104,7 @@ impl Walker {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here.
     pub fn open() -> Result<Self, MachineError> {
-        let kvm = Kvm::new().map_err(crate::ioctl::into_io).map_err(MachineError::Open)?;
-        let fd = kvm.create_vm().doing("create a VM")?;
+        let (kvm, fd) = crate::ioctl::create_vm()?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let fingerprint = fingerprint::read(&fd, &cpuid)?;
         let doing = "map memory for the guest";

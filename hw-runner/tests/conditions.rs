@@ -96,3 +96,84 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
     assert_eq!(running("stress\0--seconds\x0061"), 0, "a child is left");
     assert!(works(), "the next runner finds KVM in order");
 }
+
+/// A library that stands between the runner and the kernel: the ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`.
+const BETWEEN: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	static int (*kernel)(int, unsigned long, ...);
+	const char *refused = getenv("REFUSED"), *number = getenv("ERRNO"), *result = getenv("RESULT");
+	const char *only = getenv("ARGUMENT");
+	va_list rest;
+	void *argument;
+
+	va_start(rest, request);
+	argument = va_arg(rest, void *);
+	va_end(rest);
+	if (!kernel)
+		kernel = (int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl");
+	if (!refused || (unsigned)request != (unsigned)strtoul(refused, NULL, 16))
+		return kernel(fd, request, argument);
+	if (only && (unsigned long)argument != strtoul(only, NULL, 10))
+		return kernel(fd, request, argument);
+	if (result)
+		return atoi(result);
+	errno = atoi(number);
+	return -1;
+}
+"#;
+
+/// `hw-runner probe` on a KVM where that ioctl comes to that: its status, and what it says of what is wrong. `None` where there is no
+/// compiler or no KVM.
+fn probe_with(folder: &Path, settings: &[(&str, &str)]) -> Option<(Option<i32>, String)> {
+    let (source, library) = (folder.join("between.c"), folder.join("between.so"));
+    if !library.exists() {
+        std::fs::write(&source, BETWEEN).expect("a file");
+        let compiled =
+            Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
+        match compiled {
+            Err(error) => {
+                println!("SKIPPED: expected the command gcc, found: {error}");
+                return None;
+            }
+            Ok(status) => assert!(status.success(), "the library between the runner and the kernel does not compile"),
+        }
+    }
+    let mut command = Command::new(RUNNER);
+    command.arg("probe").env("LD_PRELOAD", &library).envs(settings.iter().copied());
+    let output = command.output().expect("the runner starts");
+    Some((output.status.code(), stderr(&output)))
+}
+
+#[test]
+fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
+    if !works() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (version, create_vm, check, run) = ("ae00", "ae01", "ae03", "ae80");
+    let errno = |number: i32| number.to_string();
+    let (busy, exists, memory) = (errno(libc::EBUSY), errno(libc::EEXIST), errno(libc::ENOMEM));
+    // KVM_CAP_READONLY_MEM is number 81.
+    for (settings, expected) in [
+        (vec![("REFUSED", version), ("RESULT", "11")], "expected a KVM with version 12 of its interface"),
+        (
+            vec![("REFUSED", create_vm), ("ERRNO", &busy)],
+            "expected KVM to make a VM, found it busy: Device or resource busy",
+        ),
+        (vec![("REFUSED", create_vm), ("ERRNO", &exists)], "expected KVM to make a VM, found it busy: File exists"),
+        (vec![("REFUSED", create_vm), ("ERRNO", &memory)], "cannot create a VM: Cannot allocate memory"),
+        (vec![("REFUSED", check), ("ARGUMENT", "81"), ("RESULT", "0")], "expected a KVM with KVM_CAP_READONLY_MEM"),
+        (vec![("REFUSED", run), ("ERRNO", &memory)], "cannot let a vCPU complete its exit: Cannot allocate memory"),
+    ] {
+        let Some((status, said)) = probe_with(folder.path(), &settings) else { return };
+        assert_eq!(status, ABSENT, "{settings:?}: {said}");
+        assert!(said.starts_with(expected) && said.lines().count() == 1, "{settings:?}: {said}");
+    }
+}

@@ -262,7 +262,8 @@ impl Summary {
     fn evidence_list(&self, out: &mut String) {
         for (target, timing) in self.untimed.targets.iter().zip(&self.timing.targets) {
             if let (Some(rate), Some(evidence)) = (timing.accesses_per_second, &timing.evidence) {
-                let _ = writeln!(out, "\n{}: {rate} accesses/s; {evidence}", target.target);
+                let programs = timing.executions_per_second;
+                let _ = writeln!(out, "\n{}: {programs} programs/s, {rate} accesses/s; {evidence}", target.target);
             }
         }
     }

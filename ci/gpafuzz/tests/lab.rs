@@ -4,6 +4,7 @@
 use gpa_model::choices::Choices;
 use gpa_model::generate::Generator;
 use gpa_model::{Program, StolenMask, text};
+use linux_kvm::{Choice, Emulator, Lab, Setup};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,4 +61,27 @@ fn without_stolen_bits_the_patched_kernel_does_what_the_stock_one_does() {
         assert_eq!(observed(target, &files, folder.path()), stock, "{target}");
     }
     assert!(stock.iter().any(|trace| trace.contains("=> memory")), "no program reached memory");
+}
+
+/// vCPUs that spin in different modes, which the host's own KVM may not have.
+#[test]
+#[ignore = "boots labs"]
+fn stress_finds_nothing_on_the_stock_kernel_in_either_address_space() {
+    for realisation in ["smm", "slots", "guest-ptes"] {
+        let setup = Setup {
+            kernel: Choice::default(),
+            emulator: Emulator::Qemu,
+            parameters: Vec::new(),
+            realisation: Some(realisation.into()),
+            stolen: None,
+            watched: false,
+        };
+        let mut lab = Lab::boot(&setup, &mut |line| eprintln!("{line}")).expect("a lab");
+        let answer = lab.ask("stress 5").expect("an answer");
+        println!("{answer:?}");
+        assert_eq!(answer.complaint, None, "{realisation}");
+        let text = answer.text.expect("a report");
+        let head = format!("aliases by {realisation}: 2 vCPUs, native, ");
+        assert!(text.starts_with(&head) && text.ends_with("  0 findings\n"), "{text}");
+    }
 }

@@ -15,7 +15,8 @@ pub(super) fn run(
     let asked = if realisations.is_empty() { &Realisation::ALL[..] } else { realisations };
     let mut status = None;
     for &realisation in asked {
-        match one(duration, vcpus, realisation, out) {
+        let stressed = Machine::open_with(realisation).and_then(|mut machine| one(&mut machine, duration, vcpus, out));
+        match stressed {
             Ok(found) => status = status.max(Some(found)),
             Err(error) => {
                 line(err, format_args!("aliases by {realisation}: {error}"));
@@ -29,13 +30,14 @@ pub(super) fn run(
     status.unwrap_or(Status::Absent)
 }
 
-fn one(
+/// Stress `machine`, and say what came of it.
+pub(crate) fn one(
+    machine: &mut Machine,
     duration: Duration,
     vcpus: usize,
-    realisation: Realisation,
     out: &mut dyn Write,
 ) -> Result<Status, MachineError> {
-    let mut machine = Machine::open_with(realisation)?;
+    let realisation = machine.fingerprint().realisation;
     let before = machine.witness();
     let report = machine.stress(vcpus, duration)?;
     let after = machine.witness();

@@ -1,4 +1,7 @@
-//! Guest accesses: those that follow each other on one vCPU are one list for its guest, and cost one exit.
+//! Guest accesses: those of one vCPU between two things that the host does are one list for its guest, and cost one exit.
+//!
+//! To enter and leave a guest is what running programs costs most. Each vCPU keeps its own order; among vCPUs the order is that of
+//! their first accesses, because nothing that a guest does changes what another one is entitled to find.
 
 use super::Machine;
 use crate::address_space::AddressSpace;
@@ -7,13 +10,20 @@ use crate::guest::{self, Request};
 use crate::ioeventfd::Rung;
 use crate::realisation::Realisation;
 use crate::vcpu::Outcome;
-use gpa_model::limits::HOST_PAGES;
+use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Access, Exit, Fault, Gpa, Pfn, Vm};
 
-/// Accesses that wait for their vCPU to run.
+/// Accesses that wait for their vCPUs to run.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    vcpu: u8,
+pub(super) struct Batches {
+    of: [Batch; VCPUS],
+    /// The vCPUs that have some, in the order of their turns.
+    turns: Vec<u8>,
+}
+
+/// Those of one vCPU.
+#[derive(Debug, Default)]
+struct Batch {
     space: AddressSpace,
     requests: Vec<Request>,
     /// The number of each request's op.
@@ -25,8 +35,16 @@ pub(super) struct Batch {
     bells: Option<[Gpa; 2]>,
 }
 
-impl Batch {
+impl Batches {
+    /// Forget all of them.
     pub(super) fn clear(&mut self) {
+        self.turns.clear();
+        self.of.iter_mut().for_each(Batch::clear);
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
         self.requests.clear();
         self.ops.clear();
         self.frames.clear();
@@ -67,33 +85,46 @@ impl Machine {
         observations: &mut [Option<Exit>],
     ) -> Result<(), MachineError> {
         let Some(Asked { request, frame, space }) = self.ask(vm, at, gpa, access) else { return Ok(()) };
-        if (self.batch.vcpu, self.batch.space) != (vcpu, space) {
-            self.run_batch(vm, observations)?;
-            (self.batch.vcpu, self.batch.space) = (vcpu, space);
+        if self.batches.of[usize::from(vcpu)].space != space {
+            self.run_batch(vm, vcpu, observations)?;
         }
-        self.batch.requests.push(request);
-        self.batch.ops.push(at);
-        self.batch.frames.push(frame);
+        let batch = &mut self.batches.of[usize::from(vcpu)];
+        if batch.requests.is_empty() {
+            self.batches.turns.push(vcpu);
+        }
+        batch.space = space;
+        batch.requests.push(request);
+        batch.ops.push(at);
+        batch.frames.push(frame);
         // What cannot come to an end must not keep others from theirs.
         let mut alone = self.half.is_some();
         if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
-            self.batch.bells = Some(bells(vm, gpa, request.offset));
+            batch.bells = Some(bells(vm, gpa, request.offset));
             alone = true;
         }
-        if alone { self.run_batch(vm, observations) } else { Ok(()) }
+        if alone { self.run_batches(vm, observations) } else { Ok(()) }
     }
 
-    /// Let the guest carry out the accesses that wait, and note what it found.
-    pub(super) fn run_batch(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
-        if self.batch.requests.is_empty() {
+    /// Let the guest carry out all accesses that wait, and note what it found.
+    pub(super) fn run_batches(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        for turn in 0..self.batches.turns.len() {
+            self.run_batch(vm, self.batches.turns[turn], observations)?;
+        }
+        self.batches.turns.clear();
+        Ok(())
+    }
+
+    fn run_batch(&mut self, vm: &Vm, number: u8, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+        let number = usize::from(number);
+        if self.batches.of[number].requests.is_empty() {
             return Ok(());
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batches.of[number]);
         if let Some(gpas) = batch.bells {
             self.bells.hang(&self.fd, gpas)?;
         }
-        let vcpu = &mut self.vcpus[usize::from(batch.vcpu)];
+        let vcpu = &mut self.vcpus[number];
         let result = vcpu.use_tables(self.tables_written).and_then(|()| {
             vcpu.enter_space(batch.space)?;
             self.accesses += batch.requests.len() as u64;
@@ -103,16 +134,22 @@ impl Machine {
             for (n, &outcome) in batch.outcomes.iter().enumerate() {
                 observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
             }
-            self.heed_bells(vm, &batch, observations)?;
+            self.heed_bells(vm, number, &batch, observations)?;
         }
         batch.clear();
-        self.batch = batch;
+        self.batches.of[number] = batch;
         result
     }
 
     /// A write that rang is one that user space was told of. One that came out although there is an eventfd, or that rang another
     /// one, is wrong whatever it was to.
-    fn heed_bells(&mut self, vm: &Vm, batch: &Batch, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+    fn heed_bells(
+        &mut self,
+        vm: &Vm,
+        vcpu: usize,
+        batch: &Batch,
+        observations: &mut [Option<Exit>],
+    ) -> Result<(), MachineError> {
         let Some([name, _]) = batch.bells else { return Ok(()) };
         let rung = self.bells.rung(name)?;
         let (Some(&at), Some(&frame)) = (batch.ops.last(), batch.frames.last()) else { return Ok(()) };
@@ -125,7 +162,7 @@ impl Machine {
             _ => {}
         }
         // KVM emulates such a write like one that comes out.
-        self.vcpus[usize::from(batch.vcpu)].count_exits(u64::from(rung != Rung::Nothing));
+        self.vcpus[vcpu].count_exits(u64::from(rung != Rung::Nothing));
         Ok(())
     }
 
