@@ -9,6 +9,7 @@ use crate::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_childr
 use crate::userfault::Userfault;
 use gpa_model::{Driver, Drivers};
 use std::ffi::c_int;
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::{fmt, io};
 
@@ -213,6 +214,11 @@ fn protect(memory: &Pages, mapping: usize, page: usize, pages: usize, rights: c_
 
 fn punch_hole(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let Some(file) = memory.file() else { return Err(io::Error::other("the memory is no file")) };
+    punch_hole_into(file, page, pages)
+}
+
+/// Leave nothing of `pages` pages of `file` from number `page` on.
+pub(crate) fn punch_hole_into(file: &File, page: usize, pages: usize) -> io::Result<()> {
     let (offset, bytes) = ((page * PAGE_BYTES) as libc::off_t, (pages * PAGE_BYTES) as libc::off_t);
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: the file is ours, and the range lies in it.

@@ -74,7 +74,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
         ("ALIASES", vm.stolen().alias_count().to_string()),
         ("EACH", realisation.slots(vm).to_string()),
         ("MAPPINGS", realisation.mappings().to_string()),
-        ("GUEST_PTES", u8::from(realisation == Realisation::GuestPtes).to_string()),
+        ("GUEST_PTES", u8::from(matches!(realisation, Realisation::GuestPtes | Realisation::SwProtected)).to_string()),
         ("SMM", u8::from(realisation == Realisation::Smm).to_string()),
         ("ZAP_SLOT", u8::from(realisation.zaps_slots_alone()).to_string()),
     ] {

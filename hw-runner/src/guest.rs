@@ -243,6 +243,12 @@ pub(crate) fn stamped(pfn: Pfn) -> [u64; ENTRIES] {
     page
 }
 
+/// How the guest gives the page at `page` its identity by itself.
+pub(crate) fn stamp_requests(page: u64, pfn: Pfn) -> [Request; 2] {
+    let request = |offset, value| Request { access: Access::Write, page, offset, value };
+    [request(STUB, stub(pfn)), request(STAMP, pfn.raw().into())]
+}
+
 const fn stub(pfn: Pfn) -> u64 {
     let [a, b, c, d] = pfn.raw().to_le_bytes();
     // b8 imm32 = mov eax, imm32; c3 = ret.

@@ -5,8 +5,8 @@ use crate::error::{Doing, MachineError};
 use crate::memory::Pages;
 use gpa_model::Gpa;
 use kvm_bindings::{
-    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_ioeventfd, kvm_pre_fault_memory,
-    kvm_userspace_memory_region,
+    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_create_guest_memfd, kvm_ioeventfd,
+    kvm_pre_fault_memory, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::fs::File;
@@ -25,14 +25,19 @@ const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 /// The only version of KVM's interface that there has been since 2007.
 const API_VERSION: i32 = 12;
 
-/// Open `/dev/kvm`, and make a VM.
-pub(crate) fn create_vm() -> Result<(Kvm, VmFd), MachineError> {
+/// Open `/dev/kvm`.
+pub(crate) fn open() -> Result<Kvm, MachineError> {
     let kvm = Kvm::new().map_err(into_io).map_err(MachineError::Open)?;
     if kvm.get_api_version() != API_VERSION {
         return Err(MachineError::Missing("version 12 of its interface (KVM_GET_API_VERSION)"));
     }
-    match kvm.create_vm().map_err(into_io) {
-        Ok(fd) => Ok((kvm, fd)),
+    Ok(kvm)
+}
+
+/// Make a VM of some type.
+pub(crate) fn create_vm(kvm: &Kvm, vm_type: u32) -> Result<VmFd, MachineError> {
+    match kvm.create_vm_with_type(vm_type.into()).map_err(into_io) {
+        Ok(fd) => Ok(fd),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
             Err(MachineError::Busy(error))
         }
@@ -86,6 +91,36 @@ impl RegionChange {
 /// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
 pub(crate) fn set_region(vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
     RegionChange::set(memory, region).make(vm)
+}
+
+/// The same for a memslot whose private pages are `guest_memfd`'s, from its start.
+pub(crate) fn set_region_with_guest_memfd(
+    vm: &VmFd,
+    memory: &Pages,
+    region: Region,
+    guest_memfd: &File,
+) -> io::Result<()> {
+    let RegionChange(kvm_userspace_memory_region { slot, flags, guest_phys_addr, memory_size, userspace_addr }) =
+        RegionChange::set(memory, region);
+    let guest_memfd = guest_memfd.as_raw_fd() as u32;
+    let region = kvm_userspace_memory_region2 {
+        slot,
+        flags,
+        guest_phys_addr,
+        memory_size,
+        userspace_addr,
+        guest_memfd,
+        ..Default::default()
+    };
+    // SAFETY: as in `RegionChange::make`; the pages of a guest_memfd are in nobody's address space.
+    unsafe { vm.set_user_memory_region2(region) }.map_err(into_io)
+}
+
+/// `KVM_CREATE_GUEST_MEMFD`.
+pub(crate) fn create_guest_memfd(vm: &VmFd, size: u64) -> io::Result<File> {
+    let fd = vm.create_guest_memfd(kvm_create_guest_memfd { size, ..Default::default() }).map_err(into_io)?;
+    // SAFETY: the file descriptor is new, and ours alone.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Delete memslot `slot`.

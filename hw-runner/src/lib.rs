@@ -13,6 +13,7 @@ pub mod explain;
 pub mod export;
 pub mod fingerprint;
 mod guest;
+mod guest_memfd;
 mod init;
 mod ioctl;
 mod ioeventfd;

@@ -8,6 +8,7 @@ mod accesses;
 mod halves;
 mod hold;
 mod private;
+mod protected;
 mod stress;
 
 pub use stress::StressReport;
@@ -17,6 +18,7 @@ use crate::driver::{Driven, DriverTable};
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
 use crate::guest;
+use crate::guest_memfd;
 use crate::ioctl::{Region, delete_region, set_region, stats_file};
 use crate::ioeventfd::Bells;
 use crate::memory::{Pages, shared_mappings};
@@ -125,7 +127,12 @@ impl Machine {
 
     /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes.
     fn create(realisation: Realisation, wanted: &[Wanted]) -> Result<Self, MachineError> {
-        let (kvm, fd) = crate::ioctl::create_vm()?;
+        let kvm = crate::ioctl::open()?;
+        let protected = realisation == Realisation::SwProtected;
+        if protected {
+            guest_memfd::require(&kvm)?;
+        }
+        let fd = crate::ioctl::create_vm(&kvm, if protected { guest_memfd::VM_TYPE } else { 0 })?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let mut fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
         if realisation.zaps_slots_alone() && zap_slots_alone(&fd) {
@@ -141,6 +148,10 @@ impl Machine {
         if realisation == Realisation::Smm {
             AddressSpace::require_all(&fd)?;
             fingerprint.capabilities.push("smm".into());
+        }
+        if protected {
+            guest_memfd::require_in(&fd)?;
+            fingerprint.capabilities.push("guest-memfd".into());
         }
         if realisation == Realisation::Ioeventfds {
             crate::ioeventfd::require(&fd)?;
@@ -398,6 +409,8 @@ impl Machine {
             Op::Slot { id, .. } if id.is_private() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
+                let private = self.memslots.private_frames(vm, Some(id), None);
+                self.stamp_private(private)?;
                 Exit::Done
             }
             Op::SlotBegin { id, change } => self.begin_change(vm, id, change)?,
@@ -414,6 +427,9 @@ impl Machine {
             }
             Op::Unmap { range, .. } => {
                 self.restamp(host, range);
+                self.memslots.discard_private(range)?;
+                let private = self.memslots.private_frames(vm, None, Some(range));
+                self.stamp_private(private)?;
                 Exit::Done
             }
             _ => Exit::Unsupported,

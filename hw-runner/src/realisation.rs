@@ -24,6 +24,9 @@ pub enum Realisation {
     /// The alias that the lowest stolen bit makes is the same gpa in system management mode, whose memslots are others; other bits
     /// are played as by slots.
     Smm,
+    /// As guest-ptes, in a VM of type `KVM_X86_SW_PROTECTED_VM`: memslots that are neither logged nor read-only are private, and their
+    /// pages a guest_memfd's, which no host address leads to.
+    SwProtected,
     /// As slots, and the memory of KVM's own memslots is mapped under each alias, too: the mistake that they must be safe from, made
     /// from outside. It is the positive control of private memslots, and no campaign is on it.
     Exposed,
@@ -33,8 +36,16 @@ pub enum Realisation {
 
 impl Realisation {
     /// All of them but the one that is a mistake.
-    pub const ALL: [Realisation; 7] =
-        [Self::Slots, Self::Rings, Self::Ioeventfds, Self::Memfd, Self::GuestPtes, Self::Smm, Self::Native];
+    pub const ALL: [Realisation; 8] = [
+        Self::Slots,
+        Self::Rings,
+        Self::Ioeventfds,
+        Self::Memfd,
+        Self::GuestPtes,
+        Self::SwProtected,
+        Self::Smm,
+        Self::Native,
+    ];
 
     /// The word for it in traces and in the names of targets.
     pub const fn name(self) -> &'static str {
@@ -45,6 +56,7 @@ impl Realisation {
             Self::Memfd => "memfd",
             Self::GuestPtes => "guest-ptes",
             Self::Smm => "smm",
+            Self::SwProtected => "sw-protected",
             Self::Exposed => "exposed",
             Self::Native => "native",
         }
@@ -61,14 +73,14 @@ impl Realisation {
             Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm | Self::Exposed => {
                 vm.stolen().alias_count()
             }
-            Self::GuestPtes | Self::Native => 1,
+            Self::GuestPtes | Self::SwProtected | Self::Native => 1,
         }
     }
 
     /// The alias number in the GPA that the guest's page tables hold for alias number `alias`.
     pub(crate) fn alias_in_tables(self, alias: usize) -> usize {
         match self {
-            Self::GuestPtes => 0,
+            Self::GuestPtes | Self::SwProtected => 0,
             Self::Smm => alias & !1,
             Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Exposed | Self::Native => alias,
         }

@@ -275,6 +275,8 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(gpa, _)) => Stop::Mmio(Gpa::new(gpa)),
             Ok(VcpuExit::Shutdown) => Stop::Gone("a shutdown"),
             Ok(VcpuExit::InternalError) => Stop::Gone("an internal error of KVM"),
+            // KVM has a private page where the guest is thought to want a shared one, or the other way round.
+            Ok(VcpuExit::MemoryFault { .. }) => Stop::Gone("a memory fault"),
             Ok(VcpuExit::Intr) => Stop::Interrupted,
             Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Stop::Interrupted,

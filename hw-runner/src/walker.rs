@@ -104,7 +104,8 @@ impl Walker {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here.
     pub fn open() -> Result<Self, MachineError> {
-        let (kvm, fd) = crate::ioctl::create_vm()?;
+        let kvm = crate::ioctl::open()?;
+        let fd = crate::ioctl::create_vm(&kvm, 0)?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let fingerprint = fingerprint::read(&fd, &cpuid)?;
         let doing = "map memory for the guest";

@@ -169,27 +169,44 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
     }
 }
 
-/// The recorded positive control of private memslots: the same program on the same KVM is clean, and with their memory under an alias,
-/// which the realisation `exposed` puts there, the oracle speaks.
+/// What real KVM was seen to do against the model, with what an oracle says of it. The one is a positive control, for which the memory of
+/// private memslots was mapped under an alias on purpose; the other is a defect of Linux 6.12, and its program is a seed.
 #[test]
-fn a_private_slot_that_was_exposed_on_purpose_is_objected_to() {
-    let recorded = |path: &str| {
+fn what_is_kept_because_an_oracle_objects_is_objected_to() {
+    let expected = [
+        ("ept-rmap-exposed_private_slots_have_no_alias", "private_slot/alias-exit/read/alias/private"),
+        ("npt-sw-protected_memslot_where_a_hole_was_seen", "gfn_unalias/exit/read/base/user"),
+    ];
+    let kept = files("hw/objected", "trace");
+    assert_eq!(kept.len(), expected.len(), "{kept:?}");
+    for (path, (name, signature)) in kept.iter().zip(expected) {
+        let text = read(path);
+        let trace = parse(&text).unwrap_or_else(|e| panic!("{}:{e}", path.display()));
+        assert_eq!((print(&trace), trace.missing()), (text, None), "{}", path.display());
+        assert!(trace.fingerprint.native && path.ends_with(format!("{name}.trace")), "{}", path.display());
+        let (report, violation, _) = judge(&trace);
+        let found = violation.map(|violation| violation.signature.to_string());
+        assert_eq!(found.as_deref(), Some(signature), "{report}");
+    }
+}
+
+/// The same program on the same KVM as the control, without its mistake: clean, and not for want of anything to judge.
+#[test]
+fn private_memslots_that_were_not_exposed_were_looked_at() {
+    let of = |path: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/hw").join(path);
-        let (text, name) = (read(&path), path.display().to_string());
-        let trace = parse(&text).unwrap_or_else(|e| panic!("{name}:{e}"));
-        assert_eq!((print(&trace), trace.missing()), (text, None), "{name}");
-        assert!(trace.fingerprint.native, "{name} proves nothing");
-        let (report, violation, run) = judge(&trace);
-        (trace, report, violation, run)
+        parse(&read(&path)).unwrap_or_else(|e| panic!("{}:{e}", path.display()))
     };
-    let (clean, report, violation, run) = recorded("ept-rmap_private_slots_have_no_alias.trace");
-    assert!(violation.is_none() && run.counts().unsupported == 0, "{report}");
-    let checked = run.tallies().find(|(oracle, clause, _)| (*oracle, clause.name) == ("private_slot", "alias-exit"));
-    assert!(checked.is_some_and(|(_, _, tally)| tally.checked >= 4), "{report}");
-    let (control, report, violation, _) = recorded("controls/ept-rmap-exposed_private_slots_have_no_alias.trace");
-    assert_eq!(control.program, clean.program);
-    let signature = violation.map(|violation| violation.signature.to_string());
-    assert_eq!(signature.as_deref(), Some("private_slot/alias-exit/read/alias/private"), "{report}");
+    let control = of("objected/ept-rmap-exposed_private_slots_have_no_alias.trace");
+    for name in ["ept-rmap", "ept-stolen"] {
+        let clean = of(&format!("{name}_private_slots_have_no_alias.trace"));
+        assert_eq!(control.program, clean.program, "{name}");
+        let (report, violation, run) = judge(&clean);
+        assert!(violation.is_none() && run.counts().unsupported == 0, "{report}");
+        let checked =
+            run.tallies().find(|(oracle, clause, _)| (*oracle, clause.name) == ("private_slot", "alias-exit"));
+        assert!(checked.is_some_and(|(_, _, tally)| tally.checked >= 4), "{report}");
+    }
 }
 
 /// The program `seed` as it is run where addresses have so few bits that its one stolen bit is none of them: with the lowest.

@@ -184,6 +184,10 @@ impl Machine {
     /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
     /// identity that the guest read through the same address right after.
     fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
+        if self.memslots.is_private_frame(vm, frame) {
+            // The host cannot look.
+            return Exit::Memory(found);
+        }
         if let Some(holds) = self.private_page_holds(vm, frame, request.offset, request.value) {
             return if holds { Exit::Memory(found) } else { Exit::Error };
         }

@@ -112,7 +112,9 @@ impl Machine {
         let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
         // What rings an eventfd is not known by what comes out.
         let rings = access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds;
-        if rings || self.holds_no_faults().is_some() {
+        // Private memory has no hva for a fault to wait for.
+        let private = self.fingerprint.realisation == Realisation::SwProtected;
+        if rings || private || self.holds_no_faults().is_some() {
             return None;
         }
         let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));

@@ -4,7 +4,7 @@ use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
 use crate::kernel::Kernel;
 use crate::machine::{Emulator, Image, Machine, Silence};
-use crate::{Cache, Say, Setup, bochs, build, image, kbuild, qemu, stolen};
+use crate::{Cache, Say, Setup, bochs, build, image, kbuild, protected, qemu, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,10 @@ impl Lab {
         let cache = Cache::of_user()?;
         let kernel = Kernel::find(&cache, &setup.kernel, say)?;
         let instead = match setup.stolen {
+            // A kernel of somebody's own has it or not.
+            None if kernel.is_packaged() && setup.realisation.as_deref() == Some(protected::REALISATION) => {
+                Some(kbuild::modules(&cache, &kernel, protected::REALISATION, &protected::SCRIPT, say)?)
+            }
             None => None,
             Some((design, mutant)) => {
                 let name = mutant.map_or_else(|| format!("{design:?}").to_lowercase(), |mutant| mutant.name.to_owned());

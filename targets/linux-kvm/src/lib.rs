@@ -24,6 +24,7 @@ pub mod lab;
 pub mod machine;
 pub mod packages;
 mod port;
+mod protected;
 pub mod qemu;
 mod run_dir;
 pub mod stolen;
