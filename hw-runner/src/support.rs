@@ -48,6 +48,8 @@ const fn supports_kind(kind: OpKind) -> bool {
         // A fault that cannot be held open is over at once.
         OpKind::FaultBegin | OpKind::FaultEnd => true,
         OpKind::SlotEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
+        // It happens, but not when it is asked for.
+        OpKind::ZapBegin | OpKind::ZapEnd => false,
         OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,

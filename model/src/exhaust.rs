@@ -234,6 +234,7 @@ impl Scope {
         self.host_ops(&mut ops);
         self.log_ops(&mut ops);
         self.division_ops(&mut ops);
+        self.zap_ops(&mut ops);
         ops.push(Op::MmuPages { pages: MMU_PAGES_MIN });
         ops.extend(BackendMode::ALL.map(Op::Backend));
         self.walk_ops(&mut ops);
@@ -358,6 +359,12 @@ impl Scope {
         ops.extend([Op::AttributesEnd, Op::NxRecover]);
     }
 
+    /// Zaps that let others have their turn after the first leaf.
+    fn zap_ops(&self, ops: &mut Vec<Op>) {
+        ops.extend(self.runs().map(|(gfn, pages)| Op::ZapBegin { gfn, pages, leaves: 1 }));
+        ops.push(Op::ZapEnd);
+    }
+
     /// Each table, with a leaf of each alias: which frame the leaf names makes no difference to anything. Then each frame as a
     /// table whose first entry leads to itself, under each alias: one such entry is a tree that can be walked to its end.
     fn walk_ops(&self, ops: &mut Vec<Op>) {
@@ -415,6 +422,7 @@ impl Scope {
             Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
             Op::Attributes { .. } | Op::AttributesBegin { .. } | Op::AttributesEnd => [None; NAMES],
+            Op::ZapBegin { .. } | Op::ZapEnd => [None; NAMES],
             Op::MemoryType { .. } | Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],
         };
         Letter { op, names }

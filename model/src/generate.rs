@@ -87,7 +87,7 @@ impl Profile {
 }
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 30] = [
+const WEIGHTS: [(OpKind, u32); 32] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -108,6 +108,8 @@ const WEIGHTS: [(OpKind, u32); 30] = [
     (OpKind::Attributes, 3),
     (OpKind::AttributesEnd, 3),
     (OpKind::MemoryType, 3),
+    (OpKind::ZapBegin, 3),
+    (OpKind::ZapEnd, 3),
     (OpKind::NxRecover, 3),
     (OpKind::MmuPages, 2),
     (OpKind::SlotCreate, 5),
@@ -441,6 +443,11 @@ impl Generator {
             OpKind::MemoryType => {
                 let (gfn, pages) = Self::gfns(choices, vm, focus);
                 Op::MemoryType { gfn, pages, memory: choices.pick(&MemoryType::ALL) }
+            }
+            OpKind::ZapEnd if sketch.zap_pending => Op::ZapEnd,
+            OpKind::ZapBegin | OpKind::ZapEnd => {
+                let (gfn, pages) = Self::gfns(choices, vm, focus);
+                Op::ZapBegin { gfn, pages, leaves: choices.below(4) as u8 }
             }
             OpKind::NxRecover if vm.nx_huge_pages() => Op::NxRecover,
             OpKind::NxRecover => {

@@ -109,6 +109,8 @@ pub struct Allowed {
     pub revoked: FrameSet,
     /// Which rights.
     pub revoked_rights: Rights,
+    /// Frames that nothing may map, under any alias, when the op returns, though the guest is entitled to them as before.
+    pub zapped: FrameSet,
     /// Frames whose entitlement this op may have changed.
     pub changed: FrameSet,
 }
@@ -164,6 +166,8 @@ pub struct Model {
     log_may: FrameSet,
     tracked: FrameSet,
     divisions: Divisions,
+    /// The frames of the zap that has begun and not ended.
+    zapping: Option<FrameSet>,
 }
 
 const NO_SLOT: u8 = u8::MAX;
@@ -182,15 +186,27 @@ impl Model {
             log_may: FrameSet::EMPTY,
             tracked: FrameSet::EMPTY,
             divisions: Divisions::default(),
+            zapping: None,
         }
     }
 
     /// Take in what tells this state of the VM from others.
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
         // What follows from the memslots is left out.
-        let Self { vm: _, slots, slot_of: _, alias_holes: _, change, faults, log_must, log_may, tracked, divisions } =
-            self;
-        (slots, change, faults).hash(hasher);
+        let Self {
+            vm: _,
+            slots,
+            slot_of: _,
+            alias_holes: _,
+            change,
+            faults,
+            log_must,
+            log_may,
+            tracked,
+            divisions,
+            zapping,
+        } = self;
+        (slots, change, faults, zapping).hash(hasher);
         (log_must, log_may, tracked, divisions).hash(hasher);
     }
 
@@ -316,6 +332,8 @@ impl Model {
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
             Op::AttributesEnd => self.divisions.is_changing(),
+            Op::ZapBegin { .. } => self.zapping.is_none(),
+            Op::ZapEnd => self.zapping.is_some(),
             Op::NxRecover => self.vm.nx_huge_pages(),
             Op::MemoryType { .. } | Op::MmuPages { .. } | Op::Backend(_) => true,
         }
@@ -453,6 +471,16 @@ impl Model {
                 allowed.done = true;
                 allowed.changed = frames;
             }
+            Op::ZapBegin { gfn, pages, .. } => {
+                self.race_faults();
+                self.zapping = Some(self.vm.frames(gfn, pages.into()));
+                allowed.done = true;
+            }
+            Op::ZapEnd => {
+                self.race_faults();
+                allowed.zapped = self.zapping.take().unwrap_or(FrameSet::EMPTY);
+                allowed.done = true;
+            }
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
@@ -475,7 +503,7 @@ impl Model {
 
     /// What a guest access may come to, and what it leaves in the dirty log.
     fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
-        let in_flux = !self.slots_lock_is_free() || host.any_invalidating();
+        let in_flux = !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some();
         let mut allowed = Allowed { retry: in_flux, ..Allowed::default() };
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
         let (gfn, _) = self.vm.stolen().split(gpa);

@@ -300,6 +300,19 @@ pub enum Op {
         /// Which type.
         memory: MemoryType,
     },
+    /// What maps frames begins to go, whatever its size, though nothing else changes (`kvm_zap_gfn_range()`). Whoever walks the tables
+    /// for so long lets others have their turn in between: here after `leaves` leaves, if there are more. Flushes are not left
+    /// for later.
+    ZapBegin {
+        /// First frame.
+        gfn: Gfn,
+        /// How many.
+        pages: u32,
+        /// How many leaves go before others have their turn.
+        leaves: u8,
+    },
+    /// The rest of them go: nothing maps the frames, from before the begin or since.
+    ZapEnd,
     /// The recovery worker's turn, where large leaves must not be executable: the oldest of the tables in whose place a large leaf
     /// would be, were it not for an instruction fetch, goes (`kvm_recover_nx_huge_pages()`).
     NxRecover,
@@ -399,6 +412,10 @@ pub enum OpKind {
     AttributesEnd,
     /// [`Op::MemoryType`].
     MemoryType,
+    /// [`Op::ZapBegin`].
+    ZapBegin,
+    /// [`Op::ZapEnd`].
+    ZapEnd,
     /// [`Op::NxRecover`].
     NxRecover,
     /// [`Op::MmuPages`].
@@ -415,7 +432,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 31] = [
+    pub const ALL: [OpKind; 33] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -441,6 +458,8 @@ impl OpKind {
         OpKind::Attributes,
         OpKind::AttributesEnd,
         OpKind::MemoryType,
+        OpKind::ZapBegin,
+        OpKind::ZapEnd,
         OpKind::NxRecover,
         OpKind::MmuPages,
         OpKind::Backend,
@@ -477,6 +496,8 @@ impl OpKind {
             OpKind::Attributes => "attributes",
             OpKind::AttributesEnd => "attributes-end",
             OpKind::MemoryType => "memory-type",
+            OpKind::ZapBegin => "zap-begin",
+            OpKind::ZapEnd => "zap-end",
             OpKind::NxRecover => "nx-recover",
             OpKind::MmuPages => "mmu-pages",
             OpKind::Backend => "backend",
@@ -520,6 +541,8 @@ impl Op {
             Op::Attributes { .. } | Op::AttributesBegin { .. } => OpKind::Attributes,
             Op::AttributesEnd => OpKind::AttributesEnd,
             Op::MemoryType { .. } => OpKind::MemoryType,
+            Op::ZapBegin { .. } => OpKind::ZapBegin,
+            Op::ZapEnd => OpKind::ZapEnd,
             Op::NxRecover => OpKind::NxRecover,
             Op::MmuPages { .. } => OpKind::MmuPages,
             Op::Backend(_) => OpKind::Backend,

@@ -169,7 +169,8 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::DirtyClear { gfn, pages, .. }
         | Op::Attributes { gfn, pages, .. }
         | Op::AttributesBegin { gfn, pages, .. }
-        | Op::MemoryType { gfn, pages, .. } => frames_ok(gfn, pages),
+        | Op::MemoryType { gfn, pages, .. }
+        | Op::ZapBegin { gfn, pages, .. } => frames_ok(gfn, pages),
         Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
         Op::WriteGpte { vcpu, gpa, index, gpte } => {
             vcpu_ok(vcpu).and(gpa_ok(gpa)).and(gpa_ok(gpte.gpa()))?;
@@ -182,6 +183,6 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::Translate { vcpu, table, leaf } => vcpu_ok(vcpu).and(gpa_ok(table)).and(gpa_ok(leaf)),
         Op::MmuPages { pages } if pages < MMU_PAGES_MIN => Err(ProgramError::MmuPages(pages)),
         Op::SlotEnd | Op::DirtyGet { .. } | Op::AttributesEnd => Ok(()),
-        Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
+        Op::ZapEnd | Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => Ok(()),
     }
 }

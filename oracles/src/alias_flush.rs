@@ -16,11 +16,12 @@
 use crate::gfn_unalias::{instead, is_sound};
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Entitled, Exit, Flush, FrameSet, Rights, Span, Spte, VcpuSet, Vm};
+use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, Rights, Span, Spte, VcpuSet, Vm};
 
 const STALE_PAGE: usize = 0;
 const STALE_WRITE: usize = 1;
 const STALE_ACCESS: usize = 2;
+const YIELD: usize = 3;
 
 /// The oracle `alias_flush`.
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ struct Stale {
     alias: u8,
     spte: Spte,
     vcpus: VcpuSet,
+    /// Number of the op that took it out of the tables.
+    since: usize,
 }
 
 impl Oracle for AliasFlush {
@@ -46,7 +49,14 @@ impl Oracle for AliasFlush {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::flushes("stale-page"), Clause::flushes("stale-write"), Clause::exits("stale-access")] }
+        const {
+            &[
+                Clause::flushes("stale-page"),
+                Clause::flushes("stale-write"),
+                Clause::exits("stale-access"),
+                Clause::flushes("yield"),
+            ]
+        }
     }
 
     fn reset(&mut self) {
@@ -64,6 +74,9 @@ impl Oracle for AliasFlush {
             if !step.allowed.revoked.is_empty() {
                 tally[STALE_WRITE].cannot();
             }
+            if is_zap(step) {
+                tally[YIELD].cannot();
+            }
             return Ok(());
         }
         self.add_stale(step);
@@ -74,6 +87,9 @@ impl Oracle for AliasFlush {
         for stale in &self.stale {
             let clause = if revokes_write(step, stale) { STALE_WRITE } else { STALE_PAGE };
             tally[clause].check_if(clause == STALE_WRITE || !is_entitled(step, stale));
+            if is_zap(step) {
+                tally[YIELD].check_if(stale.since == step.at);
+            }
         }
         for flush in step.flushes {
             self.apply(step.model.vm(), flush);
@@ -121,7 +137,7 @@ impl AliasFlush {
                 let covered = step.view.now(alias, frame).is_some_and(|now| covers(now, spte));
                 if !covered {
                     let vcpus = VcpuSet::first(step.model.vm().vcpus());
-                    self.stale.push(Stale { frame: frame as u8, alias: alias as u8, spte, vcpus });
+                    self.stale.push(Stale { frame: frame as u8, alias: alias as u8, spte, vcpus, since: step.at });
                 }
             }
         }
@@ -155,6 +171,12 @@ fn covers(now: Spte, old: Spte) -> bool {
     now.pfn() == old.pfn() && now.rights().contains(old.rights()) && now.level() >= old.level()
 }
 
+/// Whether the op is a zap, or part of one, after which others have their turn. What it took away may be anybody's page by the time
+/// that it goes on, so flushes are not left for then.
+fn is_zap(step: &Step<'_>) -> bool {
+    matches!(step.op, Op::ZapBegin { .. } | Op::ZapEnd)
+}
+
 fn revokes_write(step: &Step<'_>, stale: &Stale) -> bool {
     step.allowed.revoked.contains(stale.frame.into())
         && !step.allowed.revoked_rights.intersect(stale.spte.rights()).intersect(Rights::W).is_none()
@@ -175,6 +197,9 @@ fn judge(step: &Step<'_>, stale: &Stale) -> Result<(), Objection> {
     };
     if revokes_write(step, stale) {
         return object(STALE_WRITE, "a write through it would not be noticed".into());
+    }
+    if is_zap(step) && stale.since == step.at {
+        return object(YIELD, "who has his turn now finds nothing mapped that he would have to flush".into());
     }
     if is_entitled(step, stale) {
         return Ok(());

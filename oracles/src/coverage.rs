@@ -95,6 +95,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Attributes { gfn, .. }
         | Op::AttributesBegin { gfn, .. }
         | Op::MemoryType { gfn, .. }
+        | Op::ZapBegin { gfn, .. }
         | Op::WriteProtect { gfn }
         | Op::Track { gfn }
         | Op::Untrack { gfn } => (NONE, at(vm.frame(gfn))),
@@ -110,6 +111,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Collapse { .. }
         | Op::Age { .. }
         | Op::AttributesEnd
+        | Op::ZapEnd
         | Op::NxRecover
         | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),

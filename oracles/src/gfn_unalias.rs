@@ -11,12 +11,15 @@ const TRANSLATE: usize = 2;
 const GUEST_FAULT: usize = 3;
 const AGE: usize = 4;
 const KEYED: usize = 5;
+const ZAPPED: usize = 6;
 
 /// The oracle `gfn_unalias`.
 #[derive(Debug, Default)]
 pub struct GfnUnalias {
     /// Frames accessed through each alias since they were aged, whose translation is still the one that was used.
     accessed: [FrameSet; ALIASES],
+    /// Whether anything was mapped of what the zap that has begun is to take away.
+    zap_at_stake: bool,
 }
 
 impl Oracle for GfnUnalias {
@@ -33,18 +36,21 @@ impl Oracle for GfnUnalias {
                 Clause::exits("guest-fault"),
                 Clause::tables("age"),
                 Clause::keys("keyed"),
+                Clause::tables("zapped"),
             ]
         }
     }
 
     fn reset(&mut self) {
         self.accessed = [FrameSet::EMPTY; ALIASES];
+        self.zap_at_stake = false;
     }
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         check_exit(step, tally)?;
         if step.shows.tables {
             check_sptes(step, &mut tally[SPTE])?;
+            self.check_zapped(step, &mut tally[ZAPPED])?;
         } else if step.accessed.is_some() {
             tally[SPTE].cannot();
         }
@@ -161,6 +167,26 @@ pub(crate) fn instead(entitled: Entitled) -> String {
 }
 
 impl GfnUnalias {
+    /// What was to go is gone, under every alias, whatever happened since the zap began.
+    fn check_zapped(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        let vm = step.model.vm();
+        let mut aliases = 0..step.view.aliases();
+        if let Op::ZapBegin { gfn, pages, .. } = *step.op {
+            let frames = vm.frames(gfn, pages.into());
+            let seen = |alias| step.view.present(alias).union(step.view.changed(alias));
+            self.zap_at_stake = aliases.any(|alias| !seen(alias).intersect(frames).is_empty());
+        } else if matches!(step.op, Op::ZapEnd) {
+            tally.check_if(self.zap_at_stake);
+            let left = |alias| step.view.present(alias).intersect(step.allowed.zapped).first();
+            if let Some((number, frame)) = aliases.find_map(|alias| Some((alias, left(alias)?))) {
+                let why = format!("{:?} is still mapped, though the zap of its gfn has ended", vm.gpa(frame, number));
+                let blame = Some(Blame { frame, alias: vm.stolen().alias(number) });
+                return Err(Objection { clause: ZAPPED, blame, why });
+            }
+        }
+        Ok(())
+    }
+
     /// A page that was accessed under any alias is young: M88-age-base-only of the reference.
     fn check_age(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
         let vm = step.model.vm();

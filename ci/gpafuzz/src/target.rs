@@ -207,6 +207,8 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::Attributes => Op::Attributes { gfn, pages: 1, private: true },
         OpKind::AttributesEnd => Op::AttributesEnd,
         OpKind::MemoryType => Op::MemoryType { gfn, pages: 1, memory: gpa_model::MemoryType::Uncacheable },
+        OpKind::ZapBegin => Op::ZapBegin { gfn, pages: 1, leaves: 1 },
+        OpKind::ZapEnd => Op::ZapEnd,
         OpKind::NxRecover => Op::NxRecover,
         OpKind::MmuPages => Op::MmuPages { pages: gpa_model::limits::MMU_PAGES_MIN },
         OpKind::Backend => Op::Backend(gpa_model::BackendMode::Works),

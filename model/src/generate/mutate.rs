@@ -181,6 +181,7 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
         Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::AttributesEnd => op,
-        Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => op,
+        Op::ZapBegin { gfn: at, pages: p, leaves } => Op::ZapBegin { gfn: gfn(at), pages: pages(p), leaves },
+        Op::ZapEnd | Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => op,
     }
 }

@@ -92,6 +92,8 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::AttributesBegin { gfn, pages, private } => print_attributes("attributes-begin", gfn, pages, private),
         Op::AttributesEnd => "attributes-end".into(),
         Op::MemoryType { gfn, pages, memory } => format!("memory-type gfn={gfn} pages={pages} {}", memory.name()),
+        Op::ZapBegin { gfn, pages, leaves } => format!("zap-begin gfn={gfn} pages={pages} yield={leaves}"),
+        Op::ZapEnd => "zap-end".into(),
         Op::NxRecover => "nx-recover".into(),
         Op::MmuPages { pages } => format!("mmu-pages {pages}"),
         Op::Backend(mode) => format!("backend {}", mode.name()),

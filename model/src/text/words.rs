@@ -453,7 +453,8 @@ impl<'a> Words<'a> {
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
-                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, nx-recover, mmu-pages or backend";
+                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, zap-begin, \
+                    zap-end, nx-recover, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
@@ -480,6 +481,12 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         }
         "attributes-end" => Op::AttributesEnd,
         "memory-type" => Op::MemoryType { gfn: words.gfn(vm)?, pages: words.pages()?, memory: words.memory_type()? },
+        "zap-begin" => Op::ZapBegin {
+            gfn: words.gfn(vm)?,
+            pages: words.pages()?,
+            leaves: words.keyed_number("yield", u64::from(u8::MAX))? as u8,
+        },
+        "zap-end" => Op::ZapEnd,
         "nx-recover" => Op::NxRecover,
         "mmu-pages" => {
             let word = words.next("how many shadow pages")?;

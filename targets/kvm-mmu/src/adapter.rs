@@ -7,6 +7,7 @@ use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
 use crate::spte::{Ept, Format, leaf_level};
 use crate::tables::Sptep;
+use crate::zap::GfnZap;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
     Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
@@ -18,6 +19,7 @@ pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) mmu: SecondStage<P, F>,
     slot_change: Option<(SlotId, SlotChange)>,
     faults: [Option<(PageFault, Access)>; VCPUS],
+    zap: Option<GfnZap>,
 }
 
 impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
@@ -29,7 +31,7 @@ impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
 impl<P: Policy, F: Format> KvmMmu<P, F> {
     /// With no memslot and nothing mapped.
     pub fn new(vm: &Vm) -> Self {
-        Self { mmu: SecondStage::new(vm), slot_change: None, faults: [None; VCPUS] }
+        Self { mmu: SecondStage::new(vm), slot_change: None, faults: [None; VCPUS], zap: None }
     }
 }
 
@@ -38,6 +40,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.reset(vm);
         self.slot_change = None;
         self.faults = [None; VCPUS];
+        self.zap = None;
     }
 
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
@@ -84,6 +87,16 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::AttributesBegin { gfn, pages, private } => mmu.attributes_begin(gfn, pages.into(), private, tlb),
             Op::AttributesEnd => mmu.attributes_end(),
             Op::MemoryType { gfn, pages, memory } => mmu.set_memory_type(gfn, pages.into(), memory, tlb),
+            Op::ZapBegin { gfn, pages, leaves } => {
+                let mut zap = mmu.zap_begin(gfn, pages.into());
+                mmu.zap_some(&mut zap, leaves.into(), tlb);
+                self.zap = Some(zap);
+            }
+            Op::ZapEnd => {
+                if let Some(zap) = self.zap.take() {
+                    mmu.zap_end(zap, tlb);
+                }
+            }
             Op::NxRecover => mmu.recover_nx_huge_page(tlb),
             Op::MmuPages { pages } => mmu.set_mmu_pages(pages.into(), tlb),
             Op::SlotAliased { id, gpa, pages, hva } => {

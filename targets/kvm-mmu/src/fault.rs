@@ -170,7 +170,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         fault: &PageFault,
     ) -> Resolved {
         let mut mmu = self.mmu_lock.lock();
-        let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva);
+        let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
         let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
         if stale || obsolete || mmu.attributes.is_changing(fault.gfn, 1) {
             return Resolved::Retry;
@@ -230,6 +230,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 one_type: self.is_of_one_type(mmu, fault.gpa, *level),
                 split: !self.disallows_large(fault.access) && self.is_split(mmu, fault, *level),
                 alike: mmu.attributes.are_alike::<P>(fault.gfn, *level),
+                zapped: self.notifier.is_zapping(fault.gfn.align_down(level.pages()), level.pages()),
             })
         };
         Level::LARGE.into_iter().filter(|level| *level <= of_host).find(may).unwrap_or_default()

@@ -52,6 +52,25 @@ impl FlushOwed {
         Self { owed: false, large: None }
     }
 
+    /// Whether a flush is owed.
+    pub(crate) const fn is_owed(&self) -> bool {
+        self.owed
+    }
+
+    /// What was owed, and now is by who gets it.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::nothing())
+    }
+
+    /// What `other` owes is owed too.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        if let Some((start, end)) = self.large {
+            other.owe_large(start, end.offset_from(start).unwrap_or(0));
+        }
+        other.owed |= self.owed;
+        *self = other;
+    }
+
     /// A translation was taken away.
     pub(crate) fn owe(&mut self) {
         self.owed = true;

@@ -64,6 +64,7 @@ mod tdp_iter;
 mod tdp_mmu;
 mod track;
 mod vcpu;
+mod zap;
 
 pub use adapter::KvmMmu;
 pub use export::{ExportError, Placement};

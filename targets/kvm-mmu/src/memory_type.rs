@@ -1,6 +1,6 @@
 //! Memory types by gfn, as the guest's MTRRs give them. A large leaf has one for all of its pages.
 
-use crate::flush::{FlushOwed, TlbFlush};
+use crate::flush::TlbFlush;
 use crate::policy::Policy;
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::Format;
@@ -10,13 +10,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// The guest gives `pages` frames from `first` another memory type (`update_mtrr()`): what maps them goes, so that what maps
     /// them next has the new one.
     pub fn set_memory_type(&self, first: Gfn, pages: u64, memory: MemoryType, tlb: &mut dyn TlbFlush) {
-        let mut mmu = self.mmu_lock.lock();
-        mmu.uncacheable.set(first, pages, memory == MemoryType::Uncacheable);
-        let mut owed = FlushOwed::nothing();
-        if P::zaps_for_memory_type() {
-            self.zap_gfns(&mut mmu, first, pages, &mut owed);
+        let zap = P::zaps_for_memory_type().then(|| self.zap_begin(first, pages));
+        self.mmu_lock.lock().uncacheable.set(first, pages, memory == MemoryType::Uncacheable);
+        if let Some(zap) = zap {
+            self.zap_end(zap, tlb);
         }
-        owed.range::<P>(self.vm.stolen(), first, pages, tlb);
     }
 
     /// Whether all pages of the leaf of `level` that would map `gpa` are of one type

@@ -1,18 +1,17 @@
 //! The MMU notifier: the host takes pages away, and faults that looked a page up before must not map it after.
 
 use crate::sync::{AtomicU64, Ordering};
-use gpa_model::{Hva, HvaRange};
+use gpa_model::{Gfn, Hva, HvaRange};
 
 /// Invalidations in progress, and the sequence number of those that have ended (`mmu_notifier_count`, `mmu_notifier_seq`).
 /// Everything is written under the `mmu_lock`; the sequence number is read without it.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     mmu_seq: AtomicU64,
-    in_progress: AtomicU64,
-    /// First hva page over all invalidations in progress.
-    start: AtomicU64,
-    /// First page after the last.
-    end: AtomicU64,
+    /// Host pages that are being taken away.
+    hvas: Window,
+    /// Frames whose mappings are being zapped, for whatever reason (`mmu_invalidate_range_start`).
+    gfns: Window,
 }
 
 /// The first sequence number: near where 31 bits end, so that a comparison in too few bits shows.
@@ -20,8 +19,7 @@ const FIRST_SEQ: u64 = (1 << 31) - 2;
 
 impl Notifier {
     pub(crate) fn new() -> Self {
-        let [in_progress, start, end] = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { mmu_seq: AtomicU64::new(FIRST_SEQ), in_progress, start, end }
+        Self { mmu_seq: AtomicU64::new(FIRST_SEQ), hvas: Window::new(), gfns: Window::new() }
     }
 
     /// Ended invalidations. Read before a page is looked up, it tells later whether the page may be out of date.
@@ -31,7 +29,57 @@ impl Notifier {
 
     /// `invalidate_range_start`.
     pub(crate) fn begin(&self, range: HvaRange) {
-        let (mut start, mut end) = (range.start.page(), range.end());
+        self.hvas.begin(range.start.page(), range.end());
+    }
+
+    /// `invalidate_range_end`. The sequence number changes before the count, so that a fault sees one or the other.
+    pub(crate) fn end(&self) {
+        self.mmu_seq.fetch_add(1, Ordering::Release);
+        self.hvas.end();
+    }
+
+    /// What maps `pages` frames from `first` begins to go.
+    pub(crate) fn begin_gfns(&self, first: Gfn, pages: u64) {
+        self.gfns.begin(first.raw(), first.add(pages).raw());
+    }
+
+    /// It is gone.
+    pub(crate) fn end_gfns(&self) {
+        self.mmu_seq.fetch_add(1, Ordering::Release);
+        self.gfns.end();
+    }
+
+    /// Whether any invalidation is in progress.
+    pub(crate) fn is_active(&self) -> bool {
+        self.hvas.is_active() || self.gfns.is_active()
+    }
+
+    /// Whether what maps any of `pages` frames from `first` is going.
+    pub(crate) fn is_zapping(&self, first: Gfn, pages: u64) -> bool {
+        self.gfns.touches(first.raw(), first.add(pages).raw())
+    }
+
+    /// Whether a fault for `gfn` that looked `hva` up at `seq` must start again (`mmu_notifier_retry_hva()`).
+    pub(crate) fn must_retry(&self, seq: u64, hva: Hva, gfn: Gfn) -> bool {
+        self.hvas.touches(hva.page(), hva.page() + 1) || self.is_zapping(gfn, 1) || self.mmu_seq() != seq
+    }
+}
+
+/// From the first page to the first after the last over all invalidations in progress.
+#[derive(Debug)]
+struct Window {
+    in_progress: AtomicU64,
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Window {
+    fn new() -> Self {
+        let [in_progress, start, end] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { in_progress, start, end }
+    }
+
+    fn begin(&self, mut start: u64, mut end: u64) {
         if self.is_active() {
             start = start.min(self.start.load(Ordering::Relaxed));
             end = end.max(self.end.load(Ordering::Relaxed));
@@ -41,21 +89,16 @@ impl Notifier {
         self.in_progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `invalidate_range_end`. The sequence number changes before the count, so that a fault sees one or the other.
-    pub(crate) fn end(&self) {
-        self.mmu_seq.fetch_add(1, Ordering::Release);
+    fn end(&self) {
         let count = self.in_progress.load(Ordering::Relaxed);
         self.in_progress.store(count.saturating_sub(1), Ordering::Release);
     }
 
-    /// Whether any invalidation is in progress.
-    pub(crate) fn is_active(&self) -> bool {
+    fn is_active(&self) -> bool {
         self.in_progress.load(Ordering::Acquire) > 0
     }
 
-    /// Whether a fault that looked `hva` up at `seq` must start again (`mmu_notifier_retry_hva()`).
-    pub(crate) fn must_retry(&self, seq: u64, hva: Hva) -> bool {
-        let inside = self.start.load(Ordering::Relaxed) <= hva.page() && hva.page() < self.end.load(Ordering::Relaxed);
-        (self.is_active() && inside) || self.mmu_seq() != seq
+    fn touches(&self, start: u64, end: u64) -> bool {
+        self.is_active() && start < self.end.load(Ordering::Relaxed) && self.start.load(Ordering::Relaxed) < end
     }
 }

@@ -42,6 +42,8 @@ pub struct LargeSeen {
     pub split: bool,
     /// Whether its pages are all private or all shared, and stay so.
     pub alike: bool,
+    /// Whether what maps some of its pages is being zapped right now.
+    pub zapped: bool,
 }
 
 /// How the leaves that map a gfn are found.
@@ -275,6 +277,18 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// Whether what is owed is flushed before a walk of several roots gives the lock up: what it owes for the root it is in, or for
+    /// those before.
+    fn flushes_before_yield(of_earlier_roots: bool, of_this_root: bool) -> bool {
+        of_earlier_roots || of_this_root
+    }
+
+    /// Where a walk goes on that gave the lock up before it looked at an entry for `pages` frames from `next`: at the entry
+    /// (`tdp_iter_restart()`).
+    fn restarted_at(next: Gfn, _pages: u64) -> Gfn {
+        next
+    }
+
     /// Whether invalidations reach roots that no vCPU will load again, but whose tables are still there (d62007edf01f).
     fn invalidates_retired_roots() -> bool {
         true
@@ -323,7 +337,8 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
     /// Whether a leaf larger than 4 KiB may map a fault, as far as the memslot is concerned.
     fn may_map_large(seen: LargeSeen) -> bool {
         let alike = seen.one_type && seen.alike;
-        seen.inside_slot && seen.congruent && alike && !seen.logged && !seen.tracked && !seen.split
+        let free = !seen.logged && !seen.tracked && !seen.split && !seen.zapped;
+        seen.inside_slot && seen.congruent && alike && free
     }
 
     /// The frame by which the memory type of a fault is looked up.

@@ -57,6 +57,8 @@ pub(crate) struct Locked {
     pub(crate) attributes: Attributes,
     /// Roots that no vCPU will load again, and whose tables are still there.
     pub(crate) retired_roots: SmallVec<[u32; 2]>,
+    /// Roots that somebody walks from who has given up the lock, once each. They are not freed.
+    pub(crate) held_roots: SmallVec<[u32; 2]>,
 }
 
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
@@ -80,7 +82,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let levels = P::levels(vm.levels());
         let (shadow_pages, rmap) = (ShadowPages::new(levels, &aliases_of_roots::<P>(vm)), Rmap::new());
         let (uncacheable, attributes) = (GfnRanges::default(), Attributes::default());
-        let locked = Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots: SmallVec::new() };
+        let (retired_roots, held_roots) = (SmallVec::new(), SmallVec::new());
+        let locked = Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots, held_roots };
         let mut tables = Tables::new(levels);
         tables.split_roots(direct_bits::<P>(vm));
         Self {
@@ -99,11 +102,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn reset(&mut self, vm: &Vm) {
         self.vm = *vm;
         self.slots.get_mut().clear();
-        let Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots } = self.mmu_lock.get_mut();
+        let Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots, held_roots } = self.mmu_lock.get_mut();
         shadow_pages.clear(&mut self.tables, P::levels(vm.levels()), &aliases_of_roots::<P>(vm));
         self.tables.split_roots(direct_bits::<P>(vm));
         rmap.clear();
         retired_roots.clear();
+        held_roots.clear();
         uncacheable.clear();
         attributes.clear();
         self.notifier = Notifier::new();

@@ -12,14 +12,35 @@ use crate::policy::Policy;
 use crate::roots::{GfnFilter, Root};
 use crate::second_stage::{Locked, SecondStage};
 use crate::shadow_page::SpKey;
-use crate::spte::{Entry, Format};
+use crate::spte::{Entry, Format, pages_of_entry};
 use crate::tables::Sptep;
 use crate::tdp_iter::TdpIter;
+use crate::zap::GfnZap;
 use gpa_model::{Gfn, Gpa, Keyed};
 use smallvec::SmallVec;
 
 /// Tables that nothing links any more, to be freed after a flush.
 pub(crate) type Retired = SmallVec<[u32; 8]>;
+
+/// How far somebody has got who walks the tables from several roots, one after the other, and now and then gives up the lock.
+#[derive(Debug)]
+#[must_use = "the roots are held until it is over"]
+pub(crate) struct RootWalk {
+    roots: SmallVec<[u32; 2]>,
+    /// How many of them are done.
+    done: usize,
+    /// Where to go on in the next.
+    next: Gfn,
+    /// What is owed for those that are done.
+    owed: FlushOwed,
+}
+
+impl RootWalk {
+    /// There are no roots to walk from.
+    pub(crate) fn over() -> Self {
+        Self { roots: SmallVec::new(), done: 0, next: Gfn::new(0), owed: FlushOwed::nothing() }
+    }
+}
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
     /// The roots that vCPUs load.
@@ -66,6 +87,61 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
     }
 
+    /// Walk from the roots that vCPUs load, with pauses. They are not freed meanwhile, even if no vCPU will load them again
+    /// (`kvm_tdp_mmu_get_root()`).
+    pub(crate) fn get_roots(&self, mmu: &mut Locked, first: Gfn) -> RootWalk {
+        let roots: SmallVec<[u32; 2]> = self.valid_roots(GfnFilter::All).map(|root| self.tables.root(root)).collect();
+        mmu.held_roots.extend_from_slice(&roots);
+        RootWalk { roots, done: 0, next: first, owed: FlushOwed::nothing() }
+    }
+
+    /// The walk is over. Of its roots those go that nobody walks from and that were taken apart meanwhile
+    /// (`kvm_tdp_mmu_put_root()`).
+    pub(crate) fn put_roots(&self, mmu: &mut Locked, walk: RootWalk) {
+        for root in walk.roots {
+            if let Some(at) = mmu.held_roots.iter().position(|held| *held == root) {
+                mmu.held_roots.swap_remove(at);
+            }
+            let retired = mmu.retired_roots.iter().position(|retired| *retired == root);
+            if let (Some(at), false) = (retired, mmu.held_roots.contains(&root))
+                && self.tables.entries(root, self.tables.root_level()).all(|(_, entry)| !entry.is_present())
+            {
+                mmu.retired_roots.remove(at);
+                mmu.shadow_pages.retire(root);
+                self.free(mmu, &[root]);
+            }
+        }
+    }
+
+    /// Take away `leaves` leaves and flush before others have their turn. True if that was all.
+    pub(crate) fn tdp_zap_some(&self, mmu: &Locked, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
+        let (walk, end, mut left) = (&mut zap.walk, zap.first.add(zap.pages), leaves);
+        while let Some(&root) = walk.roots.get(walk.done) {
+            let mut owed = FlushOwed::nothing();
+            let pages = end.offset_from(walk.next).unwrap_or(0);
+            for (at, _) in self.iter(mmu, root, walk.next, pages).filter(|(at, entry)| is_leaf(*at, *entry)) {
+                if left == 0 {
+                    let entry = mmu.shadow_pages.gfn_of(at);
+                    walk.next = P::restarted_at(entry, pages_of_entry(at.level)).max(walk.next);
+                    let flushes = P::flushes_before_yield(walk.owed.is_owed(), owed.is_owed());
+                    walk.owed.add(owed);
+                    if flushes {
+                        walk.owed.take().range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
+                    }
+                    return false;
+                }
+                left -= 1;
+                self.tables.set(at, Entry::ABSENT);
+                self.owe(mmu, at, zap.first, &mut owed);
+            }
+            walk.owed.add(owed);
+            walk.done += 1;
+            walk.next = zap.first;
+        }
+        walk.owed.take().range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
+        true
+    }
+
     /// `slot` goes: nothing that vCPUs can reach maps it when what is owed was flushed.
     pub(crate) fn tdp_zap_slot(&self, mmu: &mut Locked, slot: &Memslot, owed: &mut FlushOwed) {
         for root in self.valid_roots(GfnFilter::Private) {
@@ -81,13 +157,17 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Take apart what hangs from roots that no vCPU will load again, and them.
     pub(crate) fn tdp_zap_retired_roots(&self, tlb: &mut dyn TlbFlush) {
         let mut mmu = self.mmu_lock.lock();
-        while let Some(root) = mmu.retired_roots.pop() {
+        for root in std::mem::take(&mut mmu.retired_roots) {
             let mut retired = Retired::new();
             for (at, _) in self.tables.entries(root, self.tables.root_level()) {
                 self.tdp_unlink(&mut mmu, at, &mut retired);
             }
-            mmu.shadow_pages.retire(root);
-            retired.push(root);
+            if mmu.held_roots.contains(&root) {
+                mmu.retired_roots.push(root);
+            } else {
+                mmu.shadow_pages.retire(root);
+                retired.push(root);
+            }
             let mut owed = FlushOwed::nothing();
             owed.owe();
             owed.all::<P>(tlb);

@@ -118,7 +118,7 @@ const CATALOGUE: &[(&str, Standing)] = &[
     ("G9", Unseen("an alias that misses the caches of MMIO addresses takes the slow way to the same exit")),
     ("G10", Shown("seeds/bad_nested_npt_is_stripped")),
     ("G11", Missing),
-    ("B01", Missing),
+    ("B01", Mutant),
     ("B02", Mutant),
     ("B03", Missing),
     ("B04", Mutant),
@@ -129,7 +129,7 @@ const CATALOGUE: &[(&str, Standing)] = &[
     ("B09", Unseen("there is no APIC virtualisation that a translation could be cached for")),
     ("B10", Missing),
     ("B11", Missing),
-    ("B12", Missing),
+    ("B12", Mutant),
     (
         "B13",
         Unseen("the mistake was never explained: a device lost pages after a slot was deleted, and nobody knows why"),

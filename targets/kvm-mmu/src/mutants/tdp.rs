@@ -37,6 +37,20 @@ mutants! {
             stolen.base(gpa)
         }
     }
+    YieldOwing = "B01-yield-owing", "history: a walk yields in one root and still owes the flush for another (a835429cda91)", "alias_flush" / "yield", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn flushes_before_yield(_: bool, of_this_root: bool) -> bool {
+            of_this_root
+        }
+    }
+    RestartAdvances = "B12-restart-advances", "history: a walk that yielded goes on behind the entry that it was at (CVE-2021-47094)", "gfn_unalias" / "zapped", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn restarted_at(next: Gfn, pages: u64) -> Gfn {
+            next.add(pages)
+        }
+    }
     FlushOfLastRoot = "B07-flush-of-last-root", "history: what the walk of one root owes is forgotten by that of the next (873dd122172f)", "alias_flush" / "stale-page", {
         const FAMILY: Family = DirectMirror::FAMILY;
 

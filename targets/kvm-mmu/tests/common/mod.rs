@@ -3,7 +3,7 @@
 use gpa_model::{Mmu, Program, text};
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants;
-use kvm_mmu::{Corrected, EptNoAd, KvmMmu, Npt, RfcV3};
+use kvm_mmu::{Corrected, DirectMirror, EptNoAd, KvmMmu, Npt, RfcV3};
 use std::path::{Path, PathBuf};
 
 /// The folder `name` of the corpus.
@@ -33,7 +33,7 @@ fn parse(path: &Path) -> Program {
 }
 
 /// The targets that break no law.
-pub(crate) const CLEAN: [&str; 3] = ["kvm-mmu", "kvm-mmu-no-ad", "kvm-mmu-npt"];
+pub(crate) const CLEAN: [&str; 4] = ["kvm-mmu", "kvm-mmu-no-ad", "kvm-mmu-npt", "tdp-mmu"];
 
 /// The report and verdict of `program` on `target`: one of [`CLEAN`], `rfc-v3` or `mutant:NAME`.
 pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violation>) {
@@ -41,6 +41,7 @@ pub(crate) fn judge(target: &str, program: &Program) -> (String, Option<Violatio
         "kvm-mmu" => Box::new(KvmMmu::<Corrected>::default()),
         "kvm-mmu-no-ad" => Box::new(KvmMmu::<Corrected, EptNoAd>::default()),
         "kvm-mmu-npt" => Box::new(KvmMmu::<Corrected, Npt>::default()),
+        "tdp-mmu" => Box::new(KvmMmu::<DirectMirror>::default()),
         "rfc-v3" => Box::new(KvmMmu::<RfcV3>::default()),
         _ => {
             let name = target.strip_prefix("mutant:").unwrap_or_else(|| panic!("no target is called {target}"));
