@@ -191,28 +191,37 @@ impl<F: Format> Tables<F> {
         entry.spte(gpa, at.level)
     }
 
-    /// The same for every `stride`-th page, one walk a table of leaves, or an entry of a higher one.
+    /// The same for every `stride`-th page, which is a power of two, looking at each entry on the way once.
     pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
-        let mut done = 0;
-        while done < out.len() {
-            let from = gpa.add_pages(done as u64 * stride);
-            let (at, entry) = self.end_of_walk(from);
-            let pages = pages_from(from, at.level.max(2));
-            let run = (pages.div_ceil(stride) as usize).min(out.len() - done);
-            let out = &mut out[done..done + run];
-            if at.level == 1 {
-                let entries = self.page(at.table).0[usize::from(at.index)..].iter().step_by(stride as usize);
-                for (out, entry) in out.iter_mut().zip(entries) {
-                    *out = Entry::<F>::from_raw(entry.load(Ordering::Acquire)).spte(from, 1);
-                }
-            } else if entry.is_present() {
+        self.walk_table(self.root_of(gpa), self.root_level, gpa, stride.trailing_zeros(), out);
+    }
+
+    /// The same from `table`, which is of `level`, down. All the pages lie in what it translates.
+    fn walk_table(&self, table: u32, level: u8, gpa: Gpa, stride_shift: u32, out: &mut [Option<Spte>]) {
+        let entries = &self.page(table).0;
+        let entry = |index: usize| Entry::<F>::from_raw(entries[index % ENTRIES].load(Ordering::Acquire));
+        if level == 1 {
+            for (frame, out) in out.iter_mut().enumerate() {
+                *out = entry(index(gpa, level) + (frame << stride_shift)).spte(gpa, level);
+            }
+            return;
+        }
+        let (mut from, mut rest) = (gpa, out);
+        while !rest.is_empty() {
+            // At least one: what is left of the entry may be less than a stride.
+            let run = (((pages_from(from, level) - 1) >> stride_shift) as usize + 1).min(rest.len());
+            let (out, after) = rest.split_at_mut(run);
+            let entry = entry(index(from, level));
+            if !entry.is_present() {
+                out.fill(None);
+            } else if entry.is_leaf(level) {
                 for (frame, out) in out.iter_mut().enumerate() {
-                    *out = entry.spte(from.add_pages(frame as u64 * stride), at.level);
+                    *out = entry.spte(from.add_pages((frame as u64) << stride_shift), level);
                 }
             } else {
-                out.fill(None);
+                self.walk_table(entry.table(), level - 1, from, stride_shift, out);
             }
-            done += run;
+            (from, rest) = (from.add_pages((run as u64) << stride_shift), after);
         }
     }
 
