@@ -276,8 +276,9 @@ impl Machine {
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
         let wanted = private::wanted(program);
-        if !wanted.is_empty() {
-            return self.run_with_private(&wanted, program, &mut trace.observations);
+        // Where memory is private, a hole that an earlier program found would shut the guest out of it.
+        if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
+            return self.run_apart(&wanted, program, &mut trace.observations);
         }
         let result = self.carry_out(program, &mut trace.observations);
         let ended = self.end_change();

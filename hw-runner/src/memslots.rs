@@ -173,7 +173,7 @@ impl Memslots {
     }
 
     /// Begin a deletion or a move that the model accepts, where a slot is one of KVM's: it is in no memslot from now on. Returned are
-    /// the ioctl that makes the change, and what to [`Memslots::end`] it with.
+    /// the ioctl that makes the change, and what to [`Memslots::end_change`] it with.
     pub(crate) fn begin_change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> (RegionChange, Changed) {
         let old = self.slots[id.index()].take();
         let new = match (change, old) {

@@ -97,8 +97,8 @@ fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<Private>, MachineEr
 }
 
 impl Machine {
-    /// Carry out `program`, which begins with private memslots, in a VM of its own.
-    pub(super) fn run_with_private(
+    /// Carry out `program` in a VM of its own, which has private memslots as `wanted`.
+    pub(super) fn run_apart(
         &mut self,
         wanted: &[Wanted],
         program: &Program,
@@ -107,7 +107,9 @@ impl Machine {
         let mut machine = Self::create(self.fingerprint.realisation, wanted)?;
         machine.fingerprint.clone_from(&self.fingerprint);
         machine.stealable.clone_from(&self.stealable);
+        std::mem::swap(&mut machine.drivers, &mut self.drivers);
         let result = machine.carry_out(program, observations);
+        std::mem::swap(&mut machine.drivers, &mut self.drivers);
         self.accesses += machine.accesses;
         result
     }

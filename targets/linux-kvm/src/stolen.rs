@@ -4,7 +4,7 @@
 //! hunk for hunk, and their gaps; [`Design::Fixed`] closes those gaps that this kernel can show. Everything else is the same in
 //! both, and with the mask 0 nothing differs from the stock kernel.
 //!
-//! Beside the patches the script adds [`instruments`].
+//! Beside the patches the script adds `instruments`.
 
 mod instruments;
 mod mutants;
