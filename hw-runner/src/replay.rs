@@ -79,7 +79,14 @@ impl Mmu for Replay {
     }
 
     fn shows(&self) -> Shows {
-        Shows { tables: false, flushes: false, keys: false, rmap: false, native: self.trace.fingerprint.native }
+        Shows {
+            tables: false,
+            flushes: false,
+            keys: false,
+            rmap: false,
+            roots: false,
+            native: self.trace.fingerprint.native,
+        }
     }
 
     /// Back to the start of the same trace.

@@ -118,6 +118,7 @@ pub struct FlushBackend {
     mode: BackendMode,
     ranges: u32,
     log: Vec<Flush>,
+    freed_after: Option<usize>,
 }
 
 impl FlushBackend {
@@ -126,6 +127,7 @@ impl FlushBackend {
         self.mode = mode;
         self.ranges = 0;
         self.log.clear();
+        self.freed_after = None;
     }
 
     /// Whether range flushes exist at all (`kvm_available_flush_tlb_with_range()`).
@@ -158,6 +160,16 @@ impl FlushBackend {
     /// Flush everything on some vCPUs.
     pub fn on(&mut self, vcpus: VcpuSet) {
         self.log.push(Flush::All { vcpus });
+    }
+
+    /// A table page is free: from now on it may be made into something else. To be told is up to the target.
+    pub fn freed(&mut self) {
+        self.freed_after.get_or_insert(self.log.len());
+    }
+
+    /// How many flushes had been asked for during the current op when the first table page was freed, if one was.
+    pub const fn freed_after(&self) -> Option<usize> {
+        self.freed_after
     }
 
     /// What was asked for during the current op, in order.

@@ -288,6 +288,27 @@ pub enum Keyed {
         /// Its level.
         level: u8,
     },
+    /// A table page that is in use, where each hangs from a root.
+    Table {
+        /// The frame it begins with.
+        gfn: u64,
+        /// The alias it is for.
+        alias: Alias,
+        /// Its level.
+        level: u8,
+        /// Whether a root leads to it: one that vCPUs load, or one that waits to be taken apart.
+        reached: bool,
+    },
+    /// A leaf that hangs from a root which waits to be taken apart. No vCPU comes by it, but the host still has to be told of what
+    /// becomes of its page.
+    Retired {
+        /// The first frame that it translates.
+        gfn: u64,
+        /// The page of it.
+        pfn: Pfn,
+        /// How much it translates.
+        level: Level,
+    },
     /// The absolute frame of a bit in a dirty log.
     DirtyLog(u64),
     /// The frame that an MMIO entry remembers.
@@ -299,7 +320,8 @@ impl Keyed {
     pub const fn raw(self) -> u64 {
         match self {
             Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
-            Keyed::NxSplit { gfn: raw, .. } | Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
+            Keyed::NxSplit { gfn: raw, .. } | Keyed::Table { gfn: raw, .. } | Keyed::Retired { gfn: raw, .. } => raw,
+            Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
         }
     }
 
@@ -309,6 +331,8 @@ impl Keyed {
             Keyed::Rmap { .. } => "rmap",
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::NxSplit { .. } => "list of pages to recover",
+            Keyed::Table { .. } => "table page",
+            Keyed::Retired { .. } => "leaf of a retired root",
             Keyed::DirtyLog(_) => "dirty log",
             Keyed::Mmio(_) => "MMIO entry",
         }
@@ -326,6 +350,8 @@ pub struct Shows {
     pub keys: bool,
     /// An rmap is among them.
     pub rmap: bool,
+    /// So are roots that come and go, with all that hangs from them.
+    pub roots: bool,
     /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
     pub native: bool,
 }
@@ -365,7 +391,7 @@ pub trait Mmu {
 
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: false, rmap: false, native: true }
+        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, native: true }
     }
 }
 

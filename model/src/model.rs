@@ -289,6 +289,11 @@ impl Model {
         Entitled::Memory(host.pfn(hva), rights)
     }
 
+    /// The page behind `frame`, even if its memslot is going; none if there is no memslot, or the host is taking the page away.
+    pub fn page(&self, host: &Host, frame: usize) -> Option<Pfn> {
+        self.hva(frame).filter(|hva| !host.invalidating(*hva)).map(|hva| host.pfn(hva))
+    }
+
     /// The host page behind `frame`, whatever its memslot is for and whether it is being taken away.
     pub(crate) fn hva(&self, frame: usize) -> Option<Hva> {
         self.slot_at(frame).map(|(_, slot)| slot.hva_of(&self.vm, frame))

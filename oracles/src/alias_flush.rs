@@ -11,6 +11,9 @@
 //! So a large entry outlives the flush of one of its pages, even if smaller leaves with the same pages have taken its place in
 //! the tables since.
 //!
+//! What an op took away is flushed before others have their turn in the middle of it, and before a table page is freed that it hung from,
+//! whether or not the guest is still entitled to it.
+//!
 //! Limit: within one op, flushes are taken to follow the changes they belong to.
 
 use crate::gfn_unalias::{instead, is_sound};
@@ -22,6 +25,7 @@ const STALE_PAGE: usize = 0;
 const STALE_WRITE: usize = 1;
 const STALE_ACCESS: usize = 2;
 const YIELD: usize = 3;
+const FREE: usize = 4;
 
 /// The oracle `alias_flush`.
 #[derive(Debug, Default)]
@@ -55,6 +59,7 @@ impl Oracle for AliasFlush {
                 Clause::flushes("stale-write"),
                 Clause::exits("stale-access"),
                 Clause::flushes("yield"),
+                Clause::flushes("free"),
             ]
         }
     }
@@ -91,9 +96,14 @@ impl Oracle for AliasFlush {
                 tally[YIELD].check_if(stale.since == step.at);
             }
         }
-        for flush in step.flushes {
+        if step.freed_after.is_some() {
+            tally[FREE].check_if(self.stale.iter().any(|stale| stale.since == step.at));
+        }
+        for (n, flush) in step.flushes.iter().enumerate() {
+            self.check_free(step, n)?;
             self.apply(step.model.vm(), flush);
         }
+        self.check_free(step, step.flushes.len())?;
         self.stale.iter().try_for_each(|stale| judge(step, stale))
     }
 }
@@ -127,6 +137,12 @@ impl AliasFlush {
             self.reached[number] = self.reached[number].union(FrameSet::one(frame));
         }
         Ok(())
+    }
+
+    /// If the first table page was freed after `flushes` flushes, a TLB holds nothing any more that the op took away.
+    fn check_free(&self, step: &Step<'_>, flushes: usize) -> Result<(), Objection> {
+        let left = self.stale.iter().find(|stale| step.freed_after == Some(flushes) && stale.since == step.at);
+        left.map_or(Ok(()), |stale| object(step, stale, FREE, "the table page that it hung from may be another's now"))
     }
 
     /// Remember each translation that lost its page or a right in this op.
@@ -183,30 +199,32 @@ fn revokes_write(step: &Step<'_>, stale: &Stale) -> bool {
 }
 
 fn judge(step: &Step<'_>, stale: &Stale) -> Result<(), Objection> {
-    let vm = step.model.vm();
-    let (frame, alias) = (usize::from(stale.frame), vm.stolen().alias(stale.alias.into()));
-    let object = |clause, but: String| {
-        let vcpus: Vec<String> = stale.vcpus.iter().map(|vcpu| format!("v{vcpu}")).collect();
-        let why = format!(
-            "the TLB of {} may still hold {:?} -> {}: no flush that worked reached it, and {but}",
-            vcpus.join(", "),
-            vm.gpa(frame, stale.alias.into()),
-            stale.spte
-        );
-        Err(Objection { clause, blame: Some(Blame { frame, alias }), why })
-    };
     if revokes_write(step, stale) {
-        return object(STALE_WRITE, "a write through it would not be noticed".into());
+        return object(step, stale, STALE_WRITE, "a write through it would not be noticed");
     }
     if is_zap(step) && stale.since == step.at {
-        return object(YIELD, "who has his turn now finds nothing mapped that he would have to flush".into());
+        return object(step, stale, YIELD, "who has his turn now finds nothing mapped that he would have to flush");
     }
     if is_entitled(step, stale) {
         return Ok(());
     }
-    let entitled = step.model.entitled(step.host, frame, alias);
+    let alias = step.model.vm().stolen().alias(stale.alias.into());
+    let entitled = step.model.entitled(step.host, stale.frame.into(), alias);
     let sound = is_sound(stale.spte, entitled);
-    object(STALE_PAGE, if sound { "its frames are not alike any more".into() } else { instead(entitled) })
+    object(step, stale, STALE_PAGE, &if sound { "its frames are not alike any more".into() } else { instead(entitled) })
+}
+
+fn object(step: &Step<'_>, stale: &Stale, clause: usize, but: &str) -> Result<(), Objection> {
+    let vm = step.model.vm();
+    let (frame, alias) = (usize::from(stale.frame), vm.stolen().alias(stale.alias.into()));
+    let vcpus: Vec<String> = stale.vcpus.iter().map(|vcpu| format!("v{vcpu}")).collect();
+    let why = format!(
+        "the TLB of {} may still hold {:?} -> {}: no flush that worked reached it, and {but}",
+        vcpus.join(", "),
+        vm.gpa(frame, stale.alias.into()),
+        stale.spte
+    );
+    Err(Objection { clause, blame: Some(Blame { frame, alias }), why })
 }
 
 /// Whether the guest may still use a stale translation: one of an entry that could be in the tables.

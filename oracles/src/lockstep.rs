@@ -179,6 +179,7 @@ impl Lockstep {
             model: &self.model,
             host: &self.host,
             flushes: self.flush.log(),
+            freed_after: self.flush.freed_after(),
             view: &self.view,
             shows,
         };
@@ -201,7 +202,7 @@ impl Lockstep {
         if shows.keys {
             mmu.inspect(&mut |key| self.keys.push(key));
         }
-        let end = End { model: &self.model, view: &self.view, keys: &self.keys, shows };
+        let end = End { model: &self.model, host: &self.host, view: &self.view, keys: &self.keys, shows };
         for (oracle, tally) in self.oracles.iter_mut().zip(&mut self.tallies) {
             if let Err(objection) = oracle.finish(&end, tally) {
                 let clause = oracle.clauses()[objection.clause].name;

@@ -23,6 +23,8 @@ pub struct Step<'a> {
     pub host: &'a Host,
     /// The flushes the target asked for, in order.
     pub flushes: &'a [Flush],
+    /// How many of them came before the first table page was freed, if one was.
+    pub freed_after: Option<usize>,
     /// What the target's tables held before and hold now.
     pub view: &'a View,
     /// What the target can show.
@@ -41,6 +43,8 @@ impl Step<'_> {
 pub struct End<'a> {
     /// The model.
     pub model: &'a Model,
+    /// The host.
+    pub host: &'a Host,
     /// What the target's tables hold.
     pub view: &'a View,
     /// Everything the target keeps by gfn.
@@ -106,12 +110,21 @@ pub struct Clause {
     pub needs_keys: bool,
     /// Whether it needs [`Shows::rmap`].
     pub needs_rmap: bool,
+    /// Whether it needs [`Shows::roots`].
+    pub needs_roots: bool,
 }
 
 impl Clause {
     /// A clause that only needs exits.
     pub const fn exits(name: &'static str) -> Self {
-        Self { name, needs_tables: false, needs_flushes: false, needs_keys: false, needs_rmap: false }
+        Self {
+            name,
+            needs_tables: false,
+            needs_flushes: false,
+            needs_keys: false,
+            needs_rmap: false,
+            needs_roots: false,
+        }
     }
 
     /// A clause that needs the tables.
@@ -134,12 +147,18 @@ impl Clause {
         Self { needs_keys: true, needs_rmap: true, ..Self::tables(name) }
     }
 
+    /// A clause that needs the roots and what hangs from them.
+    pub const fn roots(name: &'static str) -> Self {
+        Self { needs_roots: true, ..Self::keys(name) }
+    }
+
     /// Whether a target that shows `shows` can be judged by it.
     pub const fn can_be_checked(&self, shows: Shows) -> bool {
         (!self.needs_tables || shows.tables)
             && (!self.needs_flushes || shows.flushes)
             && (!self.needs_keys || shows.keys)
             && (!self.needs_rmap || shows.rmap)
+            && (!self.needs_roots || shows.roots)
     }
 }
 

@@ -1,15 +1,18 @@
 //! `structure`: what a target keeps beside its tables agrees with them. Each present leaf is in the rmap exactly once,
-//! under its own gfn, and nothing else is; each shadow page is unique, and no list has one that is gone.
+//! under its own gfn, and nothing else is; each shadow page is unique, and no list has one that is gone; a root that is retired keeps
+//! no page that the host took away, and what hung from it is freed.
 //!
 //! A leaf that rmap lost is never zapped; an rmap entry without its leaf is a use after free waiting for the next walk.
 
 use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{FrameSet, Gpa, Keyed};
+use gpa_model::{Alias, FrameSet, Gfn, Gpa, Keyed};
 
 const RMAP: usize = 0;
 const UNIQUE: usize = 1;
 const NX_SPLIT: usize = 2;
+const RETIRED: usize = 3;
+const LEAKED: usize = 4;
 
 /// The oracle `structure`.
 #[derive(Debug, Default)]
@@ -23,7 +26,15 @@ impl Oracle for Structure {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::rmap("rmap"), Clause::keys("unique"), Clause::keys("nx-split")] }
+        const {
+            &[
+                Clause::rmap("rmap"),
+                Clause::keys("unique"),
+                Clause::keys("nx-split"),
+                Clause::roots("retired"),
+                Clause::roots("leaked"),
+            ]
+        }
     }
 
     /// Nothing: between ops the tables are judged by others, and what lies beside them is only walked at the end.
@@ -36,6 +47,10 @@ impl Oracle for Structure {
         match shown(RMAP) {
             true => check_rmap(end, &mut tally[RMAP])?,
             false => tally[RMAP].cannot(),
+        }
+        match shown(RETIRED) {
+            true => check_roots(end, tally)?,
+            false => [RETIRED, LEAKED].into_iter().for_each(|clause| tally[clause].cannot()),
         }
         if !shown(UNIQUE) {
             tally[UNIQUE].cannot();
@@ -87,12 +102,45 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
     Ok(())
 }
 
+/// A leaf of a retired root has a page that is still the host's to give; a table page that nothing leads to is free.
+fn check_roots(end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+    let vm = end.model.vm();
+    let (mut any_leaf, mut any_table) = (false, false);
+    for key in end.keys {
+        match *key {
+            Keyed::Retired { gfn, pfn, level } => {
+                any_leaf = true;
+                let first = Gfn::new(gfn);
+                let page = |frame: usize| pfn.add(vm.gfn(frame).offset_from(first).unwrap_or(0));
+                let gone = |frame: &usize| end.model.page(end.host, *frame) != Some(page(*frame));
+                if let Some(frame) = vm.frames_of_leaf(first, level).iter().find(gone) {
+                    let why =
+                        format!("a retired root still maps gfn {} to {}, which is gone", vm.gfn(frame), page(frame));
+                    return Err(Objection { clause: RETIRED, blame: Some(Blame { frame, alias: Alias::NONE }), why });
+                }
+            }
+            Keyed::Table { gfn, alias, level, reached } => {
+                any_table = true;
+                if !reached {
+                    let page = format!("gfn {gfn:#x}, stolen bits {:#x}, level {level}", alias.raw());
+                    let why = format!("the table page of {page} is not free, but no root leads to it");
+                    return Err(Objection { clause: LEAKED, blame: None, why });
+                }
+            }
+            _ => {}
+        }
+    }
+    tally[RETIRED].check_if(any_leaf);
+    tally[LEAKED].check_if(any_table);
+    Ok(())
+}
+
 impl Structure {
     fn check_unique(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
             Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
-            Keyed::Rmap { .. } | Keyed::NxSplit { .. } | Keyed::DirtyLog(_) | Keyed::Mmio(_) => None,
+            _ => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();

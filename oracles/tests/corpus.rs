@@ -67,7 +67,7 @@ impl Mmu for Ideal {
 
     /// There are no tables to show, so the exits are judged, and nothing else.
     fn shows(&self) -> Shows {
-        Shows { tables: false, flushes: true, keys: false, rmap: false, native: true }
+        Shows { tables: false, flushes: true, keys: false, rmap: false, roots: false, native: true }
     }
 }
 

@@ -154,7 +154,8 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     }
 
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: true, rmap: P::FAMILY == Family::Rmap, native: true }
+        let (rmap, roots) = (P::FAMILY == Family::Rmap, P::FAMILY == Family::Tdp);
+        Shows { tables: true, flushes: true, keys: true, rmap, roots, native: true }
     }
 }
 

@@ -205,7 +205,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let leaf = Leaf { pfn, rights, level, host_writable: fault.host_writable, young: true };
         self.set_leaf(&mut mmu, slots, at, gfn, fault.alias, Entry::leaf(leaf));
         owed.range::<P>(self.vm.stolen(), gfn, level.pages(), tlb);
-        self.free(&mut mmu, &retired);
+        self.free(&mut mmu, &retired, tlb);
         let neighbours = P::FAMILY == Family::Rmap && (P::prefetches_in_invalidation() || !self.notifier.is_active());
         if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
@@ -368,13 +368,28 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Take away what maps `pages` pages from `first`, under every alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        if P::FAMILY == Family::Tdp {
-            return self.tdp_unmap(mmu, first, pages, owed);
+        match P::FAMILY {
+            Family::Rmap => _ = self.zap_some_gfns(mmu, first, pages, u64::MAX, owed),
+            Family::Tdp => self.tdp_unmap(mmu, first, pages, owed),
         }
+    }
+
+    /// The same for at most `most` of them, as the rmap has them. True if there are no more.
+    pub(crate) fn zap_some_gfns(
+        &self,
+        mmu: &mut Locked,
+        first: Gfn,
+        pages: u64,
+        most: u64,
+        owed: &mut FlushOwed,
+    ) -> bool {
         let chains = mmu.rmap.within(first, pages);
-        let leaves: SmallVec<[Sptep; 16]> =
-            chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied().collect();
-        for at in leaves {
+        let mut leaves = chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied();
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let some: SmallVec<[Sptep; 16]> = leaves.by_ref().take(most).collect();
+        let all = leaves.next().is_none();
+        drop(leaves);
+        for at in some {
             let entry = self.tables.get(at);
             let reached = at.level == 1 || P::zaps_large();
             if reached && P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
@@ -384,6 +399,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 self.zap(mmu, at);
             }
         }
+        all
     }
 
     /// Test and clear the accessed bits of `pages` pages from `first` under every alias (`kvm_age_rmapp()`). Nothing is

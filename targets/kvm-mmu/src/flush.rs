@@ -22,6 +22,9 @@ pub trait TlbFlush {
     fn all(&mut self) {
         self.on(VcpuSet::ALL);
     }
+
+    /// A table page is free: nothing leads to it, and its memory may become another's.
+    fn freed(&mut self) {}
 }
 
 impl TlbFlush for FlushBackend {
@@ -35,6 +38,10 @@ impl TlbFlush for FlushBackend {
 
     fn on(&mut self, vcpus: VcpuSet) {
         FlushBackend::on(self, vcpus);
+    }
+
+    fn freed(&mut self) {
+        FlushBackend::freed(self);
     }
 }
 

@@ -289,6 +289,12 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         next
     }
 
+    /// Whether what hangs from an entry of a retired root is taken apart, which translates the addresses before `end`: all of it,
+    /// even if that is more than a guest can address (524a1e4e381f).
+    fn takes_apart(_end: Gpa, _maxphyaddr: u8) -> bool {
+        true
+    }
+
     /// Whether invalidations reach roots that no vCPU will load again, but whose tables are still there (d62007edf01f).
     fn invalidates_retired_roots() -> bool {
         true
@@ -316,6 +322,11 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether TLBs are flushed after shadow pages were recycled and before they are made anew.
     fn flushes_recycled() -> bool {
+        true
+    }
+
+    /// Whether table pages are freed after the flush that makes TLBs forget what was mapped through them.
+    fn flushes_before_free() -> bool {
         true
     }
 

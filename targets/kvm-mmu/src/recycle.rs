@@ -36,15 +36,21 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if flushes {
             owed.owe();
         }
+        if !P::flushes_before_free() {
+            self.free(mmu, retired, tlb);
+        }
         owed.all::<P>(tlb);
-        self.free(mmu, retired);
+        if P::flushes_before_free() {
+            self.free(mmu, retired, tlb);
+        }
     }
 
     /// Tables that nobody leads to any more, in no table and no TLB, may be made anew.
-    pub(crate) fn free(&self, mmu: &mut Locked, retired: &[u32]) {
+    pub(crate) fn free(&self, mmu: &mut Locked, retired: &[u32], tlb: &mut dyn TlbFlush) {
         for &table in retired {
             self.tables.free(table);
             mmu.shadow_pages.release(table);
+            tlb.freed();
         }
     }
 

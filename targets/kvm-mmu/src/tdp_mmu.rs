@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::roots::{GfnFilter, Root};
 use crate::second_stage::{Locked, SecondStage};
 use crate::shadow_page::SpKey;
-use crate::spte::{Entry, Format, pages_of_entry};
+use crate::spte::{Entry, Format, leaf_level, pages_of_entry};
 use crate::tables::Sptep;
 use crate::tdp_iter::TdpIter;
 use crate::zap::GfnZap;
@@ -97,7 +97,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The walk is over. Of its roots those go that nobody walks from and that were taken apart meanwhile
     /// (`kvm_tdp_mmu_put_root()`).
-    pub(crate) fn put_roots(&self, mmu: &mut Locked, walk: RootWalk) {
+    pub(crate) fn put_roots(&self, mmu: &mut Locked, walk: RootWalk, tlb: &mut dyn TlbFlush) {
         for root in walk.roots {
             if let Some(at) = mmu.held_roots.iter().position(|held| *held == root) {
                 mmu.held_roots.swap_remove(at);
@@ -108,7 +108,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             {
                 mmu.retired_roots.remove(at);
                 mmu.shadow_pages.retire(root);
-                self.free(mmu, &[root]);
+                self.free(mmu, &[root], tlb);
             }
         }
     }
@@ -160,7 +160,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         for root in std::mem::take(&mut mmu.retired_roots) {
             let mut retired = Retired::new();
             for (at, _) in self.tables.entries(root, self.tables.root_level()) {
-                self.tdp_unlink(&mut mmu, at, &mut retired);
+                let end = Gpa::new(0).add_pages((u64::from(at.index) + 1) * pages_of_entry(at.level));
+                if P::takes_apart(end, self.vm.maxphyaddr()) {
+                    self.tdp_unlink(&mut mmu, at, &mut retired);
+                }
             }
             if mmu.held_roots.contains(&root) {
                 mmu.retired_roots.push(root);
@@ -171,7 +174,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let mut owed = FlushOwed::nothing();
             owed.owe();
             owed.all::<P>(tlb);
-            self.free(&mut mmu, &retired);
+            self.free(&mut mmu, &retired, tlb);
         }
     }
 
@@ -198,19 +201,38 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         entries.map(|(_, entry)| entry.table())
     }
 
-    /// Report the shadow pages that vCPUs can get to.
+    /// The leaves that hang from `root`.
+    fn leaves(&self, mmu: &Locked, root: u32) -> impl Iterator<Item = (Sptep, Entry<F>)> {
+        self.iter(mmu, root, Gfn::new(0), u64::MAX).filter(|(at, entry)| is_leaf(*at, *entry))
+    }
+
+    /// Report the shadow pages that vCPUs can get to, and what else there is.
     pub(crate) fn tdp_inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         let mmu = self.mmu_lock.lock();
-        for root in self.valid_roots(GfnFilter::All) {
-            let root = self.tables.root(root);
-            visit(keyed(&mmu, root));
-            self.links(&mmu, root).for_each(|table| visit(keyed(&mmu, table)));
+        let mut reached: SmallVec<[u32; 32]> = SmallVec::new();
+        for root in self.valid_roots(GfnFilter::All).map(|root| self.tables.root(root)) {
+            reached.push(root);
+            reached.extend(self.links(&mmu, root));
         }
-        let out_of_reach = mmu.retired_roots.iter().flat_map(|&root| self.links(&mmu, root));
-        let out_of_reach: SmallVec<[u32; 16]> = out_of_reach.collect();
-        for (_, &SpKey { gfn, alias, level }) in
-            mmu.shadow_pages.nx_split().filter(|(table, _)| !out_of_reach.contains(table))
-        {
+        for &table in &reached {
+            let SpKey { gfn, alias, level } = *mmu.shadow_pages.key(table);
+            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
+        }
+        let of_vcpus = reached.len();
+        for &root in &mmu.retired_roots {
+            reached.push(root);
+            reached.extend(self.links(&mmu, root));
+            for (at, entry) in self.leaves(&mmu, root) {
+                let (gfn, level) = (mmu.shadow_pages.gfn_of(at).raw(), leaf_level(at.level));
+                visit(Keyed::Retired { gfn, pfn: entry.pfn(), level });
+            }
+        }
+        for (table, _) in mmu.shadow_pages.levels() {
+            let (SpKey { gfn, alias, level }, reached) = (*mmu.shadow_pages.key(table), reached.contains(&table));
+            visit(Keyed::Table { gfn: gfn.raw(), alias, level, reached });
+        }
+        let waits = |table: &u32| reached[of_vcpus..].contains(table);
+        for (_, &SpKey { gfn, alias, level }) in mmu.shadow_pages.nx_split().filter(|(table, _)| !waits(table)) {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for (_, entry) in mmu.shadow_pages.mmio_entries(&self.tables) {
@@ -224,11 +246,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let root = self.tables.root_of(gpa);
         TdpIter::new(&self.tables, root, alias, gfn, 1).last().map(|(_, entry)| entry)
     }
-}
-
-fn keyed(mmu: &Locked, table: u32) -> Keyed {
-    let SpKey { gfn, alias, level } = *mmu.shadow_pages.key(table);
-    Keyed::ShadowPage { gfn: gfn.raw(), alias, level }
 }
 
 fn is_link<F: Format>(at: Sptep, entry: Entry<F>) -> bool {

@@ -25,6 +25,14 @@ pub(crate) struct GfnZap {
 }
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
+    /// Take away what maps `pages` frames from `first`, under every alias. Others have their turn whenever `leaves` leaves are gone; 0 is
+    /// taken for 1.
+    pub fn zap_gfn_range(&self, first: Gfn, pages: u64, leaves: u64, tlb: &mut dyn TlbFlush) {
+        let mut zap = self.zap_begin(first, pages);
+        while !self.zap_some(&mut zap, leaves.max(1), tlb) {}
+        self.zap_end(zap, tlb);
+    }
+
     /// Nothing will map `pages` frames from `first` until the end.
     pub(crate) fn zap_begin(&self, first: Gfn, pages: u64) -> GfnZap {
         let mut mmu = self.mmu_lock.lock();
@@ -36,15 +44,16 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         GfnZap { first, pages, walk }
     }
 
-    /// Take away `leaves` leaves, or, where they are found by the rmap, all there are. True if that was all.
+    /// Take away `leaves` leaves. True if there are no more.
     pub(crate) fn zap_some(&self, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
         let mut mmu = self.mmu_lock.lock();
         match P::FAMILY {
             Family::Rmap => {
                 let mut owed = FlushOwed::nothing();
-                self.zap_gfns(&mut mmu, zap.first, zap.pages, &mut owed);
+                // What is gone is not found again, so every turn begins with the first that is there.
+                let all = self.zap_some_gfns(&mut mmu, zap.first, zap.pages, leaves, &mut owed);
                 owed.range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
-                true
+                all
             }
             Family::Tdp => self.tdp_zap_some(&mmu, zap, leaves, tlb),
         }
@@ -54,7 +63,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn zap_end(&self, mut zap: GfnZap, tlb: &mut dyn TlbFlush) {
         while !self.zap_some(&mut zap, LEAVES_AT_ONCE, tlb) {}
         let mut mmu = self.mmu_lock.lock();
-        self.put_roots(&mut mmu, zap.walk);
+        self.put_roots(&mut mmu, zap.walk, tlb);
         self.notifier.end_gfns();
     }
 }

@@ -110,6 +110,7 @@ impl Run {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) => keys.push((key.table(), gfn, None)),
             Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
+            Keyed::Table { .. } | Keyed::Retired { .. } => {}
         });
         keys.sort_unstable();
         keys

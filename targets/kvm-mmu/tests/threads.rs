@@ -10,7 +10,7 @@ use gpa_model::{
     Access, BackendMode, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte, StolenMask,
     VcpuSet, Vm,
 };
-use kvm_mmu::{Corrected, HostPages, Policy, SecondStage, TlbFlush};
+use kvm_mmu::{Corrected, DirectMirror, HostPages, Policy, SecondStage, TlbFlush};
 
 #[cfg(not(shuttle))]
 use std::{sync, thread};
@@ -207,6 +207,8 @@ enum Beside {
     Recreate,
     /// Shadow pages are recycled all the time, and pages are replaced.
     Recycle,
+    /// All leaves are zapped all the time, one by one, while pages are replaced and the slot is created anew.
+    Zap,
 }
 
 /// vCPUs with `accesses` each, and `rounds` of what happens beside them.
@@ -217,6 +219,14 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
         thread::spawn(move || machine.vcpu(vcpu, accesses))
     };
     let vcpus = [vcpu(0), vcpu(1)];
+    let zapper = (beside == Beside::Zap).then(|| {
+        let machine = machine.clone();
+        thread::spawn(move || {
+            for _ in 0..rounds {
+                machine.mmu.zap_gfn_range(BASE, PAGES as u64, 1, &mut Ipi(&machine));
+            }
+        })
+    });
     for round in 0..rounds {
         // Let the vCPUs fill their TLBs.
         for _ in 0..25 {
@@ -230,22 +240,35 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
                 machine.mmu.set_mmu_pages(6, &mut Ipi(&machine));
                 machine.replace(round % PAGES);
             }
+            Beside::Zap if round % 4 == 3 => machine.recreate(),
+            Beside::Zap => machine.replace(round % PAGES),
         }
     }
-    for vcpu in vcpus {
-        vcpu.join().expect("a vCPU thread ends");
+    for thread in vcpus.into_iter().chain(zapper) {
+        thread.join().expect("a thread ends");
     }
     machine
 }
 
-const ALL: [Beside; 4] = [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::Recycle];
+const ALL: [Beside; 5] = [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::Recycle, Beside::Zap];
 
 #[cfg(not(shuttle))]
 #[test]
 fn nothing_is_stale_or_lost_while_threads_run() {
+    stress::<Corrected>();
+}
+
+#[cfg(not(shuttle))]
+#[test]
+fn nothing_is_stale_or_lost_where_roots_come_and_go() {
+    stress::<DirectMirror>();
+}
+
+#[cfg(not(shuttle))]
+fn stress<P: Policy>() {
     let (accesses, rounds) = if cfg!(miri) { (200, 20) } else { (2_000_000, 20_000) };
     for beside in ALL {
-        let machine = run::<Corrected>(beside, accesses, rounds);
+        let machine = run::<P>(beside, accesses, rounds);
         assert_eq!(machine.verdict(), None, "{beside:?}");
         assert!(machine.answered.load(SeqCst) > 0 && machine.faults.load(SeqCst) > 0, "{beside:?}: nothing was judged");
     }
@@ -271,6 +294,7 @@ fn explore<P: Policy>(beside: Beside, interleavings: usize) -> Option<Wrong> {
 fn no_interleaving_leaves_anything_stale_or_lost() {
     for beside in ALL {
         assert_eq!(explore::<Corrected>(beside, 3000), None, "{beside:?}");
+        assert_eq!(explore::<DirectMirror>(beside, 3000), None, "{beside:?}, with roots that come and go");
     }
 }
 
@@ -282,7 +306,7 @@ fn the_mutants_of_the_races_are_found() {
         // The rarest shows once in some ten thousand.
         assert_ne!(explore::<P>(beside, 400_000), None, "{}", std::any::type_name::<P>());
     }
-    use kvm_mmu::mutants::{claims, faults, flush, shadow_pages};
+    use kvm_mmu::mutants::{claims, faults, flush, shadow_pages, tdp};
     finds::<faults::NotifierUnchecked>(Beside::Replace);
     finds::<claims::UnmapFirstOnly>(Beside::Replace);
     finds::<claims::UnmapFirstOnly>(Beside::Recreate);
@@ -291,4 +315,6 @@ fn the_mutants_of_the_races_are_found() {
     finds::<claims::WrprotFirstOnly>(Beside::Harvest);
     finds::<claims::FastpfDirtyRaw>(Beside::Harvest);
     finds::<shadow_pages::RecycledUnflushed>(Beside::Recycle);
+    finds::<tdp::FlushOfLastRoot>(Beside::Replace);
+    finds::<tdp::YieldOwing>(Beside::Zap);
 }

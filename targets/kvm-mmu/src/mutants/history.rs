@@ -6,7 +6,7 @@ use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
 use gpa_model::{Alias, Gfn, Gpa, GuestPaging, SlotChange, SlotId, StolenMask};
 
 mutants! {
-    NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "stale-page", {
+    NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "free", {
         fn flushes_recovered() -> bool {
             false
         }
@@ -24,6 +24,11 @@ mutants! {
     FlushFromTable = "B06V-flush-from-table", "history: a large leaf is flushed from the first frame of its table on (1b2dc7360463)", "alias_flush" / "stale-write", {
         fn flushed_for_large(_: Gfn, pages: u64, table: Gfn, _: Gfn) -> (Gfn, u64) {
             (table, pages)
+        }
+    }
+    FreedBeforeFlush = "B07V-freed-before-flush", "history: table pages are freed before the flush (fcb93eb6d09d)", "alias_flush" / "free", {
+        fn flushes_before_free() -> bool {
+            false
         }
     }
     ObsoleteSlots = "B15-obsolete-slots", "history: a fault is resolved against memslots that are gone (a955cad84cda)", "gfn_unalias" / "exit", {

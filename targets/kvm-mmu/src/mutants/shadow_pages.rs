@@ -30,7 +30,7 @@ mutants! {
             (existing.gfn, existing.alias) == (wanted.gfn, wanted.alias)
         }
     }
-    RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "stale-page", {
+    RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "free", {
         fn flushes_recycled() -> bool {
             false
         }

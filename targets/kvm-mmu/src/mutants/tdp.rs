@@ -58,6 +58,20 @@ mutants! {
             false
         }
     }
+    BoundedByMaxphyaddr = "B10-bounded-by-maxphyaddr", "history: tables that translate more than a guest can address are left when all is zapped (524a1e4e381f)", "structure" / "leaked", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn takes_apart(end: Gpa, maxphyaddr: u8) -> bool {
+            end.raw() <= 1 << maxphyaddr
+        }
+    }
+    RetiredRootForgotten = "B11-retired-root-forgotten", "history: the notifier visits only roots that vCPUs load (d62007edf01f)", "structure" / "retired", {
+        const FAMILY: Family = DirectMirror::FAMILY;
+
+        fn invalidates_retired_roots() -> bool {
+            false
+        }
+    }
     PrefaultDirect = "B49W-prefault-direct", "history: asked for a frame, the TDP MMU maps it in the root of its other name (aa2024c01a9a)", "progress" / "mapped", {
         const FAMILY: Family = DirectMirror::FAMILY;
 
