@@ -69,6 +69,7 @@ pub fn profile() -> Profile {
         held_faults: true,
         private_slots: false,
         pml: false,
+        slot_zap_all: false,
         strides: false,
         stolen_low,
         stolen_high,

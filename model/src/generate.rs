@@ -37,6 +37,8 @@ pub struct Profile {
     pub drivers: Drivers,
     /// Whether VMs may log writes by [`Logging::Pml`].
     pub pml: bool,
+    /// Whether in some VMs everything that is mapped goes with a memslot.
+    pub slot_zap_all: bool,
     /// Whether frames may lie so far apart that leaves of 2 MiB and 1 GiB hold several.
     pub strides: bool,
     /// Stolen GPA bits are taken from this bit up …
@@ -60,6 +62,7 @@ impl Default for Profile {
             private_slots: true,
             drivers: Drivers::NONE,
             pml: true,
+            slot_zap_all: true,
             strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
@@ -240,7 +243,8 @@ impl Generator {
         let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
         let nx = plain.stride() > 1 && self.profile.allows(OpKind::NxRecover) && choices.chance(1, 2);
         let vm = vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_nx_huge_pages(nx);
-        vm.with_paging(self.paging(choices))
+        let slot_zap_all = self.profile.slot_zap_all && choices.chance(1, 4);
+        vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices))
     }
 
     /// A way to translate that the target's guests can have; most often the default.

@@ -71,6 +71,7 @@ pub struct Vm {
     maxphyaddr: u8,
     paging: GuestPaging,
     nx_huge_pages: bool,
+    slot_zap_all: bool,
 }
 
 /// Why a VM configuration is refused.
@@ -156,9 +157,20 @@ impl Vm {
     /// A [`VmError`] if a number is out of range or a stolen bit lies within the window's gfns.
     pub fn new(stolen: StolenMask, vcpus: u8, base: Gfn, backend: BackendMode) -> Result<Self, VmError> {
         let (logging, levels, paging) = (Logging::default(), Levels::default(), GuestPaging::default());
-        let (maxphyaddr, nx_huge_pages) = (MAXPHYADDR_MAX, false);
-        Self { stolen, vcpus, base, stride_shift: 0, backend, logging, levels, maxphyaddr, paging, nx_huge_pages }
-            .checked()
+        Self {
+            stolen,
+            vcpus,
+            base,
+            stride_shift: 0,
+            backend,
+            logging,
+            levels,
+            maxphyaddr: MAXPHYADDR_MAX,
+            paging,
+            nx_huge_pages: false,
+            slot_zap_all: false,
+        }
+        .checked()
     }
 
     fn checked(self) -> Result<Self, VmError> {
@@ -283,6 +295,19 @@ impl Vm {
     #[inline]
     pub const fn nx_huge_pages(&self) -> bool {
         self.nx_huge_pages
+    }
+
+    /// The same VM in which everything that is mapped goes with a memslot, or only what maps that memslot
+    /// (`KVM_X86_QUIRK_SLOT_ZAP_ALL`).
+    #[must_use]
+    pub const fn with_slot_zap_all(self, slot_zap_all: bool) -> Self {
+        Self { slot_zap_all, ..self }
+    }
+
+    /// Whether everything that is mapped goes when a memslot is deleted or moved. The guest cannot tell.
+    #[inline]
+    pub const fn slot_zap_all(&self) -> bool {
+        self.slot_zap_all
     }
 
     /// The stolen bits.

@@ -55,6 +55,9 @@ fn header(program: &Program, target: &str) -> String {
     if vm.nx_huge_pages() {
         out.push_str("; large pages are not executable");
     }
+    if vm.slot_zap_all() {
+        out.push_str("; everything goes with a memslot");
+    }
     if vm.logging() == Logging::Pml {
         out.push_str("; writes logged by PML");
     }

@@ -55,9 +55,9 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// What programs can be walked: their GPAs must be canonical linear addresses.
+/// What programs can be walked: their GPAs must be canonical linear addresses, and the guest loads its root once.
 pub fn profile() -> Profile {
-    Profile { stolen_high: 46, strides: false, ..Profile::default() }
+    Profile { stolen_high: 46, strides: false, slot_zap_all: false, ..Profile::default() }
 }
 
 /// The bit that entries for MMIO set, so that the processor takes them for reserved. It must not have it.
@@ -191,7 +191,8 @@ impl Walk {
         match exported {
             // What there is no room for was placed anywhere.
             _ if place.full.get() => Ok(None),
-            Ok(()) => Ok(Some(tables)),
+            // The root stays the first table: no program zaps everything with a memslot.
+            Ok(_) => Ok(Some(tables)),
             Err(error) => Err(Wrong { op, gpa: None, why: error.to_string() }),
         }
     }

@@ -49,6 +49,9 @@ pub fn print(program: &Program) -> String {
     if vm.nx_huge_pages() {
         out.push_str(" nx-huge-pages=on");
     }
+    if vm.slot_zap_all() {
+        out.push_str(" slot-zap-all=on");
+    }
     out.push('\n');
     for op in &program.ops {
         out.push_str(&print_op(vm, op));

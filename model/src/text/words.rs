@@ -377,10 +377,17 @@ impl<'a> Words<'a> {
                 word => return Err(self.found("nx-huge-pages=on or nx-huge-pages=off", word)),
             });
         }
+        if next(self, "slot-zap-all=") {
+            vm = vm.with_slot_zap_all(match self.value("slot-zap-all")? {
+                "on" => true,
+                "off" => false,
+                word => return Err(self.found("slot-zap-all=on or slot-zap-all=off", word)),
+            });
+        }
         if let Some(word) = self.peek() {
             self.next("")?;
-            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=… or nx-huge-pages=… in this order, or the end of the \
-                            line";
+            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=…, nx-huge-pages=… or slot-zap-all=… in this order, or \
+                            the end of the line";
             return Err(self.found(expected, word));
         }
         Ok(vm)

@@ -3,6 +3,7 @@
 use crate::fault::PageFault;
 use crate::memslots::SlotError;
 use crate::policy::{Corrected, Family, Policy};
+use crate::roots::Root;
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
 use crate::spte::{Ept, Format, leaf_level};
@@ -136,7 +137,8 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         }
         let locked = self.mmu.mmu_lock.lock();
         // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
-        let linked = |at: &Sptep| locked.shadow_pages.is_linked(at.table, at.level);
+        let root = self.mmu.tables.root(Root::Direct);
+        let linked = |at: &Sptep| locked.shadow_pages.is_linked(root, at.table, at.level);
         for (gfn, at) in locked.rmap.iter().filter(|(_, at)| linked(at)) {
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();

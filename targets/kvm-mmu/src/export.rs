@@ -3,6 +3,7 @@
 
 use crate::adapter::KvmMmu;
 use crate::policy::Policy;
+use crate::roots::Root;
 use crate::second_stage::SecondStage;
 use crate::spte::{ENTRIES, Format, is_page_aligned};
 use gpa_model::Pfn;
@@ -10,7 +11,7 @@ use std::fmt;
 
 /// Where in physical memory things are. Addresses are page-aligned and fit in MAXPHYADDR.
 pub trait Placement {
-    /// The address of table number `table`, counted from 0, the root. Each table needs a page of its own.
+    /// The address of table number `table`, counted from 0. Each table needs a page of its own.
     fn table(&self, table: u32) -> u64;
 
     /// The address of a page of guest memory.
@@ -48,7 +49,7 @@ impl std::error::Error for ExportError {}
 
 impl<P: Policy, F: Format> KvmMmu<P, F> {
     /// Hand each table to `put` with its address, links and leaves made physical, for a processor with `maxphyaddr` address
-    /// bits; table 0 is the root. What `put` has written can be walked by hardware in the format `F` until the MMU is
+    /// bits, and return the address of the root. What `put` has written can be walked by hardware in the format `F` until the MMU is
     /// stepped again; accessed and dirty bits that hardware sets there do not come back.
     ///
     /// # Errors
@@ -58,7 +59,7 @@ impl<P: Policy, F: Format> KvmMmu<P, F> {
         maxphyaddr: u8,
         placement: &impl Placement,
         put: impl FnMut(u64, &[u64; ENTRIES]),
-    ) -> Result<(), ExportError> {
+    ) -> Result<u64, ExportError> {
         self.mmu.export(maxphyaddr, placement, put)
     }
 }
@@ -73,7 +74,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         maxphyaddr: u8,
         placement: &impl Placement,
         mut put: impl FnMut(u64, &[u64; ENTRIES]),
-    ) -> Result<(), ExportError> {
+    ) -> Result<u64, ExportError> {
         let mut page = [0; ENTRIES];
         let mmu = self.mmu_lock.lock();
         for (table, level) in mmu.shadow_pages.levels() {
@@ -91,7 +92,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
             put(aligned(placement.table(table))?, &page);
         }
-        Ok(())
+        aligned(placement.table(self.tables.root(Root::Direct)))
     }
 }
 

@@ -65,6 +65,7 @@ mod tdp_mmu;
 mod track;
 mod vcpu;
 mod zap;
+mod zap_all;
 
 pub use adapter::KvmMmu;
 pub use export::{ExportError, Placement};

@@ -330,6 +330,16 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// Whether TLBs are flushed when everything that is mapped becomes obsolete.
+    fn flushes_obsolete() -> bool {
+        true
+    }
+
+    /// Whether a shadow page of an older generation serves for a new mapping.
+    fn finds_obsolete() -> bool {
+        false
+    }
+
     /// How many SPTEs of a chain of `len` are write-protected.
     fn write_protected(len: usize) -> usize {
         len

@@ -189,6 +189,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         match P::FAMILY {
+            Family::Rmap if self.vm.slot_zap_all() => self.zap_all_fast(&mut mmu, &mut owed),
             Family::Rmap => self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed),
             Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
         }
@@ -205,7 +206,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The second half (`kvm_commit_memory_region()`).
     pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
-        self.tdp_zap_retired_roots(tlb);
+        match P::FAMILY {
+            Family::Rmap => self.zap_obsolete_pages(tlb),
+            Family::Tdp => self.tdp_zap_retired_roots(tlb),
+        }
         let mut slots = self.slots.write();
         self.next_generation(&mut slots, false);
         match (change, slots.get_mut(id)) {

@@ -23,6 +23,8 @@ const BUCKETS: usize = 16;
 #[derive(Debug)]
 struct ShadowPage {
     key: SpKey,
+    /// When it was made (`mmu_valid_gen`).
+    generation: u64,
     /// The entries that link it (`parent_ptes`). Without one nothing is mapped through it, but it is found again.
     parents: SmallVec<[Sptep; 1]>,
 }
@@ -38,6 +40,8 @@ pub(crate) struct ShadowPages {
     /// (`possible_nx_huge_pages`).
     nx_split: VecDeque<(u32, SpKey)>,
     free: Vec<u32>,
+    /// Pages of another one are obsolete (`kvm->arch.mmu_valid_gen`).
+    generation: u64,
     /// How many are neither free nor about to be (`n_used_mmu_pages`).
     used: usize,
     /// How many there may be (`n_max_mmu_pages`).
@@ -55,7 +59,8 @@ impl ShadowPages {
     pub(crate) fn new(levels: Levels, aliases: &[Alias]) -> Self {
         let buckets = Box::new([const { Vec::new() }; BUCKETS]);
         let (active, nx_split, free) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        let mut new = Self { pages: Vec::new(), buckets, active, nx_split, free, used: 0, limit: CAPACITY };
+        let (generation, used, limit) = (0, 0, CAPACITY);
+        let mut new = Self { pages: Vec::new(), buckets, active, nx_split, free, generation, used, limit };
         for &alias in aliases {
             new.alloc_root(levels.count(), alias);
         }
@@ -72,6 +77,7 @@ impl ShadowPages {
         self.active.clear();
         self.nx_split.clear();
         self.free.clear();
+        self.generation = 0;
         self.used = 0;
         self.limit = CAPACITY;
         for &alias in aliases {
@@ -85,7 +91,7 @@ impl ShadowPages {
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
-        let new = ShadowPage { key, parents: SmallVec::new() };
+        let new = ShadowPage { key, generation: self.generation, parents: SmallVec::new() };
         self.used += 1;
         match self.free.pop() {
             Some(table) => {
@@ -105,6 +111,20 @@ impl ShadowPages {
 
     fn sp_mut(&mut self, table: u32) -> &mut ShadowPage {
         self.pages[table as usize].as_mut().expect("a page that is in use")
+    }
+
+    /// What there is now is obsolete from here on.
+    pub(crate) fn next_generation(&mut self) {
+        self.generation += 1;
+    }
+
+    fn is_obsolete(&self, table: u32) -> bool {
+        self.sp(table).generation != self.generation
+    }
+
+    /// The pages that nobody finds any more, and that are not free yet.
+    pub(crate) fn obsolete(&self) -> impl Iterator<Item = u32> {
+        self.levels().map(|(table, _)| table).filter(|table| self.is_obsolete(*table))
     }
 
     /// How many there may be from now on.
@@ -149,9 +169,10 @@ impl ShadowPages {
         self.nx_split.front().map(|(table, _)| *table)
     }
 
-    /// What the pages on that list were for when they were put there.
+    /// What the pages on that list, the obsolete ones left out, were for when they were put there.
     pub(crate) fn nx_split(&self) -> impl Iterator<Item = (u32, &SpKey)> {
-        self.nx_split.iter().map(|(table, key)| (*table, key))
+        let obsolete = |table: u32| self.pages[table as usize].is_some() && self.is_obsolete(table);
+        self.nx_split.iter().map(|(table, key)| (*table, key)).filter(move |(table, _)| !obsolete(*table))
     }
 
     /// Nothing leads to `table` any more, in no table and no TLB: make it anew when one is wanted
@@ -166,11 +187,11 @@ impl ShadowPages {
         self.sp_mut(child).parents.retain(|parent| *parent != at);
     }
 
-    /// Whether a walk from the root can come to `table` at `level`. A table of a wrong level, which a mutant may link, does not
+    /// Whether a walk from `root` can come to `table` at `level`. A table of a wrong level, which a mutant may link, does not
     /// lead round in a circle.
-    pub(crate) fn is_linked(&self, table: u32, level: u8) -> bool {
+    pub(crate) fn is_linked(&self, root: u32, table: u32, level: u8) -> bool {
         let mut parents = self.sp(table).parents.iter().filter(|parent| parent.level == level + 1);
-        table == 0 || parents.any(|parent| self.is_linked(parent.table, parent.level))
+        table == root || parents.any(|parent| self.is_linked(root, parent.table, parent.level))
     }
 
     /// An entry that links `table`.
@@ -183,9 +204,9 @@ impl ShadowPages {
         (0..).zip(&self.pages).filter_map(|(table, sp)| Some((table, sp.as_ref()?.key.level)))
     }
 
-    /// What each shadow page is for.
+    /// What each shadow page is for that is not obsolete.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SpKey> {
-        self.pages.iter().flatten().map(|sp| &sp.key)
+        self.pages.iter().flatten().filter(|sp| sp.generation == self.generation).map(|sp| &sp.key)
     }
 
     pub(crate) fn key(&self, table: u32) -> &SpKey {
@@ -240,7 +261,9 @@ impl ShadowPages {
 
     fn find_or_alloc<P: Policy>(&mut self, key: SpKey) -> u32 {
         let bucket = bucket_of(&key);
-        let found = self.buckets[bucket].iter().find(|&&table| P::same_shadow_page(self.key(table), &key));
+        let found = self.buckets[bucket].iter().find(|&&table| {
+            P::same_shadow_page(self.key(table), &key) && (!self.is_obsolete(table) || P::finds_obsolete())
+        });
         if let Some(&table) = found {
             return table;
         }

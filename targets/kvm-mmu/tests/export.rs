@@ -30,8 +30,14 @@ impl Placement for Above {
     }
 }
 
+/// The tables by their addresses, and where a walk begins.
+struct Memory {
+    tables: BTreeMap<u64, Vec<u64>>,
+    root: u64,
+}
+
 /// A walk by a format's rules: where it leads and what it allows, or nothing if it faults.
-type Walk = fn(&BTreeMap<u64, Vec<u64>>, u64, u8) -> Option<(u64, Rights)>;
+type Walk = fn(&Memory, u64, u8) -> Option<(u64, Rights)>;
 
 /// Bits 45:12 of an entry.
 fn address(entry: u64) -> u64 {
@@ -39,12 +45,12 @@ fn address(entry: u64) -> u64 {
 }
 
 /// The entries on the way to the page of `gpa`, and where in the leaf's page it lies; no place if the walk ends before a leaf.
-fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> (Vec<u64>, Option<u64>) {
-    let mut table = TABLES;
+fn entries(memory: &Memory, gpa: u64, levels: u8) -> (Vec<u64>, Option<u64>) {
+    let mut table = memory.root;
     let mut entries = Vec::new();
     for level in (1..=levels).rev() {
         let index = Gpa::new(gpa).page() >> (9 * (level - 1)) & 0x1ff;
-        let entry = memory[&table][index as usize];
+        let entry = memory.tables[&table][index as usize];
         entries.push(entry);
         // The lowest three bits: rights in EPT, present, writable and user in NPT. Without any there is no next table.
         if entry & 7 == 0 {
@@ -56,7 +62,7 @@ fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> (Vec<u64>,
             return (entries, Some(gpa & (large - 1)));
         }
         table = address(entry);
-        if !memory.contains_key(&table) {
+        if !memory.tables.contains_key(&table) {
             break;
         }
     }
@@ -64,7 +70,7 @@ fn entries(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> (Vec<u64>,
 }
 
 /// SDM vol. 3C, 29.3.2: a walk has the rights that every entry has; write without read is a misconfiguration.
-fn walk_ept(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
+fn walk_ept(memory: &Memory, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
     let (entries, within) = entries(memory, gpa, levels);
     let rights = entries.iter().fold(7, |rights, entry| rights & entry);
     let (leaf, within) = (entries.last()?, within?);
@@ -76,7 +82,7 @@ fn walk_ept(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Option<(u
 }
 
 /// APM vol. 2, 5.3 and 15.25: present, writable and user by every entry, executable unless one forbids it.
-fn walk_npt(memory: &BTreeMap<u64, Vec<u64>>, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
+fn walk_npt(memory: &Memory, gpa: u64, levels: u8) -> Option<(u64, Rights)> {
     let (entries, within) = entries(memory, gpa, levels);
     let granted = entries.iter().fold(7, |granted, entry| granted & entry);
     let forbidden = entries.iter().fold(0, |forbidden, entry| forbidden | entry >> 63);
@@ -99,9 +105,10 @@ fn agrees<F: Format>(walk: Walk) {
     for _ in 0..PROGRAMS {
         generator.program(&mut choices, &mut program);
         run(&mut mmu, &program);
-        let mut memory = BTreeMap::new();
-        let put = |address, page: &[u64; 512]| assert!(memory.insert(address, page.to_vec()).is_none());
-        mmu.export(MAXPHYADDR, &Above, put).unwrap();
+        let mut tables = BTreeMap::new();
+        let put = |address, page: &[u64; 512]| assert!(tables.insert(address, page.to_vec()).is_none());
+        let root = mmu.export(MAXPHYADDR, &Above, put).unwrap();
+        let memory = Memory { tables, root };
         let vm = &program.vm;
         for alias in 0..vm.stolen().alias_count() {
             for frame in 0..FRAMES {
@@ -174,7 +181,7 @@ fn a_placement_that_hardware_would_refuse_is_refused() {
     run(&mut mmu, &program.unwrap());
     let export = |tables, page| mmu.export(MAXPHYADDR, &At(tables, page), |_, _| {}).map_err(|error| error.to_string());
     let (low, high) = (Gpa::from_page(1).raw(), 1 << MAXPHYADDR);
-    assert_eq!(export(low, low), Ok(()));
+    assert_eq!(export(low, low), Ok(low));
     insta::assert_snapshot!(export(low + 8, low).unwrap_err(), @"expected a page-aligned physical address, found 0x2008");
     insta::assert_snapshot!(
         export(low, high).unwrap_err(),

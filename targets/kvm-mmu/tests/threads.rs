@@ -100,9 +100,9 @@ fn locate(gpa: Gpa) -> Option<(usize, usize)> {
 }
 
 impl<P: Policy> Machine<P> {
-    fn new() -> Arc<Self> {
+    fn new(slot_zap_all: bool) -> Arc<Self> {
         let machine = Self {
-            mmu: SecondStage::new(&vm()),
+            mmu: SecondStage::new(&vm().with_slot_zap_all(slot_zap_all)),
             tlbs: Default::default(),
             pages: std::array::from_fn(|page| AtomicU64::new(page as u64 + 1)),
             next: AtomicU64::new(PAGES as u64 + 1),
@@ -205,6 +205,8 @@ enum Beside {
     Replace,
     Harvest,
     Recreate,
+    /// The same, and everything goes with the slot.
+    ZapAll,
     /// Shadow pages are recycled all the time, and pages are replaced.
     Recycle,
     /// All leaves are zapped all the time, one by one, while pages are replaced and the slot is created anew.
@@ -213,7 +215,7 @@ enum Beside {
 
 /// vCPUs with `accesses` each, and `rounds` of what happens beside them.
 fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine<P>> {
-    let machine = Machine::<P>::new();
+    let machine = Machine::<P>::new(beside == Beside::ZapAll);
     let vcpu = |vcpu| {
         let machine = machine.clone();
         thread::spawn(move || machine.vcpu(vcpu, accesses))
@@ -235,7 +237,7 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
         match beside {
             Beside::Replace => machine.replace(round % PAGES),
             Beside::Harvest => machine.harvest(),
-            Beside::Recreate => machine.recreate(),
+            Beside::Recreate | Beside::ZapAll => machine.recreate(),
             Beside::Recycle => {
                 machine.mmu.set_mmu_pages(6, &mut Ipi(&machine));
                 machine.replace(round % PAGES);
@@ -250,7 +252,8 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
     machine
 }
 
-const ALL: [Beside; 5] = [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::Recycle, Beside::Zap];
+const ALL: [Beside; 6] =
+    [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::ZapAll, Beside::Recycle, Beside::Zap];
 
 #[cfg(not(shuttle))]
 #[test]

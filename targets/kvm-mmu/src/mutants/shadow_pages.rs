@@ -35,4 +35,14 @@ mutants! {
             false
         }
     }
+    ObsoleteFound = "M2W-obsolete-found", "__kvm_mmu_get_page(): a page of an older generation is found again", "gfn_unalias" / "spte", {
+        fn finds_obsolete() -> bool {
+            true
+        }
+    }
+    ObsoleteUnflushed = "M2X-obsolete-unflushed", "kvm_mmu_zap_all_fast(): TLBs know obsolete pages until these are taken apart", "alias_flush" / "stale-page", {
+        fn flushes_obsolete() -> bool {
+            false
+        }
+    }
 }
