@@ -85,6 +85,7 @@ impl Mmu for Replay {
             keys: false,
             rmap: false,
             roots: false,
+            warnings: false,
             native: self.trace.fingerprint.native,
         }
     }
