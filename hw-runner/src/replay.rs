@@ -85,7 +85,6 @@ impl Mmu for Replay {
             keys: false,
             rmap: false,
             roots: false,
-            warnings: false,
             native: self.trace.fingerprint.native,
         }
     }

@@ -270,13 +270,6 @@ impl Gva {
         (self.0 >> (Self::BITS * (level as u32 - 1))) as u8 % GPTES as u8
     }
 
-    /// The same through entry `index` of the table of `level`.
-    #[must_use]
-    pub const fn with_index(self, level: u8, index: u8) -> Self {
-        let shift = Self::BITS * (level as u32 - 1);
-        Self(self.0 & !((GPTES as u16 - 1) << shift) | ((index % GPTES as u8) as u16) << shift)
-    }
-
     /// The indices of a walk through `levels` levels, the root's first.
     pub fn indices(self, levels: u8) -> impl Iterator<Item = u8> {
         (1..=levels).rev().map(move |level| self.index(level))

@@ -278,25 +278,6 @@ pub enum Keyed {
         alias: Alias,
         /// Its level, 1 for a table of leaves.
         level: u8,
-        /// Whether it translates frames that follow one another, and is not made of a table of the guest.
-        direct: bool,
-        /// What the guest's tables above allow.
-        access: Rights,
-    },
-    /// The reverse map lists a leaf that no GPA leads to: one of a shadow of the guest's tables, or one whose table is not linked
-    /// right now.
-    ShadowRmap {
-        /// The key it is listed under.
-        gfn: u64,
-        /// A number for the leaf.
-        spte: u64,
-    },
-    /// There is such a leaf.
-    ShadowLeaf {
-        /// The frame it is for.
-        gfn: u64,
-        /// A number for the leaf.
-        spte: u64,
     },
     /// A shadow page on the list of those that recovery takes away (`possible_nx_huge_pages`).
     NxSplit {
@@ -340,7 +321,6 @@ impl Keyed {
         match self {
             Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
             Keyed::NxSplit { gfn: raw, .. } | Keyed::Table { gfn: raw, .. } | Keyed::Retired { gfn: raw, .. } => raw,
-            Keyed::ShadowRmap { gfn: raw, .. } | Keyed::ShadowLeaf { gfn: raw, .. } => raw,
             Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
         }
     }
@@ -348,8 +328,7 @@ impl Keyed {
     /// The name of the table.
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap { .. } | Keyed::ShadowRmap { .. } => "rmap",
-            Keyed::ShadowLeaf { .. } => "leaf of a shadow page",
+            Keyed::Rmap { .. } => "rmap",
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::NxSplit { .. } => "list of pages to recover",
             Keyed::Table { .. } => "table page",
@@ -373,8 +352,6 @@ pub struct Shows {
     pub rmap: bool,
     /// So are roots that come and go, with all that hangs from them.
     pub roots: bool,
-    /// [`Mmu::warning`] tells of what the target warned of.
-    pub warnings: bool,
     /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
     pub native: bool,
 }
@@ -402,11 +379,6 @@ pub trait Mmu {
     /// Report everything kept by gfn.
     fn inspect(&self, _visit: &mut dyn FnMut(Keyed)) {}
 
-    /// What the last op made the implementation warn of, as the kernel does in its log. A guest must not be able to.
-    fn warning(&self) -> Option<&'static str> {
-        None
-    }
-
     /// Whether the target can carry out `op` at all. An op it cannot is skipped, for the model too, and counted.
     fn supports(&self, _op: &Op) -> bool {
         true
@@ -419,7 +391,7 @@ pub trait Mmu {
 
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, warnings: false, native: true }
+        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, native: true }
     }
 }
 
@@ -443,10 +415,6 @@ impl Mmu for Box<dyn Mmu> {
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         (**self).inspect(visit);
-    }
-
-    fn warning(&self) -> Option<&'static str> {
-        (**self).warning()
     }
 
     fn supports(&self, op: &Op) -> bool {

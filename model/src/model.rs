@@ -5,7 +5,6 @@
 
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
 use crate::divisions::{Divisions, divides};
-use crate::guest_access::StaleGpte;
 use crate::host::Host;
 use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
@@ -166,9 +165,6 @@ pub struct Model {
     log_must: FrameSet,
     log_may: FrameSet,
     tracked: FrameSet,
-    /// Frames that were tables on the way of an access: writes to them may be emulated.
-    pub(crate) shadowed: FrameSet,
-    pub(crate) stale: Vec<StaleGpte>,
     divisions: Divisions,
     /// The frames of the zap that has begun and not ended.
     zapping: Option<FrameSet>,
@@ -189,8 +185,6 @@ impl Model {
             log_must: FrameSet::EMPTY,
             log_may: FrameSet::EMPTY,
             tracked: FrameSet::EMPTY,
-            shadowed: FrameSet::EMPTY,
-            stale: Vec::new(),
             divisions: Divisions::default(),
             zapping: None,
         }
@@ -211,12 +205,9 @@ impl Model {
             tracked,
             divisions,
             zapping,
-            shadowed,
-            stale,
         } = self;
         (slots, change, faults, zapping).hash(hasher);
         (log_must, log_may, tracked, divisions).hash(hasher);
-        (shadowed, stale).hash(hasher);
     }
 
     /// The VM.
@@ -328,9 +319,7 @@ impl Model {
             | Op::Prefault { vcpu, .. }
             | Op::Translate { vcpu, .. }
             | Op::WriteGpte { vcpu, .. }
-            | Op::GuestWalk { vcpu, .. }
-            | Op::GuestFlush { vcpu } => idle(vcpu),
-            Op::GuestAccess { vcpu, .. } => idle(vcpu) && self.vm.stride() == 1,
+            | Op::GuestWalk { vcpu, .. } => idle(vcpu),
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
@@ -358,11 +347,6 @@ impl Model {
     /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
     fn slots_lock_is_free(&self) -> bool {
         self.change.is_none() && !self.divisions.is_changing()
-    }
-
-    /// Whether something is going on for which any access may be retried.
-    pub(crate) fn in_flux(&self, host: &Host) -> bool {
-        !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some()
     }
 
     fn is_logged(&self, id: SlotId) -> bool {
@@ -448,7 +432,6 @@ impl Model {
             }
             Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } | Op::Collapse { .. } => {
                 self.race_faults();
-                self.note_overwritten(host, None);
                 allowed.done = true;
                 // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
                 allowed.changed = host.changed().map_or(FrameSet::EMPTY, |range| self.frames_of(range));
@@ -505,21 +488,11 @@ impl Model {
             }
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
-            Op::WriteGpte { gpa, .. } => {
-                self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
-                allowed = self.access(host, gpa, Access::Write, exit);
-            }
+            Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
             Op::GuestWalk { root, gva, access, .. } => {
                 let walk = self.guest_walk(host, root, gva, access);
                 (allowed.translated, allowed.guest_fault) = (walk.end.ok(), walk.end.err());
                 (allowed.table_in_flux, allowed.retry) = (walk.in_flux, walk.in_flux);
-            }
-            Op::GuestAccess { vcpu, root, gva, access } => {
-                allowed = self.guest_access(host, (vcpu, root), gva, access, exit);
-            }
-            Op::GuestFlush { vcpu } => {
-                self.flush_guest_tlb(vcpu);
-                allowed.done = true;
             }
         }
         allowed
@@ -534,8 +507,9 @@ impl Model {
     }
 
     /// What a guest access may come to, and what it leaves in the dirty log.
-    pub(crate) fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
-        let mut allowed = Allowed { retry: self.in_flux(host), ..Allowed::default() };
+    fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
+        let in_flux = !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some();
+        let mut allowed = Allowed { retry: in_flux, ..Allowed::default() };
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
         let (gfn, _) = self.vm.stolen().split(gpa);
         match self.entitled(host, frame, alias) {
@@ -582,8 +556,7 @@ impl Model {
     /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.
     fn tracked_write(&mut self, host: &Host, frame: usize, access: Access, exit: &Exit, allowed: &mut Allowed) {
         let Some((_, slot)) = self.slot_at(frame) else { return };
-        let tracked = self.tracked.union(self.shadowed);
-        let emulates = access == Access::Write && tracked.contains(frame);
+        let emulates = access == Access::Write && self.tracked.contains(frame);
         if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
             allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
@@ -681,7 +654,6 @@ impl Model {
             }
         } else {
             self.tracked = self.tracked.minus(touched);
-            self.forget_tables(touched);
             let kept = match (change, before, after) {
                 // A moved slot keeps its dirty bitmap (KVM_MR_MOVE in kvm_prepare_memory_region()).
                 (SlotChange::Move { .. }, Some(old), Some(new)) => [self.log_must, self.log_may]

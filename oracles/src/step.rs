@@ -27,8 +27,6 @@ pub struct Step<'a> {
     pub freed_after: Option<usize>,
     /// What the target's tables held before and hold now.
     pub view: &'a View,
-    /// What the op made the target warn of.
-    pub warning: Option<&'static str>,
     /// What the target can show.
     pub shows: Shows,
 }
@@ -114,8 +112,6 @@ pub struct Clause {
     pub needs_rmap: bool,
     /// Whether it needs [`Shows::roots`].
     pub needs_roots: bool,
-    /// Whether it needs [`Shows::warnings`].
-    pub needs_warnings: bool,
 }
 
 impl Clause {
@@ -128,7 +124,6 @@ impl Clause {
             needs_keys: false,
             needs_rmap: false,
             needs_roots: false,
-            needs_warnings: false,
         }
     }
 
@@ -157,11 +152,6 @@ impl Clause {
         Self { needs_roots: true, ..Self::keys(name) }
     }
 
-    /// A clause that needs the warnings.
-    pub const fn warnings(name: &'static str) -> Self {
-        Self { needs_warnings: true, ..Self::exits(name) }
-    }
-
     /// Whether a target that shows `shows` can be judged by it.
     pub const fn can_be_checked(&self, shows: Shows) -> bool {
         (!self.needs_tables || shows.tables)
@@ -169,7 +159,6 @@ impl Clause {
             && (!self.needs_keys || shows.keys)
             && (!self.needs_rmap || shows.rmap)
             && (!self.needs_roots || shows.roots)
-            && (!self.needs_warnings || shows.warnings)
     }
 }
 

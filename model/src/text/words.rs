@@ -291,8 +291,7 @@ impl<'a> Words<'a> {
     }
 
     fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
-        let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte, guest-walk, \
-                        guest-access or guest-flush";
+        let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte or guest-walk";
         let word = self.next(expected)?;
         Ok(match word {
             "fault-begin" => {
@@ -319,19 +318,12 @@ impl<'a> Words<'a> {
                 let target = self.gpa(vm, target)?;
                 Op::WriteGpte { vcpu, gpa, index, gpte: Gpte::new(target, self.gpte_flags()?) }
             }
-            "guest-walk" | "guest-access" => {
+            "guest-walk" => {
                 let access = self.access()?;
                 let root = self.value("root")?;
                 let root = self.gpa(vm, root)?;
-                let gva = self.gva(vm)?;
-                let walks = word == "guest-walk";
-                if walks {
-                    Op::GuestWalk { vcpu, root, gva, access }
-                } else {
-                    Op::GuestAccess { vcpu, root, gva, access }
-                }
+                Op::GuestWalk { vcpu, root, gva: self.gva(vm)?, access }
             }
-            "guest-flush" => Op::GuestFlush { vcpu },
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let access = access.ok_or_else(|| self.found(expected, word))?;

@@ -73,8 +73,6 @@ pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) notifier: Notifier,
     /// What the processor has logged and nobody has taken over yet.
     pub(crate) pml: Lock<Vec<Gpa>>,
-    /// What was warned of and not told yet.
-    pub(crate) warning: Lock<Option<&'static str>>,
     policy: PhantomData<P>,
 }
 
@@ -96,7 +94,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             mmu_lock: Lock::new(locked),
             notifier: Notifier::new(),
             pml: Lock::default(),
-            warning: Lock::default(),
             policy: PhantomData,
         }
     }
@@ -197,7 +194,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
         }
         owed.all::<P>(tlb);
-        self.retire_tables_in(&mut mmu, &slots, slot, tlb);
     }
 
     /// The memslots change, and their generation with them, before anybody can look at either. When the number wraps, MMIO

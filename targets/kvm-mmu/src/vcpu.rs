@@ -30,7 +30,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Err(exit);
         }
         match self.fault_in(host, slots, gpa, access) {
-            FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
+            FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(slots, gpa, access)),
@@ -97,7 +97,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Exit::Done;
         }
         match self.fault_in(host, &slots, gpa, Access::Read) {
-            FaultIn::NoSlot | FaultIn::Emulate => Exit::NotFound,
+            FaultIn::Emulate => Exit::NotFound,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
             FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {

@@ -7,8 +7,8 @@ use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::FRAMES;
 use gpa_model::{
-    BackendMode, Exit, Flush, FlushBackend, Gpa, Gpte, GpteFlags, GuestPaging, Host, Keyed, Level, Mmu, Model, Op,
-    Program, SlotChange, Span, Spte, StolenMask, VcpuSet, Vm,
+    BackendMode, Exit, Flush, FlushBackend, Gpa, Gpte, GuestPaging, Host, Keyed, Level, Mmu, Model, Op, Program,
+    SlotChange, Span, Spte, StolenMask, VcpuSet, Vm,
 };
 use gpa_oracles::{Lockstep, Signature};
 use kvm_mmu::mutants;
@@ -109,7 +109,6 @@ impl Run {
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowRmap { gfn, .. } | Keyed::ShadowLeaf { gfn, .. } => keys.push((key.table(), gfn, None)),
             Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
             Keyed::Table { .. } | Keyed::Retired { .. } => {}
         });
@@ -142,19 +141,13 @@ impl Renaming<'_> {
                 Op::WriteGpte { vcpu, gpa: self.gpa(gpa), index, gpte }
             }
             Op::GuestWalk { vcpu, root, gva, access } => Op::GuestWalk { vcpu, root: self.gpa(root), gva, access },
-            Op::GuestAccess { vcpu, root, gva, access } => Op::GuestAccess { vcpu, root: self.gpa(root), gva, access },
             Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu, table: self.gpa(table), leaf: self.gpa(leaf) },
             _ => op,
         }
     }
 
-    /// What `op` ended in. A guest's own tables lead to base names, whatever name they are given.
-    fn exit(&self, op: &Op, exit: Exit) -> Exit {
-        match (op, exit) {
-            (Op::GuestAccess { .. }, _) => exit,
-            (_, Exit::Mmio(gpa)) => Exit::Mmio(self.gpa(gpa)),
-            _ => exit,
-        }
+    fn exit(&self, exit: Exit) -> Exit {
+        if let Exit::Mmio(gpa) = exit { Exit::Mmio(self.gpa(gpa)) } else { exit }
     }
 }
 
@@ -191,11 +184,8 @@ fn no_stolen_bits_is_plain_kvm(make: Make<'_>) -> Result<(), String> {
     programs(|program| {
         let aliased = program.vm;
         let plain = with(&aliased, StolenMask::NONE, aliased.backend());
-        // Where there are stolen bits, tables of a guest that does not know of them are not shadowed.
-        let refused = |op: &Op| matches!(op, Op::GuestAccess { .. }) && !aliased.paging().strips_stolen_bits();
         // Readdressed to a VM without aliases, an op has only base names; these mean the same in both.
-        let meant = program.ops.iter().filter(|op| !refused(op));
-        let ops: Vec<Op> = meant.map(|op| readdress(&aliased, &plain, *op)).collect();
+        let ops: Vec<Op> = program.ops.iter().map(|op| readdress(&aliased, &plain, *op)).collect();
         let (mut first, mut second) = (Run::new(make, &plain), Run::new(make, &aliased));
         for op in &ops {
             same("exit", &first.step(op), &second.step(op))?;
@@ -219,7 +209,7 @@ fn alike(make: Make<'_>, lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[
     let renamed: Vec<Op> = ops.iter().map(|op| renaming.op(*op)).collect();
     let (mut first, mut second) = (Run::new(make, vm), Run::new(make, vm));
     for (op, other) in ops.iter().zip(&renamed) {
-        same("exit", &first.step(op).map(|exit| renaming.exit(op, exit)), &second.step(other))?;
+        same("exit", &first.step(op).map(|exit| renaming.exit(exit)), &second.step(other))?;
         for (alias, &name) in names.iter().enumerate() {
             same("table", &first.tables[alias], &second.tables[name])?;
         }
@@ -252,8 +242,7 @@ fn aliases_are_interchangeable(make: Make<'_>) -> Result<(), String> {
 }
 
 /// Where there is no private slot, the base name is a name like any other. Memslots are asked for by gfn, so those ops stay
-/// as they are, and requests for aliased ones, which must be refused, are left out. So are large pages of the guest: its tables
-/// lead to base names, and what a large page covers shares the shadow pages of that name.
+/// as they are, and requests for aliased ones, which must be refused, are left out.
 fn base_is_a_name_like_any_other(make: Make<'_>) -> Result<(), String> {
     let mut lockstep = Lockstep::default();
     programs(|program| {
@@ -263,8 +252,7 @@ fn base_is_a_name_like_any_other(make: Make<'_>) -> Result<(), String> {
             Op::SlotAliased { .. } => true,
             _ => false,
         };
-        let large = |op: &Op| matches!(op, Op::WriteGpte { gpte, .. } if gpte.flags().contains(GpteFlags::LARGE));
-        let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !private(op) && !large(op)).collect();
+        let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !private(op)).collect();
         let count = program.vm.stolen().alias_count();
         for swap in [1, count - 1].into_iter().filter(|_| count > 1) {
             let names: Vec<usize> = (0..count).map(|i| i ^ swap).collect();

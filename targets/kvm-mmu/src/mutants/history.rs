@@ -3,8 +3,7 @@
 use super::aliased;
 use crate::flush::TlbFlush;
 use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
-use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Rights, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, SlotChange, SlotId, StolenMask};
 
 mutants! {
     NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "free", {
@@ -73,21 +72,6 @@ mutants! {
 
         fn mmio_is_current(made: u64, now: u64, in_flux: bool) -> bool {
             made >= now && !in_flux
-        }
-    }
-    MmioOverPresent = "B26-mmio-over-present", "history: an MMIO entry is written over a present one (aad885e77496)", "structure" / "rmap", {
-        fn drops_before_mmio() -> bool {
-            false
-        }
-    }
-    DirectForIndirect = "B28-direct-for-indirect", "history: a page of the direct kind serves for a table of the guest (CVE-2026-53359)", "gfn_unalias" / "spte", {
-        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
-            SpKey { direct: wanted.direct, ..*existing } == *wanted
-        }
-    }
-    AccessNotInherited = "B29-access-not-inherited", "history: what upper entries of the guest forbid is forgotten (CVE-2021-38198)", "gfn_unalias" / "exit", {
-        fn child_access(_: Rights, own: Rights) -> Rights {
-            own
         }
     }
     RemoveKeyDiffers = "B27-remove-key-differs", "history: an rmap entry is looked for under another gfn than it was put under (CVE-2026-46113)", "structure" / "rmap", {
