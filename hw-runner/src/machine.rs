@@ -7,7 +7,6 @@
 mod accesses;
 mod halves;
 mod hold;
-mod inside;
 mod private;
 mod protected;
 mod stress;
@@ -26,7 +25,6 @@ use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{Backing, KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
 use crate::ring::{self, Ring};
-use crate::sight::{Seen, Sight};
 use crate::stats::Stats;
 use crate::support::{STOLEN_BITS, supports};
 use crate::trace::Trace;
@@ -75,10 +73,6 @@ pub struct Machine {
     stamps: [Pfn; HOST_PAGES],
     /// The memslot change that is in its middle.
     half: Option<halves::Half>,
-    /// What this KVM shows of itself, if it shows anything.
-    sight: Option<Sight>,
-    /// What was seen of the program that runs, after each op, if that is looked at.
-    seen: Option<Vec<Vec<Seen>>>,
     batches: Batches,
     bells: Bells,
     accesses: u64,
@@ -120,7 +114,6 @@ impl Machine {
     fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
         let mut machine = Self::create(realisation, &[])?;
         if realisation == Realisation::Native {
-            machine.sight = Sight::open(&machine.fd);
             machine.stealable = match stripped {
                 Some(bits) => bits.to_vec(),
                 None => machine.bits_stripped()?,
@@ -206,8 +199,6 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             half: None,
-            sight: None,
-            seen: None,
             batches: Batches::default(),
             bells: Bells::default(),
             accesses: 0,
@@ -289,9 +280,7 @@ impl Machine {
         if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
             return self.run_apart(&wanted, program, &mut trace.observations);
         }
-        self.seen = self.can_watch(program).then(|| vec![Vec::new(); program.ops.len()]);
         let result = self.carry_out(program, &mut trace.observations);
-        trace.seen = self.seen.take().unwrap_or_default();
         let ended = self.end_change();
         let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
         if result.is_err() || cleared.is_err() {
@@ -313,9 +302,6 @@ impl Machine {
         }
         let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
-        if let (Some(sight), Some(_)) = (&mut self.sight, &self.seen) {
-            sight.begin()?;
-        }
         self.watchdog.arm().doing("arm the watchdog")?;
         let mut next = 0;
         while let Some(op) = program.ops.get(next) {
@@ -349,17 +335,13 @@ impl Machine {
             host.apply(op);
             let exit = self.carry_out_op(vm, &host, op)?;
             observations[at] = Some(exit);
-            self.look(vm, at)?;
             if exit != Exit::Unsupported || !matches!(op, Op::SlotBegin { .. }) {
                 model.step(&host, op, &Exit::Done);
             }
         }
         self.run_batches(vm, observations)?;
         self.watchdog.disarm();
-        match observations.iter().rposition(Option::is_some) {
-            Some(last) => self.look_at_keys(vm, last),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Make the machine that of a new VM.

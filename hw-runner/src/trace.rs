@@ -24,20 +24,6 @@
 //!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
-//! Where KVM can be looked into ([`crate::sight`]), lines with `::` say what an op changed in its tables and which flushes it took, and at
-//! the end of the program what is kept by gfn:
-//!
-//! ```text
-//! dirty-clear 0 gfn=0x1e0 pages=4
-//!   => done
-//!   :: flush 0x1e0 4
-//!   :: flush 0x100001e0 4 failed
-//!   :: flush all
-//!   :: spte 0x1e1@1 2 r-x 4K
-//!   :: page 0x200 0x10000000 1
-//!   :: rmap 0x1e1 0x100001e1 4K
-//! ```
-//!
 //! After the header comes the program, as [`gpa_model::text`] has it, with an observation below each op that was carried out.
 //! An op without one meant nothing in its state, or could not be carried out. If the program was run several times, a line with
 //! `~>` says how often something else was observed than the line above. Pages are named by the identities of
@@ -46,13 +32,11 @@
 
 mod parse;
 mod print;
-mod seen;
 
 pub use parse::parse;
 pub use print::{print, print_observation};
 
 use crate::fingerprint::Fingerprint;
-use crate::sight::Seen;
 use crate::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
@@ -64,8 +48,6 @@ pub const MAGIC: &str = "gpafuzz-trace";
 const ARROW: &str = "=>";
 /// The word before another that was made instead.
 const OTHER: &str = "~>";
-/// The word before something that was seen inside KVM.
-const INSIDE: &str = "::";
 
 /// A program and what was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -76,8 +58,6 @@ pub struct Trace {
     pub program: Program,
     /// One for each op; `None` if it was not carried out.
     pub observations: Vec<Option<Exit>>,
-    /// What was seen inside KVM, after each op that was carried out; empty where it shows nothing.
-    pub seen: Vec<Vec<Seen>>,
     /// How often the program was run.
     pub samples: u32,
     /// What was observed instead in some of these runs, ordered by op.

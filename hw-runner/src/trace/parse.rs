@@ -1,6 +1,6 @@
 //! Parsing a trace: bounded, total, and exact about where it stopped.
 
-use super::{ARROW, INSIDE, MAGIC, OTHER, Trace, VERSION, Variant};
+use super::{ARROW, MAGIC, OTHER, Trace, VERSION, Variant};
 use crate::fingerprint::{Fingerprint, is_word};
 use crate::realisation::Realisation;
 use gpa_model::limits::FILE_BYTES;
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
     let Header { lines, fingerprint, samples } = header(text)?;
     let program = gpa_model::text::parse(&program_text(text, lines))?;
     let mut observations = vec![None; program.ops.len()];
-    let (mut variants, mut seen) = (Vec::new(), Vec::new());
+    let mut variants = Vec::new();
     let mut ops = 0usize;
     let mut vm_seen = false;
     for (number, line) in body(text, lines) {
@@ -42,15 +42,6 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
             variants.push(Variant { at, times, exit: observation(&program.vm, &mut words)? });
             continue;
         }
-        if words.peek() == Some(INSIDE) {
-            words.next(INSIDE)?;
-            let Some(at) = ops.checked_sub(1).filter(|&at| observations.get(at).is_some_and(Option::is_some)) else {
-                return Err(words.error("an observation, and then what was seen inside", "a sight of nothing"));
-            };
-            seen.resize_with(observations.len(), Vec::new);
-            seen[at].push(super::seen::parse(&program.vm, &mut words)?);
-            continue;
-        }
         if words.peek() != Some(ARROW) {
             // The first line of words is the vm's, each other an op: the program parser has seen to that.
             ops += usize::from(std::mem::replace(&mut vm_seen, true));
@@ -63,7 +54,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
         };
         *place = Some(observation(&program.vm, &mut words)?);
     }
-    Ok(Trace { fingerprint, program, observations, seen, samples, variants })
+    Ok(Trace { fingerprint, program, observations, samples, variants })
 }
 
 /// The lines after the header, with their numbers.
@@ -76,7 +67,7 @@ fn program_text(text: &str, header: usize) -> String {
     let mut out = format!("{} {}", gpa_model::text::MAGIC, gpa_model::text::VERSION);
     out.extend(std::iter::repeat_n('\n', header.min(text.lines().count())));
     for (number, line) in body(text, header) {
-        if !matches!(Words::new(line, number).peek(), Some(ARROW | OTHER | INSIDE)) {
+        if !matches!(Words::new(line, number).peek(), Some(ARROW | OTHER)) {
             out.push_str(line);
         }
         out.push('\n');

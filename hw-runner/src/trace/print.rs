@@ -1,6 +1,6 @@
 //! Printing a trace.
 
-use super::{ARROW, INSIDE, MAGIC, OTHER, Trace, VERSION};
+use super::{ARROW, MAGIC, OTHER, Trace, VERSION};
 use gpa_model::text::print_gpa;
 use gpa_model::{Exit, Fault, Vm};
 use std::fmt::Write;
@@ -30,9 +30,6 @@ pub fn print(trace: &Trace) -> String {
         for variant in trace.variants.iter().filter(|variant| variant.at == at) {
             let exit = print_observation(&trace.program.vm, &variant.exit);
             let _ = writeln!(out, "  {OTHER} {} {exit}", variant.times);
-        }
-        for seen in trace.seen.get(at).into_iter().flatten() {
-            let _ = writeln!(out, "  {INSIDE} {}", super::seen::print(&trace.program.vm, seen));
         }
     }
     out

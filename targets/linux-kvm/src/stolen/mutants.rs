@@ -136,7 +136,7 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M87-unmap-first-spte-only",
         breaks: "claim: an invalidation reaches each SPTE of a gfn",
-        caught_by: ("gfn_unalias", "spte"),
+        caught_by: ("alias_flush", "stale-access"),
         edits: &[edit(
             MMU,
             "kvm_zap_rmap",
