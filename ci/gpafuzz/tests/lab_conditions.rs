@@ -72,7 +72,9 @@ impl Place {
     fn fuzz(&self, behaviour: &str, length: &[&str]) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([self.at("bin")].into_iter().chain(std::env::split_paths(&path)));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gpafuzz"));
+        // A job in the background of a script ignores Ctrl-C, and so would all that it starts.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_gpafuzz")]);
         command.args(["fuzz", "--target", "linux-kvm-npt", "--kernel-dir"]).arg(self.at("kernel"));
         // Each campaign writes to a folder of its own: some run at once.
         static CAMPAIGNS: AtomicUsize = AtomicUsize::new(0);
