@@ -73,9 +73,12 @@ pub trait Target {
         true
     }
 
-    /// The last program with what was observed, as a trace, if that is how it is judged.
-    fn trace(&self) -> Option<String> {
-        None
+    /// The last program with what was observed, as a trace.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn trace(&self) -> Result<String, &'static str> {
+        Err("not a real KVM, and so nothing to record")
     }
 
     /// What the kernel that carries programs out has said, if it is one of its own.

@@ -4,6 +4,7 @@ use crate::cli::{CliError, Exit, ReplayArgs, note, print};
 use crate::input;
 use crate::targets::Opened;
 use gpa_oracles::Lockstep;
+use std::fs;
 use std::path::Path;
 
 /// Carry out the command.
@@ -37,8 +38,8 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
         }
         if let Some(folder) = &args.record {
             match opened.target.trace() {
-                Some(trace) => write(folder, &input.path, &trace)?,
-                None => note(&format!("{name}: not a real KVM, and so nothing to record")),
+                Ok(trace) => write(folder, &input.path, &trace)?,
+                Err(why) => note(&format!("{name}: {why}: {}", input.path.display())),
             }
         }
         if violation.is_some() {
@@ -48,8 +49,10 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
+/// A reader sees the old trace or the new one, never a part.
 fn write(folder: &Path, program: &Path, trace: &str) -> Result<(), CliError> {
     let path = folder.join(program.with_extension("trace").file_name().unwrap_or_default());
-    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, trace));
-    written.map_err(|error| CliError::Output(path, error))
+    let part = path.with_extension("trace.part");
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&part, trace));
+    written.and_then(|()| fs::rename(&part, &path)).map_err(|error| CliError::Output(path, error))
 }

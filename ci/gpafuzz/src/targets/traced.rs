@@ -142,11 +142,51 @@ impl<R: Recorder> Target for Traced<R> {
         self.recorder.survived()
     }
 
-    fn trace(&self) -> Option<String> {
-        Some(hw_runner::trace::print(self.replay.trace()))
+    fn trace(&self) -> Result<String, &'static str> {
+        match self.replay.trace() {
+            // There was a complaint instead of an answer.
+            Trace { samples: 0, .. } => Err("no answer, and so nothing to record"),
+            trace => Ok(hw_runner::trace::print(trace)),
+        }
     }
 
     fn log(&mut self) -> Option<String> {
         self.recorder.log()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpa_oracles::Signature;
+
+    /// A guest that hangs over every program that does anything.
+    struct Hangs;
+
+    impl Recorder for Hangs {
+        fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
+            *trace = Trace { program: program.clone(), ..Trace::default() };
+            if program.ops.is_empty() {
+                trace.samples = 1;
+                return Ok(None);
+            }
+            let signature = Signature { oracle: "guest", clause: "hung", op: "end", alias: "none", slot: "none" };
+            Ok(Some(Violation { signature, at: 1, why: "it hung".into() }))
+        }
+
+        fn native(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_is_no_trace() {
+        let mut target = Traced::new(Hangs);
+        let head = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n";
+        for (ops, answered) in [("", true), ("v0 read 0x1e0\n", false), ("age hva=0 pages=1\n", false)] {
+            let program = gpa_model::text::parse(&format!("{head}{ops}")).expect("a program");
+            target.report(&mut Lockstep::default(), &program, "it").expect("a report");
+            assert_eq!(target.trace().is_ok(), answered, "{ops}");
+        }
     }
 }
