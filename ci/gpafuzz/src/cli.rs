@@ -315,7 +315,7 @@ pub struct BenchArgs {
 /// Make the tables of `kvm-mmu` the page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.
 ///
 /// Each program is walked twice: with all invalidations, when no name may lead to an old page, and with one of each op left out,
-/// which is the control.
+/// which is the control. If no old page shows then either, the flushes were not judged: vacuous, with exit status 3.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct WalkArgs {

@@ -40,18 +40,29 @@ pub fn run(args: &WalkArgs) -> Result<Exit, CliError> {
     let control = walk(args, true, stop)?;
     let Counts { forgotten, stale, .. } = control.counts;
     print(&format!(
-        "control   {forgotten} names whose INVLPG was left out, {stale} of which lead to the old page{}\n\
+        "control   {forgotten} names whose INVLPG was left out, {stale} of which lead to the old page\n\
          witness   {}\n",
-        if stale > 0 { "" } else { ": nothing shows here that a missing one would be noticed" },
         walked.witness
     ));
-    match control.wrong {
-        None => Ok(Exit::Clean),
-        Some((program, wrong)) => {
-            print(&format!("wrong     {wrong}\n\n{}", text::print(&program)));
-            Ok(Exit::Findings)
-        }
+    if let Some((program, wrong)) = control.wrong {
+        print(&format!("wrong     {wrong}\n\n{}", text::print(&program)));
+        return Ok(Exit::Findings);
     }
+    teeth(&control.counts)?;
+    Ok(Exit::Clean)
+}
+
+/// That a flush which is missing shows here at all; otherwise that none was stale says nothing.
+fn teeth(control: &Counts) -> Result<(), TargetError> {
+    if control.stale > 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "vacuous: expected some name to lead to the old page while its INVLPG is left out, found none of {}; nothing is cached here \
+         for that long, or there were too few programs: try more --runs",
+        control.forgotten
+    );
+    Err(TargetError::Absent { name: NAME, why })
 }
 
 struct Walked {
@@ -98,5 +109,20 @@ fn unusable(error: &MachineError) -> TargetError {
         TargetError::Absent { name: NAME, why: error.to_string() }
     } else {
         TargetError::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_that_shows_no_old_page_is_vacuous_and_no_success() {
+        assert_eq!(teeth(&Counts { forgotten: 9, stale: 1, ..Counts::default() }), Ok(()));
+        for forgotten in [0, 9] {
+            let error = teeth(&Counts { forgotten, stale: 0, ..Counts::default() }).expect_err("nothing was seen");
+            let said = format!("found none of {forgotten};");
+            assert!(error.to_string().contains("vacuous") && error.to_string().contains(&said), "{error}");
+        }
     }
 }
