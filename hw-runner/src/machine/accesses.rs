@@ -211,3 +211,37 @@ fn bells(vm: &Vm, gpa: Gpa, offset: usize) -> [Gpa; 2] {
     let next = (stolen.alias_index(alias) + 1) % stolen.alias_count();
     [gpa, stolen.join(gfn, stolen.alias(next))].map(|page| Gpa::new(page.raw() + offset as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
+    #[test]
+    fn an_ioeventfd_rings_for_one_name() {
+        use crate::ioeventfd::{Bells, require};
+        let mut machine = match Machine::open() {
+            Ok(machine) => machine,
+            Err(error) if error.is_absence() => return println!("SKIPPED: {error}"),
+            Err(error) => panic!("/dev/kvm is there, but: {error}"),
+        };
+        if let Err(error) = require(&machine.fd) {
+            return println!("SKIPPED: {error}");
+        }
+        let head = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n";
+        let text = format!("{head}slot 0 create gfn=0x1e0 pages=1 hva=0\nv0 write 0x1e0@1\nv0 write 0x1e4@1\n");
+        let program = gpa_model::text::parse(&text).expect("a program");
+        let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + guest::word_offset(op) as u64);
+        let mut rung = |op, frame, expected| {
+            let mut bells = Bells::default();
+            bells.hang(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
+            machine.run(&program).expect("a run");
+            let rung = bells.rung(word(op, frame, expected)).expect("what rang");
+            bells.take_down(&machine.fd).expect("none left");
+            rung
+        };
+        assert_eq!(rung(2, 4, 1), Rung::Own);
+        assert_eq!(rung(2, 4, 0), Rung::Wrong);
+        assert_eq!(rung(1, 0, 1), Rung::Nothing);
+    }
+}

@@ -1,0 +1,42 @@
+//! What a VM has to be told before it has vCPUs.
+
+use crate::error::{Doing, MachineError};
+use crate::ring;
+use kvm_bindings::kvm_enable_cap;
+use kvm_ioctls::{Cap, VmFd};
+
+/// Get the dirty log without clearing it, and clear it page by page.
+pub(super) fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
+    let cap = kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+    if fd.check_extension_raw(cap.into()) == 0 {
+        return Err(MachineError::Missing("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2"));
+    }
+    if !fd.check_extension(Cap::ReadonlyMem) {
+        return Err(MachineError::Missing("KVM_CAP_READONLY_MEM"));
+    }
+    let mut enable = kvm_enable_cap { cap, ..Default::default() };
+    enable.args[0] = kvm_bindings::KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.into();
+    fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
+}
+
+/// Have each vCPU list the pages it makes dirty.
+pub(super) fn enable_rings(fd: &VmFd) -> Result<(), MachineError> {
+    let (cap, bytes) = ring::CAPABILITY;
+    if u64::try_from(fd.check_extension_raw(cap.into())).is_ok_and(|most| most < bytes) {
+        return Err(MachineError::Missing("KVM_CAP_DIRTY_LOG_RING_ACQ_REL"));
+    }
+    let mut enable = kvm_enable_cap { cap, ..Default::default() };
+    enable.args[0] = bytes;
+    fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
+}
+
+/// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.
+pub(super) fn zap_slots_alone(fd: &VmFd) -> bool {
+    /// `KVM_CAP_DISABLE_QUIRKS2`, and the quirk that a slot's end is the end of all translations.
+    const DISABLE_QUIRKS: u32 = 213;
+    const SLOT_ZAP_ALL: u64 = 0x80;
+    let quirks = fd.check_extension_raw(DISABLE_QUIRKS.into());
+    let mut disable = kvm_enable_cap { cap: DISABLE_QUIRKS, ..Default::default() };
+    disable.args[0] = SLOT_ZAP_ALL;
+    quirks > 0 && quirks as u64 & SLOT_ZAP_ALL != 0 && fd.enable_cap(&disable).is_ok()
+}

@@ -1,0 +1,86 @@
+//! What the host does to its guest: memslots, invalidations, prefaults, the dirty log.
+
+use super::Machine;
+use crate::driver::Driven;
+use crate::error::{Doing, MachineError};
+use crate::memslots::Backing;
+use gpa_model::{Driver, Exit, Gpa, Host, HvaRange, Op, Vm};
+
+impl Machine {
+    pub(super) fn carry_out_op(&mut self, vm: &Vm, host: &Host, op: &Op) -> Result<Exit, MachineError> {
+        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
+        Ok(match *op {
+            // It was there from the start.
+            Op::Slot { id, .. } if id.is_private() => Exit::Done,
+            Op::Slot { id, change } => {
+                self.memslots.change(kvm, id, change)?;
+                let private = self.memslots.private_frames(vm, Some(id), None);
+                self.stamp_private(private)?;
+                Exit::Done
+            }
+            Op::SlotBegin { id, change } => self.begin_change(vm, id, change)?,
+            Op::SlotEnd => self.end_change()?,
+            Op::SlotAliased { id, gpa, pages, hva } => match self.memslots.try_at(kvm, id, gpa, pages, hva)? {
+                true => Exit::Done,
+                false => Exit::Refused,
+            },
+            Op::Prefault { vcpu, gpa } => self.prefault(vm, vcpu, gpa)?,
+            Op::DirtyGet { id } => Exit::Dirty(self.memslots.dirty(kvm, id)?),
+            Op::DirtyClear { id, gfn, pages } => {
+                self.memslots.clear_dirty(kvm, id, gfn, pages)?;
+                Exit::Done
+            }
+            Op::Unmap { range, .. } => {
+                self.restamp(host, range);
+                self.memslots.discard_private(range)?;
+                let private = self.memslots.private_frames(vm, None, Some(range));
+                self.stamp_private(private)?;
+                Exit::Done
+            }
+            _ => Exit::Unsupported,
+        })
+    }
+
+    /// Ask for a page to be mapped before the guest needs it.
+    fn prefault(&mut self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
+        let realisation = self.fingerprint.realisation;
+        let Some((frame, alias)) = vm.locate(gpa).filter(|_| realisation.can_prefault()) else {
+            return Ok(Exit::Unsupported);
+        };
+        let alias = vm.stolen().alias_index(alias);
+        let vcpu = &mut self.vcpus[usize::from(vcpu)];
+        vcpu.enter_space(realisation.address_space(alias))?;
+        match vcpu.pre_fault(vm.gpa(frame, realisation.alias_in_tables(alias))) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => Ok(Exit::NotFound),
+                Some(libc::EINVAL) => Ok(Exit::Refused),
+                Some(libc::EAGAIN | libc::EINTR) => Ok(Exit::Retry),
+                Some(libc::EFAULT) => Ok(Exit::Error),
+                // Shadow paging, or an older kernel.
+                Some(libc::EOPNOTSUPP | libc::ENOTTY) => Ok(Exit::Unsupported),
+                _ => Err(error).doing("prefault a page"),
+            },
+        }
+    }
+
+    /// Whether this KVM can be asked to map pages before the guest needs them.
+    pub fn can_prefault(&self) -> bool {
+        self.fingerprint.realisation.can_prefault()
+            && self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
+    }
+
+    /// Have the host take pages away; whether it can in that way.
+    pub(super) fn unmap(&mut self, range: HvaRange, by: Option<Driver>) -> Result<bool, MachineError> {
+        let (start, pages) = (range.start.page() as usize, range.pages as usize);
+        let driven = self.drivers.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
+        Ok(driven != Driven::Lacking)
+    }
+
+    /// Give the pages of `range` the identities that `host` has for them.
+    fn restamp(&mut self, host: &Host, range: HvaRange) {
+        for hva in range.iter() {
+            self.stamp(hva.page() as usize, host.pfn(hva));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One program: its ops in order, on a machine that is made as good as new before and put in order after.
+
+use super::{Machine, TABLE_SLOT, map_whole, private};
+use crate::error::{Doing, MachineError};
+use crate::guest;
+use crate::ioctl::delete_region;
+use crate::realisation::Realisation;
+use crate::support::supports;
+use crate::trace::Trace;
+use gpa_model::limits::HOST_PAGES;
+use gpa_model::{Exit, Host, Hva, Model, Op, Pfn, Program, Vm};
+
+impl Machine {
+    /// Carry out `program`.
+    ///
+    /// # Errors
+    /// A [`MachineError`] if the machine fails; the next program finds it in order again, or fails too.
+    pub fn run(&mut self, program: &Program) -> Result<Trace, MachineError> {
+        let mut trace = Trace::default();
+        self.run_into(program, &mut trace)?;
+        Ok(trace)
+    }
+
+    /// The same, over an old trace, whose allocations are kept.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_into(&mut self, program: &Program, trace: &mut Trace) -> Result<(), MachineError> {
+        trace.fingerprint.clone_from(&self.fingerprint);
+        trace.program.clone_from(program);
+        trace.samples = 1;
+        trace.variants.clear();
+        trace.observations.clear();
+        trace.observations.resize(program.ops.len(), None);
+        let wanted = private::wanted(program);
+        // Where memory is private, a hole that an earlier program found would shut the guest out of it.
+        if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
+            return self.run_apart(&wanted, program, &mut trace.observations);
+        }
+        let result = self.carry_out(program, &mut trace.observations);
+        let ended = self.end_change();
+        let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
+        if result.is_err() || cleared.is_err() {
+            self.recover();
+        }
+        result.and(cleared)
+    }
+
+    pub(super) fn carry_out(
+        &mut self,
+        program: &Program,
+        observations: &mut [Option<Exit>],
+    ) -> Result<(), MachineError> {
+        let vm = &program.vm;
+        let (maxphyaddr, realisation) = (self.fingerprint.maxphyaddr, self.fingerprint.realisation);
+        if let Some(&bit) = vm.stolen().bits().iter().find(|&&bit| bit >= maxphyaddr) {
+            return Err(MachineError::StolenBit { bit, maxphyaddr });
+        }
+        if !vm.stolen().bits().iter().all(|bit| self.stealable.contains(bit)) {
+            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op, realisation));
+            known.for_each(|(_, observation)| *observation = Some(Exit::Unsupported));
+            return Ok(());
+        }
+        let (mut host, mut model) = (Host::new(vm), Model::new(vm));
+        self.begin(vm, &host)?;
+        self.watchdog.arm().doing("arm the watchdog")?;
+        let mut next = 0;
+        while let Some(op) = program.ops.get(next) {
+            let at = next;
+            next += 1;
+            if !supports(vm, op, realisation) || !model.accepts(&host, op) {
+                continue;
+            }
+            if let Op::Access { vcpu, gpa, access } = *op {
+                // Whether later ops are accepted hangs on memslots alone, so the model need not wait for the answer.
+                self.enqueue(vm, at, vcpu, gpa, access, observations)?;
+                continue;
+            }
+            self.run_batches(vm, observations)?;
+            if let Op::FaultBegin { vcpu, gpa, access } = *op {
+                match self.hold(program, at, &mut host, &mut model, observations)? {
+                    Some(after) => next = after,
+                    None => self.enqueue(vm, at, vcpu, gpa, access, observations)?,
+                }
+                continue;
+            }
+            let done = match *op {
+                Op::Unmap { range, by } => self.unmap(range, by)?,
+                Op::Slot { id, .. } if id.is_private() => self.private_slot(vm, &host, id)?,
+                _ => true,
+            };
+            if !done {
+                observations[at] = Some(Exit::Unsupported);
+                continue;
+            }
+            host.apply(op);
+            let exit = self.carry_out_op(vm, &host, op)?;
+            observations[at] = Some(exit);
+            if exit != Exit::Unsupported || !matches!(op, Op::SlotBegin { .. }) {
+                model.step(&host, op, &Exit::Done);
+            }
+        }
+        self.run_batches(vm, observations)?;
+        self.watchdog.disarm();
+        Ok(())
+    }
+
+    /// Make the machine that of a new VM.
+    pub(super) fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
+        self.memslots.begin(vm, self.fingerprint.realisation);
+        self.batches.clear();
+        for page in 0..HOST_PAGES {
+            let pfn = host.pfn(Hva::new(page as u64));
+            if self.stamps[page] != pfn {
+                self.stamp(page, pfn);
+            }
+        }
+        let same = |old: &Vm| old.stolen() == vm.stolen() && old.base() == vm.base();
+        self.window = match self.windows.iter().position(same) {
+            Some(window) => window,
+            None => self.show(vm)?,
+        };
+        Ok(())
+    }
+
+    /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to
+    /// KVM, so when there is no unused table, what it made of the old ones has to go: their memslot is deleted, and CR3 changes.
+    fn show(&mut self, vm: &Vm) -> Result<usize, MachineError> {
+        if self.windows.len() == guest::WINDOWS {
+            self.windows.clear();
+            for space in self.fingerprint.realisation.address_spaces() {
+                let slot = space.slot(TABLE_SLOT);
+                delete_region(&self.fd, slot).doing("delete the memslot of the page tables")?;
+                map_whole(&self.fd, &self.tables, slot, guest::TABLE_GFN)?;
+            }
+            self.tables_written += 1;
+        }
+        let window = self.windows.len();
+        guest::write_window(&self.tables, window, vm, self.fingerprint.realisation);
+        self.windows.push(*vm);
+        Ok(window)
+    }
+
+    /// Have this thread look up from its vCPUs every so often.
+    pub(super) fn rouse(&mut self) -> Result<(), MachineError> {
+        self.watchdog.rouse().doing("rouse the machine from its vCPUs")
+    }
+
+    /// Put everything in order after a failure, as well as it goes.
+    pub(super) fn recover(&mut self) {
+        self.watchdog.disarm();
+        self.batches.clear();
+        self.memslots.scrub(&self.fd);
+        // A driver may have failed half-way.
+        self.stamps = [Pfn::new(0); HOST_PAGES];
+        for vcpu in &mut self.vcpus {
+            // What cannot be restarted fails again, and says so, when it is used.
+            let _ = vcpu.restart(0);
+        }
+    }
+
+    pub(super) fn stamp(&mut self, page: usize, pfn: Pfn) {
+        guest::stamp(&self.memory, page, pfn);
+        self.stamps[page] = pfn;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watchdog::Watchdog;
+    use std::time::Duration;
+
+    fn machine() -> Option<Machine> {
+        match Machine::open() {
+            Ok(machine) => Some(machine),
+            Err(error) if error.is_absence() => {
+                println!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("/dev/kvm is there, but: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_guest_that_never_exits_is_an_error_and_the_machine_goes_on() {
+        let Some(mut machine) = machine() else { return };
+        let program = crate::witness::calibration(Some(40));
+        let good = machine.run(&program).expect("a run");
+        machine.watchdog = Watchdog::with_limit(Duration::from_millis(50)).expect("a watchdog");
+        guest::break_code(&machine.own);
+        assert!(matches!(machine.run(&program), Err(MachineError::Hung(_))));
+        machine.watchdog = Watchdog::new().expect("a watchdog");
+        guest::load_code(&machine.own);
+        assert_eq!(machine.run(&program).expect("a run"), good);
+    }
+
+    #[test]
+    fn a_guest_that_dies_is_an_error_and_the_machine_goes_on() {
+        let Some(mut machine) = machine() else { return };
+        let program = crate::witness::calibration(Some(40));
+        let good = machine.run(&program).expect("a run");
+        guest::crash_code(&machine.own);
+        assert!(matches!(machine.run(&program), Err(MachineError::Exit(_))));
+        guest::load_code(&machine.own);
+        assert_eq!(machine.run(&program).expect("a run"), good);
+    }
+
+    /// The positive control of stamps: a page that bears another identity than the model's is seen as that other page.
+    #[test]
+    fn a_page_with_another_identity_is_noticed_by_every_kind_of_access() {
+        let Some(mut machine) = machine() else { return };
+        let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                    slot 0 create gfn=0x1e0 pages=1 hva=3\nv0 read 0x1e0\nv0 write 0x1e0@1\nv0 execute 0x1e0@1\n";
+        let program = gpa_model::text::parse(text).expect("a program");
+        // Behind the machine's back: it still believes that the page bears its first identity.
+        guest::stamp(&machine.memory, 3, Pfn::new(777));
+        let trace = machine.run(&program).expect("a run");
+        assert_eq!(trace.observations[1..], [Some(Exit::Memory(Pfn::new(777))); 3]);
+    }
+}
