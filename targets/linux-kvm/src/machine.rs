@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// What the kernel is told: say what matters, on the serial line, and stop at a panic.
 ///
 /// Without `no_timer_check` a kernel that gets too little of a busy machine's time takes its timer for broken, and panics.
-pub(crate) const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check";
+pub(crate) const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 no_timer_check rcupdate.rcu_expedited=1";
 /// With 512 MB or less Linux makes no huge pages of its own accord, and KVM then maps none.
 pub(crate) const MEMORY_MB: &str = "640";
 /// How often it is looked whether the machine still runs while it says nothing.
