@@ -13,6 +13,8 @@ pub struct Catalogue {
     pub equivalent: &'static [Equivalent],
     /// How many programs each is given at most, if nobody says.
     pub runs: u64,
+    /// How many seconds each campaign may take at most, where a mutant can cost a boot for each program.
+    pub seconds: Option<u64>,
 }
 
 /// A mutant to be hunted.
@@ -30,8 +32,10 @@ pub struct Quarry {
 
 /// Programs that a mutant of `kvm-mmu` is given, which takes a second.
 const RUNS: u64 = 100_000;
-/// Programs that a mutant of the real kernel is given, which takes two minutes.
+/// Programs that a mutant of the real kernel is given.
 const RUNS_IN_LAB: u64 = 20_000;
+/// And for how long. All that die, die within a minute; one that takes the kernel with it needs a boot for each program.
+const SECONDS_IN_LAB: u64 = 90;
 
 impl Catalogue {
     /// Targets that have one.
@@ -50,6 +54,7 @@ impl Catalogue {
                 mutants: mutants::ALL.iter().map(quarry).collect(),
                 equivalent: EQUIVALENT,
                 runs: RUNS,
+                seconds: None,
             });
         }
         let quarry = |mutant: &stolen::Mutant| Quarry {
@@ -62,6 +67,7 @@ impl Catalogue {
             mutants: stolen::MUTANTS.iter().map(quarry).collect(),
             equivalent: &[],
             runs: RUNS_IN_LAB,
+            seconds: Some(SECONDS_IN_LAB),
         })
     }
 

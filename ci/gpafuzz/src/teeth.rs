@@ -20,9 +20,13 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The version of [`Teeth`] as JSON; larger when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// The width of the column of laws, if none is longer.
+const LAW_WIDTH: usize = 28;
 
 /// The kill matrix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +37,9 @@ pub struct Teeth {
     pub gpafuzz: String,
     /// How many programs a mutant was given at most, in each campaign.
     pub runs: u64,
+    /// How many seconds a campaign was given at most, if time was a bound, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
     /// The seeds: each mutant is hunted once from each.
     pub seeds: Vec<u64>,
     /// The mutants in the order of the catalogue. Fewer than were asked for if Ctrl-C ended the hunt.
@@ -171,6 +178,8 @@ impl From<&Equivalent> for EquivalentText {
 pub struct Setting<'a> {
     /// How many programs a mutant is given at most, in each campaign.
     pub runs: u64,
+    /// For how many seconds each campaign may go on, if that is a bound, too.
+    pub seconds: Option<u64>,
     /// The seeds.
     pub seeds: Vec<u64>,
     /// Ends the hunt when it is set.
@@ -200,6 +209,7 @@ pub fn hunt_all(catalogue: &Catalogue, setting: &Setting<'_>) -> Result<Teeth, T
         schema_version: SCHEMA_VERSION,
         gpafuzz: env!("CARGO_PKG_VERSION").to_owned(),
         runs: setting.runs,
+        seconds: setting.seconds,
         seeds: setting.seeds.clone(),
         mutants: rows,
         interrupted: setting.is_stopped(),
@@ -237,15 +247,19 @@ fn hunt(
     setting: &Setting<'_>,
 ) -> Result<Option<Hunt>, TargetError> {
     let shown = if setting.seeds.len() > 1 { format!("{name}, seed {seed}") } else { name.to_owned() };
-    let budget = Budget { runs: Some(setting.runs), deadline: None, stop: setting.stop };
-    let any = find(&shown, target, Lockstep::default(), seed, budget, |_| true)?;
+    let budget = || Budget {
+        runs: Some(setting.runs),
+        deadline: setting.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        stop: setting.stop,
+    };
+    let any = find(&shown, target, Lockstep::default(), seed, budget(), |_| true)?;
     let mut caught = None;
     if let Some(found) = any.as_ref().filter(|found| meant.is_of(&found.violation)) {
         caught = Some(keep(target, Lockstep::default(), false, found)?);
     } else if any.is_some() {
         let alone = || Lockstep::new(gpa_oracles::only(&meant.oracle));
         let shown = format!("{shown}, {} alone", meant.oracle);
-        if let Some(found) = find(&shown, target, alone(), seed, budget, |violation| meant.is_of(violation))? {
+        if let Some(found) = find(&shown, target, alone(), seed, budget(), |violation| meant.is_of(violation))? {
             caught = Some(keep(target, alone(), true, &found)?);
         }
     }
@@ -305,9 +319,11 @@ impl Teeth {
         let mut out = String::new();
         let several = self.seeds.len() > 1;
         let spread = if several { "killed       min    median       max" } else { "executions" };
-        let _ = writeln!(out, "{:<30} {:<28} {spread}  ops  breaks", "mutant", "oracle/clause");
+        let laws = self.mutants.iter().map(|row| row.meant.to_string().len());
+        let width = laws.max().unwrap_or(0).max(LAW_WIDTH);
+        let _ = writeln!(out, "{:<30} {:<width$} {spread}  ops  breaks", "mutant", "oracle/clause");
         for row in &self.mutants {
-            self.row(&mut out, row);
+            self.row(&mut out, row, width);
         }
         self.verdict(&mut out);
         if self.equivalent.is_empty() {
@@ -322,7 +338,7 @@ impl Teeth {
         out
     }
 
-    fn row(&self, out: &mut String, row: &Row) {
+    fn row(&self, out: &mut String, row: &Row, width: usize) {
         let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
         let [min, median, max] =
             [|s: Spread| s.min, |s: Spread| s.median, |s: Spread| s.max].map(|part| number(row.executions.map(part)));
@@ -334,7 +350,7 @@ impl Teeth {
         };
         let ops = number(row.ops.map(|ops| ops.max));
         let law = row.meant.to_string();
-        let _ = writeln!(out, "{:<30} {law:<28} {spread} {ops:>4}  {}", row.mutant, row.breaks);
+        let _ = writeln!(out, "{:<30} {law:<width$} {spread} {ops:>4}  {}", row.mutant, row.breaks);
         for remark in self.remarks(row) {
             let _ = writeln!(out, "    {remark}");
         }
@@ -376,8 +392,9 @@ impl Teeth {
         };
         let _ = writeln!(
             out,
-            "\n{killed} of {all} mutants are killed by the oracle and clause meant for them, each within {} executions; {seeds}",
-            self.runs
+            "\n{killed} of {all} mutants are killed by the oracle and clause meant for them, each within {} executions{}; {seeds}",
+            self.runs,
+            self.seconds.map_or_else(String::new, |seconds| format!(" and {seconds} s"))
         );
         if self.interrupted {
             out.push_str("interrupted: the mutants after these were not hunted\n");
@@ -404,6 +421,7 @@ mod tests {
             schema_version: SCHEMA_VERSION,
             gpafuzz: "0".into(),
             runs: 1000,
+            seconds: None,
             seeds: (1..=hunts.len() as u64).collect(),
             mutants: vec![row],
             interrupted: false,

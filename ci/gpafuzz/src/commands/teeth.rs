@@ -14,7 +14,8 @@ use crate::teeth::{self, Setting};
 pub fn run(args: &TeethArgs) -> Result<Exit, CliError> {
     let catalogue = catalogue(args)?;
     let seeds = (0..args.seeds).map(|n| args.seed.wrapping_add(n)).collect();
-    let setting = Setting { runs: args.runs.unwrap_or(catalogue.runs), seeds, stop: interrupt::listen()? };
+    let (runs, seconds) = (args.runs.unwrap_or(catalogue.runs), catalogue.seconds);
+    let setting = Setting { runs, seconds, seeds, stop: interrupt::listen()? };
     let teeth = teeth::hunt_all(&catalogue, &setting)?;
     if args.json {
         print(&(serde_json::to_string_pretty(&teeth)? + "\n"));
