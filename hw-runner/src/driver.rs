@@ -130,6 +130,16 @@ pub(crate) fn replaces(driver: Option<Driver>) -> bool {
     matches!(driver.unwrap_or(DEFAULT), Driver::Mremap | Driver::Munmap)
 }
 
+/// Whether a notifier hears of it every time, so that nothing can map the pages as they were.
+pub fn takes_away(driver: Option<Driver>) -> bool {
+    match driver.unwrap_or(DEFAULT) {
+        Driver::Dontneed | Driver::PunchHole | Driver::Mremap | Driver::Munmap | Driver::Guard => true,
+        Driver::Mprotect | Driver::MprotectRead | Driver::UffdWriteProtect | Driver::UffdCopy => true,
+        // They may decline, or leave the pages where they are.
+        Driver::Fork | Driver::Collapse | Driver::Pageout | Driver::Cold => false,
+    }
+}
+
 /// Whether the pages keep their content, so that nothing of it may be lost at any time.
 pub(crate) fn keeps_pages(driver: Driver, memory: &Pages) -> bool {
     match driver {

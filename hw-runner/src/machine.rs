@@ -9,6 +9,7 @@ mod capabilities;
 mod halves;
 mod hold;
 mod host_ops;
+mod inside;
 mod private;
 mod program;
 mod protected;
@@ -28,6 +29,7 @@ use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
 use crate::ring::Ring;
+use crate::sight::{Seen, Sight};
 use crate::stats::Stats;
 use crate::support::STOLEN_BITS;
 use crate::vcpu::Vcpu;
@@ -76,6 +78,10 @@ pub struct Machine {
     stamps: [Pfn; HOST_PAGES],
     /// The memslot change that is in its middle.
     half: Option<halves::Half>,
+    /// What this KVM shows of itself, if it shows anything.
+    sight: Option<Sight>,
+    /// What was seen of the program that runs, after each op, if that is looked at.
+    seen: Option<Vec<Vec<Seen>>>,
     batches: Batches,
     bells: Bells,
     accesses: u64,
@@ -117,6 +123,7 @@ impl Machine {
     fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
         let mut machine = Self::create(realisation, &[])?;
         if realisation == Realisation::Native {
+            machine.sight = Sight::open(&machine.fd);
             machine.stealable = match stripped {
                 Some(bits) => bits.to_vec(),
                 None => machine.bits_stripped()?,
@@ -202,6 +209,8 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             half: None,
+            sight: None,
+            seen: None,
             batches: Batches::default(),
             bells: Bells::default(),
             accesses: 0,

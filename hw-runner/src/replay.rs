@@ -1,8 +1,10 @@
 //! A recorded trace as an [`Mmu`], so that the oracles judge real KVM where there is none.
 
+use crate::sight::Seen;
 use crate::support::supports;
 use crate::trace::Trace;
-use gpa_model::{Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Shows, Spte, Vm};
+use gpa_model::{Exit, FlushBackend, Gpa, Host, Keyed, Mmu, Model, Op, Shows, Spte, Vm};
+use std::collections::BTreeMap;
 
 /// Answers each op with what was observed when it was recorded.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +13,10 @@ pub struct Replay {
     /// Ops that can be asked about: those with an observation, and those that mean nothing in their state.
     known: Vec<bool>,
     at: usize,
+    /// The tables after the op before that, as far as they were seen.
+    tables: BTreeMap<Gpa, Spte>,
+    /// What was kept by gfn at the end.
+    keys: Vec<Keyed>,
 }
 
 impl Replay {
@@ -28,12 +34,18 @@ impl Replay {
     /// Take the trace out, to record over it.
     pub fn unload(&mut self) -> Trace {
         self.known.clear();
-        self.at = 0;
+        self.start();
         std::mem::take(&mut self.trace)
     }
 
-    fn rewind(&mut self) {
+    fn start(&mut self) {
         self.at = 0;
+        self.tables.clear();
+        self.keys.clear();
+    }
+
+    fn rewind(&mut self) {
+        self.start();
         self.known.clear();
         let program = &self.trace.program;
         let (mut host, mut model) = (Host::new(&program.vm), Model::new(&program.vm));
@@ -48,6 +60,18 @@ impl Replay {
         }
     }
 
+    /// Take in what was seen from the op that is next up to number `at`.
+    fn see(&mut self, at: usize, flush: &mut FlushBackend) {
+        for seen in self.trace.seen.iter().take(at + 1).skip(self.at).flatten() {
+            match *seen {
+                Seen::Spte(gpa, Some(spte)) => drop(self.tables.insert(gpa, spte)),
+                Seen::Spte(gpa, None) => drop(self.tables.remove(&gpa)),
+                Seen::Flush(asked) => flush.observed(asked),
+                Seen::Key(key) => self.keys.push(key),
+            }
+        }
+    }
+
     /// The number of the next op that equals `op`.
     fn find(&self, op: &Op) -> Option<usize> {
         let rest = self.trace.program.ops.iter().enumerate().skip(self.at);
@@ -57,11 +81,12 @@ impl Replay {
 
 impl Mmu for Replay {
     /// The next observation, if it is one of this op.
-    fn step(&mut self, _host: &Host, _flush: &mut FlushBackend, op: &Op) -> Exit {
+    fn step(&mut self, _host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
         let next =
             (self.at..self.trace.program.ops.len()).find(|&at| self.trace.observation(at).is_some() && self.known[at]);
         match next {
             Some(at) if self.trace.program.ops[at] == *op => {
+                self.see(at, flush);
                 self.at = at + 1;
                 self.trace.observation(at).unwrap_or(Exit::Unsupported)
             }
@@ -69,8 +94,12 @@ impl Mmu for Replay {
         }
     }
 
-    fn walk(&self, _gpa: Gpa) -> Option<Spte> {
-        None
+    fn walk(&self, gpa: Gpa) -> Option<Spte> {
+        self.tables.get(&gpa).copied()
+    }
+
+    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        self.keys.iter().copied().for_each(visit);
     }
 
     fn supports(&self, op: &Op) -> bool {
@@ -79,18 +108,13 @@ impl Mmu for Replay {
     }
 
     fn shows(&self) -> Shows {
-        Shows {
-            tables: false,
-            flushes: false,
-            keys: false,
-            rmap: false,
-            roots: false,
-            native: self.trace.fingerprint.native,
-        }
+        let inside = !self.trace.seen.is_empty();
+        let native = self.trace.fingerprint.native;
+        Shows { tables: inside, flushes: inside, keys: inside, rmap: inside, roots: false, native }
     }
 
     /// Back to the start of the same trace.
     fn reset(&mut self, _vm: &Vm) {
-        self.at = 0;
+        self.start();
     }
 }

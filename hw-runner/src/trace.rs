@@ -24,30 +24,53 @@
 //!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
+//! Where KVM can be looked into ([`crate::sight`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
+//! which flushes it took, and below the last op that was carried out what is kept by gfn. Where there is no such line, nothing changed.
+//!
+//! ```text
+//! dirty-clear 0 gfn=0x1e0 pages=4
+//!   => done
+//!   :: flush 0x1e0 4
+//!   :: flush 0x100001e0 4 failed
+//!   :: flush all
+//!   :: spte 0x1e1@1 2 r-x 4K
+//!   :: page 0x200 0x10000000 1
+//!   :: rmap 0x1e1 0x100001e1 4K
+//! ```
+//!
 //! After the header comes the program, as [`gpa_model::text`] has it, with an observation below each op that was carried out.
 //! An op without one meant nothing in its state, or could not be carried out. If the program was run several times, a line with
 //! `~>` says how often something else was observed than the line above. Pages are named by the identities of
 //! [`gpa_model::Host`], never by anything of the machine that recorded. Version 1 has a shorter header: no `cpu`, `kernel`,
-//! `parameters`, `realisation`, `witness` and `samples`.
+//! `parameters`, `realisation`, `witness` and `samples`. A trace is written as the oldest version that can say it, so that older
+//! runners go on reading what they can judge.
 
 mod parse;
 mod print;
+mod seen;
 
 pub use parse::parse;
 pub use print::{print, print_observation};
 
 use crate::fingerprint::Fingerprint;
+use crate::sight::Seen;
 use crate::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
-/// The format version this crate writes, and the newest it reads.
-pub const VERSION: u32 = 2;
+/// The newest format version this crate writes and reads.
+pub const VERSION: u32 = 3;
+/// The first version with all of the header.
+const LONG_HEADER: u32 = 2;
+/// The first version that says what was seen inside KVM.
+const WATCHED: u32 = 3;
 /// The word that opens a trace.
 pub const MAGIC: &str = "gpafuzz-trace";
 /// The word before an observation.
 const ARROW: &str = "=>";
 /// The word before another that was made instead.
 const OTHER: &str = "~>";
+/// The word before something that was seen inside KVM.
+const INSIDE: &str = "::";
 
 /// A program and what was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -58,6 +81,8 @@ pub struct Trace {
     pub program: Program,
     /// One for each op; `None` if it was not carried out.
     pub observations: Vec<Option<Exit>>,
+    /// What was seen inside KVM, a list for each op; empty where it shows nothing.
+    pub seen: Vec<Vec<Seen>>,
     /// How often the program was run.
     pub samples: u32,
     /// What was observed instead in some of these runs, ordered by op.

@@ -172,6 +172,11 @@ impl FlushBackend {
         self.freed_after
     }
 
+    /// Note a flush that somebody else was asked for, with what came of it: that of a recorded target.
+    pub fn observed(&mut self, flush: Flush) {
+        self.log.push(flush);
+    }
+
     /// What was asked for during the current op, in order.
     pub fn log(&self) -> &[Flush] {
         &self.log

@@ -96,8 +96,8 @@ impl Machine {
         batch.requests.push(request);
         batch.ops.push(at);
         batch.frames.push(frame);
-        // What cannot come to an end must not keep others from theirs.
-        let mut alone = self.half.is_some();
+        // What cannot come to an end must not keep others from theirs, and what is watched is watched one by one.
+        let mut alone = self.half.is_some() || self.seen.is_some();
         if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
             batch.bells = Some(bells(vm, gpa, request.offset));
@@ -136,9 +136,11 @@ impl Machine {
             }
             self.heed_bells(vm, number, &batch, observations)?;
         }
+        let watched = batch.ops.last().copied();
         batch.clear();
         self.batches.of[number] = batch;
-        result
+        result?;
+        watched.map_or(Ok(()), |at| self.look(vm, at))
     }
 
     /// A write that rang is one that user space was told of. One that came out although there is an eventfd, or that rang another

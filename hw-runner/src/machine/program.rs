@@ -30,6 +30,7 @@ impl Machine {
         trace.program.clone_from(program);
         trace.samples = 1;
         trace.variants.clear();
+        trace.seen.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
         let wanted = private::wanted(program);
@@ -37,7 +38,9 @@ impl Machine {
         if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
             return self.run_apart(&wanted, program, &mut trace.observations);
         }
+        self.watch(program);
         let result = self.carry_out(program, &mut trace.observations);
+        trace.seen = self.seen.take().unwrap_or_default();
         let ended = self.end_change();
         let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
         if result.is_err() || cleared.is_err() {
@@ -63,6 +66,7 @@ impl Machine {
         }
         let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
+        self.look_before()?;
         self.watchdog.arm().doing("arm the watchdog")?;
         let mut next = 0;
         while let Some(op) = program.ops.get(next) {
@@ -96,13 +100,14 @@ impl Machine {
             host.apply(op);
             let exit = self.carry_out_op(vm, &host, op)?;
             observations[at] = Some(exit);
+            self.look(vm, at)?;
             if exit != Exit::Unsupported || !matches!(op, Op::SlotBegin { .. }) {
                 model.step(&host, op, &Exit::Done);
             }
         }
         self.run_batches(vm, observations)?;
         self.watchdog.disarm();
-        Ok(())
+        observations.iter().rposition(Option::is_some).map_or(Ok(()), |last| self.look_at_keys(vm, last))
     }
 
     /// Make the machine that of a new VM.

@@ -1,6 +1,6 @@
 //! Parsing a trace: bounded, total, and exact about where it stopped.
 
-use super::{ARROW, MAGIC, OTHER, Trace, VERSION, Variant};
+use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, VERSION, Variant, WATCHED};
 use crate::fingerprint::{Fingerprint, is_word};
 use crate::realisation::Realisation;
 use gpa_model::limits::FILE_BYTES;
@@ -21,10 +21,11 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
         let expected = format!("at most {FILE_BYTES} bytes (limits::FILE_BYTES)");
         return Err(ParseError { line: 1, column: 1, expected, found: format!("{} bytes", text.len()) });
     }
-    let Header { lines, fingerprint, samples } = header(text)?;
+    let Header { version, lines, fingerprint, samples } = header(text)?;
     let program = gpa_model::text::parse(&program_text(text, lines))?;
     let mut observations = vec![None; program.ops.len()];
     let mut variants = Vec::new();
+    let mut seen = vec![Vec::new(); if version < WATCHED { 0 } else { program.ops.len() }];
     let mut ops = 0usize;
     let mut vm_seen = false;
     for (number, line) in body(text, lines) {
@@ -42,6 +43,20 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
             variants.push(Variant { at, times, exit: observation(&program.vm, &mut words)? });
             continue;
         }
+        if words.peek() == Some(INSIDE) {
+            words.next(INSIDE)?;
+            if version < WATCHED {
+                return Err(
+                    words.error(format!("nothing seen inside KVM before version {WATCHED}"), format!("`{INSIDE}`"))
+                );
+            }
+            let observed = ops.checked_sub(1).filter(|&at| observations.get(at).is_some_and(Option::is_some));
+            let Some(seen) = observed.and_then(|at| seen.get_mut(at)) else {
+                return Err(words.error("an observation, and then what was seen inside", "a sight of nothing"));
+            };
+            seen.push(super::seen::parse(&program.vm, &mut words)?);
+            continue;
+        }
         if words.peek() != Some(ARROW) {
             // The first line of words is the vm's, each other an op: the program parser has seen to that.
             ops += usize::from(std::mem::replace(&mut vm_seen, true));
@@ -54,7 +69,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
         };
         *place = Some(observation(&program.vm, &mut words)?);
     }
-    Ok(Trace { fingerprint, program, observations, samples, variants })
+    Ok(Trace { fingerprint, program, observations, seen, samples, variants })
 }
 
 /// The lines after the header, with their numbers.
@@ -67,7 +82,7 @@ fn program_text(text: &str, header: usize) -> String {
     let mut out = format!("{} {}", gpa_model::text::MAGIC, gpa_model::text::VERSION);
     out.extend(std::iter::repeat_n('\n', header.min(text.lines().count())));
     for (number, line) in body(text, header) {
-        if !matches!(Words::new(line, number).peek(), Some(ARROW | OTHER)) {
+        if !matches!(Words::new(line, number).peek(), Some(ARROW | OTHER | INSIDE)) {
             out.push_str(line);
         }
         out.push('\n');
@@ -77,6 +92,7 @@ fn program_text(text: &str, header: usize) -> String {
 
 /// What stands before the program.
 struct Header {
+    version: u32,
     /// How many lines, the version among them.
     lines: usize,
     fingerprint: Fingerprint,
@@ -97,8 +113,8 @@ fn header(text: &str) -> Result<Header, ParseError> {
             Err(ParseError { line, column: 1, expected: expected.into(), found: found.into() })
         }
     };
-    // Since version 2 there is more in it.
-    let long = version(&mut line(&format!("`{MAGIC} {VERSION}`"))?)? > 1;
+    let version = version(&mut line(&format!("`{MAGIC} {VERSION}`"))?)?;
+    let long = version >= LONG_HEADER;
     let mut fingerprint = Fingerprint::default();
     if long {
         fingerprint.cpu = one_word(&mut line("`cpu …`")?, "cpu")?;
@@ -132,7 +148,7 @@ fn header(text: &str) -> Result<Header, ParseError> {
         let word = one_word(&mut words, "samples")?;
         samples = words.number(&word, SAMPLES_MAX)? as u32;
     }
-    Ok(Header { lines: count, fingerprint, samples })
+    Ok(Header { version, lines: count, fingerprint, samples })
 }
 
 fn version(words: &mut Words<'_>) -> Result<u32, ParseError> {

@@ -1,6 +1,6 @@
 //! Printing a trace.
 
-use super::{ARROW, MAGIC, OTHER, Trace, VERSION};
+use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, WATCHED};
 use gpa_model::text::print_gpa;
 use gpa_model::{Exit, Fault, Vm};
 use std::fmt::Write;
@@ -8,7 +8,8 @@ use std::fmt::Write;
 /// The trace as text, ending in a newline.
 pub fn print(trace: &Trace) -> String {
     let fingerprint = &trace.fingerprint;
-    let mut out = format!("{MAGIC} {VERSION}\n");
+    let version = if trace.seen.is_empty() { LONG_HEADER } else { WATCHED };
+    let mut out = format!("{MAGIC} {version}\n");
     let _ = writeln!(out, "cpu {}\nkernel {}\nmodule {}", fingerprint.cpu, fingerprint.kernel, fingerprint.module);
     words(&mut out, "parameters", &fingerprint.parameters);
     let _ = writeln!(out, "paging {}\nmaxphyaddr {}", fingerprint.paging, fingerprint.maxphyaddr);
@@ -30,6 +31,9 @@ pub fn print(trace: &Trace) -> String {
         for variant in trace.variants.iter().filter(|variant| variant.at == at) {
             let exit = print_observation(&trace.program.vm, &variant.exit);
             let _ = writeln!(out, "  {OTHER} {} {exit}", variant.times);
+        }
+        for seen in trace.seen.get(at).into_iter().flatten() {
+            let _ = writeln!(out, "  {INSIDE} {}", super::seen::print(&trace.program.vm, seen));
         }
     }
     out

@@ -229,7 +229,9 @@ impl Recorder for InLab {
     }
 
     fn profile(&self) -> Profile {
-        let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name)).collect();
+        let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name));
+        // What no notifier hears of is not asked of a KVM that is looked into: such a program could not be watched.
+        let drivers = drivers.filter(|driver| !self.strips || hw_runner::driver::takes_away(Some(*driver))).collect();
         let profile = Profile { drivers, ..hw_runner::profile() };
         let mut kinds = profile.kinds;
         if self.prefaults && !self.strips {

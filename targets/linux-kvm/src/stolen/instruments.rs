@@ -165,9 +165,8 @@ const TABLES: &str =
 		else if (!is_last_spte(spte, level))
 			stolen_show_table(m, kvm, spte_to_child_sp(spte)->spt, level - 1, gpa);
 		else
-			seq_printf(m, \"leaf %llx %d %llx %s%s%s %lx\\n\", gpa, level, (u64)spte_to_pfn(spte),
-				   is_access_track_spte(spte) ? \"\" : \"r\", is_writable_pte(spte) ? \"w\" : \"\",
-				   !is_access_track_spte(spte) && is_executable_pte(spte) ? \"x\" : \"\",
+			seq_printf(m, \"leaf %llx %d %llx %d %lx\\n\", gpa, level, (u64)spte_to_pfn(spte),
+				   is_access_track_spte(spte) ? 0 : 1 | is_writable_pte(spte) << 1 | is_executable_pte(spte) << 2,
 				   (unsigned long)sptep);
 	}
 }
@@ -216,7 +215,7 @@ static int kvm_stolen_sptes_show(struct seq_file *m, void *v)
 	list_for_each_entry(sp, &kvm->arch.active_mmu_pages, link) {
 		if (is_obsolete_sp(kvm, sp) || sp->role.invalid)
 			continue;
-		seq_printf(m, \"page %llx %llx %d\\n\", sp->gfn, sp->gfn_stolen_bits, sp->role.level);
+		seq_printf(m, \"page %llx %llx %x\\n\", sp->gfn, sp->gfn_stolen_bits, sp->role.level);
 		if (sp->root_count)
 			stolen_show_table(m, kvm, sp->spt, sp->role.level, 0);
 	}
@@ -231,10 +230,10 @@ static int kvm_stolen_sptes_show(struct seq_file *m, void *v)
 		struct stolen_flush *entry = &stolen_flush_log[flush % STOLEN_FLUSHES];
 
 		if (entry->kvm == kvm)
-			seq_printf(m, \"flush %lu %llx %llx %s\\n\", flush, entry->gfn, entry->pages,
-				   entry->ok ? \"ok\" : \"failed\");
+			seq_printf(m, \"flush %lx %llx %llx %d\\n\", flush, entry->gfn, entry->pages,
+				   entry->ok);
 	}
-	seq_printf(m, \"flushes %lu\\n\", stolen_flushes);
+	seq_printf(m, \"flushes %lx\\n\", stolen_flushes);
 	spin_unlock(&stolen_flush_lock);
 	return 0;
 }

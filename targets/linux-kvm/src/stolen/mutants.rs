@@ -18,8 +18,6 @@ pub struct Mutant {
 
 /// A vCPU is entered while a flush is owed.
 const FLUSH_OWED: (&str, &str) = ("kernel", "warn-kvm_stolen_flush_owed");
-/// A leaf is added to the rmap of another gfn than the one its removal will look under.
-const TWO_GFNS: (&str, &str) = ("kernel", "warn-kvm_mmu_page_set_translation");
 
 /// Every mutant that a guest's exits or the kernel itself can give away, in the order of the reference.
 pub const MUTANTS: [Mutant; 13] = [
@@ -101,7 +99,8 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M23-spgfn-includes-stolen",
         breaks: "get_page: the gfn of a shadow page carries stolen bits",
-        caught_by: TWO_GFNS,
+        // A leaf is added to the rmap of another gfn than the one its removal will look under.
+        caught_by: ("kernel", "warn-kvm_mmu_page_set_translation"),
         edits: &[edit(MMU, "kvm_mmu_alloc_shadow_page", Replace("gfn & ~kvm_gfn_stolen_mask(kvm)", "gfn"))],
     },
     Mutant {
@@ -117,7 +116,8 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M43-rmap-aliased",
         breaks: "direct_map: a leaf goes into the rmap of its gfn with stolen bits",
-        caught_by: TWO_GFNS,
+        // A leaf that may be written is marked dirty beyond the end of its memslot's log.
+        caught_by: ("kernel", "bug-mark_page_dirty_in_slot"),
         edits: &[edit(MMU, "direct_map", Replace("base_gfn, fault->pfn", "base_gfn | gfn_stolen_bits, fault->pfn"))],
     },
     Mutant {
@@ -136,7 +136,7 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M87-unmap-first-spte-only",
         breaks: "claim: an invalidation reaches each SPTE of a gfn",
-        caught_by: ("alias_flush", "stale-access"),
+        caught_by: ("gfn_unalias", "spte"),
         edits: &[edit(
             MMU,
             "kvm_zap_rmap",

@@ -1,0 +1,219 @@
+//! What a KVM that was built to be looked into shows of itself: its tables, what it keeps by gfn, and its flushes.
+//!
+//! The lab's kernel has a file for each VM, a line for each thing, all numbers in hexadecimal:
+//!
+//! ```text
+//! page GFN STOLEN LEVEL               a shadow page, and the stolen bits of the gfn that it is for
+//! leaf GPA LEVEL PFN RIGHTS SPTE      a leaf that the processor would find, where, and at which address it lies itself
+//! mmio GPA GFN                        an MMIO entry, and the gfn that it remembers
+//! rmap GFN SPTE                       the reverse map of a gfn lists an entry
+//! flush NUMBER GFN PAGES OK           a flush; of everything, if it is of no pages
+//! flushes COUNT                       how many there were so far; only the last ones are listed
+//! ```
+//!
+//! Pages of this process get the names that programs know them by: from `/proc/self/pagemap`, what is behind each page now.
+
+use crate::error::{Doing, MachineError};
+use crate::memory::{PAGE_BYTES, Pages};
+use gpa_model::limits::{FRAMES, HOST_PAGES};
+use gpa_model::{Flush, Gpa, Keyed, Level, Pfn, Rights, Span, Spte, VcpuSet, Vm};
+use kvm_ioctls::VmFd;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// A page that none of this process's ever was.
+const STRANGER: Pfn = Pfn::new(u32::MAX);
+
+/// One thing that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// After an op: from now on a walk of this address finds this.
+    Spte(Gpa, Option<Spte>),
+    /// During an op: a flush was asked for.
+    Flush(Flush),
+    /// At the end of a program: something is kept by gfn.
+    Key(Keyed),
+}
+
+/// The file of one VM.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    file: File,
+    pagemap: File,
+    text: String,
+    /// Flushes that were seen so far.
+    flushes: u64,
+    /// By what names the pages of the host were known, each last.
+    names: BTreeMap<u64, Pfn>,
+    now: BTreeMap<Gpa, Spte>,
+}
+
+/// What can be seen now.
+#[derive(Default)]
+struct Shown {
+    leaves: BTreeMap<Gpa, Spte>,
+    /// Leaves by the addresses at which they lie themselves.
+    places: BTreeMap<u64, (Gpa, Level, Rights)>,
+    rmap: Vec<(u64, u64)>,
+    pages: Vec<Keyed>,
+}
+
+impl Sight {
+    /// That of `vm`, if its KVM has one.
+    pub(crate) fn open(vm: &VmFd) -> Option<Self> {
+        let path = format!("/sys/kernel/debug/kvm/{}-{}/mmu_sptes", std::process::id(), vm.as_raw_fd());
+        let (file, pagemap) = (File::open(path).ok()?, File::open("/proc/self/pagemap").ok()?);
+        let (names, now) = (BTreeMap::new(), BTreeMap::new());
+        Some(Self { file, pagemap, text: String::new(), flushes: 0, names, now })
+    }
+
+    /// A program begins: nothing of it is mapped yet, and what was flushed before is no business of its.
+    pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
+        self.names.clear();
+        self.now.clear();
+        self.read()?;
+        let count = self.text.lines().find_map(|line| line.strip_prefix("flushes "));
+        self.flushes = count.and_then(|count| u64::from_str_radix(count, 16).ok()).ok_or_else(|| odd("no count"))?;
+        Ok(())
+    }
+
+    /// An op of `vm` is over, and the pages of `memory` are called `stamps`: add what is new to `seen`; at the end of a program,
+    /// what is kept by gfn, too.
+    pub(crate) fn look(
+        &mut self,
+        vm: &Vm,
+        memory: &Pages,
+        stamps: &[Pfn; HOST_PAGES],
+        end: bool,
+        seen: &mut Vec<Seen>,
+    ) -> Result<(), MachineError> {
+        self.learn_names(memory, stamps).doing("find the pages behind host memory")?;
+        self.read()?;
+        let mut shown = Shown::default();
+        let text = std::mem::take(&mut self.text);
+        for line in text.lines() {
+            self.note(vm, line, &mut shown, seen).ok_or_else(|| odd(line))?;
+        }
+        self.text = text;
+        let gone = self.now.keys().filter(|gpa| !shown.leaves.contains_key(gpa)).map(|gpa| Seen::Spte(*gpa, None));
+        seen.extend(gone);
+        let new = shown.leaves.iter().filter(|(gpa, spte)| self.now.get(gpa) != Some(spte));
+        seen.extend(new.map(|(gpa, spte)| Seen::Spte(*gpa, Some(*spte))));
+        if end {
+            seen.extend(shown.pages.iter().map(|page| Seen::Key(*page)));
+            seen.extend(shown.rmap.iter().filter_map(|entry| rmap_key(vm, &shown, *entry)).map(Seen::Key));
+        }
+        self.now = shown.leaves;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), MachineError> {
+        self.text.clear();
+        self.file.seek(SeekFrom::Start(0)).doing("look into KVM")?;
+        self.file.read_to_string(&mut self.text).doing("look into KVM").map(drop)
+    }
+
+    fn learn_names(&mut self, memory: &Pages, stamps: &[Pfn; HOST_PAGES]) -> io::Result<()> {
+        const PRESENT: u64 = 1 << 63;
+        const PFN: u64 = (1 << 55) - 1;
+        let mut entries = [0; HOST_PAGES * size_of::<u64>()];
+        let first = memory.hva(0, 0) / PAGE_BYTES as u64;
+        self.pagemap.read_exact_at(&mut entries, first * size_of::<u64>() as u64)?;
+        for (entry, name) in entries.chunks_exact(size_of::<u64>()).zip(stamps) {
+            let entry = entry.iter().rev().fold(0, |entry, byte| entry << 8 | u64::from(*byte));
+            if entry & PRESENT != 0 {
+                self.names.insert(entry & PFN, *name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Take one line in; `None` if it is none of those above.
+    fn note(&mut self, vm: &Vm, line: &str, shown: &mut Shown, seen: &mut Vec<Seen>) -> Option<()> {
+        let mut words = line.split(' ');
+        let kind = words.next()?;
+        let mut numbers = [0; 5];
+        let mut count = 0;
+        for word in words {
+            *numbers.get_mut(count)? = u64::from_str_radix(word, 16).ok()?;
+            count += 1;
+        }
+        match (kind, &numbers[..count]) {
+            ("leaf", &[gpa, level, pfn, rights, place]) => {
+                let leaf =
+                    Leaf { gpa: Gpa::new(gpa), level: level_of(level)?, pfn, rights: Rights::from_bits(rights as u8) };
+                shown.places.insert(place, (leaf.gpa, leaf.level, leaf.rights));
+                leaf.names(vm).for_each(|(gpa, pfn)| {
+                    let name = self.names.get(&pfn).copied().unwrap_or(STRANGER);
+                    if let Some(spte) = Spte::new(name, leaf.rights) {
+                        shown.leaves.insert(gpa, spte.at_level(leaf.level));
+                    }
+                });
+            }
+            ("page", &[gfn, stolen, level]) => {
+                let alias = vm.stolen().split(Gpa::from_page(stolen)).1;
+                shown.pages.push(Keyed::ShadowPage { gfn, alias, level: level as u8 });
+            }
+            ("mmio", &[gpa, gfn]) if vm.locate(Gpa::new(gpa)).is_some() => shown.pages.push(Keyed::Mmio(gfn)),
+            ("mmio", &[_, _]) => {}
+            ("rmap", &[gfn, place]) => shown.rmap.push((gfn, place)),
+            ("flush", &[number, ..]) if number < self.flushes => {}
+            ("flush", &[_, _, 0, _]) => seen.push(Seen::Flush(Flush::All { vcpus: VcpuSet::ALL })),
+            ("flush", &[_, gfn, pages, ok]) => {
+                seen.push(Seen::Flush(Flush::Range { gpa: Gpa::from_page(gfn), pages, ok: ok != 0 }));
+            }
+            ("flushes", &[count]) => self.flushes = count,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+struct Leaf {
+    gpa: Gpa,
+    level: Level,
+    pfn: u64,
+    rights: Rights,
+}
+
+impl Leaf {
+    /// Which addresses of frames of `vm` it translates, and to which page of the host each.
+    fn names(&self, vm: &Vm) -> impl Iterator<Item = (Gpa, u64)> {
+        let span = Span::of_leaf(self.gpa, self.level);
+        let (first, pages, pfn) = (self.gpa.page(), span.pages, self.pfn);
+        let one = (pages == 1).then(|| vm.locate(self.gpa).map(|_| self.gpa)).flatten();
+        let aliases = if pages == 1 { 0 } else { vm.stolen().alias_count() };
+        let all = (0..aliases).flat_map(|alias| (0..FRAMES).map(move |frame| (frame, alias)));
+        let many = all.map(|(frame, alias)| vm.gpa(frame, alias));
+        one.into_iter().chain(many).filter_map(move |gpa| {
+            let offset = gpa.page().checked_sub(first).filter(|offset| *offset < pages)?;
+            Some((gpa, pfn + offset))
+        })
+    }
+}
+
+/// What an entry of the reverse map is kept by, if it has to do with frames of `vm`. One that lies nowhere in the tables is taken for
+/// one of its gfn's base name.
+fn rmap_key(vm: &Vm, shown: &Shown, (gfn, place): (u64, u64)) -> Option<Keyed> {
+    let base = Gpa::from_page(gfn);
+    let (gpa, level, rights) = shown.places.get(&place).copied().unwrap_or((base, Level::Page4K, Rights::NONE));
+    let ours = vm.locate(gpa).is_some() || vm.locate(base).is_some();
+    let lost = !shown.places.contains_key(&place);
+    ours.then_some(Keyed::Rmap { gfn, gpa, level, idle: rights.is_none() && !lost })
+}
+
+fn level_of(level: u64) -> Option<Level> {
+    match level {
+        1 => Some(Level::Page4K),
+        2 => Some(Level::Page2M),
+        3 => Some(Level::Page1G),
+        _ => None,
+    }
+}
+
+fn odd(line: &str) -> MachineError {
+    MachineError::Exit(format!("{line:?} where KVM shows its tables"))
+}
