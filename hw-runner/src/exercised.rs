@@ -5,7 +5,7 @@ use gpa_model::{Access, Driver, Exit, Op, OpKind, SlotChange};
 use std::fmt;
 
 /// Ways that are no [`Driver`] of an unmap.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     OpKind::SlotCreate.name(),
     OpKind::SlotDelete.name(),
     OpKind::SlotMove.name(),
@@ -14,6 +14,7 @@ const OTHERS: [&str; 12] = [
     OpKind::DirtyGet.name(),
     OpKind::DirtyClear.name(),
     OpKind::Prefault.name(),
+    OpKind::Attributes.name(),
     HELD_FAULT,
     IOEVENTFD,
     MMIO,
@@ -139,7 +140,8 @@ mod tests {
         let (done, never) = said.split_once("; never ").expect("two lists");
         assert_eq!(done, "dontneed 1, slot-create 1, slot-readonly 1, mmio 1, alias-mmio 1");
         assert!(
-            never.contains("guard (unsupported 1 times)") && never.ends_with("prefault, held-fault, ioeventfd"),
+            never.contains("guard (unsupported 1 times)")
+                && never.ends_with("prefault, attributes, held-fault, ioeventfd"),
             "{never}"
         );
     }

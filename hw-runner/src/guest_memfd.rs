@@ -44,9 +44,8 @@ impl GuestMemfd {
         ioctl::create_guest_memfd(vm, (pages * PAGE_BYTES) as u64).map(Self)
     }
 
-    /// Create the memslot `region` of `memory`, private: it is backed by this instead.
+    /// Create the memslot `region` of `memory`, whose private pages are this one's instead.
     pub(crate) fn set_region(&self, vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
-        set_attributes(vm, region.gpa, region.pages, KVM_MEMORY_ATTRIBUTE_PRIVATE.into())?;
         let flags = region.flags | KVM_MEM_GUEST_MEMFD;
         ioctl::set_region_with_guest_memfd(vm, memory, Region { flags, ..region }, &self.0)
     }
@@ -57,13 +56,10 @@ impl GuestMemfd {
     }
 }
 
-/// `pages` pages from `gpa` on are private no more. Without that they would not even be a hole once their memslot is gone.
-pub(crate) fn share(vm: &VmFd, gpa: Gpa, pages: usize) -> io::Result<()> {
-    set_attributes(vm, gpa, pages, 0)
-}
-
-fn set_attributes(vm: &VmFd, gpa: Gpa, pages: usize, attributes: u64) -> io::Result<()> {
+/// `pages` pages from `gpa` on are private from now on, or no more.
+pub(crate) fn set_private(vm: &VmFd, gpa: Gpa, pages: usize, private: bool) -> io::Result<()> {
     let size = Gpa::from_page(pages as u64).raw();
+    let attributes = if private { KVM_MEMORY_ATTRIBUTE_PRIVATE.into() } else { 0 };
     let attributes = kvm_memory_attributes { address: gpa.raw(), size, attributes, flags: 0 };
     vm.set_memory_attributes(attributes).map_err(ioctl::into_io)
 }

@@ -3,6 +3,8 @@
 //! Stock KVM strips nothing from a GPA, so a stolen bit can be played by a second slot at `gpa | bit`. To the guest that is
 //! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
 
+mod protected;
+
 use crate::error::{Doing, MachineError};
 use crate::guest_memfd::{self, GuestMemfd};
 use crate::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
@@ -10,7 +12,7 @@ use crate::memory::Pages;
 use crate::realisation::Realisation;
 use crate::ring::{self, Ring};
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
-use gpa_model::{FrameSet, Gfn, Gpa, Hva, HvaRange, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{FrameSet, Gfn, Gpa, Hva, SlotChange, SlotFlags, SlotId, Vm};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use kvm_ioctls::VmFd;
 
@@ -29,8 +31,10 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Memslots {
     slots: [Option<Slot>; USER_SLOTS],
-    /// What backs those of them that are private.
+    /// What backs those of them that are protected.
     guest_memfds: [Option<GuestMemfd>; USER_SLOTS],
+    /// Frames that are the host's as well, even if a protected slot has them.
+    shared: FrameSet,
     realisation: Realisation,
     /// KVM slots that each of them takes.
     each: usize,
@@ -79,6 +83,7 @@ impl Memslots {
     pub(crate) fn begin(&mut self, vm: &Vm, realisation: Realisation) {
         self.realisation = realisation;
         self.each = realisation.slots(vm);
+        self.shared = FrameSet::EMPTY;
     }
 
     /// Carry out a change that the model accepts.
@@ -94,16 +99,16 @@ impl Memslots {
             (SlotChange::Move { gfn }, Some(old)) => Some(Slot { gfn, ..old }),
             (SlotChange::Flags(flags), Some(old)) => Some(Slot { flags, ..old }),
         };
-        // KVM does not let a slot become read-only or stop being it, nor change a private one: such a slot goes and comes back.
-        let is_private = |slot: &Slot| self.is_private(slot);
-        let again = old
-            .zip(new)
-            .is_some_and(|(old, new)| old.flags.readonly != new.flags.readonly || is_private(&old) || is_private(&new));
+        // KVM does not let a slot become read-only or stop being it, nor change a protected one: such a slot goes and comes back.
+        let is_protected = |slot: &Slot| self.is_protected(slot);
+        let again = old.zip(new).is_some_and(|(old, new)| {
+            old.flags.readonly != new.flags.readonly || is_protected(&old) || is_protected(&new)
+        });
         if old.is_some() && (new.is_none() || again) {
             // Its memory moves with it.
             let kept = self.guest_memfds[id.index()].take();
             self.delete(kvm.fd, id.index())?;
-            self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.is_private(&new)));
+            self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.is_protected(&new)));
         }
         if self.realisation == Realisation::SwProtected
             && let Some(new) = new
@@ -116,59 +121,6 @@ impl Memslots {
             }
         }
         self.slots[id.index()] = new;
-        Ok(())
-    }
-
-    /// Whether the pages of `slot` are none of the host's.
-    fn is_private(&self, slot: &Slot) -> bool {
-        self.realisation == Realisation::SwProtected && slot.flags == SlotFlags::default()
-    }
-
-    fn set_protected(&mut self, kvm: Backing<'_>, id: SlotId, slot: &Slot) -> Result<(), MachineError> {
-        let region = region(kvm.vm, self.realisation, id.index(), 0, slot);
-        if !self.is_private(slot) {
-            return set_region(kvm.fd, kvm.memory, region).doing("set a memslot");
-        }
-        let memory = match self.guest_memfds[id.index()].take() {
-            Some(memory) => memory,
-            None => GuestMemfd::new(kvm.fd, region.pages).doing("make a guest_memfd")?,
-        };
-        memory.set_region(kvm.fd, kvm.memory, region).doing("set a private memslot")?;
-        self.guest_memfds[id.index()] = Some(memory);
-        Ok(())
-    }
-
-    /// The frames of private slots, each with the host page whose identity it bears: of slot `id` alone, of pages in `range` alone.
-    pub(crate) fn private_frames(&self, vm: &Vm, id: Option<SlotId>, range: Option<HvaRange>) -> Vec<(usize, usize)> {
-        let mut frames = Vec::new();
-        for (at, slot) in self.slots.iter().enumerate() {
-            let Some(slot) = slot.filter(|slot| self.is_private(slot) && id.is_none_or(|id| id.index() == at)) else {
-                continue;
-            };
-            let first = vm.frame(slot.gfn).unwrap_or(0);
-            let pages = (0..slot.pages as usize).map(|page| (first + page, slot.hva.add(page as u64)));
-            let wanted = pages.filter(|(_, hva)| range.is_none_or(|range| range.contains(*hva)));
-            frames.extend(wanted.map(|(frame, hva)| (frame, hva.page() as usize)));
-        }
-        frames
-    }
-
-    /// Whether `frame` is private.
-    pub(crate) fn is_private_frame(&self, vm: &Vm, frame: usize) -> bool {
-        let inside = |slot: &Slot| vm.gfn(frame).offset_from(slot.gfn).is_some_and(|offset| offset < slot.pages.into());
-        self.slots.iter().flatten().any(|slot| inside(slot) && self.is_private(slot))
-    }
-
-    /// Discard the private pages that stand for those of `range`.
-    pub(crate) fn discard_private(&self, range: HvaRange) -> Result<(), MachineError> {
-        for (slot, memory) in self.slots.iter().zip(&self.guest_memfds) {
-            let (Some(slot), Some(memory)) = (slot, memory) else { continue };
-            for page in 0..slot.pages as usize {
-                if range.contains(slot.hva.add(page as u64)) {
-                    memory.punch_hole(page, 1).doing("punch a hole into a guest_memfd")?;
-                }
-            }
-        }
         Ok(())
     }
 
@@ -226,9 +178,10 @@ impl Memslots {
         for alias in 0..self.each {
             delete_region(fd, kvm_slot(self.realisation, id, alias)).doing("delete a memslot")?;
         }
-        if self.is_private(&slot) {
+        if self.is_protected(&slot) {
+            // Without that they would not even be a hole once their memslot is gone.
             let gpa = Gpa::from_page(slot.gfn.raw());
-            guest_memfd::share(fd, gpa, slot.pages as usize).doing("make memory shared again")?;
+            guest_memfd::set_private(fd, gpa, slot.pages as usize, false).doing("make memory shared again")?;
         }
         (self.slots[id], self.guest_memfds[id]) = (None, None);
         Ok(())

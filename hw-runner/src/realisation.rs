@@ -108,6 +108,11 @@ impl Realisation {
         self.zaps_slots_alone()
     }
 
+    /// Whether frames have attributes that a program can change (`KVM_SET_MEMORY_ATTRIBUTES`).
+    pub fn has_attributes(self) -> bool {
+        self == Self::SwProtected
+    }
+
     /// How many mappings of the host pages there are.
     pub(crate) fn mappings(self) -> usize {
         if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }

@@ -17,7 +17,9 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
     realisable
         && vm.stride() == 1
-        && (supports_kind(op.kind()) || realisation == Realisation::Native && supports_kind_natively(op.kind()))
+        && (supports_kind(op.kind())
+            || realisation == Realisation::Native && supports_kind_natively(op.kind())
+            || realisation.has_attributes() && op.kind() == OpKind::Attributes)
         && match *op {
             Op::Slot { id, change: SlotChange::Create { .. } } if id.is_private() => true,
             Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
@@ -28,6 +30,8 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
             }
             Op::SlotAliased { id, .. } => !id.is_private(),
             Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } | Op::SlotEnd => true,
+            // Of those begun in one half there is none.
+            Op::Attributes { .. } => true,
             Op::FaultBegin { .. } | Op::FaultEnd { .. } => true,
             _ => false,
         }
@@ -53,6 +57,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
+        // Only where memory can be private at all.
         OpKind::Attributes | OpKind::AttributesEnd => false,
         // Guests of this runner have no MTRRs of their own.
         OpKind::MemoryType => false,
@@ -61,7 +66,7 @@ const fn supports_kind(kind: OpKind) -> bool {
     }
 }
 
-/// What to generate for any real KVM; some can be asked to prefault, too.
+/// What to generate for any real KVM; some can be asked to prefault, or to change attributes, too.
 pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
     let profile = Profile {

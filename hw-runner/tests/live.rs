@@ -136,6 +136,9 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
         if machine.can_prefault() {
             profile.kinds = profile.kinds.with(OpKind::Prefault);
         }
+        if realisation.has_attributes() {
+            profile.kinds = profile.kinds.with(OpKind::Attributes);
+        }
         let programs = programs(profile, 120);
         let (mut run, mut replay, mut exercised) = (Lockstep::default(), Replay::default(), Exercised::default());
         for (n, program) in programs.iter().enumerate() {
@@ -156,6 +159,7 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
             let why = Driver::named(count.way).and_then(|driver| machine.drivers().lacking(driver));
             let elsewhere = match count.way {
                 "prefault" => !machine.can_prefault(),
+                "attributes" => !realisation.has_attributes(),
                 "ioeventfd" => realisation != Realisation::Ioeventfds,
                 "held-fault" => machine.holds_no_faults().is_some(),
                 _ => false,

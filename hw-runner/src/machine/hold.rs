@@ -112,9 +112,7 @@ impl Machine {
         let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
         // What rings an eventfd is not known by what comes out.
         let rings = access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds;
-        // Private memory has no hva for a fault to wait for.
-        let private = self.fingerprint.realisation == Realisation::SwProtected;
-        if rings || private || self.holds_no_faults().is_some() {
+        if rings || self.holds_no_faults().is_some() {
             return None;
         }
         let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));
@@ -123,6 +121,12 @@ impl Machine {
             return None;
         }
         let (frame, _) = program.vm.locate(gpa)?;
+        // Private memory has no hva for a fault to wait for, and only a guest could give it new identities meanwhile.
+        let is_private = |range| !self.memslots.private_frames(&program.vm, None, Some(range)).is_empty();
+        let taken = |op: &Op| matches!(*op, Op::Unmap { range, .. } if is_private(range));
+        if self.memslots.is_private_frame(&program.vm, frame) || program.ops[at + 1..end].iter().any(taken) {
+            return None;
+        }
         let page = self.memslots.host_page(&program.vm, frame)?;
         let asked = self.ask(&program.vm, at, gpa, access)?;
         Some(Plan { vcpu: vcpu.into(), asked, page, end })

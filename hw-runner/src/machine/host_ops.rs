@@ -30,6 +30,7 @@ impl Machine {
                 self.memslots.clear_dirty(kvm, id, gfn, pages)?;
                 Exit::Done
             }
+            Op::Attributes { gfn, pages, private } => self.set_attributes(vm, vm.frames(gfn, pages.into()), private)?,
             Op::Unmap { range, .. } => {
                 self.restamp(host, range);
                 self.memslots.discard_private(range)?;

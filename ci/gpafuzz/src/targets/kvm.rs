@@ -119,6 +119,9 @@ impl Recorder for Live {
         if self.machine.can_prefault() {
             profile.kinds = profile.kinds.with(OpKind::Prefault);
         }
+        if self.machine.fingerprint().realisation.has_attributes() {
+            profile.kinds = profile.kinds.with(OpKind::Attributes);
+        }
         let bits = self.machine.stealable();
         let (low, high) = (bits.first().copied(), bits.last().copied());
         Profile {

@@ -162,6 +162,8 @@ struct InLab {
     maxphyaddr: u8,
     /// Whether its MMU can be asked to map pages ahead; an older kernel says `unsupported` to that.
     prefaults: bool,
+    /// Whether frames have attributes that can be changed.
+    attributes: bool,
     accesses: u64,
     blocks: Vec<u32>,
     /// Clauses of signatures that were made so far: each stays for as long as the process.
@@ -173,8 +175,9 @@ impl InLab {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
         let strips = setup.stolen.is_some();
-        let (native, prefaults) = (false, false);
-        let mut lab = Self { name, lab, about, strips, native, maxphyaddr: 0, prefaults, accesses: 0, blocks, clauses };
+        let (native, prefaults, attributes, maxphyaddr, accesses) = (false, false, false, 0, 0);
+        let mut lab =
+            Self { name, lab, about, strips, native, maxphyaddr, prefaults, attributes, accesses, blocks, clauses };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
         let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
@@ -184,6 +187,7 @@ impl InLab {
         lab.native = trace.fingerprint.native;
         lab.maxphyaddr = trace.fingerprint.maxphyaddr;
         lab.prefaults = trace.fingerprint.paging.starts_with("tdp") && trace.fingerprint.realisation.can_prefault();
+        lab.attributes = trace.fingerprint.realisation.has_attributes();
         let seconds = lab.lab.boot_time().as_secs_f64();
         lab.about = format!(
             "Linux {} in {}, {}, up after {seconds:.1} s",
@@ -236,6 +240,9 @@ impl Recorder for InLab {
         let mut kinds = profile.kinds;
         if self.prefaults && !self.strips {
             kinds = kinds.with(OpKind::Prefault);
+        }
+        if self.attributes {
+            kinds = kinds.with(OpKind::Attributes);
         }
         let (low, high) =
             if self.strips { STOLEN_BITS.into_inner() } else { (profile.stolen_low, profile.stolen_high) };

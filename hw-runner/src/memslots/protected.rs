@@ -1,0 +1,93 @@
+//! Memslots of a software-protected VM: behind those that are neither logged nor read-only there is a guest_memfd, too, and the
+//! attributes of a gfn say whether its page is that one's, which only the guest can reach, or the host's.
+//!
+//! Frames are private from the start, until a program says otherwise.
+
+use super::{Backing, Memslots, Slot, region};
+use crate::error::{Doing, MachineError};
+use crate::guest_memfd::{self, GuestMemfd};
+use crate::ioctl::set_region;
+use crate::realisation::Realisation;
+use gpa_model::{FrameSet, Gpa, HvaRange, SlotFlags, SlotId, Vm};
+
+impl Memslots {
+    /// Whether there is a guest_memfd behind `slot`.
+    pub(super) fn is_protected(&self, slot: &Slot) -> bool {
+        self.realisation == Realisation::SwProtected && slot.flags == SlotFlags::default()
+    }
+
+    pub(super) fn set_protected(&mut self, kvm: Backing<'_>, id: SlotId, slot: &Slot) -> Result<(), MachineError> {
+        let region = region(kvm.vm, self.realisation, id.index(), 0, slot);
+        if !self.is_protected(slot) {
+            return set_region(kvm.fd, kvm.memory, region).doing("set a memslot");
+        }
+        let memory = match self.guest_memfds[id.index()].take() {
+            Some(memory) => memory,
+            None => GuestMemfd::new(kvm.fd, region.pages).doing("make a guest_memfd")?,
+        };
+        let frames = frames_of(kvm.vm, slot);
+        set_private(kvm, frames, true)?;
+        frames.intersect(self.shared).iter().try_for_each(|frame| set_private(kvm, FrameSet::one(frame), false))?;
+        memory.set_region(kvm.fd, kvm.memory, region).doing("set a protected memslot")?;
+        self.guest_memfds[id.index()] = Some(memory);
+        Ok(())
+    }
+
+    /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well; it shows where they have a protected slot.
+    pub(crate) fn set_attributes(
+        &mut self,
+        kvm: Backing<'_>,
+        frames: FrameSet,
+        private: bool,
+    ) -> Result<(), MachineError> {
+        self.shared = if private { self.shared.minus(frames) } else { self.shared.union(frames) };
+        let slots = self.slots.iter().flatten().filter(|slot| self.is_protected(slot));
+        let parts = slots.map(|slot| frames_of(kvm.vm, slot).intersect(frames));
+        parts.filter(|part| !part.is_empty()).try_for_each(|part| set_private(kvm, part, private))
+    }
+
+    /// The frames that are private, each with the host page whose identity it bears: of slot `id` alone, of pages in `range` alone.
+    pub(crate) fn private_frames(&self, vm: &Vm, id: Option<SlotId>, range: Option<HvaRange>) -> Vec<(usize, usize)> {
+        let mut frames = Vec::new();
+        for (at, slot) in self.slots.iter().enumerate() {
+            let Some(slot) = slot.filter(|slot| self.is_protected(slot) && id.is_none_or(|id| id.index() == at)) else {
+                continue;
+            };
+            let private = frames_of(vm, &slot).minus(self.shared);
+            let page = |frame| Some(slot.hva.add(vm.gfn(frame).offset_from(slot.gfn)?));
+            let pages = private.iter().filter_map(|frame| Some((frame, page(frame)?)));
+            let wanted = pages.filter(|(_, hva)| range.is_none_or(|range| range.contains(*hva)));
+            frames.extend(wanted.map(|(frame, hva)| (frame, hva.page() as usize)));
+        }
+        frames
+    }
+
+    /// Whether `frame` is private.
+    pub(crate) fn is_private_frame(&self, vm: &Vm, frame: usize) -> bool {
+        let has = |slot: &Slot| frames_of(vm, slot).minus(self.shared).contains(frame);
+        self.slots.iter().flatten().any(|slot| self.is_protected(slot) && has(slot))
+    }
+
+    /// Discard the private pages that stand for those of `range`.
+    pub(crate) fn discard_private(&self, range: HvaRange) -> Result<(), MachineError> {
+        for (slot, memory) in self.slots.iter().zip(&self.guest_memfds) {
+            let (Some(slot), Some(memory)) = (slot, memory) else { continue };
+            for page in 0..slot.pages as usize {
+                if range.contains(slot.hva.add(page as u64)) {
+                    memory.punch_hole(page, 1).doing("punch a hole into a guest_memfd")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn frames_of(vm: &Vm, slot: &Slot) -> FrameSet {
+    vm.frames(slot.gfn, slot.pages.into())
+}
+
+fn set_private(kvm: Backing<'_>, frames: FrameSet, private: bool) -> Result<(), MachineError> {
+    let Some(first) = frames.first() else { return Ok(()) };
+    let gpa = Gpa::from_page(kvm.vm.gfn(first).raw());
+    guest_memfd::set_private(kvm.fd, gpa, frames.len(), private).doing("set the attributes of memory")
+}
