@@ -8,7 +8,7 @@ use hw_runner::{Trace, trace};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -147,14 +147,28 @@ fn stand_in_for_qemu() {
             thread::park();
         }
     }
-    let mut send = |message: &str| port.write_all(format!("{message}\0").as_bytes()).expect("somebody listens");
-    send("ready\ndrivers\n");
+    let resumed = arguments.contains("-incoming");
+    if behaviour.starts_with("keeps") {
+        let monitor = arguments.split([' ', ',']).filter_map(|word| word.strip_prefix("unix:")).next();
+        let monitor = UnixListener::bind(monitor.expect("a monitor")).expect("a monitor");
+        thread::spawn(move || stand_in_for_the_monitor(&monitor));
+    }
+    if resumed && behaviour == "keeps in vain" {
+        std::process::exit(1);
+    }
+    if !resumed {
+        port.write_all(b"ready\ndrivers\n\0").expect("somebody listens");
+    }
     let mut questions = BufReader::new(UnixStream::try_clone(&port).expect("the port"));
     for asked in 1.. {
         let mut question = Vec::new();
         questions.read_until(0, &mut question).expect("a question");
         if question.pop().is_none() {
             return;
+        }
+        if question == b"rearm" {
+            port.write_all(b"done\0").expect("somebody listens");
+            continue;
         }
         let program = text::parse(std::str::from_utf8(&question).expect("text")).expect("a program");
         let observations = vec![Some(Exit::Unsupported); program.ops.len()];
@@ -170,6 +184,19 @@ fn stand_in_for_qemu() {
             }
             _ => port.write_all(format!("{answer}\0").as_bytes()).expect("somebody listens"),
         }
+    }
+}
+
+/// What writes the state of the machine that there is none of.
+fn stand_in_for_the_monitor(listener: &UnixListener) {
+    let (mut monitor, _) = listener.accept().expect("a connection");
+    let commands = BufReader::new(monitor.try_clone().expect("the monitor"));
+    for command in commands.lines().map_while(Result::ok) {
+        if let Some((_, uri)) = command.split_once("unix:") {
+            let to = uri.split('"').next().expect("a path");
+            UnixStream::connect(to).expect("a listener").write_all(b"state").expect("somebody listens");
+        }
+        monitor.write_all(b"{\"return\": {\"status\": \"completed\"}}\n").expect("somebody listens");
     }
 }
 
@@ -204,6 +231,36 @@ fn a_machine_that_dies_in_the_middle_of_an_answer_is_a_finding_and_the_next_one_
     assert!(said(&output).contains("kernel/died/end/none/none"), "{}", said(&output));
     let boots = said(&output).lines().find_map(|line| line.strip_suffix(" boots")?.rsplit(' ').next()?.parse().ok());
     assert!(boots.is_some_and(|boots: u32| boots > 2), "{}", said(&output));
+}
+
+#[test]
+fn a_machine_that_came_up_once_goes_on_from_there() {
+    let place = Place::new("-plugin file");
+    let (first, second) = (place.run("keeps"), place.run("keeps"));
+    assert!(said(&first).contains("lab: booting Linux 6.99"), "{}", said(&first));
+    assert!(said(&second).contains("lab: going on with Linux 6.99"), "{}", said(&second));
+    assert!(!said(&second).contains("booting"), "{}", said(&second));
+    assert_eq!([first.status.code(), second.status.code()], [Some(0), Some(0)]);
+}
+
+#[test]
+fn a_state_that_does_not_go_on_is_forgotten_and_the_kernel_boots() {
+    let place = Place::new("-plugin file");
+    for behaviour in ["keeps", "keeps in vain"] {
+        let output = place.run(behaviour);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(said(&output).contains("so it boots"), behaviour == "keeps in vain", "{}", said(&output));
+    }
+}
+
+#[test]
+fn where_no_state_can_be_kept_it_says_so_and_goes_on() {
+    let place = Place::new("-plugin file");
+    for _ in 0..2 {
+        let output = place.run("answers");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("cannot be kept, so the next one boots, too"), "{}", said(&output));
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
 use crate::kernel::Kernel;
-use crate::machine::{Emulator, Image, Machine, Silence};
+use crate::machine::{Emulator, Image, Machine, REARM, Silence};
+use crate::snapshot::Place;
 use crate::{Cache, Say, Setup, bochs, build, image, kbuild, protected, qemu, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ pub struct Lab {
     kernel: Kernel,
     cache: Cache,
     image: Image,
+    /// Where the state of the machine is kept once it is up.
+    place: Option<Place>,
     emulator: Emulator,
     machine: Option<Machine>,
     modules: Vec<ModuleAt>,
@@ -69,10 +72,11 @@ impl Lab {
     /// [`LabError::Absent`] if this machine lacks something that the lab needs.
     pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
         // Before anything is downloaded.
-        let plugins = match setup.emulator {
-            Emulator::Qemu => plugins(setup.watched, say)?,
+        let qemu = match setup.emulator {
+            Emulator::Qemu => Some(qemu::version()?),
             Emulator::Bochs => bochs::check().map(|()| None)?,
         };
+        let plugins = qemu.as_ref().and_then(|qemu| plugins(qemu, setup.watched, say));
         let cache = Cache::of_user()?;
         let kernel = Kernel::find(&cache, &setup.kernel, say)?;
         let instead = match setup.stolen {
@@ -92,16 +96,19 @@ impl Lab {
         let (port, realisation) = (setup.emulator.port(), setup.realisation.as_deref());
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, realisation);
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
-        say(&format!(
-            "lab: booting Linux {} in {}, {}",
-            kernel.release,
-            setup.emulator.name(),
-            setup.emulator.patience()
-        ));
+        // Without a place for it nothing is kept.
+        let place = qemu.and_then(|qemu| Place::of(&cache, &image, &qemu.name).ok());
+        let (release, emulator) = (&kernel.release, setup.emulator.name());
+        if place.as_ref().is_some_and(|place| place.find().is_some()) {
+            say(&format!("lab: going on with Linux {release} in {emulator}, as it was once it was up"));
+        } else {
+            say(&format!("lab: booting Linux {release} in {emulator}, {}", setup.emulator.patience()));
+        }
         let mut lab = Self {
             kernel,
             cache,
             image,
+            place,
             emulator: setup.emulator,
             machine: None,
             modules: Vec::new(),
@@ -117,7 +124,14 @@ impl Lab {
 
     fn switch_on(&mut self, say: Say<'_>) -> Result<(), LabError> {
         let start = Instant::now();
-        let (machine, hello) = Machine::boot(&self.image, self.emulator, say)?;
+        let mut new = None;
+        let (machine, hello) = match self.resume(say) {
+            Some(up) => up,
+            None => {
+                new = self.place.as_ref().and_then(|place| place.begin().ok());
+                Machine::boot(&self.image, self.emulator, say)?
+            }
+        };
         self.boots += 1;
         self.boot_time = start.elapsed();
         if let Some(why) = hello.strip_prefix(LACKING) {
@@ -126,9 +140,30 @@ impl Lab {
         (self.drivers, self.modules) = first_message(&hello)
             .ok_or_else(|| LabError::Failed(format!("expected the runner's first message, found `{hello}`")))?;
         let machine = self.machine.insert(machine);
+        if let (Some(new), Some(place)) = (new, &self.place)
+            && let Err(why) = machine.keep(&hello, new, place)
+        {
+            say(&format!("lab: its state cannot be kept, so the next one boots, too: {why}"));
+            if !machine.answers() {
+                return Err(LabError::Failed(format!("the lab stopped when its state was to be kept: {why}")));
+            }
+        }
         // What it says while it boots is not about any program.
         machine.news();
         Ok(())
+    }
+
+    /// Go on with a machine that has come up before, if there is one and it answers.
+    fn resume(&self, say: Say<'_>) -> Option<(Machine, String)> {
+        let place = self.place.as_ref()?;
+        match Machine::resume(&self.image, place.find()?) {
+            Ok(up) => Some(up),
+            Err(why) => {
+                place.discard();
+                say(&format!("lab: it does not go on as it was, so it boots: {why}"));
+                None
+            }
+        }
     }
 
     /// Ask the runner inside. A kernel that came to its end at the last question is booted again first.
@@ -154,7 +189,7 @@ impl Lab {
         if let Some(complaint) = &complaint {
             self.log = machine.log();
             // A WARN_ONCE speaks once a boot, unless it is armed again.
-            let again = complaint.kind.goes_on() && machine.ask("rearm").is_ok_and(|answer| answer == "done");
+            let again = complaint.kind.goes_on() && machine.ask(REARM).is_ok_and(|answer| answer == "done");
             if !again {
                 self.machine = None;
             }
@@ -256,14 +291,13 @@ impl Lab {
     }
 }
 
-/// The version of this machine's QEMU, if it takes plugins and what the kernel executes is to be seen.
-fn plugins(wanted: bool, say: Say<'_>) -> Result<Option<u32>, LabError> {
-    let qemu = qemu::version()?;
+/// The first number of the version of `qemu`, if it takes plugins and what the kernel executes is to be seen.
+fn plugins(qemu: &qemu::Version, wanted: bool, say: Say<'_>) -> Option<u32> {
     if wanted && !qemu.plugins {
-        let name = qemu.name;
+        let name = &qemu.name;
         say(&format!("lab: {name} takes no plugins, so what the kernel executes is not seen and guides nothing"));
     }
-    Ok((wanted && qemu.plugins).then_some(qemu.major))
+    (wanted && qemu.plugins).then_some(qemu.major)
 }
 
 /// What went wrong inside, if that is what the runner's answer says.

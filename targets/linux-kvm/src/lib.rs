@@ -3,7 +3,8 @@
 //! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
 //! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), or takes a developer's own ([`kernel`]), packs it with the
 //! runner of the workspace as its first process ([`image`]), boots it ([`machine`]), and from then on programs go in and traces
-//! come out of one serial port ([`Lab::ask`]). It is booted once for any number of programs. Bochs, far slower, emulates Intel's
+//! come out of one serial port ([`Lab::ask`]). It is booted once for any number of programs, and its state is kept, from which
+//! the next lab goes on within a second. Bochs, far slower, emulates Intel's
 //! VMX with EPT in the same way.
 //!
 //! What is absent on purpose: a network, a disk, a shell, anything installed into the system, and any knowledge of programs and
@@ -22,11 +23,13 @@ pub mod kbuild;
 pub mod kernel;
 pub mod lab;
 pub mod machine;
+mod monitor;
 pub mod packages;
 mod port;
 mod protected;
 pub mod qemu;
 mod run_dir;
+mod snapshot;
 pub mod stolen;
 mod supervise;
 

@@ -3,10 +3,13 @@
 use crate::console::Console;
 use crate::coverage::Map;
 use crate::error::{LabError, at};
+use crate::monitor::Monitor;
 use crate::port::Port;
 use crate::run_dir::RunDir;
+use crate::snapshot::{Place, Snapshot, Unfinished, Words};
 use crate::supervise::Supervised;
 use crate::{Say, bochs, qemu};
+use std::io;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// More than any answer is long.
 const ANSWER_BYTES: usize = 8 << 20;
+/// The question that changes nothing but whether a WARN_ONCE that has spoken can speak again.
+pub(crate) const REARM: &str = "rearm";
 /// What ends a message.
 const END: u8 = 0;
 
@@ -118,7 +123,7 @@ pub(crate) struct Started {
 
 /// A machine that runs.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     // Declared, and so dropped, before the folder it uses.
     process: Supervised,
     port: Port,
@@ -144,16 +149,12 @@ impl Machine {
     /// # Errors
     /// [`LabError::Absent`] if there is no such emulator; [`LabError::Failed`], with the end of the console's log, if it does not
     /// come up.
-    pub fn boot(image: &Image, emulator: Emulator, say: Say<'_>) -> Result<(Self, String), LabError> {
+    pub(crate) fn boot(image: &Image, emulator: Emulator, say: Say<'_>) -> Result<(Self, String), LabError> {
         let dir = RunDir::new()?;
-        let console = console(&dir);
-        std::fs::write(&console, "").map_err(at(&console))?;
-        let Started { process, port, map } = match emulator {
-            Emulator::Qemu => qemu::start(image, &dir)?,
-            Emulator::Bochs => bochs::start(image, &dir)?,
-        };
-        let console = Console::open(&console).map_err(at(&console))?;
-        let mut machine = Self { process, port, emulator, console, map, buffer: Vec::new(), dir };
+        let mut machine = Self::start(emulator, dir, "", |dir| match emulator {
+            Emulator::Qemu => qemu::start(image, dir, None),
+            Emulator::Bochs => bochs::start(image, dir),
+        })?;
         let limit = emulator.boot_limit();
         let start = Instant::now();
         let mut said = Duration::ZERO;
@@ -169,6 +170,49 @@ impl Machine {
             Ok(hello) => Ok((machine, hello)),
             Err(silence) => Err(machine.stillborn(&silence)),
         }
+    }
+
+    /// Go on with one that has come up before. Its first message, as it was then, is returned, too.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn resume(image: &Image, snapshot: Snapshot) -> Result<(Self, String), LabError> {
+        let Snapshot { stream, words } = snapshot;
+        let start = |dir: &RunDir| qemu::start(image, dir, Some(stream));
+        let mut machine = Self::start(Emulator::Qemu, RunDir::new()?, &words.log, start)?;
+        if machine.answers() { Ok((machine, words.hello)) } else { Err(machine.stillborn(&Silence::Hang)) }
+    }
+
+    /// Start an emulator. `log` is what the kernel has said before.
+    fn start(
+        emulator: Emulator,
+        dir: RunDir,
+        log: &str,
+        start: impl FnOnce(&RunDir) -> Result<Started, LabError>,
+    ) -> Result<Self, LabError> {
+        let console = console(&dir);
+        std::fs::write(&console, log).map_err(at(&console))?;
+        let Started { process, port, map } = start(&dir)?;
+        let console = Console::open(&console).map_err(at(&console))?;
+        Ok(Self { process, port, emulator, console, map, buffer: Vec::new(), dir })
+    }
+
+    /// Keep its state at `place`, so that another can go on from here, as this one does.
+    ///
+    /// # Errors
+    /// If it cannot be kept; this one may then [answer](Self::answers) or not.
+    pub(crate) fn keep(&mut self, hello: &str, mut new: Unfinished, place: &Place) -> io::Result<()> {
+        let mut monitor = Monitor::connect(&qemu::monitor(&self.dir))?;
+        new.begin(&Words { hello: hello.to_owned(), log: self.log() })?;
+        let written = monitor.write_state(&self.dir.path().join("state"), new.stream());
+        monitor.go_on()?;
+        written?;
+        new.finish(place)
+    }
+
+    /// Whether the runner inside answers.
+    pub(crate) fn answers(&mut self) -> bool {
+        self.ask(REARM).is_ok()
     }
 
     /// Why it did not come up.
@@ -252,7 +296,7 @@ impl Machine {
     }
 
     /// All the kernel has said on its console.
-    pub fn log(&mut self) -> String {
+    pub(crate) fn log(&mut self) -> String {
         self.console.log().unwrap_or_default()
     }
 }
@@ -273,7 +317,7 @@ pub(crate) fn complaints(dir: &RunDir) -> String {
 }
 
 /// What to say if the emulator cannot be started. `package` is the one that has it.
-pub(crate) fn absent(command: &str, package: &str) -> impl Fn(std::io::Error) -> LabError {
+pub(crate) fn absent(command: &str, package: &str) -> impl Fn(io::Error) -> LabError {
     let (command, package) = (command.to_owned(), package.to_owned());
     move |error| {
         LabError::Absent(format!("expected the command `{command}`, found: {error}; install the package {package}"))

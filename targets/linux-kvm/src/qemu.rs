@@ -8,6 +8,7 @@ use crate::run_dir::RunDir;
 use crate::supervise::Supervised;
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,11 +17,16 @@ use std::time::{Duration, Instant};
 pub const QEMU: &str = "qemu-system-x86_64";
 /// The Debian package that has it.
 pub const PACKAGE: &str = "qemu-system-x86";
-/// How long it may take until QEMU has its devices.
+/// How long it may take until QEMU, on a busy machine, comes to what it was told to do.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Start `image`, with all files of the machine in `dir`.
-pub(crate) fn start(image: &Image, dir: &RunDir) -> Result<Started, LabError> {
+/// The socket of the monitor of the machine in `dir`.
+pub(crate) fn monitor(dir: &RunDir) -> PathBuf {
+    dir.path().join("monitor")
+}
+
+/// Start `image`, with all files of the machine in `dir`: from power-on, or from the `state` of one that has come up.
+pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<Started, LabError> {
     let file = |name: &str| dir.path().join(name);
     let (port, initrd, errors) = (file("port"), file("initrd"), errors(dir));
     std::fs::write(&initrd, &image.initrd).map_err(at(&initrd))?;
@@ -29,9 +35,12 @@ pub(crate) fn start(image: &Image, dir: &RunDir) -> Result<Started, LabError> {
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48", "-m", MEMORY_MB, "-display", "none"]);
     command.args(["-monitor", "none", "-nic", "none", "-no-reboot", "-nodefaults"]);
-    command.arg("-serial").arg(format!("file:{}", console(dir).display()));
     command.arg("-chardev").arg(format!("socket,id=port,path={}", port.display()));
     command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
+    // What a kernel said before its state was written stays there.
+    command.arg("-chardev").arg(format!("file,id=console,append=on,path={}", console(dir).display()));
+    command.args(["-serial", "chardev:console"]);
+    command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor(dir).display()));
     command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&initrd);
     command.arg("-append").arg(format!("{COMMAND_LINE} {}", image.words));
     let mut map = None;
@@ -42,20 +51,25 @@ pub(crate) fn start(image: &Image, dir: &RunDir) -> Result<Started, LabError> {
         command.arg("-plugin").arg(format!("{},map={}", library.display(), path.display()));
     }
     let stderr = File::create(&errors).map_err(at(&errors))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    if state.is_some() {
+        command.args(["-incoming", "fd:0"]);
+    }
+    let stdin = state.map_or_else(Stdio::null, Stdio::from);
+    command.stdin(stdin).stdout(Stdio::null()).stderr(stderr);
     let mut process = Supervised::spawn(&mut command).map_err(absent(QEMU, PACKAGE))?;
-    let Some(stream) = accept(&listener, &mut process) else {
+    let Some(stream) = accept(&listener, || process.ended().is_some()) else {
         return Err(LabError::Failed(format!("{QEMU} does not start:\n{}", complaints(dir).trim())));
     };
     Ok(Started { process, port: Port::socket(stream).map_err(at(&port))?, map })
 }
 
-fn accept(listener: &UnixListener, process: &mut Supervised) -> Option<UnixStream> {
+/// Wait for the one that connects to `listener`, which does not block, for as long as it is not `gone`.
+pub(crate) fn accept(listener: &UnixListener, mut gone: impl FnMut() -> bool) -> Option<UnixStream> {
     let deadline = Instant::now() + START_LIMIT;
     while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) => return Some(stream),
-            Err(_) if process.ended().is_some() => return None,
+            Err(_) if gone() => return None,
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
