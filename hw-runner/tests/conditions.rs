@@ -97,19 +97,22 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
     assert!(works(), "the next runner finds KVM in order");
 }
 
-/// A library that stands between the runner and the kernel: the ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`.
+/// A library that stands between the runner and the kernel: the ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`; after `AFTER` calls
+/// only the next one does. And `/dev/kvm` does not open if `OPEN` is what `errno` shall be.
 const BETWEEN: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 int ioctl(int fd, unsigned long request, ...)
 {
 	static int (*kernel)(int, unsigned long, ...);
+	static int calls;
 	const char *refused = getenv("REFUSED"), *number = getenv("ERRNO"), *result = getenv("RESULT");
-	const char *only = getenv("ARGUMENT");
+	const char *only = getenv("ARGUMENT"), *after = getenv("AFTER");
 	va_list rest;
 	void *argument;
 
@@ -122,16 +125,35 @@ int ioctl(int fd, unsigned long request, ...)
 		return kernel(fd, request, argument);
 	if (only && (unsigned long)argument != strtoul(only, NULL, 10))
 		return kernel(fd, request, argument);
+	if (after && calls++ != atoi(after))
+		return kernel(fd, request, argument);
 	if (result)
 		return atoi(result);
 	errno = atoi(number);
 	return -1;
 }
+
+int open(const char *path, int flags, ...)
+{
+	static int (*kernel)(const char *, int, ...);
+	va_list rest;
+	int mode;
+
+	va_start(rest, flags);
+	mode = va_arg(rest, int);
+	va_end(rest);
+	if (!kernel)
+		kernel = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
+	if (!getenv("OPEN") || strcmp(path, "/dev/kvm"))
+		return kernel(path, flags, mode);
+	errno = atoi(getenv("OPEN"));
+	return -1;
+}
 "#;
 
-/// `hw-runner probe` on a KVM where that ioctl comes to that: its status, and what it says of what is wrong. `None` where there is no
-/// compiler or no KVM.
-fn probe_with(folder: &Path, settings: &[(&str, &str)]) -> Option<(Option<i32>, String)> {
+/// The runner with these arguments on a KVM that is as the settings say: its status, and what it says to be the case and to be wrong. `None`
+/// where there is no compiler.
+fn run_with(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Option<(Option<i32>, String, String)> {
     let (source, library) = (folder.join("between.c"), folder.join("between.so"));
     if !library.exists() {
         std::fs::write(&source, BETWEEN).expect("a file");
@@ -146,10 +168,14 @@ fn probe_with(folder: &Path, settings: &[(&str, &str)]) -> Option<(Option<i32>, 
         }
     }
     let mut command = Command::new(RUNNER);
-    command.arg("probe").env("LD_PRELOAD", &library).envs(settings.iter().copied());
+    command.args(arguments).env("LD_PRELOAD", &library).envs(settings.iter().copied());
     let output = command.output().expect("the runner starts");
-    Some((output.status.code(), stderr(&output)))
+    Some((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output)))
 }
+
+/// `KVM_RUN`, and `KVM_SET_USER_MEMORY_REGION`.
+const RUN: &str = "ae80";
+const SET_REGION: &str = "4020ae46";
 
 #[test]
 fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
@@ -157,11 +183,14 @@ fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let (version, create_vm, check, run) = ("ae00", "ae01", "ae03", "ae80");
+    let (version, create_vm, check) = ("ae00", "ae01", "ae03");
     let errno = |number: i32| number.to_string();
     let (busy, exists, memory) = (errno(libc::EBUSY), errno(libc::EEXIST), errno(libc::ENOMEM));
+    let (none, denied) = (errno(libc::ENOENT), errno(libc::EACCES));
     // KVM_CAP_READONLY_MEM is number 81.
     for (settings, expected) in [
+        (vec![("OPEN", none.as_str())], "expected /dev/kvm to open for reading and writing, found: No such file"),
+        (vec![("OPEN", &denied)], "expected /dev/kvm to open for reading and writing, found: Permission denied"),
         (vec![("REFUSED", version), ("RESULT", "11")], "expected a KVM with version 12 of its interface"),
         (
             vec![("REFUSED", create_vm), ("ERRNO", &busy)],
@@ -170,10 +199,47 @@ fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
         (vec![("REFUSED", create_vm), ("ERRNO", &exists)], "expected KVM to make a VM, found it busy: File exists"),
         (vec![("REFUSED", create_vm), ("ERRNO", &memory)], "cannot create a VM: Cannot allocate memory"),
         (vec![("REFUSED", check), ("ARGUMENT", "81"), ("RESULT", "0")], "expected a KVM with KVM_CAP_READONLY_MEM"),
-        (vec![("REFUSED", run), ("ERRNO", &memory)], "cannot let a vCPU complete its exit: Cannot allocate memory"),
+        (vec![("REFUSED", RUN), ("ERRNO", &memory)], "cannot let a vCPU complete its exit: Cannot allocate memory"),
     ] {
-        let Some((status, said)) = probe_with(folder.path(), &settings) else { return };
+        let Some((status, _, said)) = run_with(folder.path(), &settings, &["probe"]) else { return };
         assert_eq!(status, ABSENT, "{settings:?}: {said}");
         assert!(said.starts_with(expected) && said.lines().count() == 1, "{settings:?}: {said}");
     }
+}
+
+/// One call fails while the first of two programs runs, whichever call that is: it is said of that program, and the other is run.
+#[test]
+fn a_call_that_fails_once_costs_its_program_and_no_other() {
+    if !works() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nunmap hva=0x1 pages=1\nv0 read 0x1e1\n";
+    let paths = ["first.prog", "second.prog"].map(|name| folder.path().join(name));
+    paths.iter().for_each(|path| std::fs::write(path, text).expect("a file"));
+    let paths = paths.map(|path| path.to_string_lossy().into_owned());
+    for (call, error, expected) in [
+        (RUN, libc::EIO, "cannot run a vCPU: Input/output error"),
+        (RUN, libc::ENOMEM, "cannot run a vCPU: Cannot allocate memory"),
+        (SET_REGION, libc::ENOMEM, "cannot set a memslot: Cannot allocate memory"),
+    ] {
+        let number = error.to_string();
+        let mut hit = false;
+        for after in 0..60 {
+            let after = after.to_string();
+            let settings = [("REFUSED", call), ("ERRNO", number.as_str()), ("AFTER", &after)];
+            let Some((status, found, said)) = run_with(folder.path(), &settings, &["run", &paths[0], &paths[1]]) else {
+                return;
+            };
+            assert!(!said.contains("panicked"), "call {after}: {said}");
+            if said.starts_with(&format!("{}: {expected}", paths[0])) {
+                assert_eq!((status, said.lines().count()), (ABSENT, 1), "call {after}: {said}");
+                assert!(found.starts_with(&format!("{}: clean: 4 ops judged", paths[1])), "call {after}: {found}");
+                hit = true;
+            }
+        }
+        assert!(hit, "no call of {call} came while the first program ran");
+    }
+    assert!(works(), "and nothing is left of it");
 }
