@@ -3,14 +3,20 @@
 //! What each op must come to is worked out here, by the reference model, and stands in the source. So the source says PASS
 //! wherever KVM keeps the promise that every name of a frame is that frame.
 
+use crate::machine::end_of_fault;
 use crate::realisation::Realisation;
 use crate::support::supports;
+use gpa_model::limits::HOST_PAGES;
 use gpa_model::text::{print, print_op};
-use gpa_model::{Access, Allowed, Driver, Exit, FrameSet, Host, Model, Op, Program, SlotChange, SlotFlags, Vm};
+use gpa_model::{
+    Access, Allowed, Driver, Exit, FrameSet, Gpa, Host, Hva, Model, Op, Pfn, Program, SlotChange, SlotFlags, Vm,
+};
 use std::fmt::Write;
 
 /// The C that is the same for every program.
 const RUNTIME: &str = include_str!("export/runtime.c");
+/// The C for those that hold faults open.
+const HELD: &str = include_str!("export/held.c");
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +40,7 @@ pub fn export(program: &Program, realisation: Realisation, language: Language) -
 
 /// Whether real KVM can carry out any of `program`; otherwise its source would pass and mean nothing.
 pub fn is_worthwhile(program: &Program) -> bool {
-    !steps(program).is_empty()
+    !steps(program, false).is_empty()
 }
 
 /// One op that is carried out, with what it must come to.
@@ -43,10 +49,13 @@ struct Step<'a> {
     op: &'a Op,
     allowed: Allowed,
     host: Host,
+    /// The host page that a fault waits for from here on.
+    awaits: Option<Hva>,
 }
 
-/// Go through what real KVM can carry out of `program`; the rest is left out, for the model too.
-fn steps(program: &Program) -> Vec<Step<'_>> {
+/// Go through what real KVM can carry out of `program`; the rest is left out, for the model too. Where none is to be held open, a fault
+/// is over at once.
+fn steps(program: &Program, holds: bool) -> Vec<Step<'_>> {
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
     for (at, op) in program.ops.iter().enumerate() {
@@ -58,10 +67,19 @@ fn steps(program: &Program) -> Vec<Step<'_>> {
         // A right KVM does what the guest is entitled to.
         let wanted = model.clone().step(&host, op, &Exit::Done);
         let exit = wanted.memory.map_or(Exit::Done, Exit::Memory);
-        let allowed = model.step(&host, op, &exit);
-        steps.push(Step { at, op, allowed, host: host.clone() });
+        // Of a fault that is held open it is what it may come to where it cannot be.
+        let allowed = model.clone().step(&host, op, &exit);
+        let held = holds && end_of_fault(program, at).is_some() && allowed.mmio.is_none();
+        let awaits = allowed.memory.filter(|_| held).and_then(|pfn| page_of(&host, pfn));
+        model.step(&host, op, if awaits.is_some() { &Exit::Pending } else { &exit });
+        steps.push(Step { at, op, allowed, host: host.clone(), awaits });
     }
     steps
+}
+
+/// The host page that `pfn` is now.
+fn page_of(host: &Host, pfn: Pfn) -> Option<Hva> {
+    (0..HOST_PAGES as u64).map(Hva::new).find(|hva| host.pfn(*hva) == pfn)
 }
 
 fn c(program: &Program, realisation: Realisation) -> String {
@@ -82,8 +100,14 @@ fn c(program: &Program, realisation: Realisation) -> String {
     }
     // An array of no bits would be no C; bit 63 is in no GPA.
     let bits = if bits.is_empty() { "63".to_owned() } else { bits.join(", ") };
-    let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}\nstatic void program(void)\n{{");
-    for step in steps(program) {
+    let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}");
+    // Private memory has no hva for a fault to wait for.
+    let steps = steps(program, realisation != Realisation::SwProtected);
+    if steps.iter().any(|step| step.awaits.is_some()) {
+        let _ = writeln!(out, "{HELD}");
+    }
+    let _ = writeln!(out, "static void program(void)\n{{");
+    for step in steps {
         let _ = writeln!(out, "\t/* {} */\n\t{}", print_op(vm, step.op), c_call(vm, &step));
     }
     out.push_str(UNUSED);
@@ -96,7 +120,7 @@ const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (
                       \t(void)dirty_get, (void)dirty_clear;\n";
 
 fn c_call(vm: &Vm, step: &Step<'_>) -> String {
-    let Step { at, op, allowed, host } = step;
+    let Step { at, op, allowed, host, .. } = step;
     match **op {
         Op::Slot { id, change } => match change {
             SlotChange::Create { gfn, pages, hva, flags } => {
@@ -106,18 +130,18 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
             SlotChange::Move { gfn } => format!("slot_move({id}, {gfn});"),
             SlotChange::Flags(flags) => format!("slot_flags({id}, {});", c_flags(flags)),
         },
-        // Here no fault is held open, so it is over at once.
+        Op::FaultBegin { vcpu, gpa, access } if step.awaits.is_some() => {
+            let (name, memory) = (c_name(vm, gpa), c_page(allowed.memory));
+            let (kind, expected) = (access.name().to_uppercase(), expected(allowed));
+            let page = step.awaits.map_or(0, Hva::page);
+            format!("fault_begin({at}, {vcpu}, {kind}, {name}, {page}, {memory}, \"{expected}\");")
+        }
+        Op::FaultEnd { .. } => format!("fault_end({}, \"{}\");", c_page(allowed.memory), expected(allowed)),
         Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {
-            let (gfn, alias) = vm.stolen().split(gpa);
-            let or_none = |value: Option<String>| value.unwrap_or_else(|| "NONE".into());
-            let memory = or_none(allowed.memory.map(|pfn| pfn.raw().to_string()));
-            let mmio = or_none(allowed.mmio.map(|gfn| gfn.to_string()));
-            let (alias, error) = (vm.stolen().alias_index(alias), u8::from(allowed.error));
-            let kind = access.name().to_uppercase();
-            format!(
-                "access_({at}, {vcpu}, {kind}, {gfn}, {alias}, {memory}, {mmio}, {error}, \"{}\");",
-                expected(allowed)
-            )
+            let (name, memory) = (c_name(vm, gpa), c_page(allowed.memory));
+            let mmio = allowed.mmio.map_or("NONE".into(), |gfn| gfn.to_string());
+            let (error, kind) = (u8::from(allowed.error), access.name().to_uppercase());
+            format!("access_({at}, {vcpu}, {kind}, {name}, {memory}, {mmio}, {error}, \"{}\");", expected(allowed))
         }
         Op::Unmap { range, by } => {
             let driver = c_driver(by.unwrap_or(crate::driver::DEFAULT));
@@ -132,6 +156,16 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
         // Left to the reader: not every KVM can be asked.
         _ => ";".into(),
     }
+}
+
+/// A gfn, and the number of the alias under which it is named.
+fn c_name(vm: &Vm, gpa: Gpa) -> String {
+    let (gfn, alias) = vm.stolen().split(gpa);
+    format!("{gfn}, {}", vm.stolen().alias_index(alias))
+}
+
+fn c_page(pfn: Option<Pfn>) -> String {
+    pfn.map_or("NONE".into(), |pfn| pfn.raw().to_string())
 }
 
 /// What an access may come to, in words.
@@ -209,7 +243,7 @@ fn selftest(program: &Program, realisation: Realisation) -> String {
          /* TODO: memory for the pages of `hva=`, and guest mappings of every name (aliases by {realisation}). */\n\
          static void guest_code(void)\n{{\n"
     );
-    let steps = steps(program);
+    let steps = steps(program, false);
     for (stage, step) in steps.iter().enumerate() {
         match *step.op {
             Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {

@@ -15,6 +15,7 @@ mod program;
 mod protected;
 mod stress;
 
+pub(crate) use hold::end_of_fault;
 pub use stress::StressReport;
 
 use crate::address_space::AddressSpace;

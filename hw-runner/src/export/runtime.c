@@ -49,6 +49,7 @@ static struct kvm_vcpu_events events[4];
 static uint8_t *host, *own, *tables;
 static struct { uint64_t gfn, pages, hva; uint32_t flags; } slots[SLOTS];
 static uint64_t values;
+static uint64_t awaited = NONE; /* the page that a fault is held open for: whoever touches it waits, too */
 
 static void die(const char *what)
 {
@@ -78,12 +79,16 @@ static uint8_t *hva(int mapping, uint64_t page)
 	return host + mapping * HUGE + page * PAGE;
 }
 
-static void stamp(uint64_t page, uint32_t identity)
+static void write_identity(uint8_t *at, uint32_t identity)
 {
-	uint8_t *at = hva(0, page);
 	uint8_t stub[8] = { 0xb8, identity, identity >> 8, identity >> 16, identity >> 24, 0xc3, 0x90, 0x90 };
 	memcpy(at, stub, sizeof(stub)); /* mov eax, identity; ret */
 	*(volatile uint64_t *)(at + 8) = identity;
+}
+
+static void stamp(uint64_t page, uint32_t identity)
+{
+	write_identity(hva(0, page), identity);
 }
 
 static uint64_t gpa_of(uint64_t gfn, int alias)
@@ -245,8 +250,11 @@ static void unmap(int how, uint64_t page, uint64_t pages, uint32_t identity)
 	if (how == UFFD_COPY)
 		for (uint64_t n = 0; n < pages; n++)
 			userfault(how, 0, page + n);
+	if ((how == MREMAP || how == MUNMAP) && awaited - page < pages)
+		awaited = NONE; /* another mapping is in its place, which nobody watches */
 	for (uint64_t n = 0; n < pages; n++)
-		stamp(page + n, identity + n);
+		if (page + n != awaited)
+			stamp(page + n, identity + n);
 }
 
 /* An instruction that exited is completed by the next entry, which would overwrite registers set in between. */
@@ -263,17 +271,15 @@ static void complain(int op, const char *found, uint64_t value, const char *expe
 	failed = 1;
 }
 
-/* One access. It must find the page with identity `memory`, or exit with any name of frame `mmio`. */
-static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_t memory, uint64_t mmio, int error,
-		    const char *expected)
+/* Have a vCPU be about to make an access. */
+static void prepare(int vcpu, int kind, uint64_t gfn, int alias, uint64_t offset, uint64_t value)
 {
 	static const uint64_t entry[] = { [READ] = 0x00, [WRITE] = 0x10, [EXECUTE] = 0x20 };
-	uint64_t frame = gfn - BASE, word = 1024 + 8 * (op % 256);
-	uint64_t page = (512 + alias * FRAMES + frame) * PAGE;
+	uint64_t page = (512 + alias * FRAMES + gfn - BASE) * PAGE;
 	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
 	struct kvm_regs regs = {
-		.rip = entry[kind], .rsp = 3 * PAGE, .rflags = 0x3002, .rax = ++values, .rsi = page,
-		.rdi = kind == WRITE ? page + word : page,
+		.rip = entry[kind], .rsp = 3 * PAGE, .rflags = 0x3002, .rax = value, .rsi = page,
+		.rdi = kind == WRITE ? page + offset : page,
 	};
 	settle(vcpu);
 	events[vcpu].smi.smm = space_of(alias);
@@ -281,12 +287,32 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 	must(ioctl(vcpus[vcpu], KVM_SET_VCPU_EVENTS, &events[vcpu]), "reset a vCPU");
 	must(ioctl(vcpus[vcpu], KVM_SET_SREGS, &sregs[vcpu]), "set special registers");
 	must(ioctl(vcpus[vcpu], KVM_SET_REGS, &regs), "set registers");
-	int result;
-	do
-		result = ioctl(vcpus[vcpu], KVM_RUN, 0);
-	while (result < 0 && (errno == EINTR || errno == EAGAIN));
+}
+
+/* 0, or what errno is. */
+static int run(int vcpu)
+{
+	for (;;) {
+		if (!ioctl(vcpus[vcpu], KVM_RUN, 0))
+			return 0;
+		if (errno != EINTR && errno != EAGAIN)
+			return errno;
+	}
+}
+
+static uint64_t word_of(int op)
+{
+	return 1024 + 8 * (op % 256);
+}
+
+/* An access that a run came to. It must have found the page with identity `memory`, or exited with any name of frame `mmio`. */
+static void judge(int op, int vcpu, int kind, uint64_t gfn, int alias, int result, uint64_t memory, uint64_t mmio, int error,
+		  const char *expected)
+{
 	struct kvm_run *run = runs[vcpu];
-	if (result < 0 && errno != EFAULT)
+	struct kvm_regs regs;
+	errno = result;
+	if (result && result != EFAULT)
 		die("run a vCPU");
 	if (result == 0 && run->exit_reason == KVM_EXIT_IO && (run->flags & KVM_RUN_X86_SMM) != space_of(alias))
 		complain(op, "flags", run->flags, "SMM where the name needs it");
@@ -303,11 +329,18 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 			complain(op, "page", found, expected);
 		for (int id = 0; kind == WRITE && id < SLOTS; id++)
 			if (slots[id].pages && gfn - slots[id].gfn < slots[id].pages &&
-			    *(volatile uint64_t *)(hva(0, slots[id].hva + gfn - slots[id].gfn) + word) != values)
+			    *(volatile uint64_t *)(hva(0, slots[id].hva + gfn - slots[id].gfn) + word_of(op)) != values)
 				complain(op, "a lost write of", values, expected);
 	} else if (!error) {
 		complain(op, "a failed access, exit reason", run->exit_reason, expected);
 	}
+}
+
+static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_t memory, uint64_t mmio, int error,
+		    const char *expected)
+{
+	prepare(vcpu, kind, gfn, alias, word_of(op), ++values);
+	judge(op, vcpu, kind, gfn, alias, run(vcpu), memory, mmio, error, expected);
 }
 
 /* The log of a slot, every name of it taken together. */

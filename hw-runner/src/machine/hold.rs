@@ -115,11 +115,7 @@ impl Machine {
         if rings || self.holds_no_faults().is_some() {
             return None;
         }
-        let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));
-        let end = at + 1 + program.ops[at + 1..].iter().position(|op| !passes(op))?;
-        if program.ops[end] != (Op::FaultEnd { vcpu }) {
-            return None;
-        }
+        let end = end_of_fault(program, at)?;
         let (frame, _) = program.vm.locate(gpa)?;
         // Private memory has no hva for a fault to wait for, and only a guest could give it new identities meanwhile.
         let is_private = |range| !self.memslots.private_frames(&program.vm, None, Some(range)).is_empty();
@@ -131,6 +127,15 @@ impl Machine {
         let asked = self.ask(&program.vm, at, gpa, access)?;
         Some(Plan { vcpu: vcpu.into(), asked, page, end })
     }
+}
+
+/// The number of the op that ends the fault which begins with op number `at`, if there is nothing between that a fault cannot be held
+/// across.
+pub(crate) fn end_of_fault(program: &Program, at: usize) -> Option<usize> {
+    let Op::FaultBegin { vcpu, .. } = program.ops[at] else { return None };
+    let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));
+    let end = at + 1 + program.ops[at + 1..].iter().position(|op| !passes(op))?;
+    (program.ops[end] == Op::FaultEnd { vcpu }).then_some(end)
 }
 
 /// Have the guest make one access, on this thread.
