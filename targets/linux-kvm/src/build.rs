@@ -71,7 +71,7 @@ fn cargo(
     // Debug information is nothing that a lab reads.
     command.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     command.envs(environment.iter().copied());
-    output(&mut command, "cargo")?;
+    output(&mut command, "cargo").map_err(|error| cache.with_room(error))?;
     let path = target.join(product);
     fs::read(&path).map_err(at(&path))
 }

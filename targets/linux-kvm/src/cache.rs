@@ -1,14 +1,17 @@
 //! Where the lab keeps what it has fetched and built: folders that are there whole or not at all.
 
 use crate::Say;
-use crate::error::{LabError, at};
+use crate::error::{LabError, at, output};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Names another place for the cache.
 pub const PLACE: &str = "GPAFUZZ_LAB";
 /// What is being made, beside its place.
 const UNFINISHED: &str = ".new";
+/// What a kernel, its source, its headers and some builds of KVM come to, and room to unpack them.
+const ENOUGH_MB: u64 = 1000;
 
 /// The cache. One process at a time makes a thing in it; finished things are used without asking.
 #[derive(Clone, Debug)]
@@ -71,9 +74,21 @@ impl Cache {
         }
         let unfinished = self.root.join(format!("{name}{UNFINISHED}"));
         fs::create_dir_all(&unfinished).map_err(at(&unfinished))?;
-        fill(&unfinished, say)?;
+        if let Err(error) = fill(&unfinished, say) {
+            remove_empty(&unfinished);
+            return Err(self.with_room(error));
+        }
         fs::rename(&unfinished, &folder).map_err(at(&folder))?;
         Ok(folder)
+    }
+
+    /// The same error, and how much room there is if it is little: few commands name that as what they failed for.
+    pub(crate) fn with_room(&self, error: LabError) -> LabError {
+        let Some(free) = free_mb(&self.root).filter(|free| *free < ENOUGH_MB) else { return error };
+        let root = self.root.display();
+        LabError::Absent(format!(
+            "{error}\n  expected about {ENOUGH_MB} MB free for the lab in {root}, found {free} MB; make room, or name another place in ${PLACE}"
+        ))
     }
 
     /// Wait until no other lab works on `name`.
@@ -86,6 +101,23 @@ impl Cache {
         }
         Ok(file)
     }
+}
+
+/// Remove `folder` if nothing is in it but folders with nothing in them: that is nothing to go on from.
+fn remove_empty(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    // One that is not empty stays.
+    let _ = fs::remove_dir(folder);
+}
+
+/// What is free where `folder` is; `None` if nobody knows.
+fn free_mb(folder: &Path) -> Option<u64> {
+    let table = output(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(folder), "coreutils").ok()?;
+    String::from_utf8_lossy(&table).lines().nth(1)?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -108,6 +140,19 @@ mod tests {
         });
         assert_eq!(whole, Ok(dir.path().join("kernel")));
         assert_eq!(cache.folder("kernel", &mut |_| {}, |_, _| panic!("made twice")), whole);
+    }
+
+    #[test]
+    fn a_folder_that_nothing_was_put_into_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let nothing = cache.folder("kernel", &mut |_| {}, |new, _| {
+            fs::create_dir(new.join("packages")).unwrap();
+            Err(LabError::Absent("there is no such kernel".into()))
+        });
+        assert!(nothing.is_err());
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, [".kernel.lock"]);
     }
 
     #[test]

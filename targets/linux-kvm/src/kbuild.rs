@@ -90,8 +90,7 @@ pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say:
         output(&mut make, "make")?;
         for module in ["kvm.ko", "kvm-amd.ko", "kvm-intel.ko"] {
             let to = folder.join(module);
-            let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(kvm.join(module)).output();
-            strip.map_err(at(&to))?;
+            output(Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(kvm.join(module)), "binutils")?;
         }
         Ok(())
     })

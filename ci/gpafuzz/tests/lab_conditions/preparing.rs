@@ -1,0 +1,124 @@
+//! Preparing: a kernel is downloaded, unpacked and built with changes, and at each step the disk is full, or Ctrl-C comes.
+
+use super::place::{Place, STALLS, interrupt, said};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+/// The lab that needs a package, its source, its headers and a build: its script of edits looks for one line in two files.
+const TARGET: &str = "linux-kvm-npt:sw-protected";
+
+/// Stand-ins for everything that fetches and builds, for a kernel that has nothing in it but what is looked for.
+fn with_packages() -> Place {
+    let place = Place::new("-plugin file");
+    place.script("apt-cache", "echo linux-image-6.12.9+x-amd64");
+    place.script("apt-get", "shift; for package; do echo > \"${package%%=*}_1.2-3_amd64.deb\"; done");
+    place.script(
+        "dpkg-deb",
+        "case $2 in\n\
+         */linux-image-*) mkdir -p \"$3/lib/modules/6.12.9+x-amd64/kernel\" \"$3/boot\"; echo > \"$3/boot/vmlinuz-6.12.9+x-amd64\" ;;\n\
+         */linux-source-*) mkdir -p \"$3/usr/src\"; echo > \"$3/usr/src/linux-source-6.12.tar.xz\" ;;\n\
+         */linux-headers-*-common_*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm\"\n\
+         echo > \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm/kvm_host.h\" ;;\n\
+         */linux-headers-*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-amd64\" ;;\n\
+         esac",
+    );
+    place.script(
+        "tar",
+        "cd \"$2/\"; mkdir -p linux-source-6.12/arch/x86/kvm/mmu linux-source-6.12/arch/x86/kvm/vmx linux-source-6.12/virt/kvm\n\
+         cd linux-source-6.12\n\
+         for file in mmu.h mmu/mmu.c mmu/mmu_internal.h mmu/paging_tmpl.h x86.c vmx/vmx.c debugfs.c; do\n\
+         echo 'IS_ENABLED(CONFIG_KVM_SW_PROTECTED_VM)' > arch/x86/kvm/$file\ndone\necho > virt/kvm/kvm_main.c",
+    );
+    place.script("make", "m=${3#M=}; echo > \"$m/kvm.ko\"; echo > \"$m/kvm-amd.ko\"; echo > \"$m/kvm-intel.ko\"");
+    place.script("strip", "cp \"$4\" \"$3\"");
+    place
+}
+
+fn campaign(place: &Place) -> Command {
+    place.campaign(&[TARGET], "answers", &["--runs", "20"])
+}
+
+/// Finished folders of the cache, by what they are.
+fn finished(place: &Place) -> Vec<String> {
+    let entries = fs::read_dir(place.at("cache")).expect("a cache").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut kinds: Vec<String> = names
+        .filter(|name| !name.starts_with('.') && !name.ends_with(".new"))
+        .filter_map(|name| name.split('-').next().map(str::to_owned))
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+#[test]
+fn ctrl_c_at_any_step_leaves_no_process_and_a_cache_that_goes_on() {
+    let place = with_packages();
+    let steps: [(&str, &[&str]); 6] = [
+        ("apt-get", &[]),
+        ("dpkg-deb", &[]),
+        ("tar", &["kernel"]),
+        ("make", &["kbuild", "kernel", "source"]),
+        ("strip", &["kbuild", "kernel", "source"]),
+        ("cargo", &["kbuild", "kernel", "kvm", "source"]),
+    ];
+    for (step, there) in steps {
+        let child = campaign(&place).env(STALLS, step).spawn().expect("gpafuzz runs");
+        place.wait_for_stand_in();
+        interrupt(&child);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.signal(), Some(2), "{step}: {}", said(&output));
+        place.is_tidy();
+        assert_eq!(finished(&place), there, "{step}: {}", said(&output));
+        fs::write(place.at("pids"), "").expect("a file");
+    }
+    let output = campaign(&place).output().expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!said(&output).contains("lab: downloading"), "what was there was fetched again: {}", said(&output));
+}
+
+#[test]
+fn a_download_that_fails_says_which_kernels_there_are_and_leaves_nothing() {
+    let place = with_packages();
+    place.script("apt-get", "echo 'E: Failed to fetch' >&2; exit 100");
+    let output = campaign(&place).output().expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for part in ["E: Failed to fetch", "6.12.9+x-amd64", "apt-get update"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
+    let unfinished = fs::read_dir(place.at("cache")).expect("a cache").flatten();
+    assert_eq!(unfinished.filter(|entry| entry.path().is_dir()).count(), 0);
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_named_beside_those_that_are() {
+    let place = with_packages();
+    let output = place.campaign(&["linux-kvm-npt", "--kernel", "6.13"], "answers", &["--runs", "1"]).output();
+    let output = output.expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("expected a kernel 6.13") && said(&output).contains("6.12.9+x-amd64"));
+}
+
+/// The cache is a file system of 1 MB in a mount namespace of its own.
+#[test]
+fn a_full_disk_is_named_with_what_is_needed_and_breaks_nothing() {
+    let may_mount = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        return println!("SKIPPED: no mount namespace can be made here");
+    }
+    let place = with_packages();
+    place.script("apt-get", "dd if=/dev/zero bs=1M count=4 of=\"${2%%=*}_1.2-3_amd64.deb\"");
+    let campaign = campaign(&place);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o size=1m none \"$GPAFUZZ_LAB\" && { \"$@\"; s=$?; ls \"$GPAFUZZ_LAB\"; exit $s; }");
+    command.arg("sh").arg(campaign.get_program()).args(campaign.get_args()).current_dir(place.at(""));
+    command.envs(campaign.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for part in ["No space left on device", "expected about 1000 MB free", "GPAFUZZ_LAB"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!listed.lines().any(|name| name == "kernel-6.12"), "{listed}");
+}

@@ -1,0 +1,112 @@
+//! Booting and running: QEMU is absent, old or broken, machines die, and Ctrl-C comes.
+
+use super::place::{Place, interrupt, said};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+
+#[test]
+fn without_qemu_it_says_what_to_install() {
+    let place = Place::new("");
+    fs::remove_file(place.at("bin/qemu-system-x86_64")).expect("it was there");
+    let mut command = place.fuzz("", &["--runs", "1"]);
+    let output = command.env("PATH", place.at("bin")).output().expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("install the package qemu-system-x86"), "{}", said(&output));
+}
+
+#[test]
+fn an_old_qemu_without_plugins_runs_unguided_and_says_so() {
+    let output = Place::new("-device").run("answers");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("7.2.0 takes no plugins"), "{}", said(&output));
+}
+
+#[test]
+fn a_qemu_that_does_not_start_is_quoted() {
+    let output = Place::new("-plugin file").run("refuses");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("there is no such CPU"), "{}", said(&output));
+}
+
+#[test]
+fn a_machine_that_dies_in_the_middle_of_an_answer_is_a_finding_and_the_next_one_goes_on() {
+    let output = Place::new("-plugin file").run("dies");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("kernel/died/end/none/none"), "{}", said(&output));
+    let boots = said(&output).lines().find_map(|line| line.strip_suffix(" boots")?.rsplit(' ').next()?.parse().ok());
+    assert!(boots.is_some_and(|boots: u32| boots > 2), "{}", said(&output));
+}
+
+#[test]
+fn a_machine_that_came_up_once_goes_on_from_there() {
+    let place = Place::new("-plugin file");
+    let (first, second) = (place.run("keeps"), place.run("keeps"));
+    assert!(said(&first).contains("lab: booting Linux 6.99"), "{}", said(&first));
+    assert!(said(&second).contains("lab: going on with Linux 6.99"), "{}", said(&second));
+    assert!(!said(&second).contains("booting"), "{}", said(&second));
+    assert_eq!([first.status.code(), second.status.code()], [Some(0), Some(0)]);
+}
+
+#[test]
+fn a_state_that_does_not_go_on_is_forgotten_and_the_kernel_boots() {
+    let place = Place::new("-plugin file");
+    for behaviour in ["keeps", "keeps in vain"] {
+        let output = place.run(behaviour);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(said(&output).contains("so it boots"), behaviour == "keeps in vain", "{}", said(&output));
+    }
+}
+
+#[test]
+fn where_no_state_can_be_kept_it_says_so_and_goes_on() {
+    let place = Place::new("-plugin file");
+    for _ in 0..2 {
+        let output = place.run("answers");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("cannot be kept, so the next one boots, too"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_short_ends_the_campaign_and_says_where() {
+    let output = Place::new("-plugin file").run("truncates");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("expected a trace from the lab, found"), "{}", said(&output));
+}
+
+#[test]
+fn two_labs_at_once_use_one_cache() {
+    let place = Place::new("-plugin file");
+    let start = |_| place.fuzz("answers", &["--runs", "40"]).spawn().expect("gpafuzz runs");
+    for child in [0, 1].map(start) {
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    place.is_tidy();
+}
+
+#[test]
+fn ctrl_c_while_it_boots_leaves_no_machine() {
+    let place = Place::new("-plugin file");
+    let child = place.fuzz("boots for ever", &["--runs", "1"]).spawn().expect("gpafuzz runs");
+    place.wait_for_stand_in();
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.signal(), Some(2), "{}", said(&output));
+    place.is_tidy();
+}
+
+#[test]
+fn ctrl_c_in_a_campaign_ends_it_with_its_results() {
+    let place = Place::new("-plugin file");
+    let mut child = place.fuzz("answers", &["--seconds", "600"]).spawn().expect("gpafuzz runs");
+    let notes = BufReader::new(child.stderr.take().expect("its notes"));
+    let begun = notes.lines().map_while(Result::ok).any(|line| line.starts_with("fuzzing linux-kvm-npt"));
+    assert!(begun, "it never began");
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("no oracle objects"), "{}", said(&output));
+    place.is_tidy();
+}
