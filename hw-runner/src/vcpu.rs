@@ -197,7 +197,7 @@ impl Vcpu {
         may_retry: bool,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), MachineError> {
-        let retries = self.faults().filter(|_| may_retry);
+        let retries = if may_retry { self.faults() } else { None };
         for (n, request) in requests.iter().enumerate() {
             guest::write_request(own, self.number, n, request);
         }
