@@ -17,6 +17,14 @@ use std::fmt::Write;
 const RUNTIME: &str = include_str!("export/runtime.c");
 /// The C for those that hold faults open.
 const HELD: &str = include_str!("export/held.c");
+/// How dirty pages are told: by a bitmap for each memslot, or by a ring for each vCPU.
+const BITMAPS: &str = include_str!("export/bitmaps.c");
+const RINGS: &str = include_str!("export/rings.c");
+/// What only some realisations have, and what stands for it elsewhere.
+const PROTECTED: &str = include_str!("export/protected.c");
+const BELLS: &str = include_str!("export/bells.c");
+const NOTHING_PRIVATE: &str = include_str!("export/nothing_private.c");
+const NO_BELLS: &str = include_str!("export/no_bells.c");
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +48,7 @@ pub fn export(program: &Program, realisation: Realisation, language: Language) -
 
 /// Whether real KVM can carry out any of `program`; otherwise its source would pass and mean nothing.
 pub fn is_worthwhile(program: &Program) -> bool {
-    !steps(program, false).is_empty()
+    !steps(program, Realisation::default(), false).is_empty()
 }
 
 /// One op that is carried out, with what it must come to.
@@ -55,12 +63,14 @@ struct Step<'a> {
 
 /// Go through what real KVM can carry out of `program`; the rest is left out, for the model too. Where none is to be held open, a fault
 /// is over at once.
-fn steps(program: &Program, holds: bool) -> Vec<Step<'_>> {
+fn steps(program: &Program, realisation: Realisation, holds: bool) -> Vec<Step<'_>> {
+    // What only a kernel that strips stolen bits can do is not written down.
+    let realisation = if realisation == Realisation::Native { Realisation::default() } else { realisation };
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
     for (at, op) in program.ops.iter().enumerate() {
         let private = matches!(op, Op::Slot { id, .. } if id.is_private());
-        if private || !supports(&program.vm, op, Realisation::default()) || !model.accepts(&host, op) {
+        if private || !supports(&program.vm, op, realisation) || !model.accepts(&host, op) {
             continue;
         }
         host.apply(op);
@@ -94,6 +104,8 @@ fn c(program: &Program, realisation: Realisation) -> String {
         ("MAPPINGS", realisation.mappings().to_string()),
         ("GUEST_PTES", u8::from(matches!(realisation, Realisation::GuestPtes | Realisation::SwProtected)).to_string()),
         ("SMM", u8::from(realisation == Realisation::Smm).to_string()),
+        ("PROTECTED", u8::from(realisation == Realisation::SwProtected).to_string()),
+        ("IOEVENTFDS", u8::from(realisation == Realisation::Ioeventfds).to_string()),
         ("ZAP_SLOT", u8::from(realisation.zaps_slots_alone()).to_string()),
     ] {
         let _ = writeln!(out, "#define {name} {value}");
@@ -101,8 +113,12 @@ fn c(program: &Program, realisation: Realisation) -> String {
     // An array of no bits would be no C; bit 63 is in no GPA.
     let bits = if bits.is_empty() { "63".to_owned() } else { bits.join(", ") };
     let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}");
+    let either = |is: Realisation, this, other| if realisation == is { this } else { other };
+    let log = either(Realisation::Rings, RINGS, BITMAPS);
+    let private = either(Realisation::SwProtected, PROTECTED, NOTHING_PRIVATE);
+    let _ = writeln!(out, "{log}\n{private}\n{}", either(Realisation::Ioeventfds, BELLS, NO_BELLS));
     // Private memory has no hva for a fault to wait for.
-    let steps = steps(program, realisation != Realisation::SwProtected);
+    let steps = steps(program, realisation, realisation != Realisation::SwProtected);
     if steps.iter().any(|step| step.awaits.is_some()) {
         let _ = writeln!(out, "{HELD}");
     }
@@ -111,7 +127,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
         let _ = writeln!(out, "\t/* {} */\n\t{}", print_op(vm, step.op), c_call(vm, &step));
     }
     out.push_str(UNUSED);
-    out.push_str("}\n");
+    out.push_str(either(Realisation::SwProtected, "\t(void)attributes_;\n}\n", "}\n"));
     out
 }
 
@@ -152,6 +168,7 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
             let (must, may) = (must.bits(), may.bits());
             format!("dirty_get({at}, {id}, {must:#x}UL, {may:#x}UL, \"all of {must:#x} and none but {may:#x}\");")
         }
+        Op::Attributes { gfn, pages, private } => format!("attributes_({gfn}, {pages}, {});", u8::from(private)),
         Op::DirtyClear { id, gfn, pages } => format!("dirty_clear({id}, {gfn}, {pages});"),
         // Left to the reader: not every KVM can be asked.
         _ => ";".into(),
@@ -243,7 +260,7 @@ fn selftest(program: &Program, realisation: Realisation) -> String {
          /* TODO: memory for the pages of `hva=`, and guest mappings of every name (aliases by {realisation}). */\n\
          static void guest_code(void)\n{{\n"
     );
-    let steps = steps(program, false);
+    let steps = steps(program, realisation, false);
     for (stage, step) in steps.iter().enumerate() {
         match *step.op {
             Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {

@@ -53,9 +53,15 @@ fn seeds() -> Vec<(PathBuf, Program)> {
 fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
     for (n, (path, program)) in seeds().into_iter().enumerate() {
         // Each seed in one of those that every KVM offers; by turns, since gcc takes its time. Shared memory has other drivers.
-        let ways = [Realisation::Slots, Realisation::GuestPtes, Realisation::Memfd];
+        let ways = [
+            Realisation::Slots,
+            Realisation::GuestPtes,
+            Realisation::Rings,
+            Realisation::Ioeventfds,
+            Realisation::Memfd,
+        ];
         let drivers = text::print(&program).contains(" by=");
-        let realisation = ways[n % if drivers { 2 } else { 3 }];
+        let realisation = ways[n % if drivers { 4 } else { 5 }];
         let Some((status, said)) = compile_and_run(&export(&program, realisation, Language::C)) else { return };
         let passes = said.lines().all(|line| line == "PASS" || line.contains("not held open"));
         assert!(status == 0 && passes, "{} by {realisation}: {said}", path.display());
@@ -107,14 +113,20 @@ fn exported_c_holds_faults_open() {
 #[test]
 fn exported_c_fails_where_kvm_does_something_else() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
-                slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\nv0 read 0x1e4\ndirty-get 0\n";
-    let source = export(&text::parse(text).expect("a program"), Realisation::Slots, Language::C);
+                slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\nv0 read 0x1e4\nv0 write 0x1e5@1\ndirty-get 0\n";
+    let program = text::parse(text).expect("a program");
+    let (slots, rings, bells) = (Realisation::Slots, Realisation::Rings, Realisation::Ioeventfds);
+    let dirty = ("dirty_get(4, 0, 0x2UL, 0x2UL", "dirty_get(4, 0, 0x1UL, 0x2UL", "op 4: found dirty frames 0x2");
     let lies = [
-        ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 3, NONE", "op 1: found page 0x2"),
-        ("READ, 0x1e4, 0, NONE, 0x1e4", "READ, 0x1e4, 0, NONE, 0x1e5", "op 2: found an exit for gpa 0x1e4008"),
-        ("dirty_get(3, 0, 0x2UL, 0x2UL", "dirty_get(3, 0, 0x1UL, 0x2UL", "op 3: found dirty frames 0x2"),
+        (slots, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 3, NONE", "op 1: found page 0x2")),
+        (slots, ("READ, 0x1e4, 0, NONE, 0x1e4", "READ, 0x1e4, 0, NONE, 0x1e5", "op 2: found an exit for gpa 0x1e4008")),
+        (slots, dirty),
+        (rings, dirty),
+        (bells, ("WRITE, 0x1e5, 1, NONE, 0x1e5", "WRITE, 0x1e5, 1, NONE, NONE", "op 3: found an eventfd rung at gpa")),
+        (bells, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 2, 0x1e1", "op 1: found no eventfd rung at gpa")),
     ];
-    for (truth, lie, complaint) in lies {
+    for (realisation, (truth, lie, complaint)) in lies {
+        let source = export(&program, realisation, Language::C);
         assert!(source.contains(truth), "{truth} in\n{source}");
         let Some((status, said)) = compile_and_run(&source.replace(truth, lie)) else { return };
         assert_eq!(status, 1, "{said}");

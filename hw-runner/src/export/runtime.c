@@ -1,5 +1,6 @@
 /*
  * What carries the program below out: a VM of /dev/kvm whose guest runs at CPL 3, one access for each KVM_RUN.
+ * An old C library wants -pthread.
  * Exit status: 0 PASS, 1 FAIL, 3 this host lacks what it takes.
  */
 #define _GNU_SOURCE
@@ -48,6 +49,7 @@ static struct kvm_sregs sregs[4];
 static struct kvm_vcpu_events events[4];
 static uint8_t *host, *own, *tables;
 static struct { uint64_t gfn, pages, hva; uint32_t flags; } slots[SLOTS];
+static uint32_t identities[HOST_PAGES];
 static uint64_t values;
 static uint64_t awaited = NONE; /* the page that a fault is held open for: whoever touches it waits, too */
 
@@ -89,6 +91,7 @@ static void write_identity(uint8_t *at, uint32_t identity)
 static void stamp(uint64_t page, uint32_t identity)
 {
 	write_identity(hva(0, page), identity);
+	identities[page] = identity;
 }
 
 static uint64_t gpa_of(uint64_t gfn, int alias)
@@ -122,38 +125,62 @@ static uint32_t slot_of(int id, int name)
 	return (id * NAMES + name) | space_of(name) << 16;
 }
 
+/* What a kind of VM has of its own: how dirty pages are told, and what memory is private. */
+static void log_open(void), log_of_vcpu(int vcpu), log_changes(int id, int forget), log_clear(int id, uint64_t bits);
+static uint64_t log_get(int id);
+static void set_protected(int id), forget_protected(int id, int keep), unmap_private(uint64_t page, uint64_t pages);
+static int is_protected(int id), is_private(int id, uint64_t page);
+
 static void set_slot(int id)
 {
+	if (is_protected(id)) {
+		set_protected(id);
+		return;
+	}
 	for (int name = 0; name < EACH; name++)
 		region(slot_of(id, name), slots[id].flags, gpa_of(slots[id].gfn, walked(name)),
 		       hva(name % MAPPINGS, slots[id].hva), slots[id].pages * PAGE);
 }
 
+static void slot_gone(int id, int keep)
+{
+	for (int name = 0; name < EACH; name++)
+		region(slot_of(id, name), 0, 0, NULL, 0);
+	if (is_protected(id))
+		forget_protected(id, keep);
+	slots[id].pages = 0;
+}
+
 static void slot_create(int id, uint64_t gfn, uint64_t pages, uint64_t first, uint32_t flags)
 {
+	log_changes(id, 1);
 	slots[id].gfn = gfn, slots[id].pages = pages, slots[id].hva = first, slots[id].flags = flags;
 	set_slot(id);
 }
 
 static void slot_delete(int id)
 {
-	for (int name = 0; name < EACH; name++)
-		region(slot_of(id, name), 0, 0, NULL, 0);
-	slots[id].pages = 0;
+	log_changes(id, 1);
+	slot_gone(id, 0);
 }
 
+/* KVM lets nobody move a protected slot: it goes and comes back, with its memory. */
 static void slot_move(int id, uint64_t gfn)
 {
-	slots[id].gfn = gfn;
+	uint64_t pages = slots[id].pages;
+	log_changes(id, 0);
+	if (is_protected(id))
+		slot_gone(id, 1);
+	slots[id].gfn = gfn, slots[id].pages = pages;
 	set_slot(id);
 }
 
-/* KVM does not let a slot become read-only or stop being it: such a slot goes and comes back. */
+/* Nor lets it a slot become read-only or protected, or stop being it. */
 static void slot_flags(int id, uint32_t flags)
 {
 	uint64_t pages = slots[id].pages;
-	if ((slots[id].flags ^ flags) & KVM_MEM_READONLY)
-		slot_delete(id);
+	if ((slots[id].flags ^ flags) & KVM_MEM_READONLY || (PROTECTED && !slots[id].flags != !flags))
+		slot_gone(id, 0);
 	slot_create(id, slots[id].gfn, pages, slots[id].hva, flags);
 }
 
@@ -255,6 +282,7 @@ static void unmap(int how, uint64_t page, uint64_t pages, uint32_t identity)
 	for (uint64_t n = 0; n < pages; n++)
 		if (page + n != awaited)
 			stamp(page + n, identity + n);
+	unmap_private(page, pages);
 }
 
 /* An instruction that exited is completed by the next entry, which would overwrite registers set in between. */
@@ -328,7 +356,7 @@ static void judge(int op, int vcpu, int kind, uint64_t gfn, int alias, int resul
 		if (memory == NONE || found != memory)
 			complain(op, "page", found, expected);
 		for (int id = 0; kind == WRITE && id < SLOTS; id++)
-			if (slots[id].pages && gfn - slots[id].gfn < slots[id].pages &&
+			if (slots[id].pages && gfn - slots[id].gfn < slots[id].pages && !is_private(id, gfn - slots[id].gfn) &&
 			    *(volatile uint64_t *)(hva(0, slots[id].hva + gfn - slots[id].gfn) + word_of(op)) != values)
 				complain(op, "a lost write of", values, expected);
 	} else if (!error) {
@@ -336,9 +364,15 @@ static void judge(int op, int vcpu, int kind, uint64_t gfn, int alias, int resul
 	}
 }
 
+static void write_to(int op, int vcpu, uint64_t gfn, int alias, uint64_t memory, uint64_t mmio, int error, const char *expected);
+
 static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_t memory, uint64_t mmio, int error,
 		    const char *expected)
 {
+	if (IOEVENTFDS && kind == WRITE) {
+		write_to(op, vcpu, gfn, alias, memory, mmio, error, expected);
+		return;
+	}
 	prepare(vcpu, kind, gfn, alias, word_of(op), ++values);
 	judge(op, vcpu, kind, gfn, alias, run(vcpu), memory, mmio, error, expected);
 }
@@ -346,13 +380,7 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 /* The log of a slot, every name of it taken together. */
 static void dirty_get(int op, int id, uint64_t at_least, uint64_t at_most, const char *expected)
 {
-	uint64_t dirty = 0;
-	for (int name = 0; name < EACH; name++) {
-		uint64_t bits[8] = { 0 };
-		struct kvm_dirty_log log = { .slot = slot_of(id, name), .dirty_bitmap = bits };
-		must(ioctl(vm, KVM_GET_DIRTY_LOG, &log), "get a dirty log");
-		dirty |= bits[0];
-	}
+	uint64_t dirty = log_get(id);
 	dirty <<= slots[id].gfn - BASE;
 	if ((dirty & at_least) != at_least || dirty & ~at_most)
 		complain(op, "dirty frames", dirty, expected);
@@ -360,13 +388,7 @@ static void dirty_get(int op, int id, uint64_t at_least, uint64_t at_most, const
 
 static void dirty_clear(int id, uint64_t gfn, uint64_t pages)
 {
-	uint64_t bits = (pages < 64 ? (1UL << pages) - 1 : NONE) << (gfn - slots[id].gfn);
-	for (int name = 0; name < EACH; name++) {
-		struct kvm_clear_dirty_log log = {
-			.slot = slot_of(id, name), .num_pages = slots[id].pages, .dirty_bitmap = &bits,
-		};
-		must(ioctl(vm, KVM_CLEAR_DIRTY_LOG, &log), "clear a dirty log");
-	}
+	log_clear(id, (pages < 64 ? (1UL << pages) - 1 : NONE) << (gfn - slots[id].gfn));
 }
 
 static void entry_at(int table, int index, uint64_t gpa)
@@ -383,12 +405,11 @@ static void set_up(void)
 		[0x20] = 0xff, 0xd7, 0xe6, 0x10, /* call rdi; out 0x10, al */
 	};
 	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[256]; } cpuid = { .head.nent = 256 };
-	struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { 1 } };
 	struct kvm_enable_cap quirks = { .cap = 213, .args = { 0x80 } };
 	kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "open /dev/kvm");
-	vm = must(ioctl(kvm, KVM_CREATE_VM, 0), "create a VM");
+	vm = must(ioctl(kvm, KVM_CREATE_VM, PROTECTED), PROTECTED ? "create a software-protected VM" : "create a VM");
 	must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid), "get the supported CPUID");
-	must(ioctl(vm, KVM_ENABLE_CAP, &manual), "protect pages manually");
+	log_open();
 	errno = EOPNOTSUPP;
 	if (SMM && ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE) < 2)
 		die("have memslots of system management mode");
@@ -424,6 +445,7 @@ static void set_up(void)
 		runs[n] = mmap(NULL, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpus[n], 0);
 		if (runs[n] == MAP_FAILED)
 			die("map a vCPU");
+		log_of_vcpu(n);
 		must(ioctl(vcpus[n], KVM_SET_CPUID2, &cpuid), "set the CPUID");
 		must(ioctl(vcpus[n], KVM_GET_SREGS, &sregs[n]), "get special registers");
 		must(ioctl(vcpus[n], KVM_GET_VCPU_EVENTS, &events[n]), "get events");
