@@ -97,7 +97,7 @@ impl Lab {
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, realisation);
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
         // Without a place for it nothing is kept.
-        let place = qemu.and_then(|qemu| Place::of(&cache, &image, &qemu.name).ok());
+        let place = qemu.and_then(|qemu| Place::of(&cache, &image, qemu.hardware()).ok());
         let (release, emulator) = (&kernel.release, setup.emulator.name());
         if place.as_ref().is_some_and(|place| place.find().is_some()) {
             say(&format!("lab: going on with Linux {release} in {emulator}, as it was once it was up"));

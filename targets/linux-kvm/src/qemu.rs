@@ -7,6 +7,7 @@ use crate::port::Port;
 use crate::run_dir::RunDir;
 use crate::supervise::Supervised;
 use std::fs::File;
+use std::hash::Hash;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const QEMU: &str = "qemu-system-x86_64";
 /// The Debian package that has it.
 pub const PACKAGE: &str = "qemu-system-x86";
+/// The machine that it plays.
+const HARDWARE: [&str; 4] = ["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48"];
 /// How long it may take until QEMU, on a busy machine, comes to what it was told to do.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,7 +36,7 @@ pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<
     let listener = UnixListener::bind(&port).map_err(at(&port))?;
     listener.set_nonblocking(true).map_err(at(&port))?;
     let mut command = Command::new(QEMU);
-    command.args(["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48", "-m", MEMORY_MB, "-display", "none"]);
+    command.args(HARDWARE).args(["-m", MEMORY_MB, "-display", "none"]);
     command.args(["-monitor", "none", "-nic", "none", "-no-reboot", "-nodefaults"]);
     command.arg("-chardev").arg(format!("socket,id=port,path={}", port.display()));
     command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
@@ -85,6 +88,13 @@ pub struct Version {
     pub major: u32,
     /// Whether it takes plugins.
     pub plugins: bool,
+}
+
+impl Version {
+    /// What, besides what is in an image, a machine's state hangs on.
+    pub(crate) fn hardware(&self) -> impl Hash {
+        (self.name.clone(), HARDWARE, MEMORY_MB, COMMAND_LINE)
+    }
 }
 
 /// Ask this machine's QEMU what it is.

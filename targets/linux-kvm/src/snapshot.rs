@@ -51,12 +51,12 @@ pub(crate) struct Unfinished {
 }
 
 impl Place {
-    /// For `image` on the emulator that calls itself so. Whatever has a part in the machine's state has one in the name.
-    pub(crate) fn of(cache: &Cache, image: &Image, emulator: &str) -> io::Result<Self> {
+    /// For `image` on `hardware`. Whatever has a part in the machine's state has one in the name.
+    pub(crate) fn of(cache: &Cache, image: &Image, hardware: impl Hash) -> io::Result<Self> {
         let folder = cache.root().join(FOLDER);
         fs::create_dir_all(&folder)?;
         let mut hasher = DefaultHasher::new();
-        (emulator, fs::read(&image.kernel)?, &image.initrd, &image.words, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        (hardware, fs::read(&image.kernel)?, &image.initrd, &image.words).hash(&mut hasher);
         Ok(Self(folder.join(format!("{:016x}", hasher.finish()))))
     }
 
