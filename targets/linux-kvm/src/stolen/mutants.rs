@@ -18,6 +18,8 @@ pub struct Mutant {
 
 /// A vCPU is entered while a flush is owed.
 const FLUSH_OWED: (&str, &str) = ("kernel", "warn-kvm_stolen_flush_owed");
+/// A leaf is added to the rmap of another gfn than the one its removal will look under.
+const TWO_GFNS: (&str, &str) = ("kernel", "warn-kvm_mmu_page_set_translation");
 
 /// Every mutant that a guest's exits or the kernel itself can give away, in the order of the reference.
 pub const MUTANTS: [Mutant; 13] = [
@@ -99,8 +101,7 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M23-spgfn-includes-stolen",
         breaks: "get_page: the gfn of a shadow page carries stolen bits",
-        // A leaf is added to the rmap of another gfn than the one its removal will look under.
-        caught_by: ("kernel", "warn-kvm_mmu_page_set_translation"),
+        caught_by: TWO_GFNS,
         edits: &[edit(MMU, "kvm_mmu_alloc_shadow_page", Replace("gfn & ~kvm_gfn_stolen_mask(kvm)", "gfn"))],
     },
     Mutant {
@@ -115,10 +116,16 @@ pub const MUTANTS: [Mutant; 13] = [
     },
     Mutant {
         name: "M43-rmap-aliased",
-        breaks: "direct_map: a leaf goes into the rmap of its gfn with stolen bits",
-        // A leaf that may be written is marked dirty beyond the end of its memslot's log.
-        caught_by: ("kernel", "bug-mark_page_dirty_in_slot"),
-        edits: &[edit(MMU, "direct_map", Replace("base_gfn, fault->pfn", "base_gfn | gfn_stolen_bits, fault->pfn"))],
+        breaks: "set_spte: a leaf goes into the rmap of its gfn with stolen bits",
+        caught_by: TWO_GFNS,
+        edits: &[edit(
+            MMU,
+            "mmu_set_spte",
+            Replace(
+                "rmap_add(vcpu, slot, sptep, gfn,",
+                "rmap_add(vcpu, slot, sptep, gfn | sptep_to_sp(sptep)->gfn_stolen_bits,",
+            ),
+        )],
     },
     Mutant {
         name: "M81-wrprot-first-spte-only",
