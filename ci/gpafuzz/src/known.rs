@@ -68,7 +68,7 @@ impl Known {
         let Signature { oracle, clause, op, alias, slot } = *signature;
         let parts = [oracle, clause, op, alias, slot];
         let fits = |(wanted, part): (&String, &str)| wanted == "*" || wanted.split('|').any(|word| word == part);
-        self.target == target && self.signature.iter().zip(parts).all(fits)
+        self.target.split('|').any(|word| word == target) && self.signature.iter().zip(parts).all(fits)
     }
 }
 
@@ -101,6 +101,7 @@ mod tests {
             ("t alias_flush/*/unmap|unmap-end/*/* G1 why", true),
             ("t alias_flush/stale-page/unmap-end/alias/user G1 why", false),
             ("other alias_flush/*/*/*/* G1 why", false),
+            ("other|t alias_flush/*/*/*/* G1 why", true),
         ] {
             let list = parse(line).expect(line);
             assert_eq!(list[0].matches("t", &SIGNATURE), matches, "{line}");

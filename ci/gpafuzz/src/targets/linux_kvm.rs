@@ -39,7 +39,7 @@ const RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0")];
 const EPT_RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0"), ("kvm_intel", "unrestricted_guest=0")];
 
 /// Every way, in the order in which they are listed.
-pub const ALL: [Entry; 10] = [
+pub const ALL: [Entry; 12] = [
     Entry {
         name: "linux-kvm-npt",
         about: "Linux KVM over nested paging, with its TDP MMU",
@@ -76,8 +76,22 @@ pub const ALL: [Entry; 10] = [
         stolen: Some(Design::Posted),
     },
     Entry {
+        name: "linux-kvm-stolen-shadow",
+        about: "as linux-kvm-stolen without nested paging: the guest's tables are shadowed",
+        emulator: Emulator::Qemu,
+        parameters: &[("kvm_amd", "npt=0")],
+        stolen: Some(Design::Posted),
+    },
+    Entry {
+        name: "linux-kvm-stolen-uncached",
+        about: "as linux-kvm-stolen without MMIO entries in its tables",
+        emulator: Emulator::Qemu,
+        parameters: &[("kvm", "tdp_mmu=0"), ("kvm", "mmio_caching=0")],
+        stolen: Some(Design::Posted),
+    },
+    Entry {
         name: STOLEN_FIXED,
-        about: "the same with the gaps of the patches closed; with :MUTANT behind its name one decision is wrong",
+        about: "as linux-kvm-stolen with the gaps of the patches closed; with :MUTANT behind its name one decision is wrong",
         emulator: Emulator::Qemu,
         parameters: RMAP,
         stolen: Some(Design::Fixed),
