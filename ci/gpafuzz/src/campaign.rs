@@ -18,12 +18,21 @@ use std::time::Instant;
 pub struct Setting<'a> {
     /// Everything but the length follows from it.
     pub seed: u64,
+    /// Which of several campaigns at once on a target this is, from 0.
+    pub job: u8,
     /// vCPUs of every VM; open, if it is as it comes.
     pub vcpus: Option<u8>,
     /// Where findings go.
     pub store: &'a Store,
     /// Defects that are no news.
     pub known: &'a [Known],
+}
+
+impl Setting<'_> {
+    /// What a campaign on `target` is called: by the target, and of several at once by their numbers, too.
+    pub fn label(&self, target: &str) -> String {
+        if self.job == 0 { target.to_owned() } else { format!("{target}#{}", u32::from(self.job) + 1) }
+    }
 }
 
 /// Why a campaign ended before its time.
@@ -70,7 +79,8 @@ pub fn run(
     setting: Setting<'_>,
 ) -> Result<(TargetSummary, TargetTiming), CampaignError> {
     let start = Instant::now();
-    let mut progress = Progress::new(name, left(&budget));
+    // Of several at once the first says how far it is: there is one line.
+    let mut progress = (setting.job == 0).then(|| Progress::new(name, left(&budget)));
     let mut engine = Engine::new(target, run, setting.seed, budget)?.with_vcpus(setting.vcpus);
     let mut findings = Vec::new();
     while !engine.is_done() {
@@ -78,12 +88,16 @@ pub fn run(
         for found in engine.take_found() {
             findings.push(keep(name, engine.target(), &found, setting)?);
         }
-        progress.tick(|| status(&engine, findings.len()));
+        if let Some(progress) = &mut progress {
+            progress.tick(|| status(&engine, findings.len()));
+        }
     }
-    progress.finish(&status(&engine, findings.len()));
+    if let Some(progress) = progress {
+        progress.finish(&status(&engine, findings.len()));
+    }
     let (executions, ops) = (engine.executions(), engine.run().counts().judged);
     let timing = TargetTiming::new(start.elapsed().as_secs_f64(), executions, ops, engine.target());
-    Ok((summarize(name, &engine, findings), timing))
+    Ok((summarize(setting.label(name), &engine, findings), timing))
 }
 
 /// What the progress line says is left of `budget`.
@@ -106,12 +120,12 @@ pub(crate) fn status(engine: &Engine<'_>, findings: usize) -> Status {
     }
 }
 
-fn summarize(name: &str, engine: &Engine<'_>, findings: Vec<FindingSummary>) -> TargetSummary {
+fn summarize(target: String, engine: &Engine<'_>, findings: Vec<FindingSummary>) -> TargetSummary {
     let (mut corpus, mut cells) = (Digest::default(), Digest::default());
     engine.each_corpus_program(|program| corpus.add(text::print(program).as_bytes()));
     engine.cells().for_each(|cell| cells.add(&cell.to_le_bytes()));
     TargetSummary {
-        target: name.into(),
+        target,
         note: None,
         executions: engine.executions(),
         ops: Ops::from(engine.run().counts()),
@@ -141,7 +155,7 @@ pub fn keep(
     let mut minimized = smaller.program;
     minimized.comment = vec![one_line(&format!("{name}: {signature}")), one_line(&smaller.why)];
     let (report, _) = target.report(&mut run, &minimized, name)?;
-    let folder = Store::folder(name, signature);
+    let folder = Store::folder(&setting.label(name), signature);
     let minimized_file = setting.store.out().join(&folder).join(finding::MINIMIZED_FILE);
     let replay = replay_line(&minimized_file.display().to_string(), name);
     let known = setting.known.iter().find(|known| known.matches(name, signature)).map(KnownText::from);

@@ -106,6 +106,9 @@ pub struct FuzzArgs {
     /// What everything random follows from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// So many campaigns at once on each target, each as long, from a seed of its own, from --seed on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    pub jobs: u8,
     /// vCPUs of every VM [default: 1 to 4, as it comes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
     pub vcpus: Option<u8>,
@@ -129,6 +132,7 @@ impl Default for FuzzArgs {
             seconds: None,
             runs: None,
             seed: 1,
+            jobs: 1,
             vcpus: None,
             out,
             summary: None,

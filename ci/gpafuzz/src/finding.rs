@@ -195,10 +195,10 @@ impl Store {
         Ok(Self { out: out.to_owned(), _lock: lock })
     }
 
-    /// Where a finding of `signature` on `target` belongs, below [`Store::out`].
+    /// Where a finding of `signature` by the campaign called `target` belongs, below [`Store::out`].
     pub fn folder(target: &str, signature: &Signature) -> PathBuf {
         let name = signature.to_string().replace('/', "-");
-        Path::new(FINDINGS).join(target.replace([':', '/'], "-")).join(name)
+        Path::new(FINDINGS).join(target.replace([':', '/', '#'], "-")).join(name)
     }
 
     /// The folder that holds everything.

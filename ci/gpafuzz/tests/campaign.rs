@@ -20,7 +20,7 @@ fn campaign(target: &mut dyn Target, out: &Path, known: &[Known]) -> TargetSumma
     let stop = AtomicBool::new(false);
     let store = Store::open(out).expect("a new folder");
     let budget = Budget { runs: Some(3000), deadline: None, stop: &stop };
-    let setting = Setting { seed: 7, vcpus: None, store: &store, known };
+    let setting = Setting { seed: 7, job: 0, vcpus: None, store: &store, known };
     campaign::run("toy", target, Lockstep::default(), budget, setting).expect("a campaign").0
 }
 

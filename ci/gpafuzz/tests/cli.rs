@@ -76,6 +76,33 @@ fn the_same_seed_does_the_same_byte_for_byte() {
 }
 
 #[test]
+fn campaigns_at_once_do_what_each_does_alone() {
+    let folder = folder();
+    let fuzz = |more: &[&str]| {
+        let args = ["fuzz", "--target", "rfc-v3", "--runs", "1500", "--summary", "s.json"];
+        let ran = gpafuzz(folder.path(), &[&args[..], more].concat());
+        assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+        let text = fs::read_to_string(folder.path().join("s.json")).expect("a summary");
+        let mut summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        summary["untimed"]["targets"].take()
+    };
+    let together = fuzz(&["--seed", "5", "--jobs", "2"]);
+    let alone = ["5", "6"].map(|seed| fuzz(&["--seed", seed])[0].take());
+    for (job, alone) in alone.iter().enumerate() {
+        for part in ["corpus_digest", "cells_digest", "checks"] {
+            assert_eq!(together[job][part], alone[part]);
+        }
+        let findings = together[job]["findings"].as_array().expect("findings");
+        assert!(!findings.is_empty() && findings.len() == alone["findings"].as_array().expect("findings").len());
+        for finding in findings {
+            let place = folder.path().join("gpafuzz-out").join(finding["folder"].as_str().expect("a folder"));
+            assert!(place.join("minimized.prog").exists(), "{finding:#}");
+        }
+    }
+    assert_eq!([&together[0]["target"], &together[1]["target"]], ["rfc-v3", "rfc-v3#2"]);
+}
+
+#[test]
 fn the_corrected_design_stays_clean_and_is_judged_by_every_oracle() {
     let folder = folder();
     let ran = gpafuzz(folder.path(), &["fuzz", "--target", "kvm-mmu", "--runs", "3000", "--summary", "s.json"]);

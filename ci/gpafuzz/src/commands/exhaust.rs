@@ -32,7 +32,7 @@ pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
         return Err(TargetError::Failed(why).into());
     }
     let store = Store::open(&args.out)?;
-    let setting = Setting { seed: 0, vcpus: None, store: &store, known: &known };
+    let setting = Setting { seed: 0, job: 0, vcpus: None, store: &store, known: &known };
     let stop = interrupt::listen()?;
     let mut exit = Exit::Clean;
     for (scope, ops) in scopes(args)? {

@@ -1,20 +1,23 @@
 //! `gpafuzz fuzz`: a campaign on each target in turn, and the summary of all.
 
-use crate::campaign::{self, Setting};
+use crate::campaign::{self, CampaignError, Setting};
 use crate::cli::{CliError, Exit, FuzzArgs, note, print};
 use crate::coverage::TargetCoverage;
 use crate::engine::Budget;
 use crate::finding::Store;
 use crate::interrupt;
 use crate::known;
-use crate::summary::{Summary, Timing};
+use crate::summary::{Summary, TargetSummary, TargetTiming, Timing};
 use crate::target::TargetError;
 use crate::targets::{self, Opened};
 use gpa_oracles::{Coverage, Lockstep};
 use std::fs::File;
 use std::io::Write;
+use std::iter;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a campaign lasts if nobody says.
@@ -30,7 +33,7 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
     let stop = interrupt::listen()?;
-    let setting = Setting { seed: args.seed, vcpus: args.vcpus, store: &store, known: &known };
+    let setting = Setting { seed: args.seed, job: 0, vcpus: args.vcpus, store: &store, known: &known };
     let (summary, failed) = campaigns(args, targets, setting, stop)?;
     print(&format!("\n{}", summary.table()));
     if let Some(file) = summary_file {
@@ -70,7 +73,7 @@ fn open(asked: &[String]) -> Result<Vec<(String, Opened)>, CliError> {
     Ok(opened)
 }
 
-/// Run a campaign on each target. An error ends them, but not what is said about those before.
+/// Run a campaign on each target, or several at once. An error ends them, but not what is said about those before.
 fn campaigns(
     args: &FuzzArgs,
     targets: Vec<(String, Opened)>,
@@ -81,26 +84,29 @@ fn campaigns(
     let share = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()) / count;
     let (mut summaries, mut timing, mut failed) = (Vec::new(), Timing::default(), None);
     let mut coverage = Vec::new();
-    for (name, mut opened) in targets {
-        if stop.load(Ordering::Relaxed) {
+    for (name, opened) in targets {
+        if stop.load(Ordering::Relaxed) || failed.is_some() {
             break;
         }
-        let about = opened.note.as_ref().map_or_else(String::new, |about| format!(", {about}"));
-        note(&format!("fuzzing {name}{about}: seed {}, findings go to {}", args.seed, args.out.display()));
         let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
         let budget = Budget { runs: args.runs, deadline, stop };
-        let watch = args.coverage.then(Coverage::default);
-        let run = watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
-        match campaign::run(&name, opened.target.as_mut(), run, budget, setting) {
-            Ok((mut summary, target_timing)) => {
-                summary.note = opened.note;
-                coverage.extend(watch.map(|watch| TargetCoverage::new(&summary, &watch)));
-                summaries.push(summary);
-                timing.targets.push(target_timing);
-            }
-            Err(error) => {
-                failed = Some(error.into());
-                break;
+        let job = |job: u8| Setting { seed: args.seed.wrapping_add(job.into()), job, ..setting };
+        let results = thread::scope(|scope| {
+            // A target belongs to the thread that opened it.
+            let open = |setting| campaign(args, &name, targets::open(&name)?, budget, setting);
+            let others: Vec<_> = (1..args.jobs).map(job).map(|job| scope.spawn(move || open(job))).collect();
+            let first = campaign(args, &name, opened, budget, job(0));
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            iter::once(first).chain(others).collect::<Vec<_>>()
+        });
+        for result in results {
+            match result {
+                Ok((summary, target_timing, reached)) => {
+                    summaries.push(summary);
+                    timing.targets.push(target_timing);
+                    coverage.extend(reached);
+                }
+                Err(error) => failed = failed.or(Some(error.into())),
             }
         }
     }
@@ -108,6 +114,25 @@ fn campaigns(
     let mut summary = Summary::new(args.seed, &args.out, summaries, timing)?;
     summary.coverage = args.coverage.then_some(coverage);
     Ok((summary, failed))
+}
+
+/// Run one campaign on the target that was `opened`.
+fn campaign(
+    args: &FuzzArgs,
+    name: &str,
+    mut opened: Opened,
+    budget: Budget<'_>,
+    setting: Setting<'_>,
+) -> Result<(TargetSummary, TargetTiming, Option<TargetCoverage>), CampaignError> {
+    let about = opened.note.as_ref().map_or_else(String::new, |about| format!(", {about}"));
+    let (label, seed, out) = (setting.label(name), setting.seed, args.out.display());
+    note(&format!("fuzzing {label}{about}: seed {seed}, findings go to {out}"));
+    let watch = args.coverage.then(Coverage::default);
+    let run = watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
+    let (mut summary, timing) = campaign::run(name, opened.target.as_mut(), run, budget, setting)?;
+    summary.note = opened.note;
+    let reached = watch.map(|watch| TargetCoverage::new(&summary, &watch));
+    Ok((summary, timing, reached))
 }
 
 /// Where the summary goes; made before the campaign, so that a bad path is no late surprise.
