@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! OWN_GFN    code | TSS | one stack page for each vCPU | request pages of vCPU 0, 1, … | the guest that spins
-//! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf tables of the windows
+//! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf tables of the windows | see names
 //! ```
 //!
 //! Each of the two is a huge page, wherever the host has one to give: when KVM has dropped its tables, as it does with each memslot
@@ -17,10 +17,13 @@
 //! and with it other linear addresses, for which nothing is cached yet. Two roots with the same content let CR3 change when all
 //! tables are used up and written anew, so that no translation of an earlier program survives in a TLB.
 
+mod names;
+
+pub(crate) use names::{Entry, name, name_by, window_address, write_window, write_window_over};
+
 use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
-use crate::realisation::Realisation;
 use gpa_model::limits::{ALIASES, FRAMES, OPS, TOP_GFN, VCPUS};
-use gpa_model::{Access, Gpa, Pfn, Vm};
+use gpa_model::{Access, Gpa, Pfn};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
 /// First gfn of code, stacks and requests.
@@ -52,7 +55,6 @@ const OWN_LEAVES: usize = 4;
 const WINDOW_LEAVES: usize = 5;
 /// How many VMs can have a leaf table for their windows at once.
 pub(crate) const WINDOWS: usize = 256;
-const _: () = assert!(WINDOW_LEAVES + WINDOWS <= HUGE_PAGES);
 
 /// Entries of a table of any level.
 const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
@@ -209,16 +211,6 @@ fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
     (page, n % REQUESTS_PER_PAGE * REQUEST_BYTES)
 }
 
-/// The linear address of a frame under an alias, in a window.
-pub(crate) fn name(window: usize, alias: usize, frame: usize) -> u64 {
-    window_address(window, alias * FRAMES + frame)
-}
-
-/// The linear address that entry `index` of the leaf table of a window translates.
-pub(crate) fn window_address(window: usize, index: usize) -> u64 {
-    Gpa::from_page(OWN_LINEAR + ((1 + window) * ENTRIES + index) as u64).raw()
-}
-
 /// The linear address of one of the guest's own pages.
 pub(crate) fn own_address(page: usize) -> u64 {
     Gpa::from_page(OWN_LINEAR + page as u64).raw()
@@ -267,26 +259,9 @@ pub(crate) fn write_tables(tables: &Pages) {
     for window in 0..WINDOWS {
         set(DIRECTORY, 1 + window, table(WINDOW_LEAVES + window));
     }
+    names::write_directories(tables);
     for page in 0..OWN_PAGES {
         set(OWN_LEAVES, page, Gpa::from_page(OWN_GFN + page as u64));
-    }
-}
-
-/// Point window number `window` at every name of every frame of `vm`.
-pub(crate) fn write_window(tables: &Pages, window: usize, vm: &Vm, realisation: Realisation) {
-    for index in 0..ENTRIES {
-        let (alias, frame) = (index / FRAMES, index % FRAMES);
-        let present = alias < vm.stolen().alias_count();
-        let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
-        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
-    }
-}
-
-/// Point the leaf table of window number `window` at the pages from `gfn` on, as many as it has entries.
-pub(crate) fn write_window_over(tables: &Pages, window: usize, gfn: u64) {
-    for index in 0..ENTRIES {
-        let entry = Gpa::from_page(gfn + index as u64).raw() | ENTRY_BITS;
-        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
     }
 }
 

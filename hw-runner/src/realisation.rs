@@ -19,7 +19,8 @@ pub enum Realisation {
     Ioeventfds,
     /// A memslot for each name, each over its own mapping of one memfd: one page, several hvas.
     Memfd,
-    /// One memslot, and guest page tables in which every name leads to its gpa: several SPTEs in one rmap on shadow paging.
+    /// One memslot, and guest page tables in which every name leads to its gpa, by entries of 4 KiB and of 2 MiB, writable and not:
+    /// several SPTEs in one rmap on shadow paging, of shadow pages of several roles.
     GuestPtes,
     /// The alias that the lowest stolen bit makes is the same gpa in system management mode, whose memslots are others; other bits
     /// are played as by slots.
@@ -84,6 +85,11 @@ impl Realisation {
             Self::Smm => alias & !1,
             Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Exposed | Self::Native => alias,
         }
+    }
+
+    /// Whether the guest's entries for one gpa are of several kinds: of 4 KiB and of 2 MiB, writable and not.
+    pub(crate) fn mixes_entries(self) -> bool {
+        matches!(self, Self::GuestPtes | Self::SwProtected)
     }
 
     /// The address space in which that GPA is what alias number `alias` names.

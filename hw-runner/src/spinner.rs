@@ -99,13 +99,13 @@ const CODE: [u8; 124] = [
 /// One name of a frame, as a vCPU goes through it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
-    /// The window of its VM.
-    pub(crate) window: usize,
     pub(crate) frame: usize,
     /// Alias number.
     pub(crate) alias: usize,
-    /// Alias number of the name that is read after a write.
-    pub(crate) other: usize,
+    /// Its linear address, which is written to, too.
+    pub(crate) address: u64,
+    /// That of the name which is read after a write.
+    pub(crate) other: u64,
 }
 
 /// What the guest complains of.
@@ -126,8 +126,8 @@ pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
     own.write_u64(control, ROUNDS, 0);
     for (n, name) in names.iter().enumerate() {
         let entry = [
-            guest::name(name.window, name.alias, name.frame),
-            guest::name(name.window, name.other, name.frame),
+            name.address,
+            name.other,
             guest::own_address(SHARED_PAGE) + floor_at(name.frame) as u64,
             guest::own_address(SHARED_PAGE) + number_at(vcpu, name.frame) as u64,
         ];

@@ -6,7 +6,7 @@
 use super::Machine;
 use crate::address_space::AddressSpace;
 use crate::error::MachineError;
-use crate::guest::{self, Request};
+use crate::guest::{self, Entry, Request};
 use crate::ioeventfd::Rung;
 use crate::realisation::Realisation;
 use crate::vcpu::Outcome;
@@ -69,7 +69,9 @@ impl Machine {
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
         // op of a program in each page, so that no write hides another.
         let word = if self.fingerprint.realisation == Realisation::Ioeventfds { 0 } else { at };
-        let (page, offset) = (guest::name(self.window, alias, frame), guest::word_offset(word));
+        let entry = Entry::of(self.fingerprint.realisation, alias, access);
+        let page = guest::name_by(entry, vm, self.window, alias, frame);
+        let offset = guest::word_offset(word);
         let request = Request { access, page, offset, value: self.values };
         Some(Asked { request, frame, space: self.fingerprint.realisation.address_space(alias) })
     }
@@ -245,5 +247,33 @@ mod tests {
         assert_eq!(rung(2, 4, 1), Rung::Own);
         assert_eq!(rung(2, 4, 0), Rung::Wrong);
         assert_eq!(rung(1, 0, 1), Rung::Nothing);
+    }
+
+    /// Where names differ by nothing but entries, they lead to their frame by entries of every kind, and one that forbids writes does.
+    #[test]
+    fn entries_of_every_kind_lead_to_their_frame_and_grant_what_they_say() {
+        let mut machine = match Machine::open_with(Realisation::GuestPtes) {
+            Ok(machine) => machine,
+            Err(error) if error.is_absence() => return println!("SKIPPED: {error}"),
+            Err(error) => panic!("/dev/kvm is there, but: {error}"),
+        };
+        let text =
+            "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=64 hva=0\n";
+        let program = gpa_model::text::parse(text).expect("a program");
+        machine.carry_out(&program, &mut [None]).expect("a run");
+        // On both sides of gfn 0x200, where a leaf of 2 MiB ends.
+        for frame in [0, 31, 32, 63] {
+            let page = Outcome::Found(Pfn::new(frame as u32 + 1));
+            for (entry, alias) in [(Entry::Small, 0), (Entry::Readonly, 0), (Entry::Large, 1), (Entry::Small, 1)] {
+                let address = guest::name_by(entry, &program.vm, machine.window, alias, frame);
+                let request = |access| Request { access, page: address, offset: guest::word_offset(0), value: 7 };
+                let requests = [Access::Read, Access::Execute, Access::Write].map(request);
+                let mut outcomes = Vec::new();
+                let Machine { vcpus, own, watchdog, .. } = &mut machine;
+                vcpus[0].run(own, watchdog, &requests, false, &mut outcomes).expect("a list");
+                let written = if entry == Entry::Readonly { Outcome::GuestFault } else { page };
+                assert_eq!(outcomes, [page, page, written], "{entry:?} of alias {alias} of frame {frame}");
+            }
+        }
     }
 }

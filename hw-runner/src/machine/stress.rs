@@ -8,7 +8,7 @@ use super::Machine;
 use crate::address_space::AddressSpace;
 use crate::driver::{Driven, DriverTable, keeps_pages};
 use crate::error::{Doing, MachineError};
-use crate::guest;
+use crate::guest::{self, Entry};
 use crate::memory::Pages;
 use crate::memslots::{Backing, Memslots};
 use crate::realisation::Realisation;
@@ -17,7 +17,7 @@ use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::text::print_gpa;
-use gpa_model::{BackendMode, Driver, FrameSet, Host, Hva, Pfn, SlotChange, SlotFlags, SlotId, StolenMask, Vm};
+use gpa_model::{Access, BackendMode, Driver, FrameSet, Host, Hva, Pfn, SlotChange, SlotFlags, SlotId, StolenMask, Vm};
 use kvm_ioctls::VcpuExit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -226,7 +226,14 @@ fn names(vm: &Vm, window: usize, realisation: Realisation, number: usize) -> Vec
     let frames = FRAMES_AT.into_iter().flat_map(|at| at..at + PAGES);
     let name = |frame| {
         let pairs = aliases.iter().zip(others.clone());
-        pairs.map(move |(&alias, &other)| Name { window, frame, alias, other })
+        let address =
+            move |alias, access| guest::name_by(Entry::of(realisation, alias, access), vm, window, alias, frame);
+        pairs.map(move |(&alias, &other)| Name {
+            frame,
+            alias,
+            address: address(alias, Access::Write),
+            other: address(other, Access::Read),
+        })
     };
     frames.flat_map(name).take(spinner::NAMES).collect()
 }

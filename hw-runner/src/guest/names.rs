@@ -1,0 +1,131 @@
+//! The guest's names of frames: linear addresses, and the entries of its page tables that lead from them to GPAs.
+//!
+//! One leaf table holds every name of a window. A second directory leads to the same leaf tables and forbids writes there, and others hold
+//! a leaf of 2 MiB for each half of a window under each alias; so up to three entries of different kinds lead to one GPA.
+//!
+//! ```text
+//! pointer table  directory: own pages, windows | the same, read-only | leaves of 2 MiB: LARGE_DIRECTORIES directories
+//! ```
+
+use super::{ENTRIES, ENTRY_BITS, OWN_LINEAR, POINTERS, TABLE_GFN, WINDOW_LEAVES, WINDOWS};
+use crate::memory::{HUGE_PAGES, Pages};
+use crate::realisation::Realisation;
+use gpa_model::limits::{ALIASES, FRAMES};
+use gpa_model::{Access, Gpa, Level, Vm};
+
+const READONLY_DIRECTORY: usize = WINDOW_LEAVES + WINDOWS;
+const LARGE_DIRECTORY: usize = READONLY_DIRECTORY + 1;
+/// A window of frames lies in at most so many leaves of 2 MiB.
+const HALVES: usize = 2;
+const LARGE_DIRECTORIES: usize = WINDOWS * ALIASES * HALVES / ENTRIES;
+const _: () = assert!(FRAMES <= ENTRIES && LARGE_DIRECTORY + LARGE_DIRECTORIES <= HUGE_PAGES);
+
+/// Bits of an entry: what a leaf of a directory has, and what one that may be written to.
+const LARGE: u64 = 1 << 7;
+const WRITABLE: u64 = 1 << 1;
+
+/// What kind of entry a name leads through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// One of 4 KiB.
+    Small,
+    /// The same, reached through a directory entry that forbids writes.
+    Readonly,
+    /// One of 2 MiB.
+    Large,
+}
+
+impl Entry {
+    /// The kind for an access by alias number `alias`. Where names differ by nothing but entries, those of one frame are of all kinds.
+    pub(crate) fn of(realisation: Realisation, alias: usize, access: Access) -> Self {
+        match (realisation.mixes_entries(), alias % 2, access) {
+            (false, ..) => Self::Small,
+            (true, 1, _) => Self::Large,
+            (true, _, Access::Write) => Self::Small,
+            (true, _, Access::Read | Access::Execute) => Self::Readonly,
+        }
+    }
+}
+
+/// The linear address of a frame of `vm` under alias number `alias`, by an entry of some kind.
+pub(crate) fn name_by(entry: Entry, vm: &Vm, window: usize, alias: usize, frame: usize) -> u64 {
+    let page = match entry {
+        Entry::Small => return name(window, alias, frame),
+        Entry::Readonly => in_directory(1, 1 + window, alias * FRAMES + frame),
+        Entry::Large => {
+            let (half, offset) = half_of(vm, frame);
+            let leaf = large_leaf(window, alias, half);
+            in_directory(2 + leaf / ENTRIES, leaf % ENTRIES, offset)
+        }
+    };
+    Gpa::from_page(page).raw()
+}
+
+/// The linear address of a frame under an alias, in a window.
+pub(crate) fn name(window: usize, alias: usize, frame: usize) -> u64 {
+    window_address(window, alias * FRAMES + frame)
+}
+
+/// The linear address that entry `index` of the leaf table of a window translates.
+pub(crate) fn window_address(window: usize, index: usize) -> u64 {
+    Gpa::from_page(OWN_LINEAR + ((1 + window) * ENTRIES + index) as u64).raw()
+}
+
+/// The linear number of the page that entry `index` of what entry `entry` of directory number `directory` leads to translates.
+const fn in_directory(directory: usize, entry: usize, index: usize) -> u64 {
+    OWN_LINEAR + ((directory * ENTRIES + entry) * ENTRIES + index) as u64
+}
+
+const fn large_leaf(window: usize, alias: usize, half: usize) -> usize {
+    (window * ALIASES + alias) * HALVES + half
+}
+
+/// Which leaf of 2 MiB a frame lies in, counted from the first of its window, and where in it.
+fn half_of(vm: &Vm, frame: usize) -> (usize, usize) {
+    let pages = Level::Page2M.pages();
+    let (gfn, first) = (vm.gfn(frame), vm.base().align_down(pages));
+    let offset = gfn.offset_from(first).unwrap_or(0) as usize;
+    (offset / ENTRIES, offset % ENTRIES)
+}
+
+/// Write the directories beside the first one, as far as they are the same for every VM.
+pub(super) fn write_directories(tables: &Pages) {
+    let table = |page: usize| Gpa::from_page(TABLE_GFN + page as u64).raw();
+    let set = |page, index: usize, entry: u64| tables.write_u64(page, index * size_of::<u64>(), entry);
+    set(POINTERS, 1, table(READONLY_DIRECTORY) | ENTRY_BITS);
+    for directory in 0..LARGE_DIRECTORIES {
+        set(POINTERS, 2 + directory, table(LARGE_DIRECTORY + directory) | ENTRY_BITS);
+    }
+    for window in 0..WINDOWS {
+        set(READONLY_DIRECTORY, 1 + window, table(WINDOW_LEAVES + window) | ENTRY_BITS & !WRITABLE);
+    }
+}
+
+/// Point window number `window` at every name of every frame of `vm`.
+pub(crate) fn write_window(tables: &Pages, window: usize, vm: &Vm, realisation: Realisation) {
+    for index in 0..ENTRIES {
+        let (alias, frame) = (index / FRAMES, index % FRAMES);
+        let present = alias < vm.stolen().alias_count();
+        let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
+        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
+    }
+    for (alias, half) in (0..ALIASES).flat_map(|alias| (0..HALVES).map(move |half| (alias, half))) {
+        let leaf = large_leaf(window, alias, half);
+        let entry = if alias < vm.stolen().alias_count() { large_entry(vm, realisation, alias, half) } else { 0 };
+        tables.write_u64(LARGE_DIRECTORY + leaf / ENTRIES, leaf % ENTRIES * size_of::<u64>(), entry);
+    }
+}
+
+fn large_entry(vm: &Vm, realisation: Realisation, alias: usize, half: usize) -> u64 {
+    let (stolen, pages) = (vm.stolen(), Level::Page2M.pages());
+    let gfn = vm.base().align_down(pages).add(half as u64 * pages);
+    stolen.join(gfn, stolen.alias(realisation.alias_in_tables(alias))).raw() | ENTRY_BITS | LARGE
+}
+
+/// Point the leaf table of window number `window` at the pages from `gfn` on, as many as it has entries.
+pub(crate) fn write_window_over(tables: &Pages, window: usize, gfn: u64) {
+    for index in 0..ENTRIES {
+        let entry = Gpa::from_page(gfn + index as u64).raw() | ENTRY_BITS;
+        tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
+    }
+}
