@@ -299,11 +299,20 @@ static void complain(int op, const char *found, uint64_t value, const char *expe
 	failed = 1;
 }
 
+/* Where names differ by nothing but entries, they are of 4 KiB, of 2 MiB, and read-only for what does not write. */
+static uint64_t linear_of(int kind, uint64_t gfn, int alias)
+{
+	uint64_t small = (512 + alias * FRAMES + gfn - BASE) * PAGE, half = gfn / 512 - BASE / 512;
+	if (GUEST_PTES && alias % 2)
+		return (2UL << 30) + (2 * alias + half) * HUGE + gfn % 512 * PAGE;
+	return GUEST_PTES && kind != WRITE ? (1UL << 30) + small : small;
+}
+
 /* Have a vCPU be about to make an access. */
 static void prepare(int vcpu, int kind, uint64_t gfn, int alias, uint64_t offset, uint64_t value)
 {
 	static const uint64_t entry[] = { [READ] = 0x00, [WRITE] = 0x10, [EXECUTE] = 0x20 };
-	uint64_t page = (512 + alias * FRAMES + gfn - BASE) * PAGE;
+	uint64_t page = linear_of(kind, gfn, alias);
 	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
 	struct kvm_regs regs = {
 		.rip = entry[kind], .rsp = 3 * PAGE, .rflags = 0x3002, .rax = value, .rsi = page,
@@ -396,7 +405,27 @@ static void entry_at(int table, int index, uint64_t gpa)
 	((uint64_t *)(tables + table * PAGE))[index] = gpa | ENTRY;
 }
 
-/* Own pages: code, a TSS of zeros, a stack. Tables: root, pointers, directory, leaves of the own pages, leaves of all names. */
+/* Tables: root, pointers, directory, leaves of the own pages, leaves of all names; the directory again, read-only; leaves of 2 MiB. */
+static void fill_tables(void)
+{
+	for (int table = 0; table < 3; table++)
+		entry_at(table, 0, (TABLE_GFN + table + 1) * PAGE);
+	entry_at(2, 1, (TABLE_GFN + 4) * PAGE);
+	entry_at(1, 1, (TABLE_GFN + 5) * PAGE);
+	entry_at(1, 2, (TABLE_GFN + 6) * PAGE);
+	for (int page = 0; page < 3; page++)
+		entry_at(3, page, (OWN_GFN + page) * PAGE);
+	entry_at(5, 1, (TABLE_GFN + 4) * PAGE);
+	((uint64_t *)(tables + 5 * PAGE))[1] &= ~2UL;
+	for (int alias = 0; alias < ALIASES; alias++) {
+		for (int frame = 0; frame < FRAMES; frame++)
+			entry_at(4, alias * FRAMES + frame, gpa_of(BASE + frame, walked(alias)));
+		for (int half = 0; half < 2; half++)
+			entry_at(6, 2 * alias + half, gpa_of((BASE / 512 + half) * 512, walked(alias)) | 0x80);
+	}
+}
+
+/* Own pages: code, a TSS of zeros, a stack. */
 static void set_up(void)
 {
 	static const uint8_t code[0x30] = {
@@ -426,18 +455,10 @@ static void set_up(void)
 	for (int page = 0; page < HOST_PAGES; page++)
 		stamp(page, page + 1);
 	memcpy(own, code, sizeof(code));
-	entry_at(0, 0, (TABLE_GFN + 1) * PAGE);
-	entry_at(1, 0, (TABLE_GFN + 2) * PAGE);
-	entry_at(2, 0, (TABLE_GFN + 3) * PAGE);
-	entry_at(2, 1, (TABLE_GFN + 4) * PAGE);
-	for (int page = 0; page < 3; page++)
-		entry_at(3, page, (OWN_GFN + page) * PAGE);
-	for (int alias = 0; alias < ALIASES; alias++)
-		for (int frame = 0; frame < FRAMES; frame++)
-			entry_at(4, alias * FRAMES + frame, gpa_of(BASE + frame, walked(alias)));
+	fill_tables();
 	for (int space = 0; space <= SMM; space++) {
 		region(SLOTS * NAMES | space << 16, 0, OWN_GFN * PAGE, own, 3 * PAGE);
-		region((SLOTS * NAMES + 1) | space << 16, 0, TABLE_GFN * PAGE, tables, 5 * PAGE);
+		region((SLOTS * NAMES + 1) | space << 16, 0, TABLE_GFN * PAGE, tables, 7 * PAGE);
 	}
 	for (int n = 0; n < VCPUS; n++) {
 		struct kvm_segment flat = { .limit = ~0U, .present = 1, .dpl = 3, .s = 1, .g = 1, .selector = 0x2b, .type = 3 };
