@@ -184,3 +184,21 @@ fn a_realisation_that_is_not_here_is_absent_when_asked_for_by_name() {
     }
     assert_eq!(status, Status::Absent, "{said}");
 }
+
+#[test]
+fn probe_says_what_is_here_and_what_is_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (status, said) = hw_runner(dir.path(), &["probe"]);
+    if status == Status::Absent {
+        println!("SKIPPED: {said}");
+        return;
+    }
+    assert_eq!(status, Status::Clean, "{said}");
+    let begins = |start: &str| said.lines().any(|line| line.starts_with(start));
+    for start in ["native        ", "private       task state segment ", "aliases by slots: stolen bits 39"] {
+        assert!(begins(start), "{start}: {said}");
+    }
+    for realisation in hw_runner::Realisation::ALL {
+        assert!(begins(&format!("aliases by {realisation}: ")), "{realisation}: {said}");
+    }
+}

@@ -1,12 +1,12 @@
 //! `probe`: which KVM this is, and the evidence that its guests run natively.
 
 use super::{Status, line};
-use crate::{Machine, Realisation};
-use gpa_model::Driver;
+use crate::{Machine, MachineError, Realisation};
+use gpa_model::{Driver, Exit, text};
 use std::io::Write;
 
 pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
-    let machine = match Machine::open() {
+    let mut machine = match Machine::open() {
         Ok(machine) => machine,
         Err(error) => {
             line(err, error);
@@ -32,10 +32,30 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     if let Some(proof) = machine.proof() {
         line(out, format_args!("evidence      {}", proof.after.show_since(&proof.before)));
     }
+    match private_memslots(&mut machine) {
+        Ok(words) => line(out, format_args!("private       {words}")),
+        Err(error) => line(out, format_args!("private       unknown: {error}")),
+    }
     for realisation in Realisation::ALL {
         one_realisation(realisation, out);
     }
     Status::Clean
+}
+
+/// A program that begins with every private memslot which a program can name.
+const PRIVATE: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0x1e0 flush=works\n\
+                       slot p0 create gfn=0x1e0 pages=3 hva=0x20\nslot p2 create gfn=0x1e8 pages=1 hva=0x24\n";
+
+/// Which memslots of its own KVM keeps here.
+fn private_memslots(machine: &mut Machine) -> Result<String, MachineError> {
+    let Ok(program) = text::parse(PRIVATE) else { return Ok("unknown".into()) };
+    let trace = machine.run(&program)?;
+    let found = trace.observations.iter().zip(["task state segment", "identity map"]);
+    let words = found.map(|(exit, name)| match exit {
+        Some(Exit::Done) => format!("{name} yes"),
+        _ => format!("{name} none"),
+    });
+    Ok(words.collect::<Vec<_>>().join(", "))
 }
 
 /// Whether aliases can be made so, and by what means pages can be taken away then.
