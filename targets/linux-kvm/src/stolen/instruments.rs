@@ -149,9 +149,18 @@ int kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages)
 
 ";
 
-/// The file: tables as the processor walks them, what is kept by gfn, and the flushes. Addresses of SPTEs tell which is which.
+/// The file: tables as the processor walks them, what is kept by gfn, and the flushes, all under one lock: the host may take pages away
+/// for reasons of its own, and then an entry goes with its flush. Addresses of SPTEs tell which is which.
 const TABLES: &str =
-    "static void stolen_show_table(struct seq_file *m, struct kvm *kvm, u64 *table, int level, gpa_t gpa)
+    "/* Whether a write would be logged by nobody: where the processor logs, it does so when it sets the dirty bit. */
+static int stolen_unnoticed(u64 spte)
+{
+	u64 dirty = kvm_x86_ops.cpu_dirty_log_size ? spte_shadow_dirty_mask(spte) : 0;
+
+	return is_writable_pte(spte) && (spte & dirty) == dirty;
+}
+
+static void stolen_show_table(struct seq_file *m, struct kvm *kvm, u64 *table, int level, gpa_t gpa)
 {
 	u64 *sptep;
 
@@ -166,7 +175,7 @@ const TABLES: &str =
 			stolen_show_table(m, kvm, spte_to_child_sp(spte)->spt, level - 1, gpa);
 		else
 			seq_printf(m, \"leaf %llx %d %llx %d %lx\\n\", gpa, level, (u64)spte_to_pfn(spte),
-				   is_access_track_spte(spte) ? 0 : 1 | is_writable_pte(spte) << 1 | is_executable_pte(spte) << 2,
+				   is_access_track_spte(spte) ? 0 : 1 | stolen_unnoticed(spte) << 1 | is_executable_pte(spte) << 2,
 				   (unsigned long)sptep);
 	}
 }
@@ -221,9 +230,6 @@ static int kvm_stolen_sptes_show(struct seq_file *m, void *v)
 	}
 	kvm_for_each_memslot(slot, bkt, kvm_memslots(kvm))
 		stolen_show_slot(m, slot);
-	write_unlock(&kvm->mmu_lock);
-	srcu_read_unlock(&kvm->srcu, idx);
-
 	spin_lock(&stolen_flush_lock);
 	flush = stolen_flushes < STOLEN_FLUSHES ? 0 : stolen_flushes - STOLEN_FLUSHES;
 	for (; flush < stolen_flushes; flush++) {
@@ -235,6 +241,8 @@ static int kvm_stolen_sptes_show(struct seq_file *m, void *v)
 	}
 	seq_printf(m, \"flushes %lx\\n\", stolen_flushes);
 	spin_unlock(&stolen_flush_lock);
+	write_unlock(&kvm->mmu_lock);
+	srcu_read_unlock(&kvm->srcu, idx);
 	return 0;
 }
 
