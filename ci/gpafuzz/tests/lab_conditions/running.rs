@@ -4,6 +4,7 @@ use super::place::{Place, interrupt, said};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
 
 #[test]
 fn without_qemu_it_says_what_to_install() {
@@ -97,16 +98,33 @@ fn ctrl_c_while_it_boots_leaves_no_machine() {
     place.is_tidy();
 }
 
-#[test]
-fn ctrl_c_in_a_campaign_ends_it_with_its_results() {
-    let place = Place::new("-plugin file");
+/// A campaign that has begun.
+fn begun(place: &Place) -> Child {
     let mut child = place.fuzz("answers", &["--seconds", "600"]).spawn().expect("gpafuzz runs");
     let notes = BufReader::new(child.stderr.take().expect("its notes"));
     let begun = notes.lines().map_while(Result::ok).any(|line| line.starts_with("fuzzing linux-kvm-npt"));
     assert!(begun, "it never began");
+    child
+}
+
+#[test]
+fn ctrl_c_in_a_campaign_ends_it_with_its_results() {
+    let place = Place::new("-plugin file");
+    let child = begun(&place);
     interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("no oracle objects"), "{}", said(&output));
     place.is_tidy();
+}
+
+#[test]
+fn a_campaign_that_is_killed_takes_its_machine_with_it_and_the_next_one_clears_up() {
+    let place = Place::new("-plugin file");
+    let mut child = begun(&place);
+    child.kill().expect("a process to kill");
+    child.wait().expect("it ends");
+    place.is_tidy();
+    let output = place.run("answers");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
