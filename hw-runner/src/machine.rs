@@ -30,7 +30,6 @@ use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
 use crate::ring::Ring;
-use crate::sight::{Seen, Sight};
 use crate::stats::Stats;
 use crate::support::STOLEN_BITS;
 use crate::vcpu::Vcpu;
@@ -40,6 +39,7 @@ use accesses::Batches;
 use capabilities::{enable_manual_protect, enable_rings, zap_slots_alone};
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Exit, Gpa, Pfn, Vm};
+use inside::Inside;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::VmFd;
 use private::{Private, Wanted};
@@ -79,10 +79,8 @@ pub struct Machine {
     stamps: [Pfn; HOST_PAGES],
     /// The memslot change that is in its middle.
     half: Option<halves::Half>,
-    /// What this KVM shows of itself, if it shows anything.
-    sight: Option<Sight>,
-    /// What was seen of the program that runs, after each op, if that is looked at.
-    seen: Option<Vec<Vec<Seen>>>,
+    /// What is seen of the program that runs.
+    inside: Inside,
     batches: Batches,
     bells: Bells,
     accesses: u64,
@@ -124,7 +122,7 @@ impl Machine {
     fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
         let mut machine = Self::create(realisation, &[])?;
         if realisation == Realisation::Native {
-            machine.sight = Sight::open(&machine.fd);
+            machine.inside = Inside::of(&machine.fd);
             machine.stealable = match stripped {
                 Some(bits) => bits.to_vec(),
                 None => machine.bits_stripped()?,
@@ -210,8 +208,7 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             half: None,
-            sight: None,
-            seen: None,
+            inside: Inside::default(),
             batches: Batches::default(),
             bells: Bells::default(),
             accesses: 0,

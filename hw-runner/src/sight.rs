@@ -20,7 +20,7 @@ use gpa_model::{Flush, Gpa, Keyed, Level, Pfn, Rights, Span, Spte, VcpuSet, Vm};
 use kvm_ioctls::VmFd;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
@@ -80,17 +80,8 @@ impl Sight {
         Ok(())
     }
 
-    /// An op of `vm` is over, and the pages of `memory` are called `stamps`: add what is new to `seen`; at the end of a program,
-    /// what is kept by gfn, too.
-    pub(crate) fn look(
-        &mut self,
-        vm: &Vm,
-        memory: &Pages,
-        stamps: &[Pfn; HOST_PAGES],
-        end: bool,
-        seen: &mut Vec<Seen>,
-    ) -> Result<(), MachineError> {
-        self.learn_names(memory, stamps).doing("find the pages behind host memory")?;
+    /// An op of `vm` is over: add what is new to `seen`; at the end of a program, what is kept by gfn, too.
+    pub(crate) fn look(&mut self, vm: &Vm, end: bool, seen: &mut Vec<Seen>) -> Result<(), MachineError> {
         self.read()?;
         let mut shown = Shown::default();
         let text = std::mem::take(&mut self.text);
@@ -116,13 +107,16 @@ impl Sight {
         self.file.read_to_string(&mut self.text).doing("look into KVM").map(drop)
     }
 
-    fn learn_names(&mut self, memory: &Pages, stamps: &[Pfn; HOST_PAGES]) -> io::Result<()> {
+    /// From now on the pages of `memory` are called `names`, there are no more than [`HOST_PAGES`].
+    pub(crate) fn learn_names(&mut self, memory: &Pages, names: &[Pfn]) -> Result<(), MachineError> {
         const PRESENT: u64 = 1 << 63;
         const PFN: u64 = (1 << 55) - 1;
         let mut entries = [0; HOST_PAGES * size_of::<u64>()];
+        let entries = &mut entries[..names.len() * size_of::<u64>()];
         let first = memory.hva(0, 0) / PAGE_BYTES as u64;
-        self.pagemap.read_exact_at(&mut entries, first * size_of::<u64>() as u64)?;
-        for (entry, name) in entries.chunks_exact(size_of::<u64>()).zip(stamps) {
+        let read = self.pagemap.read_exact_at(entries, first * size_of::<u64>() as u64);
+        read.doing("find the pages behind host memory")?;
+        for (entry, name) in entries.chunks_exact(size_of::<u64>()).zip(names) {
             let entry = entry.iter().rev().fold(0, |entry, byte| entry << 8 | u64::from(*byte));
             if entry & PRESENT != 0 {
                 self.names.insert(entry & PFN, *name);

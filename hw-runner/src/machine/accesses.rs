@@ -99,7 +99,7 @@ impl Machine {
         batch.ops.push(at);
         batch.frames.push(frame);
         // What cannot come to an end must not keep others from theirs, and what is watched is watched one by one.
-        let mut alone = self.half.is_some() || self.seen.is_some();
+        let mut alone = self.half.is_some() || self.inside.is_watching();
         if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
             batch.bells = Some(bells(vm, gpa, request.offset));

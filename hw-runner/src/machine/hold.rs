@@ -7,6 +7,7 @@
 
 use super::Machine;
 use super::accesses::Asked;
+use super::inside::Named;
 use crate::driver::{Driven, discard, leaves_userfaults_alone, replaces};
 use crate::error::{Doing, MachineError};
 use crate::guest;
@@ -54,8 +55,8 @@ impl Machine {
         self.vcpus[vcpu].use_tables(self.tables_written)?;
         self.vcpus[vcpu].enter_space(asked.space)?;
         let mut stamps = self.stamps;
-        let Self { vcpus, own, memory, drivers, .. } = self;
-        let (memory, own) = (&*memory, &*own);
+        let Self { vcpus, own, memory, drivers, inside, private, .. } = self;
+        let (memory, own, private) = (&*memory, &*own, &*private);
         let (held, outcome) = thread::scope(|scope| {
             // Closed before the vCPU is waited for, whatever goes wrong: that ends its wait, too.
             let userfault = Userfault::new().doing("make a userfaultfd")?;
@@ -71,12 +72,13 @@ impl Machine {
             if held {
                 observations[at] = Some(Exit::Pending);
                 model.step(host, &program.ops[at], &Exit::Pending);
-                for (op, observation) in program.ops[at + 1..end].iter().zip(&mut observations[at + 1..]) {
+                inside.look(vm, Named { memory, stamps: &stamps, private }, at, false)?;
+                for (number, op) in program.ops.iter().enumerate().take(end).skip(at + 1) {
                     let Op::Unmap { range, by } = *op else { continue };
                     let (start, pages) = (range.start.page() as usize, range.pages as usize);
                     let driven = drivers.unmap(by, memory, start, pages).doing("take host pages away")?;
                     if driven == Driven::Lacking {
-                        *observation = Some(Exit::Unsupported);
+                        observations[number] = Some(Exit::Unsupported);
                         continue;
                     }
                     host.apply(op);
@@ -84,7 +86,8 @@ impl Machine {
                     // Whoever touches the page while it is watched waits like the vCPU.
                     there |= range.contains(Hva::new(page as u64)) && replaces(by);
                     restamp(memory, &mut stamps, host, range, if there { None } else { Some(page) });
-                    *observation = Some(Exit::Done);
+                    observations[number] = Some(Exit::Done);
+                    inside.look(vm, Named { memory, stamps: &stamps, private }, number, false)?;
                 }
             }
             stamps[page] = host.pfn(Hva::new(page as u64));
@@ -100,10 +103,12 @@ impl Machine {
         let exit = self.observed(vm, &asked.request, asked.frame, outcome);
         if !held {
             observations[at] = Some(exit);
+            self.look(vm, at)?;
             return Ok(Some(at + 1));
         }
         model.step(host, &program.ops[end], &exit);
         observations[end] = Some(exit);
+        self.look(vm, end)?;
         Ok(Some(end + 1))
     }
 

@@ -1,45 +1,86 @@
 //! Watching programs from inside KVM, where it lets itself be looked into.
 
 use super::Machine;
+use super::private::Private;
 use crate::driver::takes_away;
 use crate::error::MachineError;
-use gpa_model::{Op, Program, Vm};
+use crate::memory::Pages;
+use crate::sight::{Seen, Sight};
+use gpa_model::limits::HOST_PAGES;
+use gpa_model::{Op, Pfn, Program, Vm};
+use kvm_ioctls::VmFd;
 
-impl Machine {
-    /// Watch `program`, which comes next, if what it does can be seen: not while a fault is held open, nor when pages get other names but
-    /// stay where they are, which no notifier hears of.
+/// What is seen of programs, if anything is.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// What this KVM shows of itself, if it shows anything.
+    sight: Option<Sight>,
+    /// What was seen of the program that runs, after each op, if it is watched.
+    seen: Option<Vec<Vec<Seen>>>,
+}
+
+/// Where the pages are that KVM maps, and what they are called now.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) memory: &'a Pages,
+    pub(super) stamps: &'a [Pfn; HOST_PAGES],
+    pub(super) private: &'a [Private],
+}
+
+impl Inside {
+    /// That of `vm`.
+    pub(super) fn of(vm: &VmFd) -> Self {
+        Self { sight: Sight::open(vm), seen: None }
+    }
+
+    /// Watch `program`, which comes next, if what it does can be seen: not when pages get other names but stay where they are, which no
+    /// notifier hears of.
     pub(super) fn watch(&mut self, program: &Program) {
-        let is_visible = |op: &Op| match *op {
-            Op::FaultBegin { .. } => false,
-            Op::Unmap { by, .. } => takes_away(by),
-            _ => true,
-        };
+        let is_visible = |op: &Op| !matches!(*op, Op::Unmap { by, .. } if !takes_away(by));
         let watched = self.sight.is_some() && program.ops.iter().all(is_visible);
         self.seen = watched.then(|| vec![Vec::new(); program.ops.len()]);
     }
 
+    /// Whether the program that runs is watched.
+    pub(super) fn is_watching(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// What was seen of the program, which is over.
+    pub(super) fn take(&mut self) -> Vec<Vec<Seen>> {
+        self.seen.take().unwrap_or_default()
+    }
+
     /// What there is before the first op is none of the program's.
-    pub(super) fn look_before(&mut self) -> Result<(), MachineError> {
+    pub(super) fn begin(&mut self) -> Result<(), MachineError> {
         match (&mut self.sight, &self.seen) {
             (Some(sight), Some(_)) => sight.begin(),
             _ => Ok(()),
         }
     }
 
+    /// See what op number `at` changed; if it is the `last`, what is kept by gfn, too.
+    pub(super) fn look(&mut self, vm: &Vm, named: Named<'_>, at: usize, last: bool) -> Result<(), MachineError> {
+        let (Some(sight), Some(seen)) = (&mut self.sight, &mut self.seen) else { return Ok(()) };
+        sight.learn_names(named.memory, named.stamps)?;
+        for private in named.private {
+            let (memory, pages) = private.pages();
+            sight.learn_names(memory, &named.stamps[pages])?;
+        }
+        sight.look(vm, last, &mut seen[at])
+    }
+}
+
+impl Machine {
     /// See what op number `at` changed.
     pub(super) fn look(&mut self, vm: &Vm, at: usize) -> Result<(), MachineError> {
-        self.see(vm, at, false)
+        let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
+        self.inside.look(vm, named, at, false)
     }
 
     /// See what is kept by gfn after op number `at`, the last.
     pub(super) fn look_at_keys(&mut self, vm: &Vm, at: usize) -> Result<(), MachineError> {
-        self.see(vm, at, true)
-    }
-
-    fn see(&mut self, vm: &Vm, at: usize, end: bool) -> Result<(), MachineError> {
-        match (&mut self.sight, &mut self.seen) {
-            (Some(sight), Some(seen)) => sight.look(vm, &self.memory, &self.stamps, end, &mut seen[at]),
-            _ => Ok(()),
-        }
+        let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
+        self.inside.look(vm, named, at, true)
     }
 }

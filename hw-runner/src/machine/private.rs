@@ -7,14 +7,17 @@
 //!
 //! The third one, the APIC access page, is always at gfn 0xfee00, which lies above the frames of programs.
 
+use super::inside::Inside;
 use super::{Machine, SPARE_SLOT};
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region};
 use crate::memory::{Mapping, Pages, new_shared_mapping, shared_mappings};
 use crate::realisation::Realisation;
-use gpa_model::{Exit, Gfn, Gpa, Host, HvaRange, Op, Program, SlotChange, SlotId, Vm};
+use crate::trace::Trace;
+use gpa_model::{Gfn, Gpa, Host, HvaRange, Op, Program, SlotChange, SlotId, Vm};
 use kvm_ioctls::VmFd;
+use std::ops::Range;
 
 /// Pages of the task state segment, and of the identity map.
 const TSS_PAGES: u32 = 3;
@@ -96,19 +99,30 @@ fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<Private>, MachineEr
     Ok(memory.map(|memory| Private { wanted, memory }))
 }
 
+impl Private {
+    /// Its memory, and the numbers of the host pages whose identities it bears.
+    pub(super) fn pages(&self) -> (&Pages, Range<usize>) {
+        let (first, pages) = (self.wanted.pages.start.page() as usize, self.wanted.pages.pages as usize);
+        (&self.memory, first..first + pages)
+    }
+}
+
 impl Machine {
     /// Carry out `program` in a VM of its own, which has private memslots as `wanted`.
     pub(super) fn run_apart(
         &mut self,
         wanted: &[Wanted],
         program: &Program,
-        observations: &mut [Option<Exit>],
+        trace: &mut Trace,
     ) -> Result<(), MachineError> {
         let mut machine = Self::create(self.fingerprint.realisation, wanted)?;
+        machine.inside = Inside::of(&machine.fd);
+        machine.inside.watch(program);
         machine.fingerprint.clone_from(&self.fingerprint);
         machine.stealable.clone_from(&self.stealable);
         std::mem::swap(&mut machine.drivers, &mut self.drivers);
-        let result = machine.carry_out(program, observations);
+        let result = machine.carry_out(program, &mut trace.observations);
+        trace.seen = machine.inside.take();
         std::mem::swap(&mut machine.drivers, &mut self.drivers);
         self.accesses += machine.accesses;
         result

@@ -36,11 +36,11 @@ impl Machine {
         let wanted = private::wanted(program);
         // Where memory is private, a hole that an earlier program found would shut the guest out of it.
         if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
-            return self.run_apart(&wanted, program, &mut trace.observations);
+            return self.run_apart(&wanted, program, trace);
         }
-        self.watch(program);
+        self.inside.watch(program);
         let result = self.carry_out(program, &mut trace.observations);
-        trace.seen = self.seen.take().unwrap_or_default();
+        trace.seen = self.inside.take();
         let ended = self.end_change();
         let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
         if result.is_err() || cleared.is_err() {
@@ -66,7 +66,7 @@ impl Machine {
         }
         let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
-        self.look_before()?;
+        self.inside.begin()?;
         self.watchdog.arm().doing("arm the watchdog")?;
         let mut next = 0;
         while let Some(op) = program.ops.get(next) {
