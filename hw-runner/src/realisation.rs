@@ -109,7 +109,7 @@ impl Realisation {
     }
 
     /// Whether KVM can be asked to map pages ahead. Where it zaps everything when a slot goes, the vCPU's root is obsolete from then
-    /// on, and Linux 6.12 was seen to go round in `KVM_PRE_FAULT_MEMORY` until a signal came.
+    /// on, and Linux 6.12 goes round in `KVM_PRE_FAULT_MEMORY` until a signal comes.
     pub fn can_prefault(self) -> bool {
         self.zaps_slots_alone()
     }

@@ -45,7 +45,9 @@ impl Machine {
     /// Ask for a page to be mapped before the guest needs it.
     fn prefault(&mut self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
         let realisation = self.fingerprint.realisation;
-        let Some((frame, alias)) = vm.locate(gpa).filter(|_| realisation.can_prefault()) else {
+        // A program may say that it wants a memslot's end to be the end of everything, where that is so.
+        let can = realisation.can_prefault() || vm.slot_zap_all();
+        let Some((frame, alias)) = vm.locate(gpa).filter(|_| can) else {
             return Ok(Exit::Unsupported);
         };
         let alias = vm.stolen().alias_index(alias);
