@@ -31,7 +31,8 @@ use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::host::Host;
 use crate::limits::{
-    FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, STRIDE, VCPUS,
+    DIRTY_RING, DIRTY_RING_MIN, FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS,
+    SCOPE_SLOTS, STRIDE, VCPUS,
 };
 use crate::mmu::Exit;
 use crate::model::Model;
@@ -66,6 +67,8 @@ pub enum ScopeError {
     Vcpus(u8),
     /// The distance between frames is no power of two from 2 to [`STRIDE`].
     Stride(u64),
+    /// The entries of a dirty ring are no power of two from [`DIRTY_RING_MIN`] to [`DIRTY_RING`].
+    DirtyRing(u8),
 }
 
 impl fmt::Display for ScopeError {
@@ -75,6 +78,9 @@ impl fmt::Display for ScopeError {
             Self::Slots(found) => write!(f, "memslots: expected 1 to {SCOPE_SLOTS}, found {found}"),
             Self::Aliases(found) => write!(f, "aliases: expected 1, 2 or 4, found {found}"),
             Self::Vcpus(found) => write!(f, "vCPUs: expected 1 to {VCPUS}, found {found}"),
+            Self::DirtyRing(found) => {
+                write!(f, "dirty ring: expected a power of two from {DIRTY_RING_MIN} to {DIRTY_RING}, found {found}")
+            }
             Self::Stride(found) => write!(f, "stride: expected a power of two from 2 to {STRIDE}, found {found}"),
         }
     }
@@ -208,6 +214,15 @@ impl Scope {
     /// The same with another way to log writes.
     pub fn with_logging(self, logging: Logging) -> Self {
         Self { vm: self.vm.with_logging(logging), ..self }
+    }
+
+    /// The same whose vCPUs have dirty rings of so many entries.
+    ///
+    /// # Errors
+    /// [`ScopeError::DirtyRing`] if no VM has such rings.
+    pub fn with_dirty_ring(self, entries: u8) -> Result<Self, ScopeError> {
+        let vm = self.vm.with_dirty_ring(entries).map_err(|_| ScopeError::DirtyRing(entries))?;
+        Ok(Self { vm, ..self })
     }
 
     /// The same with frames `stride` pages apart, from a 1 GiB edge. With 256, two frames make a large leaf. Large leaves are not

@@ -39,6 +39,8 @@ pub struct Profile {
     pub pml: bool,
     /// Whether in some VMs everything that is mapped goes with a memslot.
     pub slot_zap_all: bool,
+    /// Whether vCPUs may have dirty rings.
+    pub dirty_rings: bool,
     /// Whether frames may lie so far apart that leaves of 2 MiB and 1 GiB hold several.
     pub strides: bool,
     /// Stolen GPA bits are taken from this bit up …
@@ -63,6 +65,7 @@ impl Default for Profile {
             drivers: Drivers::NONE,
             pml: true,
             slot_zap_all: true,
+            dirty_rings: true,
             strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
@@ -187,6 +190,9 @@ impl Generator {
                     program.ops.push(op);
                 }
             }
+            if vm.dirty_ring().is_some() && choices.chance(1, 3) {
+                Self::fill_ring(choices, &vm, op, &mut program.ops);
+            }
         }
         program.ops.truncate(self.profile.ops_max as usize);
         if self.profile.allows(OpKind::DirtyGet)
@@ -232,7 +238,8 @@ impl Generator {
             3 => BackendMode::FailsAll,
             _ => BackendMode::Works,
         };
-        let pml = self.profile.pml && choices.chance(if plain.stride() > 1 { 2 } else { 1 }, 4);
+        let rings = self.profile.dirty_rings && choices.chance(1, 8);
+        let pml = self.profile.pml && choices.chance(if plain.stride() > 1 || rings { 2 } else { 1 }, 4);
         let logging = if pml { Logging::Pml } else { Logging::WriteProtect };
         let drawn = 1 + choices.below(VCPUS as u32) as u8;
         let vcpus = self.profile.vcpus.unwrap_or(drawn);
@@ -244,7 +251,9 @@ impl Generator {
         let nx = plain.stride() > 1 && self.profile.allows(OpKind::NxRecover) && choices.chance(1, 2);
         let vm = vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_nx_huge_pages(nx);
         let slot_zap_all = self.profile.slot_zap_all && choices.chance(1, 4);
-        vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices))
+        let vm = vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices));
+        let ringed = if rings { vm.with_dirty_ring(choices.pick(&[4, 4, 8, 16])) } else { Ok(vm) };
+        ringed.unwrap_or(vm)
     }
 
     /// A way to translate that the target's guests can have; most often the default.
@@ -312,6 +321,8 @@ impl Generator {
         let mut flags = if private { SlotFlags::default() } else { self.flags(choices) };
         // Large leaves come before logging.
         flags.log_dirty &= vm.stride() == 1 || choices.chance(1, 2);
+        // Without logging rings stay empty.
+        flags.log_dirty |= vm.dirty_ring().is_some() && !private;
         let pages = vm.pages_of(frames as usize) as u32;
         SlotChange::Create { gfn: vm.gfn(frame as usize), pages, hva: vm.hva(hva as usize), flags }
     }
@@ -472,6 +483,20 @@ impl Generator {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
             }
+        }
+    }
+
+    /// After a write, writes of the same vCPU to the frames that follow: some of them fill a small ring.
+    fn fill_ring(choices: &mut impl Choices, vm: &Vm, op: Op, ops: &mut Vec<Op>) {
+        if let Op::Access { vcpu, gpa, access: Access::Write } = op
+            && let Some((frame, _)) = vm.locate(gpa)
+        {
+            let after = frame + 1..FRAMES.min(frame + 1 + choices.below(6) as usize);
+            let aliases = vm.stolen().alias_count() as u32;
+            ops.extend(after.map(|frame| {
+                let gpa = vm.gpa(frame, choices.below(aliases) as usize);
+                Op::Access { vcpu, gpa, access: Access::Write }
+            }));
         }
     }
 

@@ -36,6 +36,12 @@ pub const MAXPHYADDR_MIN: u8 = 36;
 pub const MAXPHYADDR_MAX: u8 = 52;
 /// Fewest shadow pages that a VM can be held to: a path through five levels, and one more.
 pub const MMU_PAGES_MIN: u8 = 6;
+/// Fewest entries of a vCPU's dirty ring.
+pub const DIRTY_RING_MIN: u8 = 4;
+/// Most entries of a vCPU's dirty ring.
+pub const DIRTY_RING: u8 = 64;
+/// Entries that one access may add to it: a page is listed when it becomes writable, and when the processor logs the write.
+pub const DIRTY_RING_RESERVED: u8 = 2;
 /// Bytes of a program or trace file that a parser will look at.
 pub const FILE_BYTES: usize = 1 << 20;
 /// Comment lines kept at the head of a program.

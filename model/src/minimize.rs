@@ -101,6 +101,7 @@ impl Shrink<'_> {
         candidates.push(vm.with_backend(BackendMode::Works));
         candidates.push(vm.with_logging(Logging::WriteProtect));
         candidates.push(vm.with_slot_zap_all(false));
+        candidates.push(vm.without_dirty_ring());
         candidates.extend(vm.with_levels(Levels::Four));
         candidates.extend(vm.with_maxphyaddr(MAXPHYADDR_MAX));
         for new in candidates {

@@ -228,6 +228,8 @@ pub enum Exit {
     NotFound,
     /// The request was refused: it makes no sense (`EINVAL`).
     Refused,
+    /// The vCPU does not run, or take a page, before user space has given back entries of its dirty ring.
+    RingFull,
     /// The target cannot show the result of this op.
     Unsupported,
 }
@@ -250,6 +252,7 @@ impl Exit {
             Exit::Error => "error",
             Exit::NotFound => "not-found",
             Exit::Refused => "refused",
+            Exit::RingFull => "ring-full",
             Exit::Unsupported => "unsupported",
         }
     }

@@ -6,7 +6,7 @@
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
 use crate::divisions::{Divisions, divides};
 use crate::host::Host;
-use crate::limits::{FRAMES, SLOTS, USER_SLOTS, VCPUS};
+use crate::limits::{DIRTY_RING_RESERVED, FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::vm::{FrameSet, Vm};
@@ -89,6 +89,8 @@ pub struct Allowed {
     pub mmio: Option<Gfn>,
     /// The access may be retried, because something is in flux or was since the fault began.
     pub retry: bool,
+    /// The vCPU may have to wait for room in its dirty ring.
+    pub ring_full: bool,
     /// The fault may wait for its end.
     pub pending: bool,
     /// The op may end without a result.
@@ -126,6 +128,7 @@ impl Allowed {
             Exit::NotFound => self.not_found,
             Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
             Exit::Retry => self.retry,
+            Exit::RingFull => self.ring_full,
             Exit::Pending => self.pending,
             Exit::Dirty(_) => self.dirty.is_some(),
             Exit::Young(_) => self.young,
@@ -164,6 +167,8 @@ pub struct Model {
     faults: [Option<PendingFault>; VCPUS],
     log_must: FrameSet,
     log_may: FrameSet,
+    /// Entries in the dirty ring of each vCPU, at most.
+    ring_may: [u8; VCPUS],
     tracked: FrameSet,
     divisions: Divisions,
     /// The frames of the zap that has begun and not ended.
@@ -184,6 +189,7 @@ impl Model {
             faults: [None; VCPUS],
             log_must: FrameSet::EMPTY,
             log_may: FrameSet::EMPTY,
+            ring_may: [0; VCPUS],
             tracked: FrameSet::EMPTY,
             divisions: Divisions::default(),
             zapping: None,
@@ -202,12 +208,13 @@ impl Model {
             faults,
             log_must,
             log_may,
+            ring_may,
             tracked,
             divisions,
             zapping,
         } = self;
         (slots, change, faults, zapping).hash(hasher);
-        (log_must, log_may, tracked, divisions).hash(hasher);
+        (log_must, log_may, ring_may, tracked, divisions).hash(hasher);
     }
 
     /// The VM.
@@ -409,21 +416,28 @@ impl Model {
             }
             Op::SlotBegin { id, change } => self.slot_begin(id, change, &mut allowed),
             Op::SlotEnd => self.slot_end(&mut allowed),
-            Op::Access { gpa, access, .. } => {
+            Op::Access { vcpu, gpa, access } => {
                 allowed = self.access(host, gpa, access, exit);
+                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
             }
             Op::FaultBegin { vcpu, gpa, access } => {
                 allowed = self.access(host, gpa, access, exit);
+                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
                 allowed.pending = true;
                 if *exit == Exit::Pending {
                     let hole_at_begin = allowed.mmio.is_some();
                     self.faults[usize::from(vcpu)] = Some(PendingFault { gpa, access, raced: false, hole_at_begin });
                 }
             }
-            Op::Prefault { gpa, .. } => allowed = self.prefault(host, gpa, exit),
+            Op::Prefault { vcpu, gpa } => {
+                allowed = self.prefault(host, gpa, exit);
+                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+            }
             Op::FaultEnd { vcpu } => {
                 if let Some(fault) = self.faults[usize::from(vcpu)].take() {
                     allowed = self.access(host, fault.gpa, fault.access, exit);
+                    // The vCPU entered the guest before.
+                    self.list_dirty(vcpu, self.frames_at(fault.gpa));
                     allowed.retry |= fault.raced;
                     if fault.raced && fault.hole_at_begin {
                         allowed.mmio = allowed.mmio.or(Some(self.vm.stolen().split(fault.gpa).0));
@@ -444,6 +458,8 @@ impl Model {
             Op::DirtyClear { gfn, pages, .. } => {
                 let frames = self.vm.frames(gfn, pages.into());
                 self.forget_log(frames);
+                // User space gives back every entry that it took.
+                self.ring_may = [0; VCPUS];
                 allowed.done = true;
                 (allowed.revoked, allowed.revoked_rights) = (frames, Rights::W);
             }
@@ -488,7 +504,10 @@ impl Model {
             }
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
-            Op::WriteGpte { gpa, .. } => allowed = self.access(host, gpa, Access::Write, exit),
+            Op::WriteGpte { vcpu, gpa, .. } => {
+                allowed = self.access(host, gpa, Access::Write, exit);
+                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+            }
             Op::GuestWalk { root, gva, access, .. } => {
                 let walk = self.guest_walk(host, root, gva, access);
                 (allowed.translated, allowed.guest_fault) = (walk.end.ok(), walk.end.err());
@@ -561,6 +580,22 @@ impl Model {
             allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
         }
+    }
+
+    /// `vcpu` touches one of `frames`, and may list it in its dirty ring; whether there may have been no room for that.
+    fn list_dirty(&mut self, vcpu: u8, frames: FrameSet) -> bool {
+        let Some(entries) = self.vm.dirty_ring() else { return false };
+        let logged = !self.logged_frames().intersect(frames).is_empty();
+        let listed = &mut self.ring_may[usize::from(vcpu)];
+        let full = *listed + DIRTY_RING_RESERVED > entries;
+        if logged {
+            *listed = (*listed + DIRTY_RING_RESERVED).min(entries);
+        }
+        full
+    }
+
+    fn frames_at(&self, gpa: Gpa) -> FrameSet {
+        self.vm.locate(gpa).map_or(FrameSet::EMPTY, |(frame, _)| FrameSet::one(frame))
     }
 
     fn log_access(&mut self, frame: usize, access: Access, exit: &Exit) {

@@ -3,8 +3,11 @@
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
 use crate::guest_paging::GuestPaging;
-use crate::limits::{FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, TOP_STRIDED_GFN, VCPUS};
+use crate::limits::{
+    DIRTY_RING, DIRTY_RING_MIN, FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, TOP_STRIDED_GFN, VCPUS,
+};
 use std::fmt;
+use std::num::NonZeroU8;
 
 /// How the hypervisor learns of writes to slots that are logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +75,7 @@ pub struct Vm {
     paging: GuestPaging,
     nx_huge_pages: bool,
     slot_zap_all: bool,
+    dirty_ring: Option<NonZeroU8>,
 }
 
 /// Why a VM configuration is refused.
@@ -86,6 +90,8 @@ pub enum VmError {
     /// Not [`MAXPHYADDR_MIN`] to [`MAXPHYADDR_MAX`] bits of
     /// physical address.
     Maxphyaddr(u64),
+    /// No power of two from [`DIRTY_RING_MIN`] to [`DIRTY_RING`] entries of a dirty ring.
+    DirtyRing(u64),
     /// The same with a stride, and [`TOP_STRIDED_GFN`].
     StridedBase(u64, u64),
     /// The stride is no power of two up to [`STRIDE`].
@@ -110,6 +116,10 @@ impl fmt::Display for VmError {
                     "maxphyaddr {n}, but a guest has {MAXPHYADDR_MIN} to {MAXPHYADDR_MAX} bits of physical address"
                 )
             }
+            Self::DirtyRing(n) => write!(
+                f,
+                "a dirty ring of {n} entries, but it has a power of two from {DIRTY_RING_MIN} to {DIRTY_RING}"
+            ),
             Self::StridedBase(base, stride) => write!(
                 f,
                 "base {base:#x} puts the guest's {FRAMES} frames, {stride} pages apart, above gfn {TOP_STRIDED_GFN:#x}; use \
@@ -169,6 +179,7 @@ impl Vm {
             paging,
             nx_huge_pages: false,
             slot_zap_all: false,
+            dirty_ring: None,
         }
         .checked()
     }
@@ -308,6 +319,31 @@ impl Vm {
     #[inline]
     pub const fn slot_zap_all(&self) -> bool {
         self.slot_zap_all
+    }
+
+    /// The same VM whose vCPUs each list the pages they make dirty in a ring of so many entries, instead of in a bitmap for each
+    /// memslot (`KVM_CAP_DIRTY_LOG_RING`). A vCPU with a full ring runs again when user space has given its entries back.
+    ///
+    /// # Errors
+    /// [`VmError::DirtyRing`] if it is no power of two from [`DIRTY_RING_MIN`] to [`DIRTY_RING`].
+    pub fn with_dirty_ring(self, entries: u8) -> Result<Self, VmError> {
+        if entries.is_power_of_two() && (DIRTY_RING_MIN..=DIRTY_RING).contains(&entries) {
+            Ok(Self { dirty_ring: NonZeroU8::new(entries), ..self })
+        } else {
+            Err(VmError::DirtyRing(entries.into()))
+        }
+    }
+
+    /// The same VM with a bitmap for each memslot.
+    #[must_use]
+    pub const fn without_dirty_ring(self) -> Self {
+        Self { dirty_ring: None, ..self }
+    }
+
+    /// Entries of the dirty ring of each vCPU, if there are rings.
+    #[inline]
+    pub fn dirty_ring(&self) -> Option<u8> {
+        self.dirty_ring.map(NonZeroU8::get)
     }
 
     /// The stolen bits.

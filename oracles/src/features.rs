@@ -79,6 +79,7 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::Refused => 13,
         Exit::Emulated(_) => 14,
         Exit::NotFound => 15,
+        Exit::RingFull => 16,
         Exit::Unsupported => 12,
     }
 }

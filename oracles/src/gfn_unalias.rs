@@ -116,6 +116,7 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
     let entitled = step.accessed_frame().map(|(frame, alias)| step.model.entitled(step.host, frame, alias));
     let walk = crate::report::show_walk(step.model.vm(), step.allowed);
     let right = match entitled {
+        _ if exit == Exit::RingFull => "there is room in the dirty ring of this vCPU".into(),
         None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),

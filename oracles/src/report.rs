@@ -58,6 +58,9 @@ fn header(program: &Program, target: &str) -> String {
     if vm.slot_zap_all() {
         out.push_str("; everything goes with a memslot");
     }
+    if let Some(entries) = vm.dirty_ring() {
+        let _ = write!(out, "; dirty rings of {entries} entries");
+    }
     if vm.logging() == Logging::Pml {
         out.push_str("; writes logged by PML");
     }
@@ -109,9 +112,14 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         Exit::Young(young) => if *young { "young" } else { "idle" }.into(),
         Exit::GuestFault(fault) => format!("guest-fault {}", fault.name()),
         Exit::Translated(gpa) => format!("translated to {}", print_gpa(vm, *gpa)),
-        Exit::Done | Exit::Retry | Exit::Pending | Exit::Error | Exit::NotFound | Exit::Refused | Exit::Unsupported => {
-            exit.name().into()
-        }
+        Exit::Done
+        | Exit::Retry
+        | Exit::Pending
+        | Exit::Error
+        | Exit::NotFound
+        | Exit::Refused
+        | Exit::RingFull
+        | Exit::Unsupported => exit.name().into(),
     }
 }
 

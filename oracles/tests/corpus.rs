@@ -38,6 +38,7 @@ impl Ideal {
             (allowed.retry && !self.eager, Exit::Retry),
             (allowed.done, Exit::Done),
             (allowed.not_found, Exit::NotFound),
+            (allowed.ring_full, Exit::RingFull),
             (allowed.refused, Exit::Refused),
             (allowed.young, Exit::Young(self.eager)),
         ];

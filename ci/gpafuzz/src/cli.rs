@@ -175,6 +175,9 @@ pub struct ExhaustArgs {
     /// Writes to logged slots are noticed by the processor (PML), not by write-protection
     #[arg(long, requires = "ops")]
     pub pml: bool,
+    /// Each vCPU lists dirty pages in a ring of so many entries, a power of two; memslots have no bitmaps
+    #[arg(long, value_name = "ENTRIES", requires = "ops")]
+    pub dirty_ring: Option<u8>,
     /// Pages from one frame to the next; with 256, two frames make a large leaf
     #[arg(long, value_name = "PAGES", requires = "ops")]
     pub stride: Option<u64>,

@@ -220,6 +220,7 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         "guest-fault" => Exit::GuestFault(fault(words)?),
         "error" => Exit::Error,
         "not-found" => Exit::NotFound,
+        "ring-full" => Exit::RingFull,
         "refused" => Exit::Refused,
         "unsupported" => Exit::Unsupported,
         word => return Err(words.found(expected, word)),

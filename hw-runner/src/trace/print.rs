@@ -65,6 +65,7 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
         | Exit::Pending
         | Exit::Error
         | Exit::NotFound
+        | Exit::RingFull
         | Exit::Refused
         | Exit::Unsupported => name.to_owned(),
     }

@@ -52,6 +52,9 @@ pub fn print(program: &Program) -> String {
     if vm.slot_zap_all() {
         out.push_str(" slot-zap-all=on");
     }
+    if let Some(entries) = vm.dirty_ring() {
+        let _ = write!(out, " dirty-ring={entries}");
+    }
     out.push('\n');
     for op in &program.ops {
         out.push_str(&print_op(vm, op));

@@ -384,10 +384,14 @@ impl<'a> Words<'a> {
                 word => return Err(self.found("slot-zap-all=on or slot-zap-all=off", word)),
             });
         }
+        if next(self, "dirty-ring=") {
+            let entries = self.keyed_number("dirty-ring", u64::from(u8::MAX))? as u8;
+            vm = vm.with_dirty_ring(entries).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
+        }
         if let Some(word) = self.peek() {
             self.next("")?;
-            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=…, nx-huge-pages=… or slot-zap-all=… in this order, or \
-                            the end of the line";
+            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=…, nx-huge-pages=…, slot-zap-all=… or dirty-ring=… in \
+                            this order, or the end of the line";
             return Err(self.found(expected, word));
         }
         Ok(vm)

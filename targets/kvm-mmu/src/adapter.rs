@@ -3,6 +3,7 @@
 use crate::fault::PageFault;
 use crate::memslots::SlotError;
 use crate::policy::{Corrected, Family, Policy};
+use crate::reaper::Reaper;
 use crate::roots::Root;
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
@@ -21,6 +22,7 @@ pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
     slot_change: Option<(SlotId, SlotChange)>,
     faults: [Option<(PageFault, Access)>; VCPUS],
     zap: Option<GfnZap>,
+    reaper: Reaper,
 }
 
 impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
@@ -32,7 +34,8 @@ impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
 impl<P: Policy, F: Format> KvmMmu<P, F> {
     /// With no memslot and nothing mapped.
     pub fn new(vm: &Vm) -> Self {
-        Self { mmu: SecondStage::new(vm), slot_change: None, faults: [None; VCPUS], zap: None }
+        let (faults, reaper) = ([None; VCPUS], Reaper::default());
+        Self { mmu: SecondStage::new(vm), slot_change: None, faults, zap: None, reaper }
     }
 }
 
@@ -42,29 +45,41 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.slot_change = None;
         self.faults = [None; VCPUS];
         self.zap = None;
+        self.reaper.clear();
     }
 
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
         let mmu = &self.mmu;
-        if !matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. } | Op::FaultEnd { .. })
-            && P::drains_pml()
-        {
-            mmu.drain_pml();
+        let entering = entering_vcpu(op);
+        let stays_in_guest = mmu.vm.dirty_ring().is_none()
+            && matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. });
+        if !stays_in_guest && !matches!(op, Op::FaultEnd { .. }) && P::drains_pml() {
+            mmu.drain_pml(entering);
+        }
+        if entering.is_some_and(|vcpu| mmu.is_dirty_ring_full(vcpu)) {
+            return Exit::RingFull;
         }
         match *op {
-            Op::Access { gpa, access, .. } => return mmu.access(host, tlb, gpa, access),
+            Op::Access { vcpu, gpa, access } => return mmu.access(host, tlb, vcpu, gpa, access),
             Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
-            Op::Prefault { gpa, .. } => return mmu.prefault(host, tlb, gpa),
+            Op::Prefault { vcpu, gpa } => return mmu.prefault(host, tlb, vcpu, gpa),
             Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
             Op::Translate { table, leaf, .. } => return mmu.translate(table, leaf),
-            Op::WriteGpte { gpa, .. } => return mmu.access(host, tlb, gpa, Access::Write),
+            Op::WriteGpte { vcpu, gpa, .. } => return mmu.access(host, tlb, vcpu, gpa, Access::Write),
             Op::GuestWalk { root, gva, access, .. } => {
                 return mmu.guest_walk(host, root, gva, access).map_or_else(Exit::GuestFault, Exit::Translated);
             }
+            Op::DirtyGet { id } if mmu.vm.dirty_ring().is_some() => {
+                return Exit::Dirty(self.reaper.dirty_frames(mmu, id));
+            }
             Op::DirtyGet { id } => return Exit::Dirty(mmu.dirty_frames(id)),
             Op::Age { range } => return Exit::Young(mmu.age(range)),
-            Op::Slot { id, change } => return done(mmu.set_memslot(id, change, tlb)),
+            Op::Slot { id, change } => {
+                self.reaper.memslot_changes(mmu, id, change);
+                return done(mmu.set_memslot(id, change, tlb));
+            }
             Op::SlotBegin { id, change } => {
+                self.reaper.memslot_changes(mmu, id, change);
                 let begun = mmu.slot_begin(id, change, tlb);
                 self.slot_change = begun.is_ok().then_some((id, change));
                 return done(begun);
@@ -80,6 +95,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             }
             Op::UnmapBegin { range, .. } => mmu.invalidate_begin(range, tlb),
             Op::UnmapEnd { .. } => mmu.invalidate_end(),
+            Op::DirtyClear { id, gfn, pages } if mmu.vm.dirty_ring().is_some() => {
+                self.reaper.forget(mmu, (id, gfn, pages.into()), tlb);
+            }
             Op::DirtyClear { id, gfn, pages } => mmu.clear_dirty_log(id, gfn, pages.into(), tlb),
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
             Op::Track { gfn } => mmu.track(gfn, tlb),
@@ -129,6 +147,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     }
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+        if self.mmu.vm.dirty_ring().is_some() {
+            self.reaper.inspect(&self.mmu, visit);
+        }
         for slot in self.mmu.slots.read().iter() {
             slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
         }
@@ -163,7 +184,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
 
 impl<P: Policy, F: Format> KvmMmu<P, F> {
     fn fault_begin(&mut self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
-        match self.mmu.access_up_to_map(host, &self.mmu.slots.read(), gpa, access) {
+        match self.mmu.access_up_to_map(host, &self.mmu.slots.read(), vcpu, gpa, access) {
             Ok(fault) => {
                 self.faults[usize::from(vcpu)] = Some((fault, access));
                 Exit::Pending
@@ -177,6 +198,17 @@ impl<P: Policy, F: Format> KvmMmu<P, F> {
             Some((fault, access)) => self.mmu.map_and_reenter(host, &self.mmu.slots.read(), tlb, &fault, access),
             None => Exit::Error,
         }
+    }
+}
+
+/// The vCPU that is about to enter the guest, or to take a page. Its ring must have room then.
+const fn entering_vcpu(op: &Op) -> Option<u8> {
+    match *op {
+        Op::Access { vcpu, .. }
+        | Op::WriteGpte { vcpu, .. }
+        | Op::FaultBegin { vcpu, .. }
+        | Op::Prefault { vcpu, .. } => Some(vcpu),
+        _ => None,
     }
 }
 

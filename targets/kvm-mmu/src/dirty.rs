@@ -1,20 +1,23 @@
 //! Dirty logging: marking pages, and making sure that the next write through any alias is noticed, by write-protection or
 //! by dirty bits that the processor logs (PML).
 
+use crate::dirty_ring::DirtyGfn;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslots;
 use crate::policy::Policy;
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::{Entry, Format};
-use gpa_model::{Gfn, Gpa, Logging, SlotId};
+use gpa_model::{Alias, Gfn, Gpa, Logging, SlotId};
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
-    /// The guest may write `gfn` from now on (`mark_page_dirty_in_slot()`).
-    pub(crate) fn mark_dirty(&self, slots: &Memslots, gfn: Gfn) {
-        if let Some(slot) = slots.find(gfn)
-            && slot.flags.log_dirty
-            && let Some(page) = gfn.offset_from(slot.gfn)
-        {
+    /// The guest may write `gfn` from now on, because of what `vcpu` did by its name `alias` (`mark_page_dirty_in_slot()`).
+    pub(crate) fn mark_dirty(&self, slots: &Memslots, vcpu: u8, gfn: Gfn, alias: Alias) {
+        let Some(slot) = slots.find(gfn).filter(|slot| slot.flags.log_dirty) else { return };
+        if let Some(size) = self.vm.dirty_ring() {
+            if let Some(offset) = P::listed_gfn(gfn, alias).offset_from(slot.gfn) {
+                self.rings[usize::from(vcpu)].lock().push(size, DirtyGfn { slot: slot.id, offset });
+            }
+        } else if let Some(page) = gfn.offset_from(slot.gfn) {
             slot.dirty.insert(page);
         }
     }
@@ -52,7 +55,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Make the next write to each of `pages` pages show, through whatever alias.
-    fn expect_writes(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+    pub(crate) fn expect_writes(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         if self.logs_by_pml() {
             self.clear_dirty_bits(mmu, first, pages, owed);
         } else {
@@ -61,19 +64,22 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// The processor set the dirty bit of an entry and logs the address it walked, stolen bits and all.
-    pub(crate) fn log_write(&self, gpa: Gpa) {
+    pub(crate) fn log_write(&self, vcpu: u8, gpa: Gpa) {
         if self.logs_by_pml() {
-            self.pml.lock().push(gpa);
+            self.pml.lock().push((vcpu, gpa));
         }
     }
 
-    /// Take what the processor has logged over into the bitmaps (`vmx_flush_pml_buffer()`). Every exit does it, so nobody
-    /// reads a bitmap, or moves a slot, with writes still in the buffer.
-    pub(crate) fn drain_pml(&self) {
+    /// Take what the processor has logged over into bitmaps or rings (`vmx_flush_pml_buffer()`), while `running` runs or no vCPU
+    /// does. Every exit does it, so nobody reads a bitmap, or moves a slot, with writes still in the buffer.
+    pub(crate) fn drain_pml(&self, running: Option<u8>) {
         if self.logs_by_pml() {
             let slots = self.slots.read();
-            for gpa in self.pml.lock().drain(..) {
-                self.mark_dirty(&slots, P::pml_gfn(self.vm.stolen(), gpa));
+            for (vcpu, gpa) in self.pml.lock().drain(..) {
+                if self.vm.dirty_ring().is_none() || P::has_ring(vcpu, running) {
+                    let stolen = self.vm.stolen();
+                    self.mark_dirty(&slots, vcpu, P::pml_gfn(stolen, gpa), stolen.split(gpa).1);
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ const PREFETCH: u16 = 8;
 /// A fault whose page has been looked up and that waits for the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageFault {
+    pub(crate) vcpu: u8,
     gpa: Gpa,
     access: Access,
     gfn: Gfn,
@@ -69,11 +70,18 @@ pub(crate) enum Resolved {
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
-    pub(crate) fn fault_in(&self, host: &dyn HostPages, slots: &Memslots, gpa: Gpa, access: Access) -> FaultIn {
+    pub(crate) fn fault_in(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        vcpu: u8,
+        gpa: Gpa,
+        access: Access,
+    ) -> FaultIn {
         let stolen = self.vm.stolen();
         let gfn = P::unalias(stolen, gpa);
         let alias = P::alias_of(stolen, gpa);
-        if self.fast_page_fault(slots, gpa, gfn, alias, access) {
+        if self.fast_page_fault(slots, vcpu, (gpa, gfn, alias), access) {
             return FaultIn::Fixed;
         }
         let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq()), slots.generation());
@@ -95,10 +103,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
         let (pfn, host_level) = (host.pfn(hva), host.level(hva));
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
-            self.mark_dirty(slots, P::dirty_key(gfn, alias));
+            self.mark_dirty(slots, vcpu, P::dirty_key(gfn, alias), alias);
             return FaultIn::Write(pfn);
         }
         FaultIn::Map(PageFault {
+            vcpu,
             gpa,
             access,
             gfn,
@@ -135,7 +144,13 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// A write to an SPTE that only dirty logging made read-only needs no lock, nor does an access to one that ageing took
     /// the rights from (`fast_page_fault()`).
-    fn fast_page_fault(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias, access: Access) -> bool {
+    fn fast_page_fault(
+        &self,
+        slots: &Memslots,
+        vcpu: u8,
+        (gpa, gfn, alias): (Gpa, Gfn, Alias),
+        access: Access,
+    ) -> bool {
         let _reading = self.tables.reading();
         let Some(at) = self.tables.leaf(gpa) else { return false };
         let entry = self.tables.get(at);
@@ -156,7 +171,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return false;
         }
         if fixed.is_writable() {
-            self.mark_dirty(slots, P::fast_dirty_key(gfn, alias));
+            self.mark_dirty(slots, vcpu, P::fast_dirty_key(gfn, alias), alias);
         }
         true
     }
@@ -203,7 +218,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             owed.owe();
         }
         let leaf = Leaf { pfn, rights, level, host_writable: fault.host_writable, young: true };
-        self.set_leaf(&mut mmu, slots, at, gfn, fault.alias, Entry::leaf(leaf));
+        self.set_leaf(&mut mmu, at, gfn, fault.alias, Entry::leaf(leaf));
+        if rights.contains(Rights::W) {
+            self.mark_dirty(slots, fault.vcpu, P::dirty_key(gfn, fault.alias), fault.alias);
+        }
         owed.range::<P>(self.vm.stolen(), gfn, level.pages(), tlb);
         self.free(&mut mmu, &retired, tlb);
         let neighbours = P::FAMILY == Family::Rmap && (P::prefetches_in_invalidation() || !self.notifier.is_active());
@@ -212,7 +230,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         // Tracking began after the fault did.
         if tracked && fault.access == Access::Write {
-            self.mark_dirty(slots, P::dirty_key(fault.gfn, fault.alias));
+            self.mark_dirty(slots, fault.vcpu, P::dirty_key(fault.gfn, fault.alias), fault.alias);
             return Resolved::Write;
         }
         Resolved::Fixed
@@ -321,15 +339,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Write a leaf, and tell rmap and dirty log (`mmu_set_spte()`).
-    fn set_leaf(&self, mmu: &mut Locked, slots: &Memslots, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
+    /// Write a leaf, and tell the rmap (`mmu_set_spte()`).
+    fn set_leaf(&self, mmu: &mut Locked, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
         if P::FAMILY == Family::Rmap && !self.tables.get(at).is_present() {
             mmu.rmap.add(P::rmap_key(gfn, alias), at);
         }
         self.tables.set(at, entry);
-        if entry.is_writable() {
-            self.mark_dirty(slots, P::dirty_key(gfn, alias));
-        }
     }
 
     /// Map the neighbours that are plain memory (`direct_pte_prefetch()`). Never into a logged slot: a prefetched page is
@@ -352,7 +367,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 let tracked = Self::is_tracked(slot, gfn, key.alias);
                 let rights = if tracked { Rights::RX } else { Rights::RWX };
                 let leaf = Leaf { pfn: host.pfn(hva), rights, level: Level::Page4K, host_writable: true, young: false };
-                self.set_leaf(mmu, slots, at, gfn, key.alias, Entry::leaf(leaf));
+                self.set_leaf(mmu, at, gfn, key.alias, Entry::leaf(leaf));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The decisions that aliasing adds to an MMU. The defaults are the right answers; [`RfcV3`] has those of the RFC as posted.
 
+use crate::dirty_ring::DirtyGfn;
 use crate::flush::TlbFlush;
 use crate::roots::GfnFilter;
 use crate::shadow_page::SpKey;
@@ -317,6 +318,32 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether what the processor logged is taken over before anybody reads the dirty log.
     fn drains_pml() -> bool {
+        true
+    }
+
+    /// The frame whose place in its memslot a dirty ring lists.
+    fn listed_gfn(gfn: Gfn, _alias: Alias) -> Gfn {
+        gfn
+    }
+
+    /// Whether there is a ring for what `_writer` wrote, though it is taken over while `_running` runs, or no vCPU does: the
+    /// writer's own, always (CVE-2022-1263).
+    fn has_ring(_writer: u8, _running: Option<u8>) -> bool {
+        true
+    }
+
+    /// Whether a vCPU stays out of the guest while its dirty ring is nearly full.
+    fn stops_when_full() -> bool {
+        true
+    }
+
+    /// Whether a listed page comes right after `pages` pages from `first`, of the same memslot.
+    fn continues_run(first: DirtyGfn, pages: u64, next: DirtyGfn) -> bool {
+        next.slot == first.slot && next.offset == first.offset.wrapping_add(pages)
+    }
+
+    /// Whether TLBs are flushed after the dirty rings were reset.
+    fn flushes_reset() -> bool {
         true
     }
 

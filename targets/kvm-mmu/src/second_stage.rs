@@ -5,10 +5,11 @@
 //! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
 //! | rmap, shadow pages, memory types, attributes | `mmu_lock` | |
 //! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
-//! | dirty and tracked pages | their own | the last lock to be taken |
+//! | dirty and tracked pages, dirty rings | their own | the last lock to be taken |
 //! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
 
 use crate::attributes::Attributes;
+use crate::dirty_ring::DirtyRing;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::gfn_ranges::GfnRanges;
 use crate::memslots::{Memslot, Memslots, SlotError};
@@ -21,6 +22,7 @@ use crate::shadow_page::ShadowPages;
 use crate::spte::{Ept, Format};
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
+use gpa_model::limits::VCPUS;
 use gpa_model::{Alias, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, StolenMask, Vm};
 use smallvec::SmallVec;
 use std::marker::PhantomData;
@@ -71,8 +73,10 @@ pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) tables: Tables<F>,
     pub(crate) mmu_lock: Lock<Locked>,
     pub(crate) notifier: Notifier,
-    /// What the processor has logged and nobody has taken over yet.
-    pub(crate) pml: Lock<Vec<Gpa>>,
+    /// What the processors of which vCPUs have logged and nobody has taken over yet.
+    pub(crate) pml: Lock<Vec<(u8, Gpa)>>,
+    /// Of each vCPU; empty in a VM with bitmaps.
+    pub(crate) rings: [Lock<DirtyRing>; VCPUS],
     policy: PhantomData<P>,
 }
 
@@ -94,6 +98,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             mmu_lock: Lock::new(locked),
             notifier: Notifier::new(),
             pml: Lock::default(),
+            rings: Default::default(),
             policy: PhantomData,
         }
     }
@@ -112,6 +117,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         attributes.clear();
         self.notifier = Notifier::new();
         self.pml.get_mut().clear();
+        self.rings.iter_mut().for_each(|ring| ring.get_mut().clear());
     }
 
     /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
@@ -148,8 +154,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
     pub fn dirty_frames(&self, id: SlotId) -> FrameSet {
         let slots = self.slots.read();
-        let Some(slot) = slots.get(id) else { return FrameSet::EMPTY };
-        let frames = slot.dirty.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
+        slots.get(id).map_or(FrameSet::EMPTY, |slot| self.frames_of_pages(slot, &slot.dirty))
+    }
+
+    /// The frames of the window that `pages` of `slot` are.
+    pub(crate) fn frames_of_pages(&self, slot: &Memslot, pages: &PageSet) -> FrameSet {
+        let frames = pages.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
         frames.fold(FrameSet::EMPTY, FrameSet::union)
     }
 

@@ -9,10 +9,10 @@ use crate::spte::Format;
 use gpa_model::{Access, Exit, Gpa, Rights};
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
-    /// A guest access, with the fault it needs.
-    pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa, access: Access) -> Exit {
+    /// An access of the guest on `vcpu`, with the fault it needs.
+    pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         let slots = self.slots.read();
-        match self.access_up_to_map(host, &slots, gpa, access) {
+        match self.access_up_to_map(host, &slots, vcpu, gpa, access) {
             Ok(fault) => self.map_and_reenter(host, &slots, tlb, &fault, access),
             Err(exit) => exit,
         }
@@ -23,24 +23,25 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         &self,
         host: &dyn HostPages,
         slots: &Memslots,
+        vcpu: u8,
         gpa: Gpa,
         access: Access,
     ) -> Result<PageFault, Exit> {
-        if let Some(exit) = self.hardware_walk(slots, gpa, access) {
+        if let Some(exit) = self.hardware_walk(slots, vcpu, gpa, access) {
             return Err(exit);
         }
-        match self.fault_in(host, slots, gpa, access) {
+        match self.fault_in(host, slots, vcpu, gpa, access) {
             FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
-            FaultIn::Fixed => Err(self.reenter(slots, gpa, access)),
+            FaultIn::Fixed => Err(self.reenter(slots, vcpu, gpa, access)),
             FaultIn::Map(fault) => Ok(fault),
         }
     }
 
     /// A page walk by the processor, which sets the accessed bit and, on a write, the dirty bit; `None` if it faults. An MMIO
     /// entry exits without a look at the memslots, as long as they are those it was made for.
-    fn hardware_walk(&self, slots: &Memslots, gpa: Gpa, access: Access) -> Option<Exit> {
+    fn hardware_walk(&self, slots: &Memslots, vcpu: u8, gpa: Gpa, access: Access) -> Option<Exit> {
         let at = self.tables.leaf(gpa)?;
         loop {
             let entry = self.tables.get(at);
@@ -59,7 +60,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let walked = if dirties { entry.accessed().dirtied() } else { entry.accessed() };
             if self.tables.replace(at, entry, walked) {
                 if dirties {
-                    self.log_write(gpa);
+                    self.log_write(vcpu, gpa);
                 }
                 return Some(Exit::Memory(entry.pfn_at(gpa, at.level)));
             }
@@ -67,8 +68,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// The guest goes on after its fault was fixed; if it was fixed elsewhere it will only fault again.
-    fn reenter(&self, slots: &Memslots, gpa: Gpa, access: Access) -> Exit {
-        self.hardware_walk(slots, gpa, access).unwrap_or(Exit::Retry)
+    fn reenter(&self, slots: &Memslots, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
+        self.hardware_walk(slots, vcpu, gpa, access).unwrap_or(Exit::Retry)
     }
 
     pub(crate) fn map_and_reenter(
@@ -80,14 +81,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         access: Access,
     ) -> Exit {
         match self.map(host, slots, tlb, fault) {
-            Resolved::Fixed => self.reenter(slots, fault.gpa(), access),
+            Resolved::Fixed => self.reenter(slots, fault.vcpu, fault.gpa(), access),
             Resolved::Write => Exit::Emulated(fault.pfn()),
             Resolved::Retry => Exit::Retry,
         }
     }
 
     /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
-    pub fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, gpa: Gpa) -> Exit {
+    pub fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa) -> Exit {
         let slots = self.slots.read();
         if P::refuses_aliased_prefault() && self.vm.stolen().taints(gpa.page()) {
             return Exit::Refused;
@@ -96,7 +97,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if self.tables.walk(gpa).is_some() {
             return Exit::Done;
         }
-        match self.fault_in(host, &slots, gpa, Access::Read) {
+        match self.fault_in(host, &slots, vcpu, gpa, Access::Read) {
             FaultIn::Emulate => Exit::NotFound,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,

@@ -160,7 +160,7 @@ const CATALOGUE: &[(&str, Standing)] = &[
     ("B34", Mutant),
     ("B35", Unseen("what is logged too much when logging is switched off is in no log that anybody reads")),
     ("B36", Unseen("how writes are logged is a value of the VM: nothing of it is global")),
-    ("B37", Missing),
+    ("B37", Mutant),
     ("B38", Mutant),
     ("B39", Unseen("there is no VMCS that holds the address of the APIC page beside the tables")),
     ("B40", Mutant),

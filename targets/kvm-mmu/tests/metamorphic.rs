@@ -5,7 +5,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
-use gpa_model::limits::FRAMES;
+use gpa_model::limits::{DIRTY_RING, FRAMES};
 use gpa_model::{
     BackendMode, Exit, Flush, FlushBackend, Gpa, Gpte, GuestPaging, Host, Keyed, Level, Mmu, Model, Op, Program,
     SlotChange, Span, Spte, StolenMask, VcpuSet, Vm,
@@ -284,6 +284,37 @@ fn full_and_range_flushes_agree(make: Make<'_>) -> Result<(), String> {
     })
 }
 
+/// As long as no vCPU has to wait, rings tell what bitmaps do. Resetting all of them takes more rights away, so who faults while
+/// something is in flux may differ: programs of whole ops are compared.
+fn rings_and_bitmaps_agree(make: Make<'_>) -> Result<(), String> {
+    let mut lockstep = Lockstep::default();
+    programs(|program| {
+        let halves = |op: &Op| {
+            matches!(
+                op,
+                Op::SlotBegin { .. }
+                    | Op::UnmapBegin { .. }
+                    | Op::FaultBegin { .. }
+                    | Op::AttributesBegin { .. }
+                    | Op::ZapBegin { .. }
+            )
+        };
+        let ops: Vec<Op> = program.ops.iter().copied().filter(|op| !halves(op)).collect();
+        let bitmaps = program.vm.without_dirty_ring();
+        let rings = bitmaps.with_dirty_ring(DIRTY_RING).expect("the largest ring is legal");
+        let (mut first, mut second) = (Run::new(make, &bitmaps), Run::new(make, &rings));
+        for op in &ops {
+            let exits = [first.step(op), second.step(op)];
+            if exits[1] == Some(Exit::RingFull) {
+                return Ok(());
+            }
+            same("exit", &exits[0], &exits[1])?;
+        }
+        let verdicts = [bitmaps, rings].map(|vm| verdict(make, &mut lockstep, &vm, &ops));
+        same("verdict", &verdicts[0], &verdicts[1])
+    })
+}
+
 macro_rules! checks {
     ($($test:ident: $check:ident, fails on $($mutant:literal in $what:literal),+;)*) => { $(
         #[test]
@@ -303,6 +334,8 @@ checks! {
         fails on "M88-age-base-only" in "exit", "M43-rmap-aliased" in "table";
     a_full_and_a_range_flush_agree: full_and_range_flushes_agree,
         fails on "M14-no-range-op-silent" in "stale";
+    a_ring_lists_what_a_bitmap_holds: rings_and_bitmaps_agree,
+        fails on "B37-ring-without-vcpu" in "exit", "M8U-reset-unflushed" in "verdict";
 }
 
 /// `check` must fail on `mutant`, and in `what`.

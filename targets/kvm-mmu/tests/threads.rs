@@ -150,7 +150,7 @@ impl<P: Policy> Machine<P> {
             }
         }
         self.faults.fetch_add(1, SeqCst);
-        self.mmu.access(self, &mut Ipi(self), gpa, access);
+        self.mmu.access(self, &mut Ipi(self), vcpu as u8, gpa, access);
     }
 
     /// A vCPU that goes through frames, aliases and kinds of access.

@@ -1,6 +1,7 @@
 //! What the RFC's message claims: whatever is kept by gfn is kept without stolen bits, and reaches every alias.
 
 use super::{aliased, raw_gfn};
+use crate::DirtyGfn;
 use crate::spte::EptNoAd;
 use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
@@ -53,6 +54,26 @@ mutants! {
     PmlRaw = "M8A-pml-raw", "claim: addresses logged by the processor are unaliased (gap G6)", "dirty_log" / "missing", {
         fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
             raw_gfn(gpa)
+        }
+    }
+    RingOverruns = "M8S-ring-overruns", "claim: no entry of a dirty ring is lost for want of room", "dirty_log" / "missing", {
+        fn stops_when_full() -> bool {
+            false
+        }
+    }
+    RingByRaw = "M80V-ring-by-raw", "claim: a dirty ring lists frames without stolen bits", "dirty_log" / "missing", {
+        fn listed_gfn(gfn: Gfn, alias: Alias) -> Gfn {
+            aliased(gfn, alias)
+        }
+    }
+    ResetByCount = "M8T-reset-by-count", "claim: the reset of a dirty ring reaches each page that it listed, not as many from the first one on", "dirty_log" / "write-protected", {
+        fn continues_run(first: DirtyGfn, _: u64, next: DirtyGfn) -> bool {
+            next.slot == first.slot
+        }
+    }
+    ResetUnflushed = "M8U-reset-unflushed", "claim: what the reset of a dirty ring write-protects is flushed", "alias_flush" / "stale-write", {
+        fn flushes_reset() -> bool {
+            false
         }
     }
     PmlNotDrained = "M8V-pml-not-drained", "claim: the log holds what the processor has logged", "dirty_log" / "missing", {

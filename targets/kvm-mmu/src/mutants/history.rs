@@ -94,6 +94,11 @@ mutants! {
             pages + 1
         }
     }
+    RingWithoutVcpu = "B37-ring-without-vcpu", "history: a write that is taken over while its vCPU does not run finds no ring (CVE-2022-1263)", "dirty_log" / "missing", {
+        fn has_ring(writer: u8, running: Option<u8>) -> bool {
+            running == Some(writer)
+        }
+    }
     NarrowSeq = "B38-narrow-mmu-seq", "history: the snapshot of mmu_seq has 31 bits (ba6e3fe25543)", "progress" / "retry", {
         fn snapshot(mmu_seq: u64) -> u64 {
             mmu_seq & 0x7fff_ffff
