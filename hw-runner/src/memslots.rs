@@ -35,6 +35,8 @@ pub(crate) struct Memslots {
     guest_memfds: [Option<GuestMemfd>; USER_SLOTS],
     /// Frames that are the host's as well, even if a protected slot has them.
     shared: FrameSet,
+    /// Frames that are not, before a slot has them.
+    private: FrameSet,
     realisation: Realisation,
     /// KVM slots that each of them takes.
     each: usize,
@@ -83,7 +85,7 @@ impl Memslots {
     pub(crate) fn begin(&mut self, vm: &Vm, realisation: Realisation) {
         self.realisation = realisation;
         self.each = realisation.slots(vm);
-        self.shared = FrameSet::EMPTY;
+        (self.shared, self.private) = (FrameSet::EMPTY, FrameSet::EMPTY);
     }
 
     /// Carry out a change that the model accepts.

@@ -176,7 +176,7 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
 fn what_is_kept_because_an_oracle_objects_is_objected_to() {
     let expected = [
         ("ept-rmap-exposed_private_slots_have_no_alias", "private_slot/alias-exit/read/alias/private"),
-        ("npt-sw-protected_memslot_where_a_hole_was_seen", "gfn_unalias/exit/read/base/user"),
+        ("npt-sw-protected_private_memslot_where_a_hole_was_seen", "gfn_unalias/exit/read/base/user"),
         ("npt_prefault_under_an_obsolete_root", "progress/retry/prefault/base/user"),
         ("stolen_flush_of_the_alias_failed", "alias_flush/stale-write/dirty-clear/alias/logged"),
     ];

@@ -86,7 +86,7 @@ mod tests {
 
     /// The one that is Linux's own: its trace is among those kept because an oracle objects.
     #[test]
-    fn a_memslot_where_a_hole_was_seen_is_known_of_private_memory_alone() {
+    fn a_private_memslot_where_a_hole_was_seen_is_known_of_private_memory_alone() {
         let read = Signature { oracle: "gfn_unalias", clause: "exit", op: "read", alias: "base", slot: "user" };
         let known = |target, signature| list().expect("the list").iter().any(|known| known.matches(target, signature));
         assert!(known("linux-kvm-npt:sw-protected", &read));

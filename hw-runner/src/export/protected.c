@@ -14,6 +14,7 @@ struct region2 {
 
 static int memfds[SLOTS];
 static uint64_t shared; /* a bit for each frame that is the host's as well */
+static uint64_t chosen; /* and for each that is not, before a slot has it */
 
 static int is_protected(int id)
 {
@@ -48,12 +49,18 @@ static void set_protected(int id)
 	if (memfds[id] <= 0)
 		memfds[id] = must(ioctl(vm, CREATE_GUEST_MEMFD, &memfd), "make a guest_memfd");
 	for (uint64_t page = 0; page < slots[id].pages; page++)
-		set_private(slots[id].gfn + page, 1, is_private(id, page));
+		set_private(slots[id].gfn + page, 1, chosen >> (slots[id].gfn + page - BASE) & 1);
 	struct region2 region = {
 		.slot = slot_of(id, 0), .flags = 1 << 2, .gpa = slots[id].gfn * PAGE, .bytes = slots[id].pages * PAGE,
 		.hva = (uintptr_t)hva(0, slots[id].hva), .memfd = memfds[id],
 	};
 	must(ioctl(vm, SET_REGION2, &region), "set a protected memslot");
+	/* The guest touches them as shared ones first: of a hole that it has seen Linux 6.12 else keeps an entry. */
+	for (uint64_t page = 0; page < slots[id].pages; page++) {
+		prepare(0, READ, slots[id].gfn + page, 0, 0, 0);
+		run(0);
+		set_private(slots[id].gfn + page, 1, is_private(id, page));
+	}
 	for (uint64_t page = 0; page < slots[id].pages; page++)
 		stamp_private(id, page, identities[slots[id].hva + page]);
 }
@@ -92,6 +99,7 @@ static void attributes_(uint64_t gfn, uint64_t pages, int private)
 		}
 	uint64_t frames = (pages < 64 ? (1UL << pages) - 1 : NONE) << (gfn - BASE);
 	shared = private ? shared & ~frames : shared | frames;
+	chosen = private ? chosen | frames : chosen & ~frames;
 	for (int id = 0; private && id < SLOTS; id++)
 		for (uint64_t page = 0; page < slots[id].pages; page++)
 			if (frames >> (slots[id].gfn + page - BASE) & 1)

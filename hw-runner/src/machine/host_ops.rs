@@ -14,8 +14,7 @@ impl Machine {
             Op::Slot { id, .. } if id.is_private() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
-                let private = self.memslots.private_frames(vm, Some(id), None);
-                self.stamp_private(private)?;
+                self.take_possession(vm, id)?;
                 Exit::Done
             }
             Op::SlotBegin { id, change } => self.begin_change(vm, id, change)?,

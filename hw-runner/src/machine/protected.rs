@@ -5,10 +5,10 @@
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
-use crate::guest;
+use crate::guest::{self, Request};
 use crate::memslots::Backing;
 use gpa_model::limits::OPS;
-use gpa_model::{Exit, FrameSet, Pfn, Vm};
+use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, Vm};
 
 /// The identity of a private page that is nobody's any more.
 const DISOWNED: Pfn = Pfn::new(u32::MAX);
@@ -28,6 +28,26 @@ impl Machine {
         Ok(Exit::Done)
     }
 
+    /// The memslot is new: its frames become the guest's alone, if they are to be, and get their identities. The guest has touched them
+    /// as shared ones before: where it had seen a hole Linux 6.12 lets it reach nothing that was private from the start.
+    pub(super) fn take_possession(&mut self, vm: &Vm, id: SlotId) -> Result<(), MachineError> {
+        let private = self.memslots.private_frames(vm, Some(id), None);
+        if private.is_empty() {
+            return Ok(());
+        }
+        let window = self.window;
+        let touch = |&(frame, _): &(usize, usize)| Request {
+            access: Access::Read,
+            page: guest::name(window, 0, frame),
+            offset: 0,
+            value: 0,
+        };
+        self.have_done(&private.iter().map(touch).collect::<Vec<_>>())?;
+        let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
+        self.memslots.make_private(kvm, id)?;
+        self.stamp_private(private)
+    }
+
     fn private_of(&self, vm: &Vm, frames: FrameSet) -> Vec<(usize, usize)> {
         let mut private = self.memslots.private_frames(vm, None, None);
         private.retain(|(frame, _)| frames.contains(*frame));
@@ -39,18 +59,22 @@ impl Machine {
         self.have_stamped(frames.into_iter().map(|(frame, page)| (frame, self.stamps[page])).collect())
     }
 
-    /// Have the first vCPU write an identity to each frame, by its base name.
+    /// Have each frame given an identity, by its base name.
     fn have_stamped(&mut self, frames: Vec<(usize, Pfn)>) -> Result<(), MachineError> {
         let window = self.window;
         let requests: Vec<_> = frames
             .into_iter()
             .flat_map(|(frame, identity)| guest::stamp_requests(guest::name(window, 0, frame), identity))
             .collect();
+        self.have_done(&requests)
+    }
+
+    /// Have the first vCPU make accesses. What it cannot reach is a page that bears no identity, and the next access will tell.
+    fn have_done(&mut self, requests: &[Request]) -> Result<(), MachineError> {
         let (vcpu, mut outcomes) = (&mut self.vcpus[0], Vec::new());
         vcpu.use_tables(self.tables_written)?;
         for list in requests.chunks(OPS) {
             self.watchdog.arm().doing("arm the watchdog")?;
-            // What cannot be reached now is a page that bears no identity, and the next access will tell.
             vcpu.run(&self.own, &self.watchdog, list, false, &mut outcomes)?;
         }
         Ok(())

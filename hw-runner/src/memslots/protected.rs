@@ -1,13 +1,15 @@
 //! Memslots of a software-protected VM: behind those that are neither logged nor read-only there is a guest_memfd, too, and the
 //! attributes of a gfn say whether its page is that one's, which only the guest can reach, or the host's.
 //!
-//! Frames are private from the start, until a program says otherwise.
+//! Frames of such a slot are private until a program says otherwise, and become so by [`Memslots::make_private`] when the guest has
+//! touched them as shared ones; those that a program has said to be private are it before there is a slot.
 
 use super::{Backing, Memslots, Slot, region};
 use crate::error::{Doing, MachineError};
 use crate::guest_memfd::{self, GuestMemfd};
 use crate::ioctl::set_region;
 use crate::realisation::Realisation;
+use gpa_model::limits::FRAMES;
 use gpa_model::{FrameSet, Gpa, HvaRange, SlotFlags, SlotId, Vm};
 
 impl Memslots {
@@ -25,12 +27,16 @@ impl Memslots {
             Some(memory) => memory,
             None => GuestMemfd::new(kvm.fd, region.pages).doing("make a guest_memfd")?,
         };
-        let frames = frames_of(kvm.vm, slot);
-        set_private(kvm, frames, true)?;
-        frames.intersect(self.shared).iter().try_for_each(|frame| set_private(kvm, FrameSet::one(frame), false))?;
+        set_private(kvm, frames_of(kvm.vm, slot).intersect(self.private), true)?;
         memory.set_region(kvm.fd, kvm.memory, region).doing("set a protected memslot")?;
         self.guest_memfds[id.index()] = Some(memory);
         Ok(())
+    }
+
+    /// Have the frames of slot `id` be private that are to be it.
+    pub(crate) fn make_private(&self, kvm: Backing<'_>, id: SlotId) -> Result<(), MachineError> {
+        let slot = self.slots[id.index()].filter(|slot| self.is_protected(slot));
+        slot.map_or(Ok(()), |slot| set_private(kvm, frames_of(kvm.vm, &slot).minus(self.shared), true))
     }
 
     /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well; it shows where they have a protected slot.
@@ -40,10 +46,11 @@ impl Memslots {
         frames: FrameSet,
         private: bool,
     ) -> Result<(), MachineError> {
-        self.shared = if private { self.shared.minus(frames) } else { self.shared.union(frames) };
+        let (shared, other) = if private { (FrameSet::EMPTY, frames) } else { (frames, FrameSet::EMPTY) };
+        self.shared = self.shared.minus(frames).union(shared);
+        self.private = self.private.minus(frames).union(other);
         let slots = self.slots.iter().flatten().filter(|slot| self.is_protected(slot));
-        let parts = slots.map(|slot| frames_of(kvm.vm, slot).intersect(frames));
-        parts.filter(|part| !part.is_empty()).try_for_each(|part| set_private(kvm, part, private))
+        slots.map(|slot| frames_of(kvm.vm, slot).intersect(frames)).try_for_each(|part| set_private(kvm, part, private))
     }
 
     /// The frames that are private, each with the host page whose identity it bears: of slot `id` alone, of pages in `range` alone.
@@ -86,8 +93,13 @@ fn frames_of(vm: &Vm, slot: &Slot) -> FrameSet {
     vm.frames(slot.gfn, slot.pages.into())
 }
 
-fn set_private(kvm: Backing<'_>, frames: FrameSet, private: bool) -> Result<(), MachineError> {
-    let Some(first) = frames.first() else { return Ok(()) };
-    let gpa = Gpa::from_page(kvm.vm.gfn(first).raw());
-    guest_memfd::set_private(kvm.fd, gpa, frames.len(), private).doing("set the attributes of memory")
+/// One call for each run of `frames`.
+fn set_private(kvm: Backing<'_>, mut frames: FrameSet, private: bool) -> Result<(), MachineError> {
+    while let Some(first) = frames.first() {
+        let pages = (first..FRAMES).take_while(|&frame| frames.contains(frame)).count();
+        let gpa = Gpa::from_page(kvm.vm.gfn(first).raw());
+        guest_memfd::set_private(kvm.fd, gpa, pages, private).doing("set the attributes of memory")?;
+        frames = frames.minus(FrameSet::range(first, pages));
+    }
+    Ok(())
 }
