@@ -331,11 +331,11 @@ checks! {
     which_alias_is_used_changes_nothing: aliases_are_interchangeable,
         fails on "M13-flush-only-all-bits" in "verdict";
     the_base_name_is_a_name_like_any_other: base_is_a_name_like_any_other,
-        fails on "M88-age-base-only" in "exit", "M43-rmap-aliased" in "table";
+        fails on "M88-age-base-only" in "exit", "M43-rmap-aliased" in "keys";
     a_full_and_a_range_flush_agree: full_and_range_flushes_agree,
         fails on "M14-no-range-op-silent" in "stale";
     a_ring_lists_what_a_bitmap_holds: rings_and_bitmaps_agree,
-        fails on "B37-ring-without-vcpu" in "exit", "M8U-reset-unflushed" in "verdict";
+        fails on "B37-ring-without-vcpu" in "verdict", "M8U-reset-unflushed" in "verdict";
 }
 
 /// `check` must fail on `mutant`, and in `what`.
