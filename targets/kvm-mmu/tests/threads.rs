@@ -6,11 +6,12 @@
 //! the races get wrong.
 
 use gpa_model::flush::RangeFlushFailed;
+use gpa_model::limits::DIRTY_RING_MIN;
 use gpa_model::{
-    Access, BackendMode, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte, StolenMask,
-    VcpuSet, Vm,
+    Access, BackendMode, FrameSet, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,
+    StolenMask, VcpuSet, Vm,
 };
-use kvm_mmu::{Corrected, DirectMirror, HostPages, Policy, SecondStage, TlbFlush};
+use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HostPages, Policy, SecondStage, TlbFlush};
 
 #[cfg(not(shuttle))]
 use std::{sync, thread};
@@ -100,9 +101,9 @@ fn locate(gpa: Gpa) -> Option<(usize, usize)> {
 }
 
 impl<P: Policy> Machine<P> {
-    fn new(slot_zap_all: bool) -> Arc<Self> {
+    fn new(vm: &Vm) -> Arc<Self> {
         let machine = Self {
-            mmu: SecondStage::new(&vm().with_slot_zap_all(slot_zap_all)),
+            mmu: SecondStage::new(vm),
             tlbs: Default::default(),
             pages: std::array::from_fn(|page| AtomicU64::new(page as u64 + 1)),
             next: AtomicU64::new(PAGES as u64 + 1),
@@ -149,6 +150,9 @@ impl<P: Policy> Machine<P> {
                 return;
             }
         }
+        if self.mmu.is_dirty_ring_full(vcpu as u8) {
+            return thread::yield_now();
+        }
         self.faults.fetch_add(1, SeqCst);
         self.mmu.access(self, &mut Ipi(self), vcpu as u8, gpa, access);
     }
@@ -177,6 +181,25 @@ impl<P: Policy> Machine<P> {
         }
     }
 
+    /// The frames that rings list and user space had not taken yet.
+    fn reap(&self) -> FrameSet {
+        let mut taken = FrameSet::EMPTY;
+        for vcpu in 0..VCPUS as u8 {
+            let frame = |entry: DirtyGfn| FrameSet::one(entry.offset as usize);
+            self.mmu.harvest_dirty_ring(vcpu, |entry| taken = taken.union(frame(entry)));
+        }
+        taken
+    }
+
+    /// User space takes what the rings list and gives the entries back.
+    fn reset(&self) {
+        let taken = self.reap();
+        self.mmu.reset_dirty_rings(&mut Ipi(self));
+        for frame in taken.iter() {
+            self.harvested[frame].store(self.written[frame].load(SeqCst), SeqCst);
+        }
+    }
+
     /// User space deletes the slot and creates it again. Its log goes with it.
     fn recreate(&self) {
         self.mmu.set_memslot(SLOT, SlotChange::Delete, &mut Ipi(self)).expect("the slot exists");
@@ -190,7 +213,7 @@ impl<P: Policy> Machine<P> {
 
     /// What was found, once everybody has stopped.
     fn verdict(&self) -> Option<Wrong> {
-        let log = self.mmu.dirty_frames(SLOT);
+        let log = self.mmu.dirty_frames(SLOT).union(self.reap());
         let lost = |frame: &usize| self.written[*frame].load(SeqCst) > self.harvested[*frame].load(SeqCst);
         if (0..PAGES).filter(lost).any(|frame| !log.contains(frame)) {
             self.found(Wrong::LostWrite);
@@ -204,6 +227,8 @@ impl<P: Policy> Machine<P> {
 enum Beside {
     Replace,
     Harvest,
+    /// The same with a small ring for each vCPU.
+    Rings,
     Recreate,
     /// The same, and everything goes with the slot.
     ZapAll,
@@ -215,7 +240,9 @@ enum Beside {
 
 /// vCPUs with `accesses` each, and `rounds` of what happens beside them.
 fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine<P>> {
-    let machine = Machine::<P>::new(beside == Beside::ZapAll);
+    let vm = vm().with_slot_zap_all(beside == Beside::ZapAll);
+    let rings = if beside == Beside::Rings { vm.with_dirty_ring(DIRTY_RING_MIN).expect("a small ring") } else { vm };
+    let machine = Machine::<P>::new(&rings);
     let vcpu = |vcpu| {
         let machine = machine.clone();
         thread::spawn(move || machine.vcpu(vcpu, accesses))
@@ -237,6 +264,7 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
         match beside {
             Beside::Replace => machine.replace(round % PAGES),
             Beside::Harvest => machine.harvest(),
+            Beside::Rings => machine.reset(),
             Beside::Recreate | Beside::ZapAll => machine.recreate(),
             Beside::Recycle => {
                 machine.mmu.set_mmu_pages(6, &mut Ipi(&machine));
@@ -252,8 +280,8 @@ fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine
     machine
 }
 
-const ALL: [Beside; 6] =
-    [Beside::Replace, Beside::Harvest, Beside::Recreate, Beside::ZapAll, Beside::Recycle, Beside::Zap];
+const ALL: [Beside; 7] =
+    [Beside::Replace, Beside::Harvest, Beside::Rings, Beside::Recreate, Beside::ZapAll, Beside::Recycle, Beside::Zap];
 
 #[cfg(not(shuttle))]
 #[test]
@@ -317,6 +345,7 @@ fn the_mutants_of_the_races_are_found() {
     finds::<flush::FlushBaseOnly>(Beside::Harvest);
     finds::<claims::WrprotFirstOnly>(Beside::Harvest);
     finds::<claims::FastpfDirtyRaw>(Beside::Harvest);
+    finds::<claims::ResetUnflushed>(Beside::Rings);
     finds::<shadow_pages::RecycledUnflushed>(Beside::Recycle);
     finds::<tdp::FlushOfLastRoot>(Beside::Replace);
     finds::<tdp::YieldOwing>(Beside::Zap);
