@@ -170,7 +170,7 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
 }
 
 /// What real KVM was seen to do against the model, with what an oracle says of it. The first is a positive control, for which the memory
-/// of private memslots was mapped under an alias on purpose; two are defects of Linux 6.12, whose programs are seeds; the last is gap G1 of the
+/// of private memslots was mapped under an alias on purpose; three are defects of Linux 6.12, whose programs are seeds; the last is gap G1 of the
 /// patches as posted, seen inside a kernel that has them.
 #[test]
 fn what_is_kept_because_an_oracle_objects_is_objected_to() {
@@ -178,6 +178,7 @@ fn what_is_kept_because_an_oracle_objects_is_objected_to() {
         ("ept-rmap-exposed_private_slots_have_no_alias", "private_slot/alias-exit/read/alias/private"),
         ("npt-sw-protected_private_memslot_where_a_hole_was_seen", "gfn_unalias/exit/read/base/user"),
         ("npt_prefault_under_an_obsolete_root", "progress/retry/prefault/base/user"),
+        ("stolen-yielding_pages_taken_by_a_walk_that_gives_way", "alias_flush/stale-page/unmap/base/user"),
         ("stolen_flush_of_the_alias_failed", "alias_flush/stale-write/dirty-clear/alias/logged"),
     ];
     let kept = files("hw/objected", "trace");

@@ -39,7 +39,7 @@ const RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0")];
 const EPT_RMAP: &[(&str, &str)] = &[("kvm", "tdp_mmu=0"), ("kvm_intel", "unrestricted_guest=0")];
 
 /// Every way, in the order in which they are listed.
-pub const ALL: [Entry; 12] = [
+pub const ALL: [Entry; 13] = [
     Entry {
         name: "linux-kvm-npt",
         about: "Linux KVM over nested paging, with its TDP MMU",
@@ -87,6 +87,13 @@ pub const ALL: [Entry; 12] = [
         about: "as linux-kvm-stolen without MMIO entries in its tables",
         emulator: Emulator::Qemu,
         parameters: &[("kvm", "tdp_mmu=0"), ("kvm", "mmio_caching=0")],
+        stolen: Some(Design::Posted),
+    },
+    Entry {
+        name: "linux-kvm-stolen-yielding",
+        about: "as linux-kvm-stolen with walks of the rmap that give way when they have come to large pages",
+        emulator: Emulator::Qemu,
+        parameters: &[("kvm", "tdp_mmu=0"), ("kvm", "stolen_yield_level=2")],
         stolen: Some(Design::Posted),
     },
     Entry {

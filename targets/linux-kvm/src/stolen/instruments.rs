@@ -5,13 +5,14 @@
 //!   flush that works pays, and a vCPU that is entered with a debt could still use what was taken away, which is a WARN;
 //! - a place where a memslot that is being deleted or moved waits while `stolen_slot_window` is not 0, so that the time between the
 //!   two halves of the change is as long as a program wants it;
+//! - a level of the rmap at which a walk gives way to others, `stolen_yield_level`, because when it does is otherwise up to the scheduler;
 //! - a file `mmu_sptes` for each VM in debugfs, which shows the older MMU's tables, its rmap and its flushes.
 
 use super::{DEBUGFS, HOST, MAIN, MMU, X86, edit};
 use crate::edits::{Edit, Rewrite};
 use Rewrite::{After, Before, InFront, Replace};
 
-pub(super) const EDITS: [Edit; 11] = [
+pub(super) const EDITS: [Edit; 12] = [
     edit(HOST, "", Before("#define __KVM_HAVE_ARCH_FLUSH_REMOTE_TLBS_RANGE", DECLARATIONS)),
     edit(
         HOST,
@@ -34,6 +35,11 @@ pub(super) const EDITS: [Edit; 11] = [
     ),
     edit(MAIN, "kvm_flush_remote_tlbs", After("{\n", "\tkvm_stolen_flush_all(kvm);\n")),
     edit(X86, "vcpu_enter_guest", Before("if (kvm_request_pending(vcpu))", "kvm_stolen_flush_owed();\n\t")),
+    edit(
+        MMU,
+        "__walk_slot_rmaps",
+        Replace("need_resched() ||", "iterator.level == READ_ONCE(stolen_yield_level) || need_resched() ||"),
+    ),
     // The old slot is INVALID and nothing maps it; the new one is not there yet.
     edit(MAIN, "kvm_invalidate_memslot", Before("mutex_lock(", "kvm_stolen_slot_window();\n\n\t")),
     edit(
@@ -64,6 +70,10 @@ module_param(stolen_gpa_mask, ulong, 0644);
 #define STOLEN_SECOND_FAILS	4
 static uint stolen_range_flush;
 module_param(stolen_range_flush, uint, 0644);
+
+/* Walks of the rmap give way at this level, whether or not anybody waits; nowhere, if it is none. */
+static int stolen_yield_level;
+module_param(stolen_yield_level, int, 0644);
 
 #define STOLEN_WINDOW_OPENS	1
 #define STOLEN_WINDOW_IS_OPEN	2
