@@ -149,7 +149,7 @@ impl Sight {
             }
             ("page", &[gfn, stolen, level]) => {
                 let alias = vm.stolen().split(Gpa::from_page(stolen)).1;
-                shown.pages.push(Keyed::ShadowPage { gfn, alias, level: level as u8 });
+                shown.pages.push(Keyed::direct_page(gfn, alias, level as u8));
             }
             ("mmio", &[gpa, gfn]) if vm.locate(Gpa::new(gpa)).is_some() => shown.pages.push(Keyed::Mmio(gfn)),
             ("mmio", &[_, _]) => {}

@@ -65,7 +65,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         // Guests of this runner have no MTRRs of their own.
         OpKind::MemoryType => false,
         // The guest's own tables are the runner's.
-        OpKind::WriteGpte | OpKind::GuestWalk => false,
+        OpKind::WriteGpte | OpKind::GuestWalk | OpKind::GuestAccess | OpKind::GuestFlush => false,
     }
 }
 

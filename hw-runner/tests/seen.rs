@@ -140,7 +140,7 @@ fn everything_that_can_be_seen_prints_and_parses_back() {
         Seen::Flush(Flush::Range { gpa, pages: 1, ok: false }),
     ];
     let keys = [
-        Keyed::ShadowPage { gfn, alias, level: 5 },
+        Keyed::direct_page(gfn, alias, 5),
         Keyed::NxSplit { gfn, alias, level: 1 },
         Keyed::Retired { gfn, pfn, level },
         Keyed::DirtyLog(gfn),

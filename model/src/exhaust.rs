@@ -394,7 +394,10 @@ impl Scope {
                 let entries = itself.map(|to| Gpte::new(to, GpteFlags::PLAIN));
                 ops.extend(entries.map(|gpte| Op::WriteGpte { vcpu, gpa, index: 0, gpte }));
                 ops.push(Op::GuestWalk { vcpu, root: gpa, gva: Gva::default(), access: Access::Read });
+                let kinds = [Access::Read, Access::Write];
+                ops.extend(kinds.map(|access| Op::GuestAccess { vcpu, root: gpa, gva: Gva::default(), access }));
             }
+            ops.push(Op::GuestFlush { vcpu });
         }
     }
 
@@ -427,14 +430,14 @@ impl Scope {
             Op::Access { vcpu: v, gpa, .. } | Op::FaultBegin { vcpu: v, gpa, .. } | Op::Prefault { vcpu: v, gpa } => {
                 [vcpu(v), bit(gpa), None]
             }
-            Op::FaultEnd { vcpu: v } => [vcpu(v), None, None],
+            Op::FaultEnd { vcpu: v } | Op::GuestFlush { vcpu: v } => [vcpu(v), None, None],
             Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => [block(range.start), None, None],
             Op::UnmapBegin { window, range } => [Some((Class::Window, window)), block(range.start), None],
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],
             Op::Translate { vcpu: v, table, leaf } => [vcpu(v), bit(table), bit(leaf)],
             Op::WriteGpte { vcpu: v, gpa, gpte, .. } => [vcpu(v), bit(gpa), bit(gpte.gpa())],
-            Op::GuestWalk { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
+            Op::GuestWalk { vcpu: v, root, .. } | Op::GuestAccess { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
             Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
             Op::Attributes { .. } | Op::AttributesBegin { .. } | Op::AttributesEnd => [None; NAMES],
             Op::ZapBegin { .. } | Op::ZapEnd => [None; NAMES],

@@ -1,5 +1,6 @@
 //! Making programs: near the edges where aliasing bugs live, with some kinds of op left out of each program.
 
+mod guest_tables;
 mod mutate;
 mod sketch;
 
@@ -12,9 +13,9 @@ use crate::choices::{Choices, FromBytes};
 use crate::divisions::MemoryType;
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
-use crate::guest_paging::{Gpte, GpteFlags, GuestPaging};
+use crate::guest_paging::GuestPaging;
 use crate::limits::{
-    FRAMES, GPTES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS, VCPUS,
+    FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS, VCPUS,
 };
 use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::op_kinds::OpKinds;
@@ -92,8 +93,11 @@ impl Profile {
     }
 }
 
+/// Where the window's second leaf table begins.
+const TABLE_EDGE: Gfn = Gfn::new(Level::Page2M.pages());
+
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 32] = [
+const WEIGHTS: [(OpKind, u32); 34] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -126,6 +130,8 @@ const WEIGHTS: [(OpKind, u32); 32] = [
     (OpKind::Backend, 2),
     (OpKind::WriteGpte, 5),
     (OpKind::GuestWalk, 4),
+    (OpKind::GuestAccess, 8),
+    (OpKind::GuestFlush, 2),
 ];
 /// The weight of [`OpKind::Translate`], which needs nothing of the rest.
 const TRANSLATE_WEIGHT: u32 = 2;
@@ -163,7 +169,8 @@ impl Generator {
         let mut sketch = Sketch::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &vm, &sketch);
-        if focus.has(OpKind::WriteGpte) && focus.has(OpKind::GuestWalk) && choices.chance(1, 4) {
+        let walks = focus.has(OpKind::GuestWalk) || focus.has(OpKind::GuestAccess);
+        if focus.has(OpKind::WriteGpte) && walks && choices.chance(1, 3) {
             self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
         }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
@@ -192,6 +199,9 @@ impl Generator {
             }
             if vm.dirty_ring().is_some() && choices.chance(1, 3) {
                 Self::fill_ring(choices, &vm, op, &mut program.ops);
+            }
+            if matches!(op, Op::GuestAccess { .. }) && focus.has(OpKind::WriteGpte) && choices.chance(1, 2) {
+                self.remap(choices, &vm, &mut sketch, &focus, op, &mut program.ops);
             }
         }
         program.ops.truncate(self.profile.ops_max as usize);
@@ -289,6 +299,10 @@ impl Generator {
         let mut frame = choices.below(FRAMES as u32 / 2);
         if vm.stride() > 1 && choices.chance(1, 2) {
             frame = edge_near(vm, frame);
+        }
+        if vm.stride() == 1 && choices.chance(1, 8) {
+            // Over the edge where a leaf table begins: a table of the guest that lies there has its gfn.
+            frame = TABLE_EDGE.offset_from(vm.base()).map_or(frame, |edge| edge as u32 - 1);
         }
         for n in 0..1 + choices.below(3) {
             let frames = slot_size(choices, vm);
@@ -471,14 +485,10 @@ impl Generator {
             OpKind::MmuPages => Op::MmuPages { pages: MMU_PAGES_MIN + choices.below(8) as u8 },
             OpKind::Backend => Op::Backend(choices.pick(&BackendMode::ALL)),
             OpKind::WriteGpte => self.write_gpte(choices, vm, sketch, focus),
-            OpKind::GuestWalk => {
-                let root = match sketch.any_table(choices) {
-                    Some(frame) => vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize),
-                    None => self.gpa(choices, vm, sketch, focus),
-                };
-                let frame = vm.locate(root).map_or(0, |(frame, _)| frame);
-                Op::GuestWalk { vcpu, root, gva: sketch.any_gva(choices, frame, vm.paging().levels()), access }
+            OpKind::GuestWalk | OpKind::GuestAccess => {
+                self.guest_walk(choices, vm, sketch, focus, (kind, vcpu, access))
             }
+            OpKind::GuestFlush => Op::GuestFlush { vcpu },
             OpKind::Translate => {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
@@ -531,55 +541,6 @@ impl Generator {
             return Op::Slot { id, change };
         }
         Op::SlotAliased { id, gpa: vm.gpa(frame, 1 + choices.below(aliases - 1) as usize), pages, hva }
-    }
-
-    /// An entry of one of a few tables. Few frames and few indices: entries that lead to tables, or back, come by themselves.
-    fn write_gpte(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
-        let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(0);
-        let (gpa, to) = (self.table(choices, vm, sketch, focus), self.table(choices, vm, sketch, focus));
-        let index = if choices.chance(1, 2) { 0 } else { choices.below(GPTES as u32) as u8 };
-        Op::WriteGpte { vcpu, gpa, index, gpte: Gpte::new(to, Self::gpte_flags(choices)) }
-    }
-
-    /// One of the first pages of a slot that can be written, so that entries lead to tables that hold entries.
-    fn table(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
-        match sketch.any_slot(choices, |_, slot| !slot.flags.readonly) {
-            Some((_, slot)) if choices.chance(7, 8) => {
-                let frame = usize::from(slot.frame) + choices.below(u32::from(slot.frames).min(3)) as usize;
-                vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
-            }
-            _ => self.gpa(choices, vm, sketch, focus),
-        }
-    }
-
-    fn gpte_flags(choices: &mut impl Choices) -> GpteFlags {
-        let odd = [
-            GpteFlags::PRESENT,
-            GpteFlags::WRITABLE,
-            GpteFlags::USER,
-            GpteFlags::NX,
-            GpteFlags::LARGE,
-            GpteFlags::LARGE,
-            GpteFlags::BIT51,
-        ];
-        if choices.chance(3, 4) {
-            return GpteFlags::PLAIN;
-        }
-        let flag = choices.pick(&odd);
-        if GpteFlags::PLAIN.contains(flag) { GpteFlags::PLAIN.minus(flag) } else { GpteFlags::PLAIN.union(flag) }
-    }
-
-    /// A table for each level, one leading to the next.
-    fn tree(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, focus: &Focus, ops: &mut Vec<Op>) {
-        let mut gpa = self.table(choices, vm, sketch, focus);
-        for _ in 0..vm.paging().levels() {
-            let to = self.table(choices, vm, sketch, focus);
-            let index = choices.below(GPTES as u32) as u8;
-            let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, GpteFlags::PLAIN) };
-            sketch.note(vm, &op);
-            ops.push(op);
-            gpa = to;
-        }
     }
 
     fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {

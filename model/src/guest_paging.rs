@@ -64,6 +64,11 @@ impl GuestPaging {
         matches!(self, Self::FourLevel | Self::FiveLevel | Self::Pae)
     }
 
+    /// Whether the guest is a hypervisor, and it is a guest of its own (L2) that goes by its tables.
+    pub const fn is_nested(self) -> bool {
+        matches!(self, Self::NestedEpt | Self::NestedNpt)
+    }
+
     /// Whether an entry of a table of `level` may map a large page.
     pub const fn has_large(self, level: u8) -> bool {
         match self {
@@ -268,6 +273,13 @@ impl Gva {
     /// The index of its entry in a table of `level`, which is 1 for the lowest.
     pub const fn index(self, level: u8) -> u8 {
         (self.0 >> (Self::BITS * (level as u32 - 1))) as u8 % GPTES as u8
+    }
+
+    /// The same through entry `index` of the table of `level`.
+    #[must_use]
+    pub const fn with_index(self, level: u8, index: u8) -> Self {
+        let shift = Self::BITS * (level as u32 - 1);
+        Self(self.0 & !((GPTES as u16 - 1) << shift) | ((index % GPTES as u8) as u16) << shift)
     }
 
     /// The indices of a walk through `levels` levels, the root's first.

@@ -54,7 +54,7 @@ impl Model {
 
     /// The page behind the table at `gpa`, and whether it is being taken away; `None` where there is no memory. Whatever a
     /// memslot is for, a table in it is read.
-    fn table_page(&self, host: &Host, gpa: Gpa) -> Option<(Hva, bool)> {
+    pub(crate) fn table_page(&self, host: &Host, gpa: Gpa) -> Option<(Hva, bool)> {
         let (frame, alias) = self.vm().locate(gpa).filter(|(_, alias)| alias.is_none())?;
         let hva = self.hva(frame)?;
         Some((hva, self.entitled(host, frame, alias) == Entitled::InFlux))

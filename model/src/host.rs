@@ -29,6 +29,7 @@ pub struct Host {
     gptes: [[Gpte; GPTES]; HOST_PAGES],
     /// Pages that hold other entries than zeros, so that only these have to be cleared.
     written: u64,
+    overwritten: Vec<(Hva, u8, Gpte)>,
 }
 
 impl Default for Host {
@@ -52,6 +53,7 @@ impl Host {
             changed: None,
             gptes: [[Gpte::default(); GPTES]; HOST_PAGES],
             written: 0,
+            overwritten: Vec::new(),
         };
         host.reset(vm);
         host
@@ -68,6 +70,7 @@ impl Host {
         self.next = first + HOST_PAGES as u64 * stride;
         self.windows = [None; NOTIFIER_WINDOWS];
         self.changed = None;
+        self.overwritten.clear();
         let mut written = std::mem::take(&mut self.written);
         while written != 0 {
             self.gptes[written.trailing_zeros() as usize] = Default::default();
@@ -77,7 +80,8 @@ impl Host {
 
     /// Take in what tells this state from others. Host pages have no names: two that were never the same are alike.
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
-        let Self { stride_shift: _, pfns: _, levels, next: _, windows, changed: _, gptes, written } = self;
+        let Self { stride_shift: _, pfns: _, levels, next: _, windows, changed: _, gptes, written, overwritten: _ } =
+            self;
         (levels, windows, written).hash(hasher);
         if *written != 0 {
             gptes.hash(hasher);
@@ -147,19 +151,26 @@ impl Host {
         self.gptes[self.index(hva)][usize::from(index)]
     }
 
+    /// The entries of guest page tables that the last op has overwritten: the page they were in, their number, what they were.
+    pub fn overwritten(&self) -> &[(Hva, u8, Gpte)] {
+        &self.overwritten
+    }
+
     /// Carry out what the guest has done to memory, once its MMU has said how `op` ended: a page-table entry it wrote is in
     /// the page that the write reached.
     pub fn settle(&mut self, op: &Op, exit: &Exit) {
         if let (Op::WriteGpte { index, gpte, .. }, Exit::Memory(pfn) | Exit::Emulated(pfn)) = (op, exit)
             && let Some(page) = self.pfns.iter().position(|at| at == pfn)
         {
-            self.gptes[page][usize::from(*index)] = *gpte;
+            let old = std::mem::replace(&mut self.gptes[page][usize::from(*index)], *gpte);
+            self.overwritten.push((self.hva(page), *index, old));
             self.written |= 1 << page;
         }
     }
 
     /// Carry out the host's part of an accepted op, before the target and the model see it.
     pub fn apply(&mut self, op: &Op) {
+        self.overwritten.clear();
         self.changed = match *op {
             Op::Unmap { range, .. } => {
                 self.replace(range, Level::Page4K);
@@ -189,7 +200,9 @@ impl Host {
     /// New pages behind `range` are full of zeros.
     fn clear(&mut self, range: HvaRange) {
         for index in self.index(range.start)..self.index(Hva::new(range.end())) {
-            self.gptes[index] = Default::default();
+            let (hva, lost) = (self.hva(index), std::mem::take(&mut self.gptes[index]));
+            let lost = (0..).zip(lost).filter(|(_, gpte)| *gpte != Gpte::default());
+            self.overwritten.extend(lost.map(|(at, gpte)| (hva, at, gpte)));
         }
     }
 

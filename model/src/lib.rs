@@ -13,6 +13,7 @@ pub mod driver;
 pub mod exhaust;
 pub mod flush;
 pub mod generate;
+pub mod guest_access;
 pub mod guest_paging;
 pub mod guest_walk;
 pub mod host;

@@ -281,6 +281,27 @@ pub enum Keyed {
         alias: Alias,
         /// Its level, 1 for a table of leaves.
         level: u8,
+        /// Whether it translates frames that follow one another, and is not made of a table of the guest.
+        direct: bool,
+        /// What the guest's tables above allow.
+        access: Rights,
+        /// Whether it is for a guest of the guest.
+        guest_mode: bool,
+    },
+    /// The reverse map lists a leaf that no GPA leads to: one of a shadow of the guest's tables, or one whose table is not linked
+    /// right now.
+    ShadowRmap {
+        /// The key it is listed under.
+        gfn: u64,
+        /// A number for the leaf.
+        spte: u64,
+    },
+    /// There is such a leaf.
+    ShadowLeaf {
+        /// The frame it is for.
+        gfn: u64,
+        /// A number for the leaf.
+        spte: u64,
     },
     /// A shadow page on the list of those that recovery takes away (`possible_nx_huge_pages`).
     NxSplit {
@@ -319,11 +340,17 @@ pub enum Keyed {
 }
 
 impl Keyed {
+    /// A shadow page of the direct kind, on whose way the guest forbids nothing: where its tables are not shadowed, all are.
+    pub const fn direct_page(gfn: u64, alias: Alias, level: u8) -> Self {
+        Self::ShadowPage { gfn, alias, level, direct: true, access: Rights::RWX, guest_mode: false }
+    }
+
     /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
             Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
             Keyed::NxSplit { gfn: raw, .. } | Keyed::Table { gfn: raw, .. } | Keyed::Retired { gfn: raw, .. } => raw,
+            Keyed::ShadowRmap { gfn: raw, .. } | Keyed::ShadowLeaf { gfn: raw, .. } => raw,
             Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
         }
     }
@@ -331,7 +358,8 @@ impl Keyed {
     /// The name of the table.
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap { .. } => "rmap",
+            Keyed::Rmap { .. } | Keyed::ShadowRmap { .. } => "rmap",
+            Keyed::ShadowLeaf { .. } => "leaf of a shadow page",
             Keyed::ShadowPage { .. } => "shadow page",
             Keyed::NxSplit { .. } => "list of pages to recover",
             Keyed::Table { .. } => "table page",
@@ -355,6 +383,8 @@ pub struct Shows {
     pub rmap: bool,
     /// So are roots that come and go, with all that hangs from them.
     pub roots: bool,
+    /// It shadows the guest's tables, and [`Mmu::warning`] tells of what it warned of.
+    pub shadows: bool,
     /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
     pub native: bool,
 }
@@ -382,6 +412,11 @@ pub trait Mmu {
     /// Report everything kept by gfn.
     fn inspect(&self, _visit: &mut dyn FnMut(Keyed)) {}
 
+    /// What the last op made the implementation warn of, as the kernel does in its log. A guest must not be able to.
+    fn warning(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether the target can carry out `op` at all. An op it cannot is skipped, for the model too, and counted.
     fn supports(&self, _op: &Op) -> bool {
         true
@@ -394,7 +429,7 @@ pub trait Mmu {
 
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, native: true }
+        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, shadows: false, native: true }
     }
 }
 
@@ -418,6 +453,10 @@ impl Mmu for Box<dyn Mmu> {
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
         (**self).inspect(visit);
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        (**self).warning()
     }
 
     fn supports(&self, op: &Op) -> bool {

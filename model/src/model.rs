@@ -5,6 +5,7 @@
 
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
 use crate::divisions::{Divisions, divides};
+use crate::guest_access::StaleGpte;
 use crate::host::Host;
 use crate::limits::{DIRTY_RING_RESERVED, FRAMES, SLOTS, USER_SLOTS, VCPUS};
 use crate::mmu::{Exit, Fault, Rights};
@@ -170,6 +171,9 @@ pub struct Model {
     /// Entries in the dirty ring of each vCPU, at most.
     ring_may: [u8; VCPUS],
     tracked: FrameSet,
+    /// Frames that were tables on the way of an access: writes to them may be emulated.
+    pub(crate) shadowed: FrameSet,
+    pub(crate) stale: Vec<StaleGpte>,
     divisions: Divisions,
     /// The frames of the zap that has begun and not ended.
     zapping: Option<FrameSet>,
@@ -191,6 +195,8 @@ impl Model {
             log_may: FrameSet::EMPTY,
             ring_may: [0; VCPUS],
             tracked: FrameSet::EMPTY,
+            shadowed: FrameSet::EMPTY,
+            stale: Vec::new(),
             divisions: Divisions::default(),
             zapping: None,
         }
@@ -212,9 +218,12 @@ impl Model {
             tracked,
             divisions,
             zapping,
+            shadowed,
+            stale,
         } = self;
         (slots, change, faults, zapping).hash(hasher);
         (log_must, log_may, ring_may, tracked, divisions).hash(hasher);
+        (shadowed, stale).hash(hasher);
     }
 
     /// The VM.
@@ -326,7 +335,9 @@ impl Model {
             | Op::Prefault { vcpu, .. }
             | Op::Translate { vcpu, .. }
             | Op::WriteGpte { vcpu, .. }
-            | Op::GuestWalk { vcpu, .. } => idle(vcpu),
+            | Op::GuestWalk { vcpu, .. }
+            | Op::GuestFlush { vcpu } => idle(vcpu),
+            Op::GuestAccess { vcpu, .. } => idle(vcpu) && self.vm.stride() == 1,
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
             Op::UnmapEnd { window } => host.window(window).is_some(),
@@ -354,6 +365,11 @@ impl Model {
     /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
     fn slots_lock_is_free(&self) -> bool {
         self.change.is_none() && !self.divisions.is_changing()
+    }
+
+    /// Whether something is going on for which any access may be retried.
+    pub(crate) fn in_flux(&self, host: &Host) -> bool {
+        !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some()
     }
 
     fn is_logged(&self, id: SlotId) -> bool {
@@ -446,6 +462,7 @@ impl Model {
             }
             Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } | Op::Collapse { .. } => {
                 self.race_faults();
+                self.note_overwritten(host, None);
                 allowed.done = true;
                 // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
                 allowed.changed = host.changed().map_or(FrameSet::EMPTY, |range| self.frames_of(range));
@@ -505,6 +522,7 @@ impl Model {
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { vcpu, gpa, .. } => {
+                self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
                 allowed = self.access(host, gpa, Access::Write, exit);
                 allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
             }
@@ -512,6 +530,14 @@ impl Model {
                 let walk = self.guest_walk(host, root, gva, access);
                 (allowed.translated, allowed.guest_fault) = (walk.end.ok(), walk.end.err());
                 (allowed.table_in_flux, allowed.retry) = (walk.in_flux, walk.in_flux);
+            }
+            Op::GuestAccess { vcpu, root, gva, access } => {
+                allowed = self.guest_access(host, (vcpu, root), gva, access, exit);
+                allowed.ring_full = self.list_dirty(vcpu, FrameSet::ALL);
+            }
+            Op::GuestFlush { vcpu } => {
+                self.flush_guest_tlb(vcpu);
+                allowed.done = true;
             }
         }
         allowed
@@ -526,9 +552,8 @@ impl Model {
     }
 
     /// What a guest access may come to, and what it leaves in the dirty log.
-    fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
-        let in_flux = !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some();
-        let mut allowed = Allowed { retry: in_flux, ..Allowed::default() };
+    pub(crate) fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
+        let mut allowed = Allowed { retry: self.in_flux(host), ..Allowed::default() };
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
         let (gfn, _) = self.vm.stolen().split(gpa);
         match self.entitled(host, frame, alias) {
@@ -575,7 +600,8 @@ impl Model {
     /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.
     fn tracked_write(&mut self, host: &Host, frame: usize, access: Access, exit: &Exit, allowed: &mut Allowed) {
         let Some((_, slot)) = self.slot_at(frame) else { return };
-        let emulates = access == Access::Write && self.tracked.contains(frame);
+        let tracked = self.tracked.union(self.shadowed);
+        let emulates = access == Access::Write && tracked.contains(frame);
         if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
             allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
@@ -689,6 +715,7 @@ impl Model {
             }
         } else {
             self.tracked = self.tracked.minus(touched);
+            self.forget_tables(touched);
             let kept = match (change, before, after) {
                 // A moved slot keeps its dirty bitmap (KVM_MR_MOVE in kvm_prepare_memory_region()).
                 (SlotChange::Move { .. }, Some(old), Some(new)) => [self.log_must, self.log_may]

@@ -356,6 +356,24 @@ pub enum Op {
         /// What the program does there.
         access: Access,
     },
+    /// The same program goes there itself, with the hypervisor shadowing the guest's tables: it translates by tables that the
+    /// hypervisor made of them (`FNAME(page_fault)()`). The frames of its VM lie side by side.
+    GuestAccess {
+        /// The vCPU.
+        vcpu: u8,
+        /// Where the guest's tables begin, with any alias.
+        root: Gpa,
+        /// The guest virtual page.
+        gva: Gva,
+        /// Read, write or execute.
+        access: Access,
+    },
+    /// The guest empties its TLB (a write to CR3): from here on what it reaches is what its tables say now
+    /// (`kvm_mmu_sync_roots()`).
+    GuestFlush {
+        /// The vCPU, whose TLB alone it is.
+        vcpu: u8,
+    },
 }
 
 /// The kinds of [`Op`], for weights, statistics and signatures.
@@ -428,11 +446,15 @@ pub enum OpKind {
     WriteGpte,
     /// [`Op::GuestWalk`].
     GuestWalk,
+    /// [`Op::GuestAccess`].
+    GuestAccess,
+    /// [`Op::GuestFlush`].
+    GuestFlush,
 }
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 33] = [
+    pub const ALL: [OpKind; 35] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -466,6 +488,8 @@ impl OpKind {
         OpKind::Translate,
         OpKind::WriteGpte,
         OpKind::GuestWalk,
+        OpKind::GuestAccess,
+        OpKind::GuestFlush,
     ];
 
     /// The name used in signatures and tables.
@@ -504,6 +528,8 @@ impl OpKind {
             OpKind::Translate => "translate",
             OpKind::WriteGpte => "write-gpte",
             OpKind::GuestWalk => "guest-walk",
+            OpKind::GuestAccess => "guest-access",
+            OpKind::GuestFlush => "guest-flush",
         }
     }
 }
@@ -549,6 +575,8 @@ impl Op {
             Op::Translate { .. } => OpKind::Translate,
             Op::WriteGpte { .. } => OpKind::WriteGpte,
             Op::GuestWalk { .. } => OpKind::GuestWalk,
+            Op::GuestAccess { .. } => OpKind::GuestAccess,
+            Op::GuestFlush { .. } => OpKind::GuestFlush,
         }
     }
 }

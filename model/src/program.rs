@@ -162,7 +162,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             frames_ok(gfn, pages)?;
             hva_ok(HvaRange { start: hva, pages })
         }
-        Op::FaultEnd { vcpu } => vcpu_ok(vcpu),
+        Op::FaultEnd { vcpu } | Op::GuestFlush { vcpu } => vcpu_ok(vcpu),
         Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
@@ -176,7 +176,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             vcpu_ok(vcpu).and(gpa_ok(gpa)).and(gpa_ok(gpte.gpa()))?;
             if usize::from(index) < GPTES { Ok(()) } else { Err(ProgramError::Gpte(index)) }
         }
-        Op::GuestWalk { vcpu, root, gva, .. } => {
+        Op::GuestWalk { vcpu, root, gva, .. } | Op::GuestAccess { vcpu, root, gva, .. } => {
             vcpu_ok(vcpu).and(gpa_ok(root))?;
             if gva == gva.of_levels(vm.paging().levels()) { Ok(()) } else { Err(ProgramError::Gva(*vm)) }
         }

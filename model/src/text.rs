@@ -26,7 +26,12 @@
 //! ```text
 //! v0 write-gpte 0x1e0@1 index=3 gpa=0x1e0 present writable user
 //! v0 guest-walk read root=0x1e0@1 gva=3.3.3.3
+//! v0 guest-access write root=0x1e0@1 gva=3.3.3.3
+//! v0 guest-flush
 //! ```
+//!
+//! The first of the last three is a walk by software; with the second a program goes there by tables that the hypervisor made of the
+//! guest's; with the third the guest empties its TLB, so that what it changed counts.
 
 mod parse;
 mod print;

@@ -166,6 +166,8 @@ fn exchanged(vm: &Vm, op: Op) -> Op {
             Op::WriteGpte { vcpu: 1 - vcpu, gpa: gpa(at), index, gpte: Gpte::new(gpa(gpte.gpa()), gpte.flags()) }
         }
         Op::GuestWalk { vcpu, root, gva, access } => Op::GuestWalk { vcpu: 1 - vcpu, root: gpa(root), gva, access },
+        Op::GuestAccess { vcpu, root, gva, access } => Op::GuestAccess { vcpu: 1 - vcpu, root: gpa(root), gva, access },
+        Op::GuestFlush { vcpu } => Op::GuestFlush { vcpu: 1 - vcpu },
         Op::Translate { vcpu, table, leaf } => Op::Translate { vcpu: 1 - vcpu, table: gpa(table), leaf: gpa(leaf) },
         _ => op,
     }

@@ -88,7 +88,9 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         Op::Translate { table, leaf, .. } => {
             (class(is_aliased(table) || is_aliased(leaf)), at(vm.locate(leaf).map(|(frame, _)| frame)))
         }
-        Op::GuestWalk { root, .. } => (class(is_aliased(root)), at(vm.locate(root).map(|(frame, _)| frame))),
+        Op::GuestWalk { root, .. } | Op::GuestAccess { root, .. } => {
+            (class(is_aliased(root)), at(vm.locate(root).map(|(frame, _)| frame)))
+        }
         Op::SlotAliased { id, gpa, .. } => (class(is_aliased(gpa)), of(id)),
         Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } => (NONE, of(id)),
         Op::DirtyClear { gfn, .. }
@@ -113,6 +115,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::AttributesEnd
         | Op::ZapEnd
         | Op::NxRecover
+        | Op::GuestFlush { .. }
         | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),
     }

@@ -114,7 +114,7 @@ fn situation(step: &Step<'_>) -> u64 {
         bits |= was << 8 | u64::from(present) << 10 | u64::from(writable) << 11;
         let level = |spte: Option<Spte>| spte.map_or(0, |spte| spte.level() as u64);
         bits |= level(step.view.before(number, frame)) << 16 | level(step.view.now(number, frame)) << 18;
-    } else if let Op::GuestWalk { root, .. } = step.op {
+    } else if let Op::GuestWalk { root, .. } | Op::GuestAccess { root, .. } = step.op {
         let fault = if let Exit::GuestFault(fault) = step.exit { 1 + fault as u64 } else { 0 };
         bits |=
             u64::from(!model.vm().stolen().split(*root).1.is_none()) | fault << 3 | (model.vm().paging() as u64) << 8;

@@ -12,6 +12,7 @@ const GUEST_FAULT: usize = 3;
 const AGE: usize = 4;
 const KEYED: usize = 5;
 const ZAPPED: usize = 6;
+const WARN: usize = 7;
 
 /// The oracle `gfn_unalias`.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Oracle for GfnUnalias {
                 Clause::tables("age"),
                 Clause::keys("keyed"),
                 Clause::tables("zapped"),
+                Clause::shadows("warn"),
             ]
         }
     }
@@ -48,6 +50,7 @@ impl Oracle for GfnUnalias {
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         check_exit(step, tally)?;
+        check_warning(step, &mut tally[WARN])?;
         if step.shows.tables {
             check_sptes(step, &mut tally[SPTE])?;
             self.check_zapped(step, &mut tally[ZAPPED])?;
@@ -84,11 +87,14 @@ impl Oracle for GfnUnalias {
 /// The answer to an access or a walk. Retries are `progress`'s to judge, private slots and alias holes `private_slot`'s.
 fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     let clause = match (step.op, step.exit) {
-        (Op::Translate { .. } | Op::GuestWalk { .. }, Exit::GuestFault(_)) => GUEST_FAULT,
+        (Op::Translate { .. } | Op::GuestWalk { .. } | Op::GuestAccess { .. }, Exit::GuestFault(_)) => GUEST_FAULT,
         (Op::Translate { .. } | Op::GuestWalk { .. }, _) => TRANSLATE,
         _ => EXIT,
     };
     let accessed = step.accessed_frame();
+    if step.hidden_frame().is_some() {
+        return Ok(());
+    }
     if clause == EXIT
         && let Some((frame, alias)) = accessed
     {
@@ -124,6 +130,22 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
         None => "that is no answer to this op".into(),
     };
     format!("the op ended in {exit:?}, but {right}")
+}
+
+/// Whatever a guest puts into its tables and wherever it goes by them, that is no mistake of the hypervisor's, which therefore
+/// does not warn.
+fn check_warning(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+    if !matches!(step.op, Op::GuestAccess { .. }) {
+        return Ok(());
+    }
+    if !step.shows.shadows {
+        tally.cannot();
+        return Ok(());
+    }
+    tally.check_if(step.model.vm().stolen().gfn_mask() != 0 && step.model.can_shadow());
+    step.warning.map_or(Ok(()), |of| {
+        Err(Objection { clause: WARN, blame: None, why: format!("the guest made the hypervisor warn of {of}") })
+    })
 }
 
 /// Everything mapped that is new, or whose entitlement changed, is something the guest is entitled to.
@@ -198,7 +220,9 @@ impl GfnUnalias {
                 self.accessed[number] = self.accessed[number].minus(step.view.changed(number));
             }
             // A fault that flushed everything may have recycled any table, and prefetched what it had mapped just as it was.
-            if step.accessed.is_some() && step.flushes.iter().any(|flush| matches!(flush, Flush::All { .. })) {
+            if (step.accessed.is_some() || matches!(step.op, Op::GuestAccess { .. }))
+                && step.flushes.iter().any(|flush| matches!(flush, Flush::All { .. }))
+            {
                 self.accessed = [FrameSet::EMPTY; ALIASES];
             }
         }

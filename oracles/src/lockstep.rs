@@ -181,6 +181,7 @@ impl Lockstep {
             flushes: self.flush.log(),
             freed_after: self.flush.freed_after(),
             view: &self.view,
+            warning: mmu.warning(),
             shows,
         };
         self.features.note(&step);

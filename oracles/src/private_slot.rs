@@ -1,12 +1,14 @@
 //! `private_slot`: no GPA with a stolen bit is ever mapped over a private slot or over a hole, by fault or by prefetch;
-//! an access there ends as it would in a hole; the base name of a private slot works as if there were no aliases.
+//! an access there ends as it would in a hole, and so does one by a guest of the guest; the base name of a private slot works as
+//! if there were no aliases.
 
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
-use gpa_model::{Exit, FrameSet, SlotKind};
+use gpa_model::{Alias, Entitled, Exit, FrameSet, SlotKind};
 
 const ALIAS_UNMAPPED: usize = 0;
 const ALIAS_EXIT: usize = 1;
 const BASE_EXIT: usize = 2;
+const NESTED_EXIT: usize = 3;
 
 /// The oracle `private_slot`.
 #[derive(Debug)]
@@ -18,7 +20,14 @@ impl Oracle for PrivateSlot {
     }
 
     fn clauses(&self) -> &'static [Clause] {
-        const { &[Clause::tables("alias-unmapped"), Clause::exits("alias-exit"), Clause::exits("base-exit")] }
+        const {
+            &[
+                Clause::tables("alias-unmapped"),
+                Clause::exits("alias-exit"),
+                Clause::exits("base-exit"),
+                Clause::shadows("nested-exit"),
+            ]
+        }
     }
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
@@ -29,8 +38,12 @@ impl Oracle for PrivateSlot {
 
 /// What an access to an alias of nothing, or to a private slot by either name, came to.
 fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
-    let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
+    let hidden = step.hidden_frame();
+    let Some((frame, alias)) = step.accessed_frame().or(hidden.map(|frame| (frame, Alias::NONE))) else {
+        return Ok(());
+    };
     let clause = match step.model.slot_kind(frame) {
+        _ if hidden.is_some() => NESTED_EXIT,
         SlotKind::Private | SlotKind::Hole if !alias.is_none() => ALIAS_EXIT,
         SlotKind::Private => BASE_EXIT,
         _ => return Ok(()),
@@ -41,7 +54,10 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         exit => {
             tally[clause].check_if(step.shows.native);
             if !step.allowed.admits(step.model.vm(), &exit) {
-                let entitled = step.model.entitled(step.host, frame, alias);
+                let entitled = match hidden {
+                    Some(_) => Entitled::Hole,
+                    None => step.model.entitled(step.host, frame, alias),
+                };
                 let why = format!("the access ended in {exit:?}, but {}", crate::gfn_unalias::instead(entitled));
                 return Err(Objection { clause, blame: Some(Blame { frame, alias }), why });
             }

@@ -85,6 +85,9 @@ fn judged(out: &mut String, vm: &Vm, step: &Step<'_>, violation: Option<&Violati
     let settled = admits && allowed.len() == 1 && !allowed[0].starts_with("dirty from");
     let result = if settled { got } else { format!("{got}   (allowed: {})", allowed.join(" or ")) };
     line(out, mark, step.at, &print_op(vm, step.op), &result);
+    if let Some(of) = step.warning {
+        let _ = writeln!(out, "             WARN: {of}");
+    }
     for flush in step.flushes {
         let _ = writeln!(out, "             {}", show_flush(vm, flush));
     }

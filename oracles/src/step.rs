@@ -27,6 +27,8 @@ pub struct Step<'a> {
     pub freed_after: Option<usize>,
     /// What the target's tables held before and hold now.
     pub view: &'a View,
+    /// What the op made the target warn of.
+    pub warning: Option<&'static str>,
     /// What the target can show.
     pub shows: Shows,
 }
@@ -35,6 +37,15 @@ impl Step<'_> {
     /// The `(frame, alias)` that was accessed.
     pub fn accessed_frame(&self) -> Option<(usize, Alias)> {
         self.accessed.and_then(|gpa| self.model.vm().locate(gpa))
+    }
+}
+
+impl Step<'_> {
+    /// The frame of a private slot that an access of a guest of the guest led to, where it must not find it.
+    pub fn hidden_frame(&self) -> Option<usize> {
+        let Op::GuestAccess { root, gva, access, .. } = *self.op else { return None };
+        let gpa = self.model.guest_walk(self.host, root, gva, access).end.ok()?;
+        self.model.vm().locate(gpa).map(|(frame, _)| frame).filter(|&frame| self.model.hides(frame))
     }
 }
 
@@ -112,6 +123,8 @@ pub struct Clause {
     pub needs_rmap: bool,
     /// Whether it needs [`Shows::roots`].
     pub needs_roots: bool,
+    /// Whether it needs [`Shows::shadows`].
+    pub needs_shadows: bool,
 }
 
 impl Clause {
@@ -124,6 +137,7 @@ impl Clause {
             needs_keys: false,
             needs_rmap: false,
             needs_roots: false,
+            needs_shadows: false,
         }
     }
 
@@ -152,6 +166,11 @@ impl Clause {
         Self { needs_roots: true, ..Self::keys(name) }
     }
 
+    /// A clause about a guest's tables that are shadowed.
+    pub const fn shadows(name: &'static str) -> Self {
+        Self { needs_shadows: true, ..Self::exits(name) }
+    }
+
     /// Whether a target that shows `shows` can be judged by it.
     pub const fn can_be_checked(&self, shows: Shows) -> bool {
         (!self.needs_tables || shows.tables)
@@ -159,6 +178,7 @@ impl Clause {
             && (!self.needs_keys || shows.keys)
             && (!self.needs_rmap || shows.rmap)
             && (!self.needs_roots || shows.roots)
+            && (!self.needs_shadows || shows.shadows)
     }
 }
 

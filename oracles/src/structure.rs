@@ -17,7 +17,10 @@ const LEAKED: usize = 4;
 /// The oracle `structure`.
 #[derive(Debug, Default)]
 pub struct Structure {
-    shadow_pages: Vec<(u64, u64, u8)>,
+    shadow_pages: Vec<(u64, u64, u8, bool, u8, bool)>,
+    /// Leaves that no GPA leads to, as rmap lists them and as they are: which, and its frame.
+    listed: Vec<(u64, u64)>,
+    leaves: Vec<(u64, u64)>,
 }
 
 impl Oracle for Structure {
@@ -43,16 +46,20 @@ impl Oracle for Structure {
     }
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
-        let shown = |clause: usize| self.clauses()[clause].can_be_checked(end.shows);
-        match shown(RMAP) {
-            true => check_rmap(end, &mut tally[RMAP])?,
+        let [rmap, roots, unique] =
+            [RMAP, RETIRED, UNIQUE].map(|clause| self.clauses()[clause].can_be_checked(end.shows));
+        match rmap {
+            true => {
+                check_rmap(end, &mut tally[RMAP])?;
+                self.check_shadow_rmap(end, &mut tally[RMAP])?;
+            }
             false => tally[RMAP].cannot(),
         }
-        match shown(RETIRED) {
+        match roots {
             true => check_roots(end, tally)?,
             false => [RETIRED, LEAKED].into_iter().for_each(|clause| tally[clause].cannot()),
         }
-        if !shown(UNIQUE) {
+        if !unique {
             tally[UNIQUE].cannot();
             tally[NX_SPLIT].cannot();
             return Ok(());
@@ -136,18 +143,55 @@ fn check_roots(end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
 }
 
 impl Structure {
+    fn check_shadow_rmap(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        self.listed.clear();
+        self.leaves.clear();
+        for key in end.keys {
+            match *key {
+                Keyed::ShadowRmap { gfn, spte } => self.listed.push((spte, gfn)),
+                Keyed::ShadowLeaf { gfn, spte } => self.leaves.push((spte, gfn)),
+                _ => {}
+            }
+        }
+        tally.check_if(!self.listed.is_empty() || !self.leaves.is_empty());
+        self.listed.sort_unstable();
+        self.leaves.sort_unstable();
+        if self.listed == self.leaves {
+            return Ok(());
+        }
+        let differ = self.listed.iter().zip(&self.leaves).find(|(listed, leaf)| listed != leaf);
+        let longer = if self.listed.len() > self.leaves.len() { &self.listed } else { &self.leaves };
+        let why = match differ {
+            Some(((this, listed), (that, gfn))) if this == that => {
+                format!("a leaf of a shadow page is for gfn {gfn:#x}, but is in the rmap of gfn {listed:#x}")
+            }
+            Some(((this, listed), (that, _))) if this < that => {
+                format!("the rmap of gfn {listed:#x} has a leaf of a shadow page that is not there, or has it twice")
+            }
+            Some((_, (_, gfn))) => format!("a leaf of a shadow page for gfn {gfn:#x} is not in the rmap"),
+            None => {
+                let gfn = longer.last().map_or(0, |(_, gfn)| *gfn);
+                format!("rmap and the leaves of shadow pages differ at gfn {gfn:#x}")
+            }
+        };
+        Err(Objection { clause: RMAP, blame: None, why })
+    }
+
     fn check_unique(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
-            Keyed::ShadowPage { gfn, alias, level } => Some((gfn, alias.raw(), level)),
+            Keyed::ShadowPage { gfn, alias, level, direct, access, guest_mode } => {
+                Some((gfn, alias.raw(), level, direct, access.bits(), guest_mode))
+            }
             _ => None,
         }));
         tally.check_if(self.shadow_pages.len() > 1);
         self.shadow_pages.sort_unstable();
         let twice = self.shadow_pages.windows(2).find(|pair| pair[0] == pair[1]);
         twice.map_or(Ok(()), |pair| {
-            let (gfn, alias, level) = pair[0];
-            let why = format!("two shadow pages are for gfn {gfn:#x}, stolen bits {alias:#x}, level {level}");
+            let (gfn, alias, level, direct, ..) = pair[0];
+            let kind = if direct { "" } else { ", as a table of the guest" };
+            let why = format!("two shadow pages are for gfn {gfn:#x}, stolen bits {alias:#x}, level {level}{kind}");
             Err(Objection { clause: UNIQUE, blame: None, why })
         })
     }
@@ -166,7 +210,8 @@ impl Structure {
                 let why = format!("the shadow page of gfn {gfn:#x}, stolen bits {alias:#x}, level {level} {what}");
                 Err(Objection { clause: NX_SPLIT, blame: None, why })
             };
-            if self.shadow_pages.binary_search(&page).is_err() {
+            let there = self.shadow_pages.binary_search_by(|&(gfn, alias, level, ..)| (gfn, alias, level).cmp(&page));
+            if there.is_err() {
                 return object("is to be recovered, but it is gone: the memory behind it may be another's by now");
             }
             if end.keys[..at].contains(&end.keys[at]) {

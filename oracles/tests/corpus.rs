@@ -26,6 +26,7 @@ impl Ideal {
             | Op::FaultBegin { gpa, .. }
             | Op::Prefault { gpa, .. } => Some(gpa),
             Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
+            Op::GuestAccess { root, gva, access, .. } => self.model.guest_walk(host, root, gva, access).end.ok(),
             _ => None,
         };
         let memory = allowed.memory.map(Exit::Memory);
@@ -68,7 +69,7 @@ impl Mmu for Ideal {
 
     /// There are no tables to show, so the exits are judged, and nothing else.
     fn shows(&self) -> Shows {
-        Shows { tables: false, flushes: true, keys: false, rmap: false, roots: false, native: true }
+        Shows { tables: false, flushes: true, keys: false, rmap: false, roots: false, shadows: false, native: true }
     }
 }
 

@@ -218,5 +218,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::Translate => Op::Translate { vcpu: 0, table: gpa, leaf: gpa },
         OpKind::WriteGpte => Op::WriteGpte { vcpu: 0, gpa, index: 0, gpte: Gpte::new(gpa, GpteFlags::PLAIN) },
         OpKind::GuestWalk => Op::GuestWalk { vcpu: 0, root: gpa, gva: Gva::default(), access: Access::Read },
+        OpKind::GuestAccess => Op::GuestAccess { vcpu: 0, root: gpa, gva: Gva::default(), access: Access::Read },
+        OpKind::GuestFlush => Op::GuestFlush { vcpu: 0 },
     }
 }

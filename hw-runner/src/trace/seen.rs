@@ -29,7 +29,9 @@ fn print_key(key: Keyed) -> String {
         Keyed::Rmap { gfn, gpa, level, idle } => {
             format!("rmap {gfn:#x} {:#x} {}{}", gpa.page(), level.name(), if idle { " idle" } else { "" })
         }
-        Keyed::ShadowPage { gfn, alias, level } => format!("page {gfn:#x} {:#x} {level}", alias.raw()),
+        Keyed::ShadowRmap { gfn, spte } => format!("shadow-rmap {gfn:#x} {spte:#x}"),
+        Keyed::ShadowLeaf { gfn, spte } => format!("shadow-leaf {gfn:#x} {spte:#x}"),
+        Keyed::ShadowPage { gfn, alias, level, .. } => format!("page {gfn:#x} {:#x} {level}", alias.raw()),
         Keyed::NxSplit { gfn, alias, level } => format!("nx-split {gfn:#x} {:#x} {level}", alias.raw()),
         Keyed::Table { gfn, alias, level, reached } => {
             format!("table {gfn:#x} {:#x} {level}{}", alias.raw(), if reached { " reached" } else { "" })
@@ -42,7 +44,7 @@ fn print_key(key: Keyed) -> String {
 
 /// Read a line after its arrow.
 pub(super) fn parse(vm: &Vm, words: &mut Words<'_>) -> Result<Seen, ParseError> {
-    let expected = "spte, flush, rmap, page, nx-split, table, retired, dirty or mmio";
+    let expected = "spte, flush, rmap, shadow-rmap, shadow-leaf, page, nx-split, table, retired, dirty or mmio";
     let seen = match words.next(expected)? {
         "spte" => {
             let word = words.next("a gfn, with @ALIAS or without")?;
@@ -54,9 +56,11 @@ pub(super) fn parse(vm: &Vm, words: &mut Words<'_>) -> Result<Seen, ParseError> 
             let (gfn, gpa, level) = (frame(words)?, Gpa::from_page(frame(words)?), level(words)?);
             Seen::Key(Keyed::Rmap { gfn, gpa, level, idle: flag(words, "idle")? })
         }
+        "shadow-rmap" => Seen::Key(Keyed::ShadowRmap { gfn: frame(words)?, spte: frame(words)? }),
+        "shadow-leaf" => Seen::Key(Keyed::ShadowLeaf { gfn: frame(words)?, spte: frame(words)? }),
         "page" => {
             let (gfn, alias, level) = (frame(words)?, alias(vm, words)?, table(words)?);
-            Seen::Key(Keyed::ShadowPage { gfn, alias, level })
+            Seen::Key(Keyed::direct_page(gfn, alias, level))
         }
         "nx-split" => {
             let (gfn, alias, level) = (frame(words)?, alias(vm, words)?, table(words)?);

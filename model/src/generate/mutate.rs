@@ -65,7 +65,7 @@ impl Generator {
                 1 => *gpa = other_alias(choices, vm, *gpa),
                 _ => *gpte = Gpte::new(other_alias(choices, vm, gpte.gpa()), gpte.flags()),
             }
-        } else if let Op::GuestWalk { root, access, .. } = op {
+        } else if let Op::GuestWalk { root, access, .. } | Op::GuestAccess { root, access, .. } = op {
             match which {
                 0 => *access = choices.pick(&Access::ALL),
                 _ => *root = other_alias(choices, vm, *root),
@@ -176,6 +176,10 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::GuestWalk { vcpu: v, root, gva, access } => {
             Op::GuestWalk { vcpu: vcpu(v), root: gpa(root), gva: gva.of_levels(to.paging().levels()), access }
         }
+        Op::GuestAccess { vcpu: v, root, gva, access } => {
+            Op::GuestAccess { vcpu: vcpu(v), root: gpa(root), gva: gva.of_levels(to.paging().levels()), access }
+        }
+        Op::GuestFlush { vcpu: v } => Op::GuestFlush { vcpu: vcpu(v) },
         Op::Unmap { range: r, by } => Op::Unmap { range: range(r), by },
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },

@@ -1,5 +1,6 @@
 //! A sketch of where a program has led to: enough to draw ops that mean something.
 
+use crate::addr::Hva;
 use crate::choices::Choices;
 use crate::guest_paging::Gva;
 use crate::limits::{FRAMES, GPTES, GUEST_LEVELS, NOTIFIER_WINDOWS, SLOTS, VCPUS};
@@ -80,6 +81,30 @@ impl Sketch {
     pub(super) fn any_table(&self, choices: &mut impl Choices) -> Option<usize> {
         let start = choices.below(FRAMES as u32) as usize;
         (0..FRAMES).map(|i| (start + i) % FRAMES).find(|&frame| self.gptes[frame] != [0; GPTES])
+    }
+
+    /// A frame that is in no memslot, if there is one.
+    pub(super) fn any_hole(&self, choices: &mut impl Choices) -> usize {
+        let start = choices.below(FRAMES as u32) as usize;
+        let holds = |slot: &SketchSlot, frame: usize| (slot.frame..slot.frame + slot.frames).contains(&(frame as u8));
+        let is_hole = |frame: &usize| !self.slots.iter().flatten().any(|slot| holds(slot, *frame));
+        (0..FRAMES).map(|i| (start + i) % FRAMES).find(is_hole).unwrap_or(start)
+    }
+
+    /// The page behind a frame, if there is a memslot.
+    pub(super) fn hva_of(&self, vm: &Vm, frame: usize) -> Option<Hva> {
+        let mut slots = self.slots.iter().flatten();
+        slots.find_map(|slot| {
+            let page = frame.checked_sub(slot.frame.into()).filter(|page| *page < slot.frames.into())?;
+            Some(vm.hva(usize::from(slot.hva) + page))
+        })
+    }
+
+    /// The table of `level` on the way of `gva` from the one in frame `root`.
+    pub(super) fn table_at(&self, vm: &Vm, root: usize, gva: Gva, level: u8) -> Option<usize> {
+        (level + 1..=vm.paging().levels())
+            .rev()
+            .try_fold(root, |table, above| usize::from(self.gptes[table][usize::from(gva.index(above))]).checked_sub(1))
     }
 
     /// A page that the tables from `root` may translate: at each level an entry that was written, as far as there is one.

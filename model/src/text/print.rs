@@ -108,10 +108,12 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
             let flags = gpte_words(gpte.flags());
             format!("v{vcpu} write-gpte {} index={index} gpa={}{flags}", gpa(at), gpa(gpte.gpa()))
         }
-        Op::GuestWalk { vcpu, root, gva, access } => {
+        Op::GuestWalk { vcpu, root, gva, access } | Op::GuestAccess { vcpu, root, gva, access } => {
             let indices: Vec<String> = gva.indices(vm.paging().levels()).map(|index| index.to_string()).collect();
-            format!("v{vcpu} guest-walk {} root={} gva={}", access.name(), gpa(root), indices.join("."))
+            let (kind, indices) = (op.kind().name(), indices.join("."));
+            format!("v{vcpu} {kind} {} root={} gva={indices}", access.name(), gpa(root))
         }
+        Op::GuestFlush { vcpu } => format!("v{vcpu} guest-flush"),
     }
 }
 

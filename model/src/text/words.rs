@@ -291,7 +291,8 @@ impl<'a> Words<'a> {
     }
 
     fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
-        let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte or guest-walk";
+        let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte, guest-walk, \
+                        guest-access or guest-flush";
         let word = self.next(expected)?;
         Ok(match word {
             "fault-begin" => {
@@ -318,12 +319,19 @@ impl<'a> Words<'a> {
                 let target = self.gpa(vm, target)?;
                 Op::WriteGpte { vcpu, gpa, index, gpte: Gpte::new(target, self.gpte_flags()?) }
             }
-            "guest-walk" => {
+            "guest-walk" | "guest-access" => {
                 let access = self.access()?;
                 let root = self.value("root")?;
                 let root = self.gpa(vm, root)?;
-                Op::GuestWalk { vcpu, root, gva: self.gva(vm)?, access }
+                let gva = self.gva(vm)?;
+                let walks = word == "guest-walk";
+                if walks {
+                    Op::GuestWalk { vcpu, root, gva, access }
+                } else {
+                    Op::GuestAccess { vcpu, root, gva, access }
+                }
             }
+            "guest-flush" => Op::GuestFlush { vcpu },
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let access = access.ok_or_else(|| self.found(expected, word))?;

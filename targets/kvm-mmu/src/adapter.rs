@@ -7,7 +7,7 @@ use crate::reaper::Reaper;
 use crate::roots::Root;
 use crate::second_stage::SecondStage;
 use crate::shadow_page::SpKey;
-use crate::spte::{Ept, Format, leaf_level};
+use crate::spte::{ENTRIES, Ept, Format, leaf_level};
 use crate::tables::Sptep;
 use crate::zap::GfnZap;
 use gpa_model::limits::VCPUS;
@@ -23,6 +23,8 @@ pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
     faults: [Option<(PageFault, Access)>; VCPUS],
     zap: Option<GfnZap>,
     reaper: Reaper,
+    /// What the last op made the MMU warn of.
+    warning: Option<&'static str>,
 }
 
 impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
@@ -34,8 +36,15 @@ impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
 impl<P: Policy, F: Format> KvmMmu<P, F> {
     /// With no memslot and nothing mapped.
     pub fn new(vm: &Vm) -> Self {
-        let (faults, reaper) = ([None; VCPUS], Reaper::default());
-        Self { mmu: SecondStage::new(vm), slot_change: None, faults, zap: None, reaper }
+        let faults = [None; VCPUS];
+        Self {
+            mmu: SecondStage::new(vm),
+            slot_change: None,
+            faults,
+            zap: None,
+            reaper: Reaper::default(),
+            warning: None,
+        }
     }
 }
 
@@ -46,9 +55,11 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.faults = [None; VCPUS];
         self.zap = None;
         self.reaper.clear();
+        self.warning = None;
     }
 
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
+        self.warning = None;
         let mmu = &self.mmu;
         let entering = entering_vcpu(op);
         let stays_in_guest = mmu.vm.dirty_ring().is_none()
@@ -65,7 +76,19 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
             Op::Prefault { vcpu, gpa } => return mmu.prefault(host, tlb, vcpu, gpa),
             Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
             Op::Translate { table, leaf, .. } => return mmu.translate(table, leaf),
-            Op::WriteGpte { vcpu, gpa, .. } => return mmu.access(host, tlb, vcpu, gpa, Access::Write),
+            Op::WriteGpte { vcpu, gpa, index, .. } => {
+                let exit = mmu.access(host, tlb, vcpu, gpa, Access::Write);
+                if matches!(exit, Exit::Emulated(_)) {
+                    mmu.guest_pte_written(gpa, index, tlb);
+                }
+                return exit;
+            }
+            Op::GuestAccess { vcpu, root, gva, access } => {
+                let accessed = mmu.guest_access(host, tlb, vcpu, (root, gva), access);
+                self.warning = mmu.warning.lock().take();
+                return accessed.unwrap_or(Exit::Refused);
+            }
+            Op::GuestFlush { .. } => mmu.guest_flush(host, tlb),
             Op::GuestWalk { root, gva, access, .. } => {
                 return mmu.guest_walk(host, root, gva, access).map_or_else(Exit::GuestFault, Exit::Translated);
             }
@@ -139,6 +162,11 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.tables.walk_window(gpa, stride, out);
     }
 
+    /// The TDP MMU has no shadows of the guest's tables.
+    fn supports(&self, op: &Op) -> bool {
+        P::FAMILY == Family::Rmap || !matches!(op, Op::GuestAccess { .. } | Op::GuestFlush { .. })
+    }
+
     fn supports_vm(&self, vm: &Vm) -> bool {
         match P::FAMILY {
             Family::Rmap => true,
@@ -159,16 +187,30 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         let locked = self.mmu.mmu_lock.lock();
         // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
         let root = self.mmu.tables.root(Root::Direct);
-        let linked = |at: &Sptep| locked.shadow_pages.is_linked(root, at.table, at.level);
-        for (gfn, at) in locked.rmap.iter().filter(|(_, at)| linked(at)) {
+        for (gfn, at) in locked.rmap.iter() {
+            if !locked.shadow_pages.is_linked(root, at.table, at.level) {
+                visit(Keyed::ShadowRmap { gfn: gfn.raw(), spte: place(at) });
+                continue;
+            }
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();
             visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: leaf_level(at.level), idle });
         }
-        for &SpKey { gfn, alias, level } in locked.shadow_pages.keys() {
-            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
+        for (table, level) in locked.shadow_pages.levels() {
+            let &SpKey { gfn, alias, level: _, direct, access, guest_mode } = locked.shadow_pages.key(table);
+            if !locked.shadow_pages.is_obsolete(table) {
+                visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
+            }
+            if !locked.shadow_pages.is_linked(root, table, level) {
+                let leaves = self.mmu.tables.entries(table, level);
+                let leaves = leaves.filter(|(at, entry)| entry.is_present() && entry.is_leaf(at.level));
+                leaves.for_each(|(at, _)| {
+                    let gfn = locked.shadow_pages.gfn_of(at).raw();
+                    visit(Keyed::ShadowLeaf { gfn, spte: place(at) });
+                });
+            }
         }
-        for (_, &SpKey { gfn, alias, level }) in locked.shadow_pages.nx_split() {
+        for (_, &SpKey { gfn, alias, level, .. }) in locked.shadow_pages.nx_split() {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for (_, entry) in locked.shadow_pages.mmio_entries(&self.mmu.tables) {
@@ -176,9 +218,14 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         }
     }
 
+    fn warning(&self) -> Option<&'static str> {
+        self.warning
+    }
+
     fn shows(&self) -> Shows {
+        // The TDP MMU has no rmap, and shadows no tables of the guest.
         let (rmap, roots) = (P::FAMILY == Family::Rmap, P::FAMILY == Family::Tdp);
-        Shows { tables: true, flushes: true, keys: true, rmap, roots, native: true }
+        Shows { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, native: true }
     }
 }
 
@@ -207,9 +254,15 @@ const fn entering_vcpu(op: &Op) -> Option<u8> {
         Op::Access { vcpu, .. }
         | Op::WriteGpte { vcpu, .. }
         | Op::FaultBegin { vcpu, .. }
+        | Op::GuestAccess { vcpu, .. }
         | Op::Prefault { vcpu, .. } => Some(vcpu),
         _ => None,
     }
+}
+
+/// A number for where an SPTE is.
+fn place(at: Sptep) -> u64 {
+    u64::from(at.table) * ENTRIES as u64 + u64::from(at.index)
 }
 
 fn done(changed: Result<(), SlotError>) -> Exit {

@@ -19,15 +19,15 @@ const PREFETCH: u16 = 8;
 pub(crate) struct PageFault {
     pub(crate) vcpu: u8,
     gpa: Gpa,
-    access: Access,
-    gfn: Gfn,
-    alias: Alias,
+    pub(crate) access: Access,
+    pub(crate) gfn: Gfn,
+    pub(crate) alias: Alias,
     hva: Hva,
     pfn: Pfn,
     /// How large a host mapping the page was part of when it was looked up.
     host_level: Level,
-    rights: Rights,
-    host_writable: bool,
+    pub(crate) rights: Rights,
+    pub(crate) host_writable: bool,
     mmu_seq: u64,
     slots_generation: u64,
 }
@@ -49,6 +49,8 @@ impl PageFault {
 pub(crate) enum FaultIn {
     /// A fast page fault did it.
     Fixed,
+    /// There is no memory for the guest here; that can be remembered.
+    NoSlot,
     /// User space has to emulate the access.
     Emulate,
     /// The write is tracked, and was emulated on this page.
@@ -84,14 +86,30 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if self.fast_page_fault(slots, vcpu, (gpa, gfn, alias), access) {
             return FaultIn::Fixed;
         }
+        let found = self.look_up(host, slots, vcpu, gpa, access);
+        if matches!(found, FaultIn::NoSlot) {
+            self.cache_mmio(slots, gpa, gfn, alias);
+        }
+        found
+    }
+
+    /// What the memslots and the host say about a fault (`kvm_faultin_pfn()`).
+    pub(crate) fn look_up(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        vcpu: u8,
+        gpa: Gpa,
+        access: Access,
+    ) -> FaultIn {
+        let stolen = self.vm.stolen();
+        let gfn = P::unalias(stolen, gpa);
+        let alias = P::alias_of(stolen, gpa);
         let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq()), slots.generation());
         let slot = slots.find(P::slot_gfn(stolen, gpa));
         let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
         match P::fault_in(stolen.split(gpa).1, seen) {
-            AliasFault::NoSlot => {
-                self.cache_mmio(slots, gpa, gfn, alias);
-                return FaultIn::Emulate;
-            }
+            AliasFault::NoSlot => return FaultIn::NoSlot,
             AliasFault::Retry => return FaultIn::Retry,
             AliasFault::Proceed => {}
         }
@@ -176,7 +194,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         true
     }
 
-    /// The rest, under the lock (`is_page_fault_stale()`, `__direct_map()`).
+    /// The rest, under the lock (`__direct_map()`).
     pub(crate) fn map(
         &self,
         host: &dyn HostPages,
@@ -185,15 +203,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         fault: &PageFault,
     ) -> Resolved {
         let mut mmu = self.mmu_lock.lock();
-        let stale = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
-        let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
-        if stale || obsolete || mmu.attributes.is_changing(fault.gfn, 1) {
+        if self.is_stale(&mmu, slots, fault) {
             return Resolved::Retry;
         }
-        self.make_mmu_pages_available(&mut mmu, usize::from(self.tables.root_level()), tlb);
+        self.make_mmu_pages_available(&mut mmu, slots, usize::from(self.tables.root_level()), tlb);
         let slot = slots.find(fault.gfn);
         let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
+        let rights = Self::unsync_for(&mut mmu, slot, fault, rights);
         let wanted = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, &mmu, slot, fault));
         let level = if self.disallows_large(fault.access) { Level::Page4K } else { wanted };
         let rights = self.leaf_rights(level, rights);
@@ -234,6 +251,13 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Resolved::Write;
         }
         Resolved::Fixed
+    }
+
+    /// Whether what was looked up without the lock may be out of date (`is_page_fault_stale()`).
+    pub(crate) fn is_stale(&self, mmu: &Locked, slots: &Memslots, fault: &PageFault) -> bool {
+        let raced = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
+        let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
+        raced || obsolete || mmu.attributes.is_changing(fault.gfn, 1)
     }
 
     /// How large a leaf may map the fault (`kvm_mmu_hugepage_adjust()`). Everything is asked under the lock.
@@ -340,7 +364,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Write a leaf, and tell the rmap (`mmu_set_spte()`).
-    fn set_leaf(&self, mmu: &mut Locked, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
+    pub(crate) fn set_leaf(&self, mmu: &mut Locked, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
         if P::FAMILY == Family::Rmap && !self.tables.get(at).is_present() {
             mmu.rmap.add(P::rmap_key(gfn, alias), at);
         }
@@ -349,7 +373,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Map the neighbours that are plain memory (`direct_pte_prefetch()`). Never into a logged slot: a prefetched page is
     /// writable, and nobody has written it.
-    fn prefetch(&self, host: &dyn HostPages, mmu: &mut Locked, slots: &Memslots, around: Sptep) {
+    pub(crate) fn prefetch(&self, host: &dyn HostPages, mmu: &mut Locked, slots: &Memslots, around: Sptep) {
         let key = *mmu.shadow_pages.key(around.table);
         let first = around.index & !(PREFETCH - 1);
         for index in first..first + PREFETCH {
@@ -363,9 +387,13 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             if mmu.attributes.is_changing(gfn, 1) {
                 continue;
             }
-            if let (true, true, Some(hva)) = (plain, P::may_prefetch(key.alias, slot.id), slot.hva_of(gfn)) {
-                let tracked = Self::is_tracked(slot, gfn, key.alias);
-                let rights = if tracked { Rights::RX } else { Rights::RWX };
+            let may =
+                P::may_prefetch(key.alias, slot.id) && (P::shows_private(key.guest_mode) || !slot.id.is_private());
+            if let (true, true, Some(hva)) = (plain, may, slot.hva_of(gfn)) {
+                let rights = key.access.intersect(Self::unasked_rights(slot, gfn, key.alias));
+                if !rights.contains(Rights::R) {
+                    continue;
+                }
                 let leaf = Leaf { pfn: host.pfn(hva), rights, level: Level::Page4K, host_writable: true, young: false };
                 self.set_leaf(mmu, at, gfn, key.alias, Entry::leaf(leaf));
             }

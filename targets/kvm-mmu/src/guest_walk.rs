@@ -6,20 +6,58 @@ use crate::memslots::Memslots;
 use crate::policy::Policy;
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
+use gpa_model::limits::GUEST_LEVELS;
 use gpa_model::{Access, Alias, Exit, Fault, Gfn, Gpa, GuestPaging, Gva, Host, Rights, StolenMask};
+
+/// What one entry on the way says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// The address in it, stolen bits and all.
+    pub(crate) pointer: Gpa,
+    /// What it allows by itself.
+    pub(crate) own: Rights,
+    /// What it and all above it allow.
+    pub(crate) rights: Rights,
+}
+
+/// A walk that came to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestPath {
+    /// By the level of the table they were read in.
+    pub(crate) steps: [Step; GUEST_LEVELS + 1],
+    /// The level of the last.
+    pub(crate) leaf_level: u8,
+    /// What all of them allow.
+    pub(crate) rights: Rights,
+    /// Where they lead.
+    pub(crate) gpa: Gpa,
+}
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Where `gva` leads from the table at `root`, for a program in user mode.
     pub(crate) fn guest_walk(&self, host: &Host, root: Gpa, gva: Gva, access: Access) -> Result<Gpa, Fault> {
+        self.walk_addr(host, &self.slots.read(), root, gva, access).map(|path| path.gpa)
+    }
+
+    /// The same, with what is read on the way (`struct guest_walker`).
+    pub(crate) fn walk_addr(
+        &self,
+        host: &Host,
+        slots: &Memslots,
+        root: Gpa,
+        gva: Gva,
+        access: Access,
+    ) -> Result<GuestPath, Fault> {
         let (paging, stolen) = (self.vm.paging(), self.vm.stolen());
-        let slots = self.slots.read();
+        let step = Step { pointer: root, own: Rights::RWX, rights: Rights::RWX };
+        let mut path = GuestPath { steps: [step; GUEST_LEVELS + 1], leaf_level: 1, rights: Rights::RWX, gpa: root };
         let reserved = self.guest_reserved(paging);
         let mut rights = Rights::RWX;
         let mut table = P::table_gfn(stolen, paging, GuestPte::of_root(paging, root));
         let mut level = P::walk_levels(paging);
         loop {
             // A table that cannot be read: the guest gets the page fault that its own walk would have got.
-            let entry = self.read_guest_pte(host, &slots, table, gva, level).ok_or(Fault::NotPresent)?;
+            let entry = self.read_guest_pte(host, slots, table, gva.index(level), level).ok_or(Fault::NotPresent)?;
             if !entry.is_present() {
                 return Err(Fault::NotPresent);
             }
@@ -27,6 +65,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 return Err(Fault::Reserved);
             }
             rights = rights.intersect(entry.rights());
+            path.steps[usize::from(level)] = Step { pointer: entry.address(), own: entry.rights(), rights };
             if entry.is_leaf() {
                 let leaf = address_of(P::leaf_gfn(stolen, paging, entry.address()));
                 if entry.is_unaligned(leaf) {
@@ -35,7 +74,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 if !rights.contains(Rights::needed(access)) {
                     return Err(Fault::Protection);
                 }
-                return Ok(leaf.align_down(paging.pages(level)).add_pages(gva.offset(paging, level)));
+                let gpa = leaf.align_down(paging.pages(level)).add_pages(gva.offset(paging, level));
+                return Ok(GuestPath { gpa, leaf_level: level, rights, ..path });
             }
             table = P::table_gfn(stolen, paging, entry.address());
             level -= 1;
@@ -43,7 +83,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Bits of the guest's entries that must be clear. A guest that does not know of stolen bits may use none of them.
-    fn guest_reserved(&self, paging: GuestPaging) -> u64 {
+    pub(crate) fn guest_reserved(&self, paging: GuestPaging) -> u64 {
         let maxphyaddr = self.vm.maxphyaddr();
         if paging.strips_stolen_bits() {
             P::reserved_gpa_bits(self.vm.stolen(), maxphyaddr)
@@ -52,11 +92,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// The entry for `gva` in the table at `gfn`, a table of `level`; `None` if there is no memory.
-    fn read_guest_pte(&self, host: &Host, slots: &Memslots, gfn: Gfn, gva: Gva, level: u8) -> Option<GuestPte> {
+    /// The entry with number `index` of the table at `gfn`, a table of `level`; `None` if there is no memory.
+    pub(crate) fn read_guest_pte(
+        &self,
+        host: &Host,
+        slots: &Memslots,
+        gfn: Gfn,
+        index: u8,
+        level: u8,
+    ) -> Option<GuestPte> {
         let slot = slots.find(gfn).filter(|slot| !slot.invalid)?;
         let paging = self.vm.paging();
-        let gpte = host.gpte(slot.hva_of(gfn)?, gva.index(level));
+        let gpte = host.gpte(slot.hva_of(gfn)?, index);
         Some(GuestPte::new(gpte.raw(paging), paging, level))
     }
 

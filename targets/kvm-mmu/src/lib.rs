@@ -8,6 +8,8 @@
 //! Upstream's design is a second family of policies, [`DirectMirror`]: one bit is stolen, each of the two names of a frame has a
 //! root of its own, gfns in shadow pages and iterator carry no stolen bit, and there is no rmap.
 //!
+//! A guest's own tables may be shadowed, too ([`SecondStage::guest_access`]): in pages of the indirect kind, beside the direct ones.
+//!
 //! Entries are in one of three layouts, each a [`Format`]: [`Ept`], [`EptNoAd`] without accessed and dirty bits, and [`Npt`].
 //! Tables have four or five levels; [`KvmMmu::export`] places them where hardware can walk them.
 //!
@@ -58,6 +60,7 @@ mod recycle;
 mod rmap;
 mod roots;
 mod second_stage;
+mod shadow;
 mod shadow_page;
 mod spte;
 mod sync;
@@ -65,6 +68,7 @@ mod tables;
 mod tdp_iter;
 mod tdp_mmu;
 mod track;
+mod unsync;
 mod vcpu;
 mod zap;
 mod zap_all;
@@ -77,5 +81,6 @@ pub use memslots::SlotError;
 pub use policy::{AliasFault, Corrected, DirectMirror, Family, LargeSeen, Policy, RfcV3, SlotSeen};
 pub use roots::GfnFilter;
 pub use second_stage::{HostPages, SecondStage};
+pub use shadow::ShadowError;
 pub use shadow_page::SpKey;
 pub use spte::{Ept, EptNoAd, Format, Npt};

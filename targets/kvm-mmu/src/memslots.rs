@@ -19,12 +19,16 @@ pub(crate) struct Memslot {
     pub(crate) dirty: PageSet,
     /// Pages whose writes somebody wants to know of.
     pub(crate) tracked: PageSet,
+    /// Pages that are shadowed as tables of the guest, and those of them that are not only tables of leaves. Writes to these
+    /// are emulated; the others are let go out of step.
+    pub(crate) tables: PageSet,
+    pub(crate) upper_tables: PageSet,
 }
 
 impl Memslot {
     pub(crate) fn new(id: SlotId, gfn: Gfn, pages: u64, hva: Hva, flags: SlotFlags) -> Self {
-        let (dirty, tracked) = (PageSet::default(), PageSet::default());
-        Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked }
+        let [dirty, tracked, tables, upper_tables] = std::array::from_fn(|_| PageSet::default());
+        Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked, tables, upper_tables }
     }
 
     /// Other flags, and an empty log.
@@ -57,7 +61,7 @@ impl Memslot {
     pub(crate) fn tracks_in_leaf(&self, gfn: Gfn, level: Level) -> bool {
         gfn.align_down(level.pages())
             .offset_from(self.gfn)
-            .is_some_and(|page| self.tracked.touches(page, level.pages()))
+            .is_some_and(|page| [&self.tracked, &self.tables].iter().any(|set| set.touches(page, level.pages())))
     }
 
     pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<Hva> {

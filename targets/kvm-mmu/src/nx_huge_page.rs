@@ -41,13 +41,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Take away the oldest of such tables, so that the next access that fetches nothing makes a large leaf again
     /// (`kvm_recover_nx_huge_pages()`).
     pub fn recover_nx_huge_page(&self, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
         let Some(table) = mmu.shadow_pages.oldest_nx_split() else { return };
         let mut retired = Retired::new();
         match (P::FAMILY, mmu.shadow_pages.parent(table)) {
             (Family::Tdp, Some(parent)) => self.tdp_unlink(&mut mmu, parent, &mut retired),
             _ => {
-                self.retire(&mut mmu, table);
+                self.retire(&mut mmu, &slots, table);
                 retired.push(table);
             }
         }

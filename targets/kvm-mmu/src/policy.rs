@@ -4,7 +4,7 @@ use crate::dirty_ring::DirtyGfn;
 use crate::flush::TlbFlush;
 use crate::roots::GfnFilter;
 use crate::shadow_page::SpKey;
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Level, Levels, SlotChange, SlotId, StolenMask};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Level, Levels, Rights, SlotChange, SlotId, StolenMask};
 
 /// What becomes of a fault before its page is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +97,60 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
     /// Flush everything.
     fn flush_all(tlb: &mut dyn TlbFlush) {
         tlb.all();
+    }
+
+    /// The alias that a shadow page for the guest's table at `pointer` is tagged with: none, whatever the guest calls the table
+    /// (`kvm_mmu_get_page()`, which wraps `__kvm_mmu_get_page()` in the RFC).
+    fn indirect_alias(_stolen: StolenMask, _pointer: Gpa) -> Alias {
+        Alias::NONE
+    }
+
+    /// What the guest allows in the table below an entry: what all entries on the way do, `path`, and not only that one, `own`.
+    fn child_access(path: Rights, _own: Rights) -> Rights {
+        path
+    }
+
+    /// Whether the shadow page that an entry leads to is the one that is `wanted` there now. The guest's entry may have changed
+    /// unnoticed (`kvm_mmu_get_child_sp()`).
+    fn reuses_child(existing: &SpKey, wanted: &SpKey) -> bool {
+        existing == wanted
+    }
+
+    /// Whether a present SPTE is dropped before an MMIO entry takes its place (`mmu_set_spte()`).
+    fn drops_before_mmio() -> bool {
+        true
+    }
+
+    /// The frame that an entry of the guest leads to, as it is compared with that of its SPTE (`FNAME(sync_page)()`).
+    fn sync_gfn(stolen: StolenMask, paging: GuestPaging, leaf: Gpa) -> Gfn {
+        Self::leaf_gfn(stolen, paging, leaf)
+    }
+
+    /// The frame that is mapped for a neighbouring entry of the guest (`FNAME(prefetch_gpte)()`).
+    fn prefetch_gfn(stolen: StolenMask, paging: GuestPaging, leaf: Gpa) -> Gfn {
+        Self::leaf_gfn(stolen, paging, leaf)
+    }
+
+    /// Whether to warn of a neighbouring entry that holds `leaf` and leads to `gfn`. What the guest writes is its own affair:
+    /// only a stolen bit that is left in a frame number is a mistake of ours.
+    fn warns_of_gpte(stolen: StolenMask, _leaf: Gpa, gfn: Gfn, present: bool) -> bool {
+        present && stolen.taints(gfn.raw())
+    }
+
+    /// Whether to warn of a fault at the guest's virtual address `gva`, which leads to `gfn` (`FNAME(fetch)()`).
+    fn warns_of_fault(stolen: StolenMask, _gva: Gpa, gfn: Gfn) -> bool {
+        stolen.taints(gfn.raw())
+    }
+
+    /// Whether a shadow page whose gfn lies in a memslot goes with it: only if it stands for a table that is there. What one of the
+    /// direct kind is for has nothing to do with where its gfn is (58a20a9435aa).
+    fn goes_with_slot(key: &SpKey) -> bool {
+        !key.direct
+    }
+
+    /// Whether private slots are there for who goes by the guest's tables: not for a guest of the guest (3a2936dedd20).
+    fn shows_private(guest_mode: bool) -> bool {
+        !guest_mode
     }
 
     /// Whether an existing shadow page serves for `wanted`: gfn, alias and role must all match.
@@ -538,6 +592,16 @@ impl Policy for RfcV3 {
     fn gpte_gfn(stolen: StolenMask, paging: GuestPaging, address: Gpa) -> Gfn {
         let paging = if paging == GuestPaging::NestedNpt { GuestPaging::FourLevel } else { paging };
         Corrected::gpte_gfn(stolen, paging, address)
+    }
+
+    /// Gap G11: the guest's own bits are taken for ours, before anybody looks whether the entry is present.
+    fn warns_of_gpte(stolen: StolenMask, leaf: Gpa, _: Gfn, _: bool) -> bool {
+        stolen.taints(leaf.page())
+    }
+
+    /// Gap G11: where the guest's tables are shadowed the faulting address is a virtual one.
+    fn warns_of_fault(stolen: StolenMask, gva: Gpa, _: Gfn) -> bool {
+        stolen.taints(gva.page())
     }
 
     /// Gap G7: nobody looks whether a memslot's gfn carries a stolen bit.

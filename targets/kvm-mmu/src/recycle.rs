@@ -5,33 +5,54 @@
 //! nobody without a lock is on the way through it. The pages below it stay, with what they map: they are found again.
 
 use crate::flush::{FlushOwed, TlbFlush};
+use crate::memslots::{Memslot, Memslots};
 use crate::policy::Policy;
 use crate::second_stage::{Locked, SecondStage};
+use crate::shadow_page::SpKey;
 use crate::spte::{Entry, Format};
 use crate::tdp_mmu::Retired;
 
 impl<P: Policy, F: Format> SecondStage<P, F> {
     /// From now on there are at most `pages` shadow pages (`KVM_SET_NR_MMU_PAGES`), but never fewer than one path needs.
     pub fn set_mmu_pages(&self, pages: usize, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
         mmu.shadow_pages.set_limit(pages.max(usize::from(self.tables.root_level())));
-        self.make_mmu_pages_available(&mut mmu, 0, tlb);
+        self.make_mmu_pages_available(&mut mmu, &slots, 0, tlb);
     }
 
     /// Recycle until `wanted` pages can be made (`make_mmu_pages_available()`).
-    pub(crate) fn make_mmu_pages_available(&self, mmu: &mut Locked, wanted: usize, tlb: &mut dyn TlbFlush) {
+    pub(crate) fn make_mmu_pages_available(
+        &self,
+        mmu: &mut Locked,
+        slots: &Memslots,
+        wanted: usize,
+        tlb: &mut dyn TlbFlush,
+    ) {
         let mut retired = Retired::new();
         while let Some(table) = mmu.shadow_pages.to_recycle(wanted) {
-            self.retire(mmu, table);
+            self.retire(mmu, slots, table);
             retired.push(table);
         }
-        if !retired.is_empty() {
-            self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
+        self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
+    }
+
+    /// Retire the pages that stand for tables of the guest in `slot`, which is going.
+    pub(crate) fn retire_tables_in(&self, mmu: &mut Locked, slots: &Memslots, slot: &Memslot, tlb: &mut dyn TlbFlush) {
+        let goes = |key: &SpKey| P::goes_with_slot(key) && slot.contains(key.gfn);
+        let pages = mmu.shadow_pages.active();
+        let retired: Retired = pages.filter(|&table| goes(mmu.shadow_pages.key(table))).collect();
+        for &table in &retired {
+            self.retire(mmu, slots, table);
         }
+        self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
     }
 
     /// Tables that were retired may be made anew, once no TLB knows what was mapped through them (`kvm_mmu_commit_zap_page()`).
     pub(crate) fn commit_zap(&self, mmu: &mut Locked, retired: &[u32], flushes: bool, tlb: &mut dyn TlbFlush) {
+        if retired.is_empty() {
+            return;
+        }
         let mut owed = FlushOwed::nothing();
         if flushes {
             owed.owe();
@@ -55,14 +76,17 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Nothing is mapped through `table` any more, and nobody finds it (`kvm_mmu_prepare_zap_page()`).
-    pub(crate) fn retire(&self, mmu: &mut Locked, table: u32) {
+    pub(crate) fn retire(&self, mmu: &mut Locked, slots: &Memslots, table: u32) {
         if P::unlists_zapped() {
             mmu.shadow_pages.remove_nx_split(table);
         }
         for parent in mmu.shadow_pages.retire(table) {
             self.tables.set(parent, Entry::ABSENT);
         }
-        let level = mmu.shadow_pages.key(table).level;
+        let SpKey { gfn, level, direct, .. } = *mmu.shadow_pages.key(table);
+        if !direct {
+            Self::unaccount(mmu, slots, gfn);
+        }
         for (at, entry) in self.tables.entries(table, level).filter(|(_, entry)| entry.is_present()) {
             if entry.is_leaf(level) {
                 self.zap(mmu, at);

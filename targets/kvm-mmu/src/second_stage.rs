@@ -77,6 +77,8 @@ pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) pml: Lock<Vec<(u8, Gpa)>>,
     /// Of each vCPU; empty in a VM with bitmaps.
     pub(crate) rings: [Lock<DirtyRing>; VCPUS],
+    /// What was warned of and not told yet.
+    pub(crate) warning: Lock<Option<&'static str>>,
     policy: PhantomData<P>,
 }
 
@@ -99,6 +101,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             notifier: Notifier::new(),
             pml: Lock::default(),
             rings: Default::default(),
+            warning: Lock::default(),
             policy: PhantomData,
         }
     }
@@ -204,6 +207,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
         }
         owed.all::<P>(tlb);
+        self.retire_tables_in(&mut mmu, &slots, slot, tlb);
     }
 
     /// The memslots change, and their generation with them, before anybody can look at either. When the number wraps, MMIO

@@ -3,19 +3,34 @@
 use crate::policy::{Family, Policy};
 use crate::spte::{Entry, Format, index, pages_of_entry};
 use crate::tables::{CAPACITY, Sptep, Tables};
-use gpa_model::{Alias, Gfn, Gpa, Levels, StolenMask};
+use gpa_model::limits::GPTES;
+use gpa_model::{Alias, Gfn, Gpa, Levels, Rights, StolenMask};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
-/// What a shadow page is for: the first frame it translates, under which alias, at which level.
+/// What a shadow page is for. There are two kinds: a direct one translates frames that follow one another, an indirect one stands
+/// for a table of the guest (`role.direct`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpKey {
-    /// First frame, without stolen bits.
+    /// The first frame that it translates, or the frame that the guest's table lies in. Without stolen bits.
     pub gfn: Gfn,
     /// The alias of the addresses that lead here. Meaningless above the level where paths of two aliases part.
     pub alias: Alias,
     /// 1 for a table of leaves, 4 or 5 for the root.
     pub level: u8,
+    /// Whether it is of the direct kind.
+    pub direct: bool,
+    /// What the guest's entries on the way to it allow, all of them together.
+    pub access: Rights,
+    /// Whether it is for a guest of the guest, which finds less (`role.guest_mode`).
+    pub guest_mode: bool,
+}
+
+impl SpKey {
+    /// A page of the direct kind, on whose way the guest forbids nothing.
+    pub(crate) const fn direct(gfn: Gfn, alias: Alias, level: u8) -> Self {
+        Self { gfn, alias, level, direct: true, access: Rights::RWX, guest_mode: false }
+    }
 }
 
 const BUCKETS: usize = 16;
@@ -27,12 +42,18 @@ struct ShadowPage {
     generation: u64,
     /// The entries that link it (`parent_ptes`). Without one nothing is mapped through it, but it is found again.
     parents: SmallVec<[Sptep; 1]>,
+    /// Of an indirect page the frames that its leaves map: where the guest says, in no order (`sp->gfns`).
+    gfns: [Gfn; GPTES],
+    /// The guest may have written its table since it was looked at.
+    unsync: bool,
+    /// What is free keeps what it was for, as memory does that was freed: a mutant that still leads there reads that.
+    free: bool,
 }
 
 /// All shadow pages of a VM.
 pub(crate) struct ShadowPages {
-    /// By the number of their table page; `None` are free.
-    pages: Vec<Option<ShadowPage>>,
+    /// By the number of their table page.
+    pages: Vec<ShadowPage>,
     buckets: Box<[Vec<u32>; BUCKETS]>,
     /// The pages that can be recycled, oldest first (`active_mmu_pages`).
     active: VecDeque<u32>,
@@ -87,30 +108,31 @@ impl ShadowPages {
 
     /// A root, for the addresses with `alias`.
     pub(crate) fn alloc_root(&mut self, level: u8, alias: Alias) -> u32 {
-        self.alloc(SpKey { gfn: Gfn::new(0), alias, level })
+        self.alloc(SpKey::direct(Gfn::new(0), alias, level))
     }
 
     fn alloc(&mut self, key: SpKey) -> u32 {
-        let new = ShadowPage { key, generation: self.generation, parents: SmallVec::new() };
+        let (parents, gfns) = (SmallVec::new(), [Gfn::new(0); GPTES]);
+        let new = ShadowPage { key, generation: self.generation, parents, gfns, unsync: false, free: false };
         self.used += 1;
         match self.free.pop() {
             Some(table) => {
-                self.pages[table as usize] = Some(new);
+                self.pages[table as usize] = new;
                 table
             }
             None => {
-                self.pages.push(Some(new));
+                self.pages.push(new);
                 self.pages.len() as u32 - 1
             }
         }
     }
 
     fn sp(&self, table: u32) -> &ShadowPage {
-        self.pages[table as usize].as_ref().expect("a page that is in use")
+        &self.pages[table as usize]
     }
 
     fn sp_mut(&mut self, table: u32) -> &mut ShadowPage {
-        self.pages[table as usize].as_mut().expect("a page that is in use")
+        &mut self.pages[table as usize]
     }
 
     /// What there is now is obsolete from here on.
@@ -118,7 +140,7 @@ impl ShadowPages {
         self.generation += 1;
     }
 
-    fn is_obsolete(&self, table: u32) -> bool {
+    pub(crate) fn is_obsolete(&self, table: u32) -> bool {
         self.sp(table).generation != self.generation
     }
 
@@ -171,14 +193,14 @@ impl ShadowPages {
 
     /// What the pages on that list, the obsolete ones left out, were for when they were put there.
     pub(crate) fn nx_split(&self) -> impl Iterator<Item = (u32, &SpKey)> {
-        let obsolete = |table: u32| self.pages[table as usize].is_some() && self.is_obsolete(table);
+        let obsolete = |table: u32| !self.sp(table).free && self.is_obsolete(table);
         self.nx_split.iter().map(|(table, key)| (*table, key)).filter(move |(table, _)| !obsolete(*table))
     }
 
     /// Nothing leads to `table` any more, in no table and no TLB: make it anew when one is wanted
     /// (`kvm_mmu_commit_zap_page()`).
     pub(crate) fn release(&mut self, table: u32) {
-        self.pages[table as usize] = None;
+        self.sp_mut(table).free = true;
         self.free.push(table);
     }
 
@@ -201,12 +223,12 @@ impl ShadowPages {
 
     /// The number of each table page, and its level.
     pub(crate) fn levels(&self) -> impl Iterator<Item = (u32, u8)> {
-        (0..).zip(&self.pages).filter_map(|(table, sp)| Some((table, sp.as_ref()?.key.level)))
+        (0..).zip(&self.pages).filter(|(_, sp)| !sp.free).map(|(table, sp)| (table, sp.key.level))
     }
 
     /// What each shadow page is for that is not obsolete.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SpKey> {
-        self.pages.iter().flatten().filter(|sp| sp.generation == self.generation).map(|sp| &sp.key)
+        self.pages.iter().filter(|sp| !sp.free && sp.generation == self.generation).map(|sp| &sp.key)
     }
 
     pub(crate) fn key(&self, table: u32) -> &SpKey {
@@ -215,7 +237,40 @@ impl ShadowPages {
 
     /// The first frame that a leaf entry maps, worked out from where it is: rmap's remove key (`kvm_mmu_page_get_gfn()`).
     pub(crate) fn gfn_of(&self, at: Sptep) -> Gfn {
-        self.key(at.table).gfn.add(u64::from(at.index) * pages_of_entry(at.level))
+        let sp = self.sp(at.table);
+        if sp.key.direct {
+            sp.key.gfn.add(u64::from(at.index) * pages_of_entry(at.level))
+        } else {
+            sp.gfns[usize::from(at.index)]
+        }
+    }
+
+    /// The leaf at `at` is for `gfn`. What is of the direct kind knows that from where it is (`kvm_mmu_page_set_gfn()`).
+    pub(crate) fn set_gfn(&mut self, at: Sptep, gfn: Gfn) {
+        let sp = self.sp_mut(at.table);
+        if !sp.key.direct {
+            sp.gfns[usize::from(at.index)] = gfn;
+        }
+    }
+
+    /// The pages that stand for the guest's table in `gfn` (`for_each_gfn_indirect_valid_sp()`).
+    pub(crate) fn indirect_of(&self, gfn: Gfn) -> impl Iterator<Item = u32> {
+        let bucket = bucket_of(&SpKey::direct(gfn, Alias::NONE, 1));
+        let for_gfn = move |key: &SpKey| !key.direct && key.gfn == gfn;
+        self.buckets[bucket].iter().copied().filter(move |&table| for_gfn(self.key(table)))
+    }
+
+    /// All pages but the root.
+    pub(crate) fn active(&self) -> impl Iterator<Item = u32> {
+        self.active.iter().copied()
+    }
+
+    pub(crate) fn is_unsync(&self, table: u32) -> bool {
+        self.sp(table).unsync
+    }
+
+    pub(crate) fn set_unsync(&mut self, table: u32, unsync: bool) {
+        self.sp_mut(table).unsync = unsync;
     }
 
     /// The first address that a leaf entry translates.
@@ -246,31 +301,41 @@ impl ShadowPages {
                 entry.table()
             } else {
                 let gfn = gfn.align_down(pages_of_entry(above));
-                let key = SpKey { gfn, alias, level: above - 1 };
+                let key = SpKey::direct(gfn, alias, above - 1);
                 let child = match P::FAMILY {
-                    Family::Rmap => self.find_or_alloc::<P>(key),
+                    Family::Rmap => self.find_or_alloc::<P>(key).0,
                     Family::Tdp => self.alloc(key),
                 };
-                self.sp_mut(child).parents.push(at);
-                tables.set(at, Entry::link(child));
+                self.link(tables, child, at);
                 child
             };
         }
         Ok(Sptep::new(table, index(walked, level), level))
     }
 
-    fn find_or_alloc<P: Policy>(&mut self, key: SpKey) -> u32 {
-        let bucket = bucket_of(&key);
-        let found = self.buckets[bucket].iter().find(|&&table| {
-            P::same_shadow_page(self.key(table), &key) && (!self.is_obsolete(table) || P::finds_obsolete())
-        });
-        if let Some(&table) = found {
-            return table;
+    /// `child` is the table that `at` leads to.
+    pub(crate) fn link<F: Format>(&mut self, tables: &Tables<F>, child: u32, at: Sptep) {
+        self.sp_mut(child).parents.push(at);
+        tables.set(at, Entry::link(child));
+    }
+
+    /// The page for `key`, if there is one that is not obsolete.
+    pub(crate) fn find<P: Policy>(&self, key: &SpKey) -> Option<u32> {
+        let bucket = &self.buckets[bucket_of(key)];
+        bucket.iter().copied().find(|&table| {
+            P::same_shadow_page(self.key(table), key) && (!self.is_obsolete(table) || P::finds_obsolete())
+        })
+    }
+
+    /// The page for `key`, and whether it is new (`kvm_mmu_get_page()`).
+    pub(crate) fn find_or_alloc<P: Policy>(&mut self, key: SpKey) -> (u32, bool) {
+        if let Some(table) = self.find::<P>(&key) {
+            return (table, false);
         }
         let table = self.alloc(P::stored_key(key));
         self.buckets[bucket_of(&P::bucket_key(P::stored_key(key)))].push(table);
         self.active.push_back(table);
-        table
+        (table, true)
     }
 
     /// Forget every MMIO entry.

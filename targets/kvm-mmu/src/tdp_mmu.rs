@@ -215,8 +215,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             reached.extend(self.links(&mmu, root));
         }
         for &table in &reached {
-            let SpKey { gfn, alias, level } = *mmu.shadow_pages.key(table);
-            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level });
+            let SpKey { gfn, alias, level, direct, access, guest_mode } = *mmu.shadow_pages.key(table);
+            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
         }
         let of_vcpus = reached.len();
         for &root in &mmu.retired_roots {
@@ -228,11 +228,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
         }
         for (table, _) in mmu.shadow_pages.levels() {
-            let (SpKey { gfn, alias, level }, reached) = (*mmu.shadow_pages.key(table), reached.contains(&table));
+            let (SpKey { gfn, alias, level, .. }, reached) = (*mmu.shadow_pages.key(table), reached.contains(&table));
             visit(Keyed::Table { gfn: gfn.raw(), alias, level, reached });
         }
         let waits = |table: &u32| reached[of_vcpus..].contains(table);
-        for (_, &SpKey { gfn, alias, level }) in mmu.shadow_pages.nx_split().filter(|(table, _)| !waits(table)) {
+        for (_, &SpKey { gfn, alias, level, .. }) in mmu.shadow_pages.nx_split().filter(|(table, _)| !waits(table)) {
             visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for (_, entry) in mmu.shadow_pages.mmio_entries(&self.tables) {

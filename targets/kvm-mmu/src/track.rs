@@ -34,8 +34,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Whether writes to `gfn` of `slot` are emulated.
+    /// Whether writes to `gfn` of `slot` are emulated: somebody asked for that, or it holds a table of the guest above the last.
     pub(crate) fn is_tracked(slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
-        P::track_key(gfn, alias).offset_from(slot.gfn).is_some_and(|page| slot.tracked.contains(page))
+        let page = P::track_key(gfn, alias).offset_from(slot.gfn);
+        page.is_some_and(|page| slot.tracked.contains(page) || slot.upper_tables.contains(page))
     }
 }

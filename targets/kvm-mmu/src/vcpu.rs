@@ -31,7 +31,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Err(exit);
         }
         match self.fault_in(host, slots, vcpu, gpa, access) {
-            FaultIn::Emulate => Err(Exit::Mmio(gpa)),
+            FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(slots, vcpu, gpa, access)),
@@ -98,7 +98,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Exit::Done;
         }
         match self.fault_in(host, &slots, vcpu, gpa, Access::Read) {
-            FaultIn::Emulate => Exit::NotFound,
+            FaultIn::NoSlot | FaultIn::Emulate => Exit::NotFound,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
             FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {

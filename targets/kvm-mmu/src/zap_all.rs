@@ -25,13 +25,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Take the pages of older generations apart (`kvm_zap_obsolete_pages()`).
     pub(crate) fn zap_obsolete_pages(&self, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
         let obsolete: Retired = mmu.shadow_pages.obsolete().collect();
         if obsolete.is_empty() {
             return;
         }
         for &table in &obsolete {
-            self.retire(&mut mmu, table);
+            self.retire(&mut mmu, &slots, table);
         }
         self.commit_zap(&mut mmu, &obsolete, true, tlb);
     }

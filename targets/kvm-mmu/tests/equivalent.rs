@@ -2,11 +2,11 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Alias, Gfn, Program, SlotId, StolenMask, Vm, text};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Program, SlotId, StolenMask, Vm, text};
 use gpa_oracles::Lockstep;
 use kvm_mmu::mutants::EQUIVALENT;
 
-use kvm_mmu::{AliasFault, Corrected, KvmMmu, Policy, SlotSeen, TlbFlush};
+use kvm_mmu::{AliasFault, Corrected, KvmMmu, Policy, SlotSeen, SpKey, TlbFlush};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
@@ -49,6 +49,11 @@ equivalent! {
             }
         }
     }
+    ReuseWithoutTagCheck = "M25-reuse-without-tag-check" {
+        fn reuses_child(existing: &SpKey, wanted: &SpKey) -> bool {
+            SpKey { alias: wanted.alias, ..*existing } == *wanted
+        }
+    }
     PrefetchBlocksBase = "M32-prefetch-blocks-base" {
         fn may_prefetch(_: Alias, id: SlotId) -> bool {
             !id.is_private()
@@ -76,6 +81,25 @@ equivalent! {
     ReturnHandled = "M53-return-handled" {
         fn caches_mmio(_: bool) -> bool {
             false
+        }
+    }
+    SyncNostrip = "M75-sync-nostrip" {
+        fn sync_gfn(_: StolenMask, _: GuestPaging, leaf: Gpa) -> Gfn {
+            Gfn::new(leaf.page())
+        }
+    }
+    WarnRemoved = "M77-warn-removed" {
+        fn warns_of_gpte(_: StolenMask, _: Gpa, _: Gfn, _: bool) -> bool {
+            false
+        }
+
+        fn warns_of_fault(_: StolenMask, _: Gpa, _: Gfn) -> bool {
+            false
+        }
+    }
+    ZapAnyGfn = "B14-zap-any-gfn" {
+        fn goes_with_slot(_: &SpKey) -> bool {
+            true
         }
     }
 }

@@ -11,7 +11,7 @@ use rand_xoshiro::rand_core::SeedableRng;
 use std::fmt::Write;
 
 /// Programs tried until the oracle meant for a mutant must have caught it.
-const PROGRAMS: usize = 20_000;
+const PROGRAMS: usize = 100_000;
 /// Programs tried to see which other oracles notice too.
 const PROGRAMS_OF_OTHERS: usize = 2_000;
 

@@ -68,6 +68,7 @@ fn lacking(clause: &Clause, shows: Shows) -> String {
         (clause.needs_flushes && !shows.flushes, "its flushes"),
         (clause.needs_keys && !shows.keys, "what it keeps by gfn"),
         (clause.needs_rmap && shows.keys && !shows.rmap, "an rmap"),
+        (clause.needs_shadows && !shows.shadows, "shadows of the guest's tables"),
     ];
     let missing: Vec<&str> = needs.iter().filter(|(missing, _)| *missing).map(|(_, what)| *what).collect();
     format!("unsupported: the target does not show {}", missing.join(", "))

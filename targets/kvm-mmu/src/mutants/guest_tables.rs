@@ -32,6 +32,21 @@ mutants! {
             Corrected::gpte_gfn(stolen, if strips { GuestPaging::FourLevel } else { paging }, address)
         }
     }
+    PrefetchGpteNostrip = "M76-prefetch-gpte-nostrip", "shadowed guest tables: a neighbouring entry is not stripped", "gfn_unalias" / "warn", {
+        fn prefetch_gfn(_: StolenMask, _: GuestPaging, leaf: Gpa) -> Gfn {
+            raw_gfn(leaf)
+        }
+    }
+    WarnOnNonpresent = "M78-warn-on-nonpresent", "shadowed guest tables: an entry that is not present is warned of (gap G11)", "gfn_unalias" / "warn", {
+        fn warns_of_gpte(stolen: StolenMask, leaf: Gpa, gfn: Gfn, present: bool) -> bool {
+            if present { Corrected::warns_of_gpte(stolen, leaf, gfn, present) } else { RfcV3::warns_of_gpte(stolen, leaf, gfn, present) }
+        }
+    }
+    WarnOnGva = "M7W-warn-on-gva", "shadowed guest tables: a virtual address is warned of (gap G11)", "gfn_unalias" / "warn", {
+        fn warns_of_fault(stolen: StolenMask, gva: Gpa, gfn: Gfn) -> bool {
+            RfcV3::warns_of_fault(stolen, gva, gfn)
+        }
+    }
     StolenBitsReserved = "M7V-stolen-bits-reserved", "guest tables: a stolen bit above MAXPHYADDR is reserved (gap G8)", "gfn_unalias" / "guest-fault", {
         fn reserved_gpa_bits(stolen: StolenMask, maxphyaddr: u8) -> u64 {
             RfcV3::reserved_gpa_bits(stolen, maxphyaddr)

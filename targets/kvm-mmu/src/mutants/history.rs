@@ -3,7 +3,8 @@
 use super::aliased;
 use crate::flush::TlbFlush;
 use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, SlotChange, SlotId, StolenMask};
+use crate::shadow_page::SpKey;
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Rights, SlotChange, SlotId, StolenMask};
 
 mutants! {
     NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "free", {
@@ -74,9 +75,34 @@ mutants! {
             made >= now && !in_flux
         }
     }
+    MmioOverPresent = "B26-mmio-over-present", "history: an MMIO entry is written over a present one (aad885e77496)", "structure" / "rmap", {
+        fn drops_before_mmio() -> bool {
+            false
+        }
+    }
+    DirectForIndirect = "B28-direct-for-indirect", "history: a page of the direct kind serves for a table of the guest (CVE-2026-53359)", "gfn_unalias" / "spte", {
+        fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
+            SpKey { direct: wanted.direct, ..*existing } == *wanted
+        }
+    }
+    PrivateToNested = "B41-private-to-nested", "history: a guest of the guest finds private slots (3a2936dedd20)", "private_slot" / "nested-exit", {
+        fn shows_private(_: bool) -> bool {
+            true
+        }
+    }
+    AccessNotInherited = "B29-access-not-inherited", "history: what upper entries of the guest forbid is forgotten (CVE-2021-38198)", "gfn_unalias" / "exit", {
+        fn child_access(_: Rights, own: Rights) -> Rights {
+            own
+        }
+    }
     RemoveKeyDiffers = "B27-remove-key-differs", "history: an rmap entry is looked for under another gfn than it was put under (CVE-2026-46113)", "structure" / "rmap", {
         fn remove_key(gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
+        }
+    }
+    ChildReused = "B27V-child-reused", "history: the shadow page that an entry leads to serves on, though the guest's table is another (CVE-2026-46113)", "gfn_unalias" / "exit", {
+        fn reuses_child(existing: &SpKey, wanted: &SpKey) -> bool {
+            SpKey { gfn: wanted.gfn, ..*existing } == *wanted
         }
     }
     WrprotSkipsReadonly = "B31-wrprot-skips-readonly", "history: write-protection skips what is read-only but may be made writable without the lock (7c8a4742c4ab)", "gfn_unalias" / "exit", {

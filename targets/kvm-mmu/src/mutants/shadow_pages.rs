@@ -2,12 +2,12 @@
 
 use super::aliased;
 use crate::shadow_page::SpKey;
-use gpa_model::Alias;
+use gpa_model::{Alias, Gpa, StolenMask};
 
 mutants! {
     CompareOnlyGfn = "M21-compare-only-gfn", "shadow pages: aliases share one", "private_slot" / "alias-unmapped", {
         fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
-            existing.gfn == wanted.gfn && existing.level == wanted.level
+            SpKey { alias: wanted.alias, ..*existing } == *wanted
         }
     }
     StolenNotStored = "M22-stolen-not-stored", "shadow pages: the alias is not remembered", "private_slot" / "alias-unmapped", {
@@ -27,7 +27,12 @@ mutants! {
     }
     RoleCompareDropped = "M26-role-compare-dropped", "__kvm_mmu_get_page(): a page of any level serves", "structure" / "rmap", {
         fn same_shadow_page(existing: &SpKey, wanted: &SpKey) -> bool {
-            (existing.gfn, existing.alias) == (wanted.gfn, wanted.alias)
+            SpKey { level: wanted.level, ..*existing } == *wanted && (existing.direct || existing == wanted)
+        }
+    }
+    WrapperNonzero = "M24-wrapper-nonzero", "kvm_mmu_get_page(): what is made of a table of the guest is tagged with the table's alias", "gfn_unalias" / "exit", {
+        fn indirect_alias(stolen: StolenMask, pointer: Gpa) -> Alias {
+            stolen.split(pointer).1
         }
     }
     RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "free", {
