@@ -45,6 +45,22 @@ impl MachineError {
     }
 }
 
+/// What a test needs of `/dev/kvm`, or nothing, said aloud, where there is none.
+///
+/// # Panics
+/// If it is there and fails.
+#[cfg(test)]
+pub(crate) fn or_skip<T>(opened: Result<T, MachineError>) -> Option<T> {
+    match opened {
+        Ok(opened) => Some(opened),
+        Err(error) if error.is_absence() => {
+            println!("SKIPPED: {error}");
+            None
+        }
+        Err(error) => panic!("/dev/kvm is there, but: {error}"),
+    }
+}
+
 impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

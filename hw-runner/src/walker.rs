@@ -273,16 +273,10 @@ fn map_whole(fd: &VmFd, slot: u32, gfn: u64, memory: &Pages) -> Result<(), Machi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::or_skip;
 
     fn walker() -> Option<Walker> {
-        match Walker::open() {
-            Ok(walker) => Some(walker),
-            Err(error) if error.is_absence() => {
-                println!("SKIPPED: {error}");
-                None
-            }
-            Err(error) => panic!("/dev/kvm is there, but: {error}"),
-        }
+        or_skip(Walker::open())
     }
 
     /// Present, writable, user.

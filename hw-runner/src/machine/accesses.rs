@@ -219,16 +219,13 @@ fn bells(vm: &Vm, gpa: Gpa, offset: usize) -> [Gpa; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::or_skip;
 
     /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
     #[test]
     fn an_ioeventfd_rings_for_one_name() {
         use crate::ioeventfd::{Bells, require};
-        let mut machine = match Machine::open() {
-            Ok(machine) => machine,
-            Err(error) if error.is_absence() => return println!("SKIPPED: {error}"),
-            Err(error) => panic!("/dev/kvm is there, but: {error}"),
-        };
+        let Some(mut machine) = or_skip(Machine::open()) else { return };
         if let Err(error) = require(&machine.fd) {
             return println!("SKIPPED: {error}");
         }
@@ -252,11 +249,7 @@ mod tests {
     /// Where names differ by nothing but entries, they lead to their frame by entries of every kind, and one that forbids writes does.
     #[test]
     fn entries_of_every_kind_lead_to_their_frame_and_grant_what_they_say() {
-        let mut machine = match Machine::open_with(Realisation::GuestPtes) {
-            Ok(machine) => machine,
-            Err(error) if error.is_absence() => return println!("SKIPPED: {error}"),
-            Err(error) => panic!("/dev/kvm is there, but: {error}"),
-        };
+        let Some(mut machine) = or_skip(Machine::open_with(Realisation::GuestPtes)) else { return };
         let text =
             "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=64 hva=0\n";
         let program = gpa_model::text::parse(text).expect("a program");

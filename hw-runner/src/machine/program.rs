@@ -173,18 +173,12 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::or_skip;
     use crate::watchdog::Watchdog;
     use std::time::Duration;
 
     fn machine() -> Option<Machine> {
-        match Machine::open() {
-            Ok(machine) => Some(machine),
-            Err(error) if error.is_absence() => {
-                println!("SKIPPED: {error}");
-                None
-            }
-            Err(error) => panic!("/dev/kvm is there, but: {error}"),
-        }
+        or_skip(Machine::open())
     }
 
     #[test]

@@ -430,19 +430,14 @@ impl Stage<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::or_skip;
 
     const DURATION: Duration = Duration::from_millis(200);
 
     /// Stress of one vCPU by `play`; `None` where there is no `/dev/kvm`.
     fn stress(play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>) -> Option<StressReport> {
-        match Machine::open() {
-            Ok(mut machine) => Some(machine.stress_by(&Vm::default(), 1, DURATION, play).expect("a report")),
-            Err(error) if error.is_absence() => {
-                println!("SKIPPED: {error}");
-                None
-            }
-            Err(error) => panic!("/dev/kvm is there, but: {error}"),
-        }
+        let mut machine = or_skip(Machine::open())?;
+        Some(machine.stress_by(&Vm::default(), 1, DURATION, play).expect("a report"))
     }
 
     #[test]
