@@ -7,11 +7,12 @@
 //! entry may be met until its memslot goes.
 
 use crate::addr::{Alias, Gpa};
+use crate::allowed::Allowed;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::host::Host;
 use crate::limits::FRAMES;
 use crate::mmu::{Exit, Fault, Rights};
-use crate::model::{Allowed, Model, SlotKind};
+use crate::model::{Model, SlotKind};
 use crate::op::Access;
 use crate::vm::FrameSet;
 

@@ -7,6 +7,7 @@
 //! What is absent on purpose: no clock, no randomness but what a caller passes in, no hash map that is iterated, no I/O.
 
 pub mod addr;
+pub mod allowed;
 pub mod choices;
 pub mod divisions;
 pub mod driver;
@@ -28,6 +29,7 @@ pub mod text;
 pub mod vm;
 
 pub use addr::{Alias, Gfn, Gpa, Hva, Level, Pfn, Span, StolenMask};
+pub use allowed::Allowed;
 pub use divisions::{Divisions, MemoryType};
 pub use driver::{Driver, Drivers};
 pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
@@ -35,7 +37,7 @@ pub use guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
 pub use guest_walk::GuestWalk;
 pub use host::Host;
 pub use mmu::{Exit, Fault, Keyed, Mmu, Rights, Shows, Spte};
-pub use model::{Allowed, Entitled, Model, SlotKind};
+pub use model::{Entitled, Model, SlotKind};
 pub use op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 pub use op_kinds::OpKinds;
 pub use program::Program;
