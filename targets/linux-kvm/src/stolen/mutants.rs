@@ -130,7 +130,7 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant {
         name: "M81-wrprot-first-spte-only",
         breaks: "claim: write-protecting a gfn reaches each of its SPTEs",
-        caught_by: ("dirty_log", "missing"),
+        caught_by: ("dirty_log", "write-protected"),
         edits: &[edit(
             MMU,
             "rmap_write_protect",
