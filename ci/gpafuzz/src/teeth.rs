@@ -6,6 +6,8 @@
 //!
 //! As JSON this is [`Teeth`]; with the same mutants, seeds and runs it is the same, byte for byte.
 
+mod table;
+
 use crate::campaign::{left, shrink, status};
 use crate::catalogue::{Catalogue, Quarry};
 use crate::engine::{Budget, Engine, Found};
@@ -17,16 +19,11 @@ use gpa_model::text;
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants::Equivalent;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The version of [`Teeth`] as JSON; larger when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// The width of the column of laws, if none is longer.
-const LAW_WIDTH: usize = 28;
 
 /// The kill matrix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -126,6 +123,27 @@ pub struct Hunt {
     pub first: Option<First>,
     /// How what was meant for it caught it, if it did.
     pub caught: Option<Caught>,
+    /// How the campaign ended in which that did not object, if it did not.
+    pub survived: Option<Survived>,
+}
+
+/// How a campaign ended that a mutant survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Survived {
+    /// Programs that were run.
+    pub executions: u64,
+    /// What there was no more of.
+    pub ended_by: Bound,
+}
+
+/// A bound of a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// [`Teeth::runs`].
+    Runs,
+    /// [`Teeth::seconds`].
+    Seconds,
 }
 
 /// The first objection of all oracles.
@@ -253,24 +271,27 @@ fn hunt(
         stop: setting.stop,
     };
     let any = find(&shown, target, Lockstep::default(), seed, budget(), |_| true)?;
-    let mut caught = None;
-    if let Some(found) = any.as_ref().filter(|found| meant.is_of(&found.violation)) {
-        caught = Some(keep(target, Lockstep::default(), false, found)?);
-    } else if any.is_some() {
-        let alone = || Lockstep::new(gpa_oracles::only(&meant.oracle));
-        let shown = format!("{shown}, {} alone", meant.oracle);
-        if let Some(found) = find(&shown, target, alone(), seed, budget(), |violation| meant.is_of(violation))? {
-            caught = Some(keep(target, alone(), true, &found)?);
+    let (mut caught, mut survived) = (None, None);
+    match &any {
+        Err(end) => survived = Some(*end),
+        Ok(found) if meant.is_of(&found.violation) => caught = Some(keep(target, Lockstep::default(), false, found)?),
+        Ok(_) => {
+            let alone = || Lockstep::new(gpa_oracles::only(&meant.oracle));
+            let shown = format!("{shown}, {} alone", meant.oracle);
+            match find(&shown, target, alone(), seed, budget(), |violation| meant.is_of(violation))? {
+                Ok(found) => caught = Some(keep(target, alone(), true, &found)?),
+                Err(end) => survived = Some(end),
+            }
         }
     }
     if caught.is_none() && setting.is_stopped() {
         return Ok(None);
     }
-    let first = any.map(|Found { violation, execution, .. }| {
+    let first = any.ok().map(|Found { violation, execution, .. }| {
         let by = Law::from((violation.signature.oracle, violation.signature.clause));
         First { by, execution }
     });
-    Ok(Some(Hunt { seed, first, caught }))
+    Ok(Some(Hunt { seed, first, caught, survived }))
 }
 
 /// A campaign that ends with the first violation that is `wanted`.
@@ -281,7 +302,7 @@ fn find(
     seed: u64,
     budget: Budget<'_>,
     wanted: impl Fn(&Violation) -> bool,
-) -> Result<Option<Found>, TargetError> {
+) -> Result<Result<Found, Survived>, TargetError> {
     let mut progress = Progress::new(name, left(&budget));
     let mut engine = Engine::new(target, run, seed, budget)?;
     let mut found = None;
@@ -291,7 +312,9 @@ fn find(
         progress.tick(|| status(&engine, 0));
     }
     progress.finish(&status(&engine, usize::from(found.is_some())));
-    Ok(found)
+    let executions = engine.executions();
+    let ended_by = if budget.runs.is_some_and(|runs| executions >= runs) { Bound::Runs } else { Bound::Seconds };
+    Ok(found.ok_or(Survived { executions, ended_by }))
 }
 
 fn keep(target: &mut dyn Target, mut run: Lockstep, alone: bool, found: &Found) -> Result<Caught, TargetError> {
@@ -313,152 +336,24 @@ impl Teeth {
     pub fn all_killed(&self) -> bool {
         !self.interrupted && self.mutants.iter().all(|row| row.killed == self.seeds.len())
     }
-
-    /// The table that a person reads.
-    pub fn table(&self) -> String {
-        let mut out = String::new();
-        let several = self.seeds.len() > 1;
-        let spread = if several { "killed       min    median       max" } else { "executions" };
-        let laws = self.mutants.iter().map(|row| row.meant.to_string().len());
-        let width = laws.max().unwrap_or(0).max(LAW_WIDTH);
-        let _ = writeln!(out, "{:<30} {:<width$} {spread}  ops  breaks", "mutant", "oracle/clause");
-        for row in &self.mutants {
-            self.row(&mut out, row, width);
-        }
-        self.verdict(&mut out);
-        if self.equivalent.is_empty() {
-            return out;
-        }
-        out.push_str(
-            "\nEquivalent mutants, which nobody can tell from the corrected design, and which are not hunted:\n",
-        );
-        for EquivalentText { mutant, why } in &self.equivalent {
-            let _ = writeln!(out, "  {mutant:<28} {why}");
-        }
-        out
-    }
-
-    fn row(&self, out: &mut String, row: &Row, width: usize) {
-        let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
-        let [min, median, max] =
-            [|s: Spread| s.min, |s: Spread| s.median, |s: Spread| s.max].map(|part| number(row.executions.map(part)));
-        let spread = if self.seeds.len() > 1 {
-            let killed = format!("{}/{}", row.killed, row.hunts.len());
-            format!("{killed:>6} {min:>9} {median:>9} {max:>9}")
-        } else {
-            format!("{min:>10}")
-        };
-        let ops = number(row.ops.map(|ops| ops.max));
-        let law = row.meant.to_string();
-        let _ = writeln!(out, "{:<30} {law:<width$} {spread} {ops:>4}  {}", row.mutant, row.breaks);
-        for remark in self.remarks(row) {
-            let _ = writeln!(out, "    {remark}");
-        }
-    }
-
-    /// What is to be said about hunts that did not end as they were meant to.
-    fn remarks(&self, row: &Row) -> Vec<String> {
-        let mut others: BTreeMap<(&Law, bool), Vec<u64>> = BTreeMap::new();
-        let mut survived = 0;
-        for hunt in &row.hunts {
-            match (&hunt.first, &hunt.caught) {
-                (None, _) => survived += 1,
-                (Some(_), Some(caught)) if !caught.alone => {}
-                (Some(first), caught) => {
-                    others.entry((&first.by, caught.is_some())).or_default().push(first.execution);
-                }
-            }
-        }
-        let times = |count: usize| {
-            if self.seeds.len() > 1 { format!(" from {count} of {} seeds", row.hunts.len()) } else { String::new() }
-        };
-        let others = others.into_iter().map(|((by, caught), executions)| {
-            let soonest = executions.iter().min().copied().unwrap_or_default();
-            let at = if self.seeds.len() > 1 { " at the soonest" } else { "" };
-            let then = if caught { "its own oracle was then asked alone" } else { "its own oracle, alone, never did" };
-            format!("{by} objects first{}, at execution {soonest}{at}; {then}", times(executions.len()))
-        });
-        let survivor =
-            (survived > 0).then(|| format!("SURVIVED all oracles{}: {} executions", times(survived), self.runs));
-        others.chain(survivor).collect()
-    }
-
-    fn verdict(&self, out: &mut String) {
-        let (killed, all) =
-            (self.mutants.iter().filter(|row| row.killed == self.seeds.len()).count(), self.mutants.len());
-        let seeds = match self.seeds.as_slice() {
-            [seed] => format!("seed {seed}"),
-            seeds => format!("seeds {} to {}", seeds.first().unwrap_or(&0), seeds.last().unwrap_or(&0)),
-        };
-        let _ = writeln!(
-            out,
-            "\n{killed} of {all} mutants are killed by the oracle and clause meant for them, each within {} executions{}; {seeds}",
-            self.runs,
-            self.seconds.map_or_else(String::new, |seconds| format!(" and {seconds} s"))
-        );
-        if self.interrupted {
-            out.push_str("interrupted: the mutants after these were not hunted\n");
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn teeth(hunts: &[Hunt]) -> Teeth {
-        let caught = || hunts.iter().filter_map(|hunt| hunt.caught.as_ref());
-        let row = Row {
-            mutant: "M00-example".into(),
-            breaks: "an example".into(),
-            meant: ("progress", "retry").into(),
-            killed: caught().count(),
-            executions: Spread::of(caught().map(|caught| caught.execution)),
-            ops: Spread::of(caught().map(|caught| caught.ops_after as u64)),
-            hunts: hunts.to_vec(),
-        };
-        Teeth {
-            schema_version: SCHEMA_VERSION,
-            gpafuzz: "0".into(),
-            runs: 1000,
-            seconds: None,
-            seeds: (1..=hunts.len() as u64).collect(),
-            mutants: vec![row],
-            interrupted: false,
-            equivalent: Vec::new(),
-        }
-    }
-
-    fn hunt(seed: u64, first: Option<(&str, &str)>, caught: Option<bool>) -> Hunt {
-        let signature = ["progress", "retry", "read", "alias", "user"].map(str::to_owned);
-        let [oracle, clause, op, alias, slot] = signature;
-        let caught = caught.map(|alone| Caught {
-            alone,
-            execution: 10 * seed,
-            signature: SignatureText { oracle, clause, op, alias, slot },
-            why: String::new(),
-            ops_before: 9,
-            ops_after: 2,
-            reproduces: true,
-            program: String::new(),
-        });
-        Hunt { seed, first: first.map(|by| First { by: by.into(), execution: seed }), caught }
-    }
-
     #[test]
-    fn a_mutant_that_survives_or_is_another_oracles_is_not_killed() {
-        let (meant, other) = (Some(("progress", "retry")), Some(("structure", "rmap")));
-        let killed = teeth(&[hunt(1, meant, Some(false)), hunt(2, other, Some(true))]);
-        assert!(killed.all_killed());
-        for hunts in [[hunt(1, None, None)], [hunt(1, other, None)]] {
-            let teeth = teeth(&hunts);
-            assert!(!teeth.all_killed());
-            insta::assert_snapshot!(teeth.table());
-        }
-        let several = [(meant, Some(false)), (other, Some(true)), (other, Some(true)), (other, None), (None, None)];
-        let several = several.into_iter().zip(1..).map(|((first, caught), seed)| hunt(seed, first, caught));
-        insta::assert_snapshot!(teeth(&several.collect::<Vec<_>>()).table());
-        assert!(!Teeth { interrupted: true, ..killed }.all_killed());
+    fn a_campaign_that_finds_nothing_says_what_ended_it() {
+        let stop = AtomicBool::new(false);
+        let mut opened = targets::open(targets::DEFAULT).expect("a target");
+        let mut hunt_for = |seconds| {
+            let setting = Setting { runs: 3, seconds, seeds: vec![1], stop: &stop };
+            let meant = Law::from(("progress", "retry"));
+            let hunt = hunt("M00-example", opened.target.as_mut(), &meant, 1, &setting).expect("a hunt");
+            hunt.and_then(|hunt| hunt.survived)
+        };
+        assert_eq!(hunt_for(None), Some(Survived { executions: 3, ended_by: Bound::Runs }));
+        assert_eq!(hunt_for(Some(0)), Some(Survived { executions: 0, ended_by: Bound::Seconds }));
     }
 
     #[test]
