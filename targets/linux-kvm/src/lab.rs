@@ -3,7 +3,7 @@
 use crate::console::{Complaint, Kind, complaint};
 use crate::error::LabError;
 use crate::kernel::Kernel;
-use crate::machine::{Emulator, Image, Machine, REARM, Silence};
+use crate::machine::{ANSWER_SECONDS, Emulator, Image, Machine, REARM, Silence};
 use crate::snapshot::Place;
 use crate::{Cache, Say, Setup, bochs, build, image, kbuild, protected, qemu, stolen};
 use std::ops::Range;
@@ -72,6 +72,7 @@ impl Lab {
     /// [`LabError::Absent`] if this machine lacks something that the lab needs.
     pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
         // Before anything is downloaded.
+        setup.emulator.patience()?;
         let qemu = match setup.emulator {
             Emulator::Qemu => Some(qemu::version()?),
             Emulator::Bochs => bochs::check().map(|()| None)?,
@@ -102,7 +103,7 @@ impl Lab {
         if place.as_ref().is_some_and(|place| place.find().is_some()) {
             say(&format!("lab: going on with Linux {release} in {emulator}, as it was once it was up"));
         } else {
-            say(&format!("lab: booting Linux {release} in {emulator}, {}", setup.emulator.patience()));
+            say(&format!("lab: booting Linux {release} in {emulator}, {}", setup.emulator.boots_in()));
         }
         let mut lab = Self {
             kernel,
@@ -183,7 +184,11 @@ impl Lab {
                 None => (Some(text), said),
                 Some((kind, why)) => (None, said.or_else(|| Some(silence(kind, why)))),
             },
-            Err(Silence::Hang) => (None, said.or_else(|| Some(silence(Kind::Hang, "the kernel does not answer")))),
+            Err(Silence::Hang(limit)) => {
+                let why =
+                    format!("no answer within {limit:?}; ${ANSWER_SECONDS} gives a kernel on a busy machine more");
+                (None, said.or_else(|| Some(silence(Kind::Hang, &why))))
+            }
             Err(Silence::Died(how)) => (None, said.or_else(|| Some(silence(Kind::Died, &how)))),
         };
         if let Some(complaint) = &complaint {

@@ -9,6 +9,7 @@ use crate::run_dir::RunDir;
 use crate::snapshot::{Place, Snapshot, Unfinished, Words};
 use crate::supervise::Supervised;
 use crate::{Say, bochs, qemu};
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::thread;
@@ -24,6 +25,8 @@ pub(crate) const MEMORY_MB: &str = "640";
 const LOOK: Duration = Duration::from_millis(500);
 /// After how long a boot says how far it has come, and then again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Says how many seconds an answer may take.
+pub const ANSWER_SECONDS: &str = "GPAFUZZ_LAB_SECONDS";
 /// More than any answer is long.
 const ANSWER_BYTES: usize = 8 << 20;
 /// The question that changes nothing but whether a WARN_ONCE that has spoken can speak again.
@@ -50,7 +53,7 @@ impl Emulator {
     }
 
     /// How long a boot takes, in words.
-    pub(crate) const fn patience(self) -> &'static str {
+    pub(crate) const fn boots_in(self) -> &'static str {
         match self {
             Self::Qemu => "which takes seconds",
             Self::Bochs => "which takes minutes",
@@ -92,12 +95,21 @@ impl Emulator {
         }
     }
 
-    /// How long an answer may take; it takes milliseconds, or seconds, and the runner inside gives up a guest after 5 s of its time.
+    /// How long an answer may take, if [`ANSWER_SECONDS`] does not say; it takes milliseconds, or seconds, and the runner inside
+    /// gives up a guest after 5 s of its time.
     const fn answer_limit(self) -> Duration {
         match self {
             Self::Qemu => Duration::from_secs(30),
             Self::Bochs => Duration::from_secs(900),
         }
+    }
+
+    /// How long an answer may take.
+    ///
+    /// # Errors
+    /// [`LabError::Absent`] if [`ANSWER_SECONDS`] is no number of seconds.
+    pub(crate) fn patience(self) -> Result<Duration, LabError> {
+        seconds(std::env::var_os(ANSWER_SECONDS).as_deref(), self.answer_limit())
     }
 }
 
@@ -128,6 +140,7 @@ pub(crate) struct Machine {
     process: Supervised,
     port: Port,
     emulator: Emulator,
+    answer_limit: Duration,
     console: Console,
     map: Option<Map>,
     buffer: Vec<u8>,
@@ -137,8 +150,8 @@ pub(crate) struct Machine {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// There was none in time.
-    Hang,
+    /// There was none in that time.
+    Hang(Duration),
     /// The machine has ended, or closed its port.
     Died(String),
 }
@@ -180,7 +193,10 @@ impl Machine {
         let Snapshot { stream, words } = snapshot;
         let start = |dir: &RunDir| qemu::start(image, dir, Some(stream));
         let mut machine = Self::start(Emulator::Qemu, RunDir::new()?, &words.log, start)?;
-        if machine.answers() { Ok((machine, words.hello)) } else { Err(machine.stillborn(&Silence::Hang)) }
+        match machine.ask(REARM) {
+            Ok(_) => Ok((machine, words.hello)),
+            Err(silence) => Err(machine.stillborn(&silence)),
+        }
     }
 
     /// Start an emulator. `log` is what the kernel has said before.
@@ -194,7 +210,8 @@ impl Machine {
         std::fs::write(&console, log).map_err(at(&console))?;
         let Started { process, port, map } = start(&dir)?;
         let console = Console::open(&console).map_err(at(&console))?;
-        Ok(Self { process, port, emulator, console, map, buffer: Vec::new(), dir })
+        let answer_limit = emulator.patience()?;
+        Ok(Self { process, port, emulator, answer_limit, console, map, buffer: Vec::new(), dir })
     }
 
     /// Keep its state at `place`, so that another can go on from here, as this one does.
@@ -217,9 +234,9 @@ impl Machine {
 
     /// Why it did not come up.
     fn stillborn(mut self, silence: &Silence) -> LabError {
-        let (name, limit) = (self.emulator.name(), self.emulator.boot_limit());
+        let name = self.emulator.name();
         let why = match silence {
-            Silence::Hang => format!("did not come up within {limit:?}"),
+            Silence::Hang(limit) => format!("did not come up within {limit:?}"),
             Silence::Died(how) => format!("did not come up: {how}"),
         };
         let log = self.log();
@@ -232,7 +249,7 @@ impl Machine {
 
     /// Send a message and wait for the answer.
     pub(crate) fn ask(&mut self, question: &str) -> Result<String, Silence> {
-        let limit = self.emulator.answer_limit();
+        let limit = self.answer_limit;
         self.buffer.clear();
         self.buffer.extend_from_slice(question.as_bytes());
         self.buffer.push(END);
@@ -255,7 +272,7 @@ impl Machine {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.buffer.len() > ANSWER_BYTES {
-                return Err(Silence::Hang);
+                return Err(Silence::Hang(limit));
             }
             let mut chunk = [0; 1 << 16];
             match self.port.read(&mut chunk, left.min(LOOK)) {
@@ -301,6 +318,16 @@ impl Machine {
     }
 }
 
+/// As many seconds as `said`, if anything is.
+fn seconds(said: Option<&OsStr>, otherwise: Duration) -> Result<Duration, LabError> {
+    const MOST: u64 = 86_400;
+    let Some(said) = said else { return Ok(otherwise) };
+    let seconds = said.to_str().and_then(|text| text.parse().ok()).filter(|seconds| (1..=MOST).contains(seconds));
+    let wrong =
+        || format!("expected ${ANSWER_SECONDS} to be a number of seconds from 1 to {MOST}, found `{}`", said.display());
+    seconds.map(Duration::from_secs).ok_or_else(|| LabError::Absent(wrong()))
+}
+
 /// The file that a machine in `dir` writes its console to.
 pub(crate) fn console(dir: &RunDir) -> PathBuf {
     dir.path().join("console")
@@ -321,5 +348,21 @@ pub(crate) fn absent(command: &str, package: &str) -> impl Fn(io::Error) -> LabE
     let (command, package) = (command.to_owned(), package.to_owned());
     move |error| {
         LabError::Absent(format!("expected the command `{command}`, found: {error}; install the package {package}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_what_is_said_or_else_the_usual_one() {
+        let usual = Duration::from_secs(30);
+        assert_eq!(seconds(None, usual), Ok(usual));
+        assert_eq!(seconds(Some("2".as_ref()), usual), Ok(Duration::from_secs(2)));
+        for bad in ["", "0", "-1", "soon", "86401"] {
+            let why = seconds(Some(bad.as_ref()), usual).unwrap_err().to_string();
+            assert!(why.contains(ANSWER_SECONDS) && why.contains(&format!("`{bad}`")), "{why}");
+        }
     }
 }
