@@ -6,7 +6,7 @@ use crate::finding::{self, Confirmed, Finding, KnownText, Metadata, Store, Store
 use crate::known::Known;
 use crate::progress::{Left, Progress, Status};
 use crate::summary::{self, FindingSummary, Ops, TargetSummary, TargetTiming};
-use crate::target::{Target, TargetError};
+use crate::target::{Seen, Target, TargetError};
 use gpa_model::minimize::minimize;
 use gpa_model::{Program, text};
 use gpa_oracles::{Lockstep, Violation};
@@ -150,11 +150,14 @@ pub fn keep(
 ) -> Result<FindingSummary, CampaignError> {
     // A run of its own: what minimising judges is not what the campaign judged.
     let mut run = Lockstep::default();
-    let smaller = shrink(target, &mut run, &found.program, &found.violation)?;
+    let smaller = shrink(target, &mut run, found)?;
     let signature = &found.violation.signature;
     let mut minimized = smaller.program;
     minimized.comment = vec![one_line(&format!("{name}: {signature}")), one_line(&smaller.why)];
-    let (report, _) = target.report(&mut run, &minimized, name)?;
+    let (mut report, again) = target.report(&mut run, &minimized, name)?;
+    if again.is_none_or(|again| again.signature != *signature) {
+        report.push_str(&format!("\nwhen it was found:\n{}\n", found.violation));
+    }
     let folder = Store::folder(&setting.label(name), signature);
     let minimized_file = setting.store.out().join(&folder).join(finding::MINIMIZED_FILE);
     let replay = replay_line(&minimized_file.display().to_string(), name);
@@ -178,7 +181,9 @@ pub fn keep(
         replay: replay.clone(),
     };
     let (ops_before, ops_after) = (program.ops.len(), minimized.ops.len());
-    setting.store.save(&folder, &Finding { program, minimized, report, metadata })?;
+    let seen = if smaller.reproduces { Seen::default() } else { found.seen.clone() };
+    let finding = Finding { program, minimized, report, seen, metadata };
+    setting.store.save(&folder, &finding)?;
     Ok(FindingSummary {
         signature: signature.into(),
         known,
@@ -187,6 +192,7 @@ pub fn keep(
         ops_after,
         reproduces: smaller.reproduces,
         confirmed: smaller.confirmed,
+        seen: finding.seen_files().map(|(name, _)| name.to_owned()).collect(),
         folder: folder.display().to_string(),
         replay,
     })
@@ -207,17 +213,13 @@ pub struct Shrunk {
     pub executions: usize,
 }
 
-/// Minimise `program` as long as `target` breaks the same law in the same way: the same signature as `violation`.
-/// For a target that answers from a record, or that has not survived the program, it stays as it is.
+/// Minimise the program that was `found` as long as `target` breaks the same law in the same way: the same signature.
+/// For a target that answers from a record, or that did not survive the program, it stays as it is.
 ///
 /// # Errors
 /// If the target fails.
-pub fn shrink(
-    target: &mut dyn Target,
-    run: &mut Lockstep,
-    program: &Program,
-    violation: &Violation,
-) -> Result<Shrunk, TargetError> {
+pub fn shrink(target: &mut dyn Target, run: &mut Lockstep, found: &Found) -> Result<Shrunk, TargetError> {
+    let Found { program, violation, seen, .. } = found;
     if target.recorded().is_some() {
         // What is not in the record cannot be asked for, and what is in it does not change.
         let (program, why) = (program.clone(), violation.why.clone());
@@ -227,7 +229,7 @@ pub fn shrink(
         other.as_ref().is_some_and(|other| other.signature == violation.signature)
     };
     let mut failed = None;
-    if !target.survived() {
+    if !seen.survived {
         let again = target.judge(run, program)?;
         let (program, why) = (program.clone(), violation.why.clone());
         return Ok(Shrunk { program, why, reproduces: same(violation, &again), confirmed: None, executions: 0 });

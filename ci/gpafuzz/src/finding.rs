@@ -5,12 +5,15 @@
 //!                               minimized.prog    the smallest program found that shows the same
 //!                               report.txt        what happens, op by op
 //!                               finding.json      [`Metadata`]
+//!                               found.trace       what a real KVM did when it was found, and
+//!                               found.log         what its kernel had said, if it did not show again each time
 //! ```
 //!
 //! A folder appears whole or not at all: it is written beside its place, brought to disk, and renamed. There is one folder
 //! a signature; finding the same again replaces it.
 
 use crate::known::Known;
+use crate::target::Seen;
 use gpa_model::{Program, text};
 use gpa_oracles::Signature;
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,10 @@ pub const MINIMIZED_FILE: &str = "minimized.prog";
 pub const REPORT_FILE: &str = "report.txt";
 /// The metadata.
 pub const FINDING_FILE: &str = "finding.json";
+/// The trace of the time when it was found.
+pub const FOUND_TRACE_FILE: &str = "found.trace";
+/// The kernel's log of that time.
+pub const FOUND_LOG_FILE: &str = "found.log";
 /// The version of [`Metadata`]; larger when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -135,8 +142,18 @@ pub struct Finding {
     pub minimized: Program,
     /// The report of it.
     pub report: String,
+    /// What was seen when it was found, if that is to be kept.
+    pub seen: Seen,
     /// The rest.
     pub metadata: Metadata,
+}
+
+impl Finding {
+    /// The files of what was seen when it was found.
+    pub fn seen_files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let files = [(FOUND_TRACE_FILE, &self.seen.trace), (FOUND_LOG_FILE, &self.seen.log)];
+        files.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)))
+    }
 }
 
 /// Why findings cannot be written.
@@ -229,13 +246,14 @@ fn save(folder: &Path, finding: &Finding) -> io::Result<()> {
     remove(&new)?;
     fs::create_dir(&new)?;
     let metadata = serde_json::to_string_pretty(&finding.metadata)? + "\n";
+    let (program, minimized) = (text::print(&finding.program), text::print(&finding.minimized));
     let files = [
-        (PROGRAM_FILE, text::print(&finding.program)),
-        (MINIMIZED_FILE, text::print(&finding.minimized)),
-        (REPORT_FILE, finding.report.clone()),
-        (FINDING_FILE, metadata),
+        (PROGRAM_FILE, program.as_str()),
+        (MINIMIZED_FILE, &minimized),
+        (REPORT_FILE, &finding.report),
+        (FINDING_FILE, &metadata),
     ];
-    for (name, text) in files {
+    for (name, text) in files.into_iter().chain(finding.seen_files()) {
         let mut file = File::create(new.join(name))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

@@ -122,6 +122,9 @@ pub struct FindingSummary {
     /// In how many of how many further runs it showed, if it took more than one to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Confirmed>,
+    /// Files there of what was seen when it was found, if it did not show again each time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<String>,
     /// The folder it was written to, below [`Summary::out`].
     pub folder: String,
     /// The line that shows it again; [`Summary::replay`] has those of all findings.
@@ -288,12 +291,15 @@ pub fn finding_lines(target: &str, out: &Path, finding: &FindingSummary) -> Stri
         None => "new".into(),
     };
     let flaky = Confirmed::words(finding.confirmed, finding.reproduces);
+    let folder = out.join(&finding.folder).display().to_string();
+    let seen = if finding.seen.is_empty() {
+        String::new()
+    } else {
+        format!("\n  what was seen when it was found is kept there: {}", finding.seen.join(" and "))
+    };
     format!(
-        "\n{target}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {}\n  {}\n",
-        finding.ops_before,
-        finding.ops_after,
-        out.join(&finding.folder).display(),
-        finding.replay
+        "\n{target}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {folder}{seen}\n  {}\n",
+        finding.ops_before, finding.ops_after, finding.replay
     )
 }
 

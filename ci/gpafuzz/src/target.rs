@@ -87,6 +87,24 @@ pub trait Target {
     }
 }
 
+/// What a target did at the last program, as far as it can tell. A race may not show again, and then this is all there is of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// [`Target::trace`], if there is one.
+    pub trace: Option<String>,
+    /// [`Target::log`], if there is one.
+    pub log: Option<String>,
+    /// [`Target::survived`].
+    pub survived: bool,
+}
+
+impl Seen {
+    /// What `target` did.
+    pub fn of(target: &mut dyn Target) -> Self {
+        Self { trace: target.trace().ok(), log: target.log(), survived: target.survived() }
+    }
+}
+
 /// Why there is no target, or no target any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetError {

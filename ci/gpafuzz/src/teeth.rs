@@ -318,7 +318,7 @@ fn find(
 }
 
 fn keep(target: &mut dyn Target, mut run: Lockstep, alone: bool, found: &Found) -> Result<Caught, TargetError> {
-    let smaller = shrink(target, &mut run, &found.program, &found.violation)?;
+    let smaller = shrink(target, &mut run, found)?;
     Ok(Caught {
         alone,
         execution: found.execution,

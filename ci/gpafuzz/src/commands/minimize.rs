@@ -2,8 +2,10 @@
 
 use crate::campaign::shrink;
 use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
+use crate::engine::Found;
 use crate::finding::Confirmed;
 use crate::input;
+use crate::target::Seen;
 use gpa_model::text;
 use gpa_oracles::Lockstep;
 
@@ -19,17 +21,20 @@ pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
     let Some(violation) = target.judge(&mut run, &input.program)? else {
         return Err(CliError::NothingToMinimize(input.path, name));
     };
-    let smaller = shrink(target, &mut run, &input.program, &violation)?;
+    // Whoever asks for it may wait for what does not survive the program to be started again.
+    let seen = Seen { survived: true, ..Seen::of(target) };
+    let found = Found { program: input.program, violation, execution: 1, seen };
+    let smaller = shrink(target, &mut run, &found)?;
     let printed = text::print(&smaller.program);
     match &args.output {
         Some(path) => std::fs::write(path, printed).map_err(|error| CliError::Output(path.clone(), error))?,
         None => print(&printed),
     }
-    let (before, after) = (input.program.ops.len(), smaller.program.ops.len());
+    let (before, after) = (found.program.ops.len(), smaller.program.ops.len());
     let flaky = Confirmed::words(smaller.confirmed, smaller.reproduces);
     note(&format!(
         "{}: {before} ops before, {after} after, {} executions{flaky}",
-        violation.signature, smaller.executions
+        found.violation.signature, smaller.executions
     ));
     Ok(Exit::Clean)
 }

@@ -9,6 +9,7 @@ mod running;
 
 use gpa_model::{Exit, text};
 use hw_runner::{Trace, trace};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -19,6 +20,11 @@ const BEHAVIOUR: &str = "FAKE_QEMU";
 
 /// Questions that it answers before it does what it is there for: the first is about what machine it is.
 const ANSWERS: usize = 5;
+
+/// What the kernel says that warns.
+const WARNING: &str = "WARNING: CPU: 0 PID: 1 at arch/x86/kvm/example.c:1 kvm_example+0x1/0x2 [kvm]";
+/// What the runner inside says of a guest that it has given up.
+const HUNG: &str = "hung expected the guest to exit within 5s, found it still running; it was stopped";
 
 /// Not a test: what runs in place of QEMU.
 #[test]
@@ -48,6 +54,7 @@ fn stand_in_for_qemu() {
     if !resumed {
         port.write_all(b"ready\ndrivers\n\0").expect("somebody listens");
     }
+    let mut warned = false;
     let mut questions = BufReader::new(UnixStream::try_clone(&port).expect("the port"));
     for asked in 1.. {
         let mut question = Vec::new();
@@ -71,7 +78,21 @@ fn stand_in_for_qemu() {
                 port.write_all(&answer.as_bytes()[..answer.len() / 2]).expect("somebody listens");
                 port.write_all(b"\0").expect("somebody listens");
             }
-            _ => port.write_all(format!("{answer}\0").as_bytes()).expect("somebody listens"),
+            "hangs" if asked > ANSWERS => loop {
+                thread::park();
+            },
+            "has a guest that hangs" if asked > ANSWERS => {
+                port.write_all(format!("{HUNG}\0").as_bytes()).expect("somebody listens");
+            }
+            _ => {
+                if behaviour == "warns once" && asked > ANSWERS && !warned {
+                    warned = true;
+                    let console = arguments.split([' ', ',']).filter_map(|word| word.strip_prefix("path=")).nth(1);
+                    let console = OpenOptions::new().append(true).open(console.expect("a console"));
+                    writeln!(console.expect("a console"), "{WARNING}").expect("a console");
+                }
+                port.write_all(format!("{answer}\0").as_bytes()).expect("somebody listens");
+            }
         }
     }
 }

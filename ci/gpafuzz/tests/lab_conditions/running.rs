@@ -1,10 +1,14 @@
 //! Booting and running: QEMU is absent, old or broken, machines die, and Ctrl-C comes.
 
 use super::place::{Place, interrupt, said};
+use super::{HUNG, WARNING};
+use gpa_model::text;
+use hw_runner::trace;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
 
 #[test]
 fn without_qemu_it_says_what_to_install() {
@@ -35,8 +39,63 @@ fn a_machine_that_dies_in_the_middle_of_an_answer_is_a_finding_and_the_next_one_
     let output = Place::new("-plugin file").run("dies");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("kernel/died/end/none/none"), "{}", said(&output));
-    let boots = said(&output).lines().find_map(|line| line.strip_suffix(" boots")?.rsplit(' ').next()?.parse().ok());
-    assert!(boots.is_some_and(|boots: u32| boots > 2), "{}", said(&output));
+    assert!(boots(&output) > 2, "{}", said(&output));
+}
+
+/// How often a machine came up for the campaign that said so.
+fn boots(output: &Output) -> u32 {
+    let said = said(output);
+    let count = said.lines().find_map(|line| line.strip_suffix(" boots")?.rsplit(' ').next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("{said}"))
+}
+
+/// A campaign that ends with the finding `name`: what it said, and the finding's folder.
+fn finds(place: &Place, campaign: &mut Command, name: &str) -> (Output, PathBuf) {
+    let output = campaign.output().expect("gpafuzz runs");
+    place.is_tidy();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains(&format!("{name}/end/none/none: new")), "{}", said(&output));
+    let folder = format!("{}-end-none-none", name.replace('/', "-"));
+    let folder =
+        said(&output).lines().find_map(|line| Some(PathBuf::from(line.trim())).filter(|path| path.ends_with(&folder)));
+    (output, folder.expect("its folder is named"))
+}
+
+#[test]
+fn what_does_not_show_again_is_kept_as_it_was_seen() {
+    let place = Place::new("-plugin file");
+    let (output, folder) = finds(&place, &mut place.fuzz("warns once", &["--runs", "6"]), "kernel/warn-kvm_example");
+    for part in ["it showed in 0 of 10 runs", "kept there: found.trace and found.log"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect(name);
+    assert!(read("found.log").contains(WARNING) && read("report.txt").contains(WARNING));
+    let (seen, program) = (trace::parse(&read("found.trace")), text::parse(&read("program.prog")));
+    let (seen, program) = (seen.expect("a trace"), program.expect("a program"));
+    assert_eq!((seen.missing(), &seen.program.ops), (None, &program.ops));
+    let beside = fs::read_dir(folder.parent().expect("a folder")).expect("a folder").flatten();
+    assert_eq!(beside.count(), 1, "something half written was left");
+}
+
+#[test]
+fn a_guest_that_hangs_is_a_finding_and_the_same_kernel_goes_on() {
+    let place = Place::new("-plugin file");
+    let (output, folder) = finds(&place, &mut place.fuzz("has a guest that hangs", &["--runs", "8"]), "guest/hung");
+    assert_eq!(boots(&output), 1, "{}", said(&output));
+    let report = fs::read_to_string(folder.join("report.txt")).expect("a report");
+    assert!(report.contains(HUNG.split_once(' ').expect("two words").1), "{report}");
+    assert!(report.contains("the kernel's log:"), "{report}");
+}
+
+#[test]
+fn a_kernel_that_hangs_is_a_finding_with_its_log_and_the_next_one_goes_on() {
+    let place = Place::new("-plugin file");
+    let mut campaign = place.fuzz("hangs", &["--runs", "5"]);
+    let (output, folder) = finds(&place, campaign.env("GPAFUZZ_LAB_SECONDS", "2"), "kernel/hang");
+    assert_eq!(boots(&output), 2, "{}", said(&output));
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect(name);
+    assert!(read("finding.json").contains("no answer within 2s"), "{}", read("finding.json"));
+    assert!(folder.join("found.log").is_file() && !folder.join("found.trace").exists());
 }
 
 #[test]
