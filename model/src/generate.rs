@@ -175,40 +175,45 @@ impl Generator {
         }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
         while (program.ops.len() as u32) < wanted.min(self.profile.ops_max) {
-            let op = self.op(choices, &vm, &sketch, &focus);
-            sketch.note(&vm, &op);
-            program.ops.push(op);
-            if let Op::FaultBegin { vcpu, .. } = op
-                && self.profile.held_faults
-            {
-                let unmaps = choices.below(3);
-                program.ops.extend((0..unmaps).map(|_| self.unmap(choices, &vm, &sketch, &focus)));
-                sketch.note(&vm, &Op::FaultEnd { vcpu });
-                program.ops.push(Op::FaultEnd { vcpu });
-            } else if let Op::FaultBegin { vcpu, .. } = op
-                && self.profile.allows(OpKind::UnmapBegin)
-                && choices.chance(1, 4)
-            {
-                // Something that the fault races with, and the rest of it before that is over.
-                let window = u8::from(sketch.windows[0]);
-                let range = self.hva(choices, &vm, &sketch, &focus);
-                for op in [Op::UnmapBegin { window, range }, Op::FaultEnd { vcpu }] {
-                    sketch.note(&vm, &op);
-                    program.ops.push(op);
-                }
-            }
-            if vm.dirty_ring().is_some() && choices.chance(1, 3) {
-                Self::fill_ring(choices, &vm, op, &mut program.ops);
-            }
-            if matches!(op, Op::GuestAccess { .. }) && focus.has(OpKind::WriteGpte) && choices.chance(1, 2) {
-                self.remap(choices, &vm, &mut sketch, &focus, op, &mut program.ops);
-            }
+            self.extend(choices, &vm, &mut sketch, &focus, &mut program.ops);
         }
         program.ops.truncate(self.profile.ops_max as usize);
         if self.profile.allows(OpKind::DirtyGet)
             && let Some((id, _)) = sketch.any_slot(choices, |_, slot| slot.flags.log_dirty)
         {
             program.ops.push(Op::DirtyGet { id });
+        }
+    }
+
+    /// One op more, and at times what makes it tell: what it races with, or what it leads to.
+    fn extend(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, focus: &Focus, ops: &mut Vec<Op>) {
+        let op = self.op(choices, vm, sketch, focus);
+        sketch.note(vm, &op);
+        ops.push(op);
+        if let Op::FaultBegin { vcpu, .. } = op
+            && self.profile.held_faults
+        {
+            let unmaps = choices.below(3);
+            ops.extend((0..unmaps).map(|_| self.unmap(choices, vm, sketch, focus)));
+            sketch.note(vm, &Op::FaultEnd { vcpu });
+            ops.push(Op::FaultEnd { vcpu });
+        } else if let Op::FaultBegin { vcpu, .. } = op
+            && self.profile.allows(OpKind::UnmapBegin)
+            && choices.chance(1, 4)
+        {
+            // Something that the fault races with, and the rest of it before that is over.
+            let window = u8::from(sketch.windows[0]);
+            let range = self.hva(choices, vm, sketch, focus);
+            for op in [Op::UnmapBegin { window, range }, Op::FaultEnd { vcpu }] {
+                sketch.note(vm, &op);
+                ops.push(op);
+            }
+        }
+        if vm.dirty_ring().is_some() && choices.chance(1, 3) {
+            Self::fill_ring(choices, vm, op, ops);
+        }
+        if matches!(op, Op::GuestAccess { .. }) && focus.has(OpKind::WriteGpte) && choices.chance(1, 2) {
+            self.remap(choices, vm, sketch, focus, op, ops);
         }
     }
 

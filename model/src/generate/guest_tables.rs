@@ -121,10 +121,10 @@ impl Generator {
         ops: &mut Vec<Op>,
     ) {
         let Some(way) = Way::of(vm, sketch, op) else { return };
-        let made = match choices.below(5) {
+        let made = match choices.below(6) {
             0 => self.lose(choices, vm, sketch, focus, way),
             1 | 2 => self.allow_less(choices, vm, sketch, focus, way),
-            3 => self.rewrite_unseen(choices, vm, sketch, focus, way),
+            3 | 4 => self.rewrite_unseen(choices, vm, sketch, focus, way),
             _ => self.rewrite(choices, vm, sketch, focus, way),
         };
         for op in made.into_iter().flatten() {

@@ -24,9 +24,13 @@ impl Generator {
         match choices.below(16) {
             0..=5 if (len as usize) < OPS => {
                 let at = choices.below(len + 1) as usize;
-                let sketch = Sketch::of(&program.vm, &program.ops[..at]);
-                let focus = self.focus(choices, &program.vm, &sketch);
-                program.ops.insert(at, self.op(choices, &program.vm, &sketch, &focus));
+                let Program { vm, ops, .. } = program;
+                let mut sketch = Sketch::of(vm, &ops[..at]);
+                let focus = self.focus(choices, vm, &sketch);
+                self.extend(choices, vm, &mut sketch, &focus, ops);
+                ops.truncate(OPS);
+                let added = ops.len() - len as usize;
+                ops[at..].rotate_right(added);
             }
             6 | 7 if len > 1 => {
                 let run = 1 + choices.below(3) as usize;
