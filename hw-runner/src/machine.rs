@@ -13,6 +13,7 @@ mod inside;
 mod private;
 mod program;
 mod protected;
+mod small_rings;
 mod stress;
 
 pub(crate) use hold::end_of_fault;
@@ -29,7 +30,7 @@ use crate::ioeventfd::Bells;
 use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{KVM_SLOTS, Memslots};
 use crate::realisation::Realisation;
-use crate::ring::Ring;
+use crate::ring::{self, Ring};
 use crate::stats::Stats;
 use crate::support::STOLEN_BITS;
 use crate::vcpu::Vcpu;
@@ -69,6 +70,8 @@ pub struct Machine {
     /// The bits that can be stolen here.
     stealable: Vec<u8>,
     memslots: Memslots,
+    /// Entries of each vCPU's dirty ring, if there are rings.
+    ring_entries: usize,
     /// The VM whose frames each window shows.
     windows: Vec<Vm>,
     /// The window of the program that runs.
@@ -120,7 +123,7 @@ impl Machine {
     }
 
     fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
-        let mut machine = Self::create(realisation, &[])?;
+        let mut machine = Self::create(realisation, &[], false)?;
         if realisation == Realisation::Native {
             machine.inside = Inside::of(&machine.fd);
             machine.stealable = match stripped {
@@ -134,8 +137,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes.
-    fn create(realisation: Realisation, wanted: &[Wanted]) -> Result<Self, MachineError> {
+    /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes, and with dirty rings, if it
+    /// has any, that are `small` if they can be.
+    fn create(realisation: Realisation, wanted: &[Wanted], small: bool) -> Result<Self, MachineError> {
         let kvm = crate::ioctl::open()?;
         let protected = realisation == Realisation::SwProtected;
         if protected {
@@ -166,8 +170,9 @@ impl Machine {
             crate::ioeventfd::require(&fd)?;
             fingerprint.capabilities.push("ioeventfd-any-length".into());
         }
+        let mut ring_entries = ring::AMPLE;
         if realisation == Realisation::Rings {
-            enable_rings(&fd)?;
+            ring_entries = enable_rings(&fd, small)?;
             fingerprint.capabilities.push("dirty-log-ring".into());
         } else {
             enable_manual_protect(&fd)?;
@@ -185,7 +190,7 @@ impl Machine {
         private.extend(private::after_vcpus(wanted, &before)?);
         let mut memslots = Memslots::default();
         if realisation == Realisation::Rings {
-            let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd()));
+            let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd(), ring_entries));
             memslots.use_rings(rings.collect::<Result<_, _>>().doing("map a dirty ring")?);
         }
         let maxphyaddr = fingerprint.maxphyaddr;
@@ -203,6 +208,7 @@ impl Machine {
             proof: None,
             stealable: STOLEN_BITS.filter(|bit| *bit < maxphyaddr).collect(),
             memslots,
+            ring_entries,
             windows: Vec::with_capacity(guest::WINDOWS),
             window: 0,
             tables_written: 0,

@@ -71,7 +71,7 @@ impl Memslots {
     fn take(&mut self) {
         for ring in &mut self.rings {
             ring.take(|slot, page| {
-                // Entries of the guest's own memslots, which are not logged, do not occur; nor do pages beyond a slot's end.
+                // Other entries are those that a ring was used up with; pages beyond a slot's end do not occur.
                 if let (Some(bits), Some(bit)) =
                     (self.taken.get_mut(slot as usize / ALIASES), 1u64.checked_shl(page as u32))
                 {

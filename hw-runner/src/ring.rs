@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `_IO(KVMIO, 0xc7)`.
 const KVM_RESET_DIRTY_RINGS: libc::c_ulong = 0xaec7;
-/// Entries of a ring: more than any program can fill.
-const ENTRIES: usize = 4096;
-const BYTES: usize = ENTRIES * size_of::<Entry>();
+/// Entries of a ring that no program can fill.
+pub(crate) const AMPLE: usize = 4096;
+/// Entries of the smallest ring there is: a page of them (`kvm_vm_ioctl_enable_dirty_log_ring()`).
+pub(crate) const LEAST: usize = 256;
+/// How many of them there are when its vCPU is stopped. KVM keeps the others back (`KVM_DIRTY_RING_RSVD_ENTRIES`).
+pub(crate) const ROOM: usize = LEAST - 64;
 /// KVM has filled the entry in.
 const DIRTY: u32 = 1;
 /// User space has taken it.
@@ -26,13 +29,19 @@ struct Entry {
     offset: u64,
 }
 
-/// The capability to ask for, with the bytes of a ring as its argument, before the first vCPU is made.
-pub(crate) const CAPABILITY: (u32, u64) = (kvm_bindings::KVM_CAP_DIRTY_LOG_RING_ACQ_REL, BYTES as u64);
+/// The capability to ask for, with the [`bytes`] of a ring as its argument, before the first vCPU is made.
+pub(crate) const CAPABILITY: u32 = kvm_bindings::KVM_CAP_DIRTY_LOG_RING_ACQ_REL;
+
+/// Bytes of a ring of so many `entries`.
+pub(crate) const fn bytes(entries: usize) -> usize {
+    entries * size_of::<Entry>()
+}
 
 /// The ring of one vCPU.
 #[derive(Debug)]
 pub(crate) struct Ring {
     start: NonNull<Entry>,
+    entries: usize,
     next: usize,
 }
 
@@ -40,14 +49,14 @@ pub(crate) struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// The ring of `vcpu`.
-    pub(crate) fn new(vcpu: &VcpuFd) -> io::Result<Self> {
+    /// The ring of `vcpu`, of so many `entries`.
+    pub(crate) fn new(vcpu: &VcpuFd, entries: usize) -> io::Result<Self> {
         let offset = Gpa::from_page(kvm_bindings::KVM_DIRTY_LOG_PAGE_OFFSET.into()).raw() as libc::off_t;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let (bytes, fd) = (bytes(entries), vcpu.as_raw_fd());
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), BYTES, rights, libc::MAP_SHARED, vcpu.as_raw_fd(), offset) };
-        crate::memory::pointer(start).map(|start| Self { start: start.cast(), next: 0 })
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, libc::MAP_SHARED, fd, offset) };
+        crate::memory::pointer(start).map(|start| Self { start: start.cast(), entries, next: 0 })
     }
 
     /// Take every entry there is: a memslot of KVM and the number of a page in it.
@@ -60,7 +69,7 @@ impl Ring {
             }
             entry(at.slot, at.offset);
             at.flags.store(TAKEN, Ordering::Release);
-            self.next = (self.next + 1) % ENTRIES;
+            self.next = (self.next + 1) % self.entries;
         }
     }
 }
@@ -68,7 +77,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and of this length.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), BYTES) };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), bytes(self.entries)) };
     }
 }
 

@@ -15,7 +15,6 @@ pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 /// alias, and, in the lab, to stay in the middle of a change.
 pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
-    // KVM has no rings as small as those asked for: that one is full is allowed, and never seen.
     let logs_so = vm.dirty_ring().is_none() || realisation == Realisation::Rings;
     realisable
         && logs_so

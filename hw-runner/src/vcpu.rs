@@ -28,6 +28,8 @@ pub(crate) enum Outcome {
     Failed,
     /// It faulted again and again.
     Retried,
+    /// KVM does not let the vCPU go on before entries of its dirty ring are given back.
+    RingFull,
 }
 
 /// A vCPU of the machine.
@@ -51,6 +53,7 @@ enum Stop {
     Done,
     Mmio(Gpa),
     Gone(&'static str),
+    RingFull,
     Interrupted,
 }
 
@@ -164,6 +167,7 @@ impl Vcpu {
                 Stop::Interrupted => {}
                 Stop::Mmio(gpa) => return Err(MachineError::Exit(format!("an exit for {gpa:?} in ring 0"))),
                 Stop::Gone(why) => return Err(MachineError::Exit(format!("{why} in ring 0"))),
+                Stop::RingFull => return Err(MachineError::Exit("a full dirty ring in ring 0".to_owned())),
             }
         }
         self.exits += 1;
@@ -232,6 +236,14 @@ impl Vcpu {
                         self.give_up(n, &mut left, Outcome::Failed)?;
                     }
                 }
+                Stop::RingFull => {
+                    let n = self.at(own, &mut left).unwrap_or(requests.len());
+                    for early in &mut left.early[n..] {
+                        early.get_or_insert(Outcome::RingFull);
+                    }
+                    self.restart(0)?;
+                    break;
+                }
                 Stop::Gone(why) => {
                     let n = self.current(own, &mut left, || why.to_owned())?;
                     let page_fault = self.fd.get_sregs().doing("get the registers of a vCPU")?.cr2 != 0;
@@ -278,6 +290,7 @@ impl Vcpu {
             // KVM has a private page where the guest is thought to want a shared one, or the other way round.
             Ok(VcpuExit::MemoryFault { .. }) => Stop::Gone("a memory fault"),
             Ok(VcpuExit::Intr) => Stop::Interrupted,
+            Ok(VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL)) => Stop::RingFull,
             Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Stop::Interrupted,
             // KVM cannot get at the host page: user space sees that as an error of the access.

@@ -182,6 +182,7 @@ impl Machine {
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
             Outcome::Failed => Exit::Error,
             Outcome::Retried => Exit::Retry,
+            Outcome::RingFull => Exit::RingFull,
         }
     }
 

@@ -19,15 +19,20 @@ pub(super) fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
 }
 
-/// Have each vCPU list the pages it makes dirty.
-pub(super) fn enable_rings(fd: &VmFd) -> Result<(), MachineError> {
-    let (cap, bytes) = ring::CAPABILITY;
-    if u64::try_from(fd.check_extension_raw(cap.into())).is_ok_and(|most| most < bytes) {
+/// Have each vCPU list the pages it makes dirty, in a ring of as few entries as can be if it is to be `small`; how many it has.
+pub(super) fn enable_rings(fd: &VmFd, small: bool) -> Result<usize, MachineError> {
+    let cap = ring::CAPABILITY;
+    if usize::try_from(fd.check_extension_raw(cap.into())).is_ok_and(|most| most < ring::bytes(ring::AMPLE)) {
         return Err(MachineError::Missing("KVM_CAP_DIRTY_LOG_RING_ACQ_REL"));
     }
     let mut enable = kvm_enable_cap { cap, ..Default::default() };
-    enable.args[0] = bytes;
-    fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
+    enable.args[0] = ring::bytes(ring::LEAST) as u64;
+    // Where the processor logs writes itself, as many entries are kept back as it logs at once, which are more.
+    if small && fd.enable_cap(&enable).is_ok() {
+        return Ok(ring::LEAST);
+    }
+    enable.args[0] = ring::bytes(ring::AMPLE) as u64;
+    fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL").map(|()| ring::AMPLE)
 }
 
 /// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.

@@ -27,6 +27,7 @@ impl Machine {
             Op::DirtyGet { id } => Exit::Dirty(self.memslots.dirty(kvm, id)?),
             Op::DirtyClear { id, gfn, pages } => {
                 self.memslots.clear_dirty(kvm, id, gfn, pages)?;
+                self.use_up_rings(vm)?;
                 Exit::Done
             }
             Op::Attributes { gfn, pages, private } => self.set_attributes(vm, vm.frames(gfn, pages.into()), private)?,

@@ -108,14 +108,14 @@ impl Private {
 }
 
 impl Machine {
-    /// Carry out `program` in a VM of its own, which has private memslots as `wanted`.
+    /// Carry out `program` in a VM of its own, which has private memslots as `wanted`, and dirty rings as small as the program's.
     pub(super) fn run_apart(
         &mut self,
         wanted: &[Wanted],
         program: &Program,
         trace: &mut Trace,
     ) -> Result<(), MachineError> {
-        let mut machine = Self::create(self.fingerprint.realisation, wanted)?;
+        let mut machine = Self::create(self.fingerprint.realisation, wanted, program.vm.dirty_ring().is_some())?;
         machine.inside = Inside::of(&machine.fd);
         machine.inside.watch(program);
         machine.fingerprint.clone_from(&self.fingerprint);

@@ -34,8 +34,13 @@ impl Machine {
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
         let wanted = private::wanted(program);
-        // Where memory is private, a hole that an earlier program found would shut the guest out of it.
-        if !wanted.is_empty() || self.fingerprint.realisation == Realisation::SwProtected {
+        let apart = match self.fingerprint.realisation {
+            // Where memory is private, a hole that an earlier program found would shut the guest out of it.
+            Realisation::SwProtected => true,
+            Realisation::Rings => program.vm.dirty_ring().is_some(),
+            _ => false,
+        };
+        if apart || !wanted.is_empty() {
             return self.run_apart(&wanted, program, trace);
         }
         self.inside.watch(program);
@@ -125,7 +130,7 @@ impl Machine {
             Some(window) => window,
             None => self.show(vm)?,
         };
-        Ok(())
+        self.use_up_rings(vm)
     }
 
     /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to

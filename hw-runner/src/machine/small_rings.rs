@@ -1,0 +1,72 @@
+//! Dirty rings as small as a program's: the smallest of KVM's has room for more, so what is too much of it is used up first.
+//!
+//! A memslot that no program sees comes, has its pages mapped ahead, each of which is an entry in the ring of the vCPU
+//! (`make_spte()`), and goes. Where nothing can be mapped ahead a ring has more room than its program says, and nobody objects to a vCPU
+//! that goes on.
+
+use super::{Machine, SPARE_SLOT};
+use crate::error::{Doing, MachineError};
+use crate::ioctl::{Region, delete_region, set_region};
+use crate::ring;
+use gpa_model::{Gpa, Vm};
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
+
+/// Where that memslot is: above all gfns of programs, and below the lowest bit that can be stolen.
+const GFN: u64 = 0x7ff_fe00;
+
+impl Machine {
+    /// Leave the rings of `vm` as many entries as it says, after they were emptied.
+    pub(super) fn use_up_rings(&mut self, vm: &Vm) -> Result<(), MachineError> {
+        let small = self.ring_entries == ring::LEAST && self.can_prefault();
+        let Some(entries) = vm.dirty_ring().filter(|_| small) else { return Ok(()) };
+        let pages = ring::ROOM - usize::from(entries);
+        let gpa = |page: usize| Gpa::from_page(GFN + page as u64);
+        let region =
+            Region { slot: SPARE_SLOT, flags: KVM_MEM_LOG_DIRTY_PAGES, gpa: gpa(0), mapping: 0, page: 0, pages };
+        for vcpu in &self.vcpus[..vm.vcpus().into()] {
+            set_region(&self.fd, &self.own, region).doing("set the memslot that uses up dirty rings")?;
+            let mapped = (0..pages).try_for_each(|page| vcpu.pre_fault(gpa(page)));
+            delete_region(&self.fd, SPARE_SLOT).doing("delete the memslot that uses up dirty rings")?;
+            mapped.doing("use up a dirty ring")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::or_skip;
+    use crate::realisation::Realisation;
+    use gpa_model::{Exit, Program, text};
+
+    /// More writes of pages that are not in the log than the smallest ring has room for, and one more when it was emptied.
+    fn program() -> Program {
+        let mut lines = "gpafuzz-program 1\nvm stolen=40,41 vcpus=1 base=0x1e0 flush=works dirty-ring=8\n\
+                         slot 0 create gfn=0x1e0 pages=64 hva=0 log-dirty\n"
+            .to_owned();
+        for n in 0..ring::ROOM + 8 {
+            lines += &format!("v0 write {:#x}@{}\n", 0x1e0 + n % 64, n / 64);
+        }
+        lines += "dirty-get 0\ndirty-clear 0 gfn=0x1e0 pages=64\nv0 write 0x1e0\n";
+        text::parse(&lines).expect("a program")
+    }
+
+    #[test]
+    fn a_full_ring_stops_its_vcpu_until_its_entries_are_given_back() {
+        let Some(mut machine) = or_skip(Machine::open_with(Realisation::Rings)) else { return };
+        let small = Machine::create(Realisation::Rings, &[], true).expect("a machine");
+        if small.ring_entries != ring::LEAST {
+            return println!("SKIPPED: no ring is that small where the processor logs writes");
+        }
+        let trace = machine.run(&program()).expect("a run");
+        let exits: Vec<Exit> = trace.observations.iter().flatten().copied().collect();
+        let (writes, after) = exits[1..].split_at(ring::ROOM + 8);
+        let went_on = writes.iter().take_while(|exit| matches!(exit, Exit::Memory(_))).count();
+        // The write that takes the last entry waits, too: it is entered again after its fault.
+        let expected = if machine.can_prefault() { 7 } else { ring::ROOM - 1 };
+        assert_eq!(went_on, expected, "{writes:?}");
+        assert!(writes[went_on..].iter().all(|exit| *exit == Exit::RingFull), "{writes:?}");
+        assert!(matches!(after, [Exit::Dirty(_), Exit::Done, Exit::Memory(_)]), "{after:?}");
+    }
+}
