@@ -369,6 +369,8 @@ pub enum CliError {
         /// The names there are.
         known: Vec<&'static str>,
     },
+    /// Nothing can be seen of what a target executes.
+    Opaque(String),
     /// The folder of a kernel cannot be named.
     KernelDir(PathBuf, io::Error),
     /// Ctrl-C cannot be listened for.
@@ -393,6 +395,10 @@ impl fmt::Display for CliError {
             Self::UnknownMutant { name, known } => {
                 write!(f, "unknown mutant: expected one of {}, found `{name}`", known.join(", "))
             }
+            Self::Opaque(target) => write!(
+                f,
+                "expected a target whose code can be watched, which those of the lab are (linux-kvm-…) where QEMU takes plugins, found {target}"
+            ),
             Self::KernelDir(path, error) => {
                 write!(f, "expected the folder of a kernel, found `{}`: {error}", path.display())
             }
@@ -406,7 +412,7 @@ impl std::error::Error for CliError {}
 impl CliError {
     const fn status(&self) -> u8 {
         match self {
-            Self::Target(TargetError::Absent { .. } | TargetError::Failed(_)) => 3,
+            Self::Target(TargetError::Absent { .. } | TargetError::Failed(_)) | Self::Opaque(_) => 3,
             _ => 2,
         }
     }
@@ -476,5 +482,6 @@ mod tests {
         let unknown = TargetError::Unknown { name: "kvn".into(), known: vec!["kvm".into()] };
         insta::assert_snapshot!(CliError::from(absent.clone()));
         assert_eq!((CliError::from(absent).status(), CliError::from(unknown).status()), (3, 2));
+        assert_eq!(CliError::Opaque("kvm-mmu".into()).status(), 3);
     }
 }

@@ -3,6 +3,7 @@
 use crate::Say;
 use crate::error::{LabError, at, output};
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,10 +92,18 @@ impl Cache {
         ))
     }
 
+    /// Its folder is there, and nothing can be put into it.
+    fn unwritable(&self, error: &io::Error) -> LabError {
+        let root = self.root.display();
+        LabError::Absent(format!(
+            "expected to write to the lab's folder {root}, found: {error}; name another in ${PLACE}"
+        ))
+    }
+
     /// Wait until no other lab works on `name`.
     pub(crate) fn lock(&self, name: &str, say: Say<'_>) -> Result<File, LabError> {
         let path = self.root.join(format!(".{name}.lock"));
-        let file = File::create(&path).map_err(at(&path))?;
+        let file = File::create(&path).map_err(|error| self.unwritable(&error))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             say(&format!("lab: waiting for another lab, which is making {name}"));
             file.lock().map_err(at(&path))?;
@@ -184,5 +193,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let Err(LabError::Absent(why)) = Cache::at(&file.path().join("x")) else { panic!("a file is no folder") };
         assert!(why.contains(PLACE), "{why}");
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        drop(dir);
+        let Err(LabError::Absent(why)) = cache.lock("kernel", &mut |_| {}) else { panic!("nothing can be put there") };
+        assert!(why.contains(PLACE) && why.contains("expected to write"), "{why}");
     }
 }

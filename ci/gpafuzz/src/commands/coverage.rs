@@ -32,8 +32,7 @@ pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
     let target = opened.target.as_mut();
     let functions = target.functions()?;
     if functions.is_empty() {
-        let why = "it shows nothing of its code; the targets linux-kvm-… do, with a QEMU that takes plugins".to_owned();
-        return Err(TargetError::Absent { name: "coverage", why: format!("{name}: {why}") }.into());
+        return Err(CliError::Opaque(name));
     }
     let stop = interrupt::listen()?;
     let ways: &[bool] = if args.compare { &[true, false] } else { &[!args.unguided] };

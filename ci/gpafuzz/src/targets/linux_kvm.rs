@@ -29,6 +29,21 @@ pub struct Entry {
     stolen: Option<Design>,
 }
 
+impl Entry {
+    /// Its name, and the names of its variants.
+    fn names(&self) -> Vec<String> {
+        let variants: Vec<&str> = match self.stolen {
+            None => {
+                Realisation::ALL.iter().filter(|kind| **kind != Realisation::Native).map(|kind| kind.name()).collect()
+            }
+            Some(Design::Fixed) => stolen::MUTANTS.iter().map(|mutant| mutant.name).collect(),
+            Some(Design::Posted) => Vec::new(),
+        };
+        let variants = variants.into_iter().map(|variant| format!("{}{VARIANT}{variant}", self.name));
+        std::iter::once(self.name.to_owned()).chain(variants).collect()
+    }
+}
+
 /// The one that has mutants.
 pub const STOLEN_FIXED: &str = "linux-kvm-stolen-fixed";
 
@@ -156,11 +171,14 @@ pub(super) fn open(name: &str, watched: bool) -> Option<Result<Opened, TargetErr
     let (plain, variant) = plain.split_once(VARIANT).map_or((plain, None), |(plain, name)| (plain, Some(name)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
     let (mut mutant, mut realisation) = (None, None);
-    if let Some(name) = variant {
+    if let Some(variant) = variant {
         match entry.stolen {
-            None => realisation = Some(Realisation::named(name)?.name().to_owned()),
-            Some(Design::Fixed) => mutant = Some(stolen::MUTANTS.iter().find(|mutant| mutant.name == name)?),
-            Some(Design::Posted) => return None,
+            None => realisation = Realisation::named(variant).map(|found| found.name().to_owned()),
+            Some(Design::Fixed) => mutant = stolen::MUTANTS.iter().find(|mutant| mutant.name == variant),
+            Some(Design::Posted) => {}
+        }
+        if mutant.is_none() && realisation.is_none() {
+            return Some(Err(TargetError::Unknown { name: name.into(), known: entry.names() }));
         }
     }
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
@@ -319,5 +337,24 @@ fn failed(name: &'static str, error: &LabError) -> TargetError {
     match error {
         LabError::Absent(why) => TargetError::Absent { name, why: why.clone() },
         LabError::Failed(why) => TargetError::Failed(why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_that_there_is_none_of_is_told_from_those_that_there_are() {
+        let asked = [
+            ("linux-kvm-npt:nonsense", "linux-kvm-npt:rings"),
+            ("linux-kvm-stolen-fixed:M99", "linux-kvm-stolen-fixed:M02-unalias-noop"),
+            ("linux-kvm-stolen:M02-unalias-noop", "linux-kvm-stolen"),
+        ];
+        for (asked, there) in asked {
+            let Some(Err(TargetError::Unknown { name, known })) = open(asked, false) else { panic!("{asked}") };
+            assert!(name == asked && known.iter().any(|name| name == there), "{known:?}");
+        }
+        assert!(open("linux-kvm-nonsense", false).is_none());
     }
 }
