@@ -67,8 +67,8 @@ pub trait Target {
         Ok(Vec::new())
     }
 
-    /// Whether it is as good as new after the last violation. If it has to be started again, which takes seconds, a program is
-    /// not minimised.
+    /// Whether it is as good as new after the last violation. If it has to be started again, which takes seconds, a campaign does
+    /// not minimise the program.
     fn survived(&self) -> bool {
         true
     }
