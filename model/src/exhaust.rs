@@ -170,13 +170,13 @@ impl Scope {
         Ok(Self { vm, frames, slots, kinds: OpKinds::ALL, folded: true })
     }
 
-    /// What is explored when nothing else is asked for, with the ops of the longest programs, the quickest first: the edges of
-    /// slots, of tables and of sets of stolen bits; everything at once; what races; and logging by the processor. Each takes
-    /// seconds.
-    pub fn standard() -> [(Scope, usize); 4] {
+    /// What is explored when nothing else is asked for, with the ops of the longest programs: the edges of slots, of tables and
+    /// of sets of stolen bits; everything at once; what races; logging by the processor; dirty rings; zaps that yield; and
+    /// memslots with which all that is mapped goes. Each takes seconds.
+    pub fn standard() -> [(Scope, usize); 7] {
         use OpKind::{
-            Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, Read, SlotCreate, SlotDelete, SlotFlags, SlotMove,
-            Track, Unmap, Write, WriteProtect,
+            Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, Read, SlotCreate, SlotDelete, SlotEnd, SlotFlags,
+            SlotMove, Track, Unmap, Write, WriteProtect, ZapBegin, ZapEnd,
         };
         let scope = |frames, slots, aliases, vcpus| Self::new(frames, slots, aliases, vcpus).expect("a legal scope");
         let edges =
@@ -185,11 +185,18 @@ impl Scope {
             SlotCreate, SlotDelete, SlotFlags, Read, Write, FaultBegin, FaultEnd, Unmap, DirtyGet, DirtyClear, Track,
             Backend,
         ];
+        let rings = [SlotCreate, SlotFlags, Read, Write, DirtyGet, DirtyClear];
+        let yields = [SlotCreate, Read, ZapBegin, ZapEnd];
+        let obsolete = [SlotCreate, SlotDelete, SlotEnd, Read];
+        let ringed = |scope: Scope| scope.with_dirty_ring(DIRTY_RING_MIN).expect("the smallest ring");
         [
             (scope(3, 2, 4, 1).only(&edges), 3),
             (scope(2, 2, 2, 2), 3),
             (scope(2, 2, 2, 1).only(&races), 4),
             (scope(2, 2, 2, 1).with_logging(Logging::Pml), 3),
+            (ringed(scope(2, 1, 2, 1).only(&rings)), 4),
+            (scope(2, 1, 2, 1).only(&yields), 5),
+            (scope(2, 2, 2, 1).only(&obsolete).with_slot_zap_all(), 5),
         ]
     }
 
@@ -214,6 +221,11 @@ impl Scope {
     /// The same with another way to log writes.
     pub fn with_logging(self, logging: Logging) -> Self {
         Self { vm: self.vm.with_logging(logging), ..self }
+    }
+
+    /// The same where everything that is mapped goes with a memslot.
+    pub fn with_slot_zap_all(self) -> Self {
+        Self { vm: self.vm.with_slot_zap_all(true), ..self }
     }
 
     /// The same whose vCPUs have dirty rings of so many entries.

@@ -145,7 +145,8 @@ impl Default for FuzzArgs {
 ///
 /// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
 /// run once. Shorter programs come first, so a finding is as short as it can be in the scope. Without --ops, the standard
-/// scopes: edges, everything at once, races, and PML, each within seconds.
+/// scopes: edges, everything at once, races, PML, dirty rings, zaps that yield, and memslots with which all that is mapped goes,
+/// each within seconds.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ExhaustArgs {
@@ -178,6 +179,9 @@ pub struct ExhaustArgs {
     /// Each vCPU lists dirty pages in a ring of so many entries, a power of two; memslots have no bitmaps
     #[arg(long, value_name = "ENTRIES", requires = "ops")]
     pub dirty_ring: Option<u8>,
+    /// Everything that is mapped goes with a memslot
+    #[arg(long, requires = "ops")]
+    pub slot_zap_all: bool,
     /// Pages from one frame to the next; with 256, two frames make a large leaf
     #[arg(long, value_name = "PAGES", requires = "ops")]
     pub stride: Option<u64>,

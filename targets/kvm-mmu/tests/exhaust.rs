@@ -101,6 +101,25 @@ fn most_mutants_die_within_the_bounds_of_the_gate() {
     insta::assert_snapshot!("deaths", format!("{dead} of {} mutants die\n\n{table}", mutants::ALL.len()));
 }
 
+/// Those that need rings, a zap that yields, or pages made obsolete: none of them dies in the scopes before these.
+#[test]
+fn each_of_the_last_standard_scopes_has_mutants_that_die_there() {
+    let [.., rings, yields, obsolete] = Scope::standard();
+    let cases = [
+        (rings, "M80V-ring-by-raw"),
+        (rings, "M8T-reset-by-count"),
+        (rings, "M8U-reset-unflushed"),
+        (yields, "B01-yield-owing"),
+        (yields, "B12-restart-advances"),
+        (obsolete, "M2W-obsolete-found"),
+        (obsolete, "M2X-obsolete-unflushed"),
+    ];
+    for ((scope, ops), name) in cases {
+        let mutant = mutants::ALL.iter().find(|mutant| mutant.name == name).expect("a mutant");
+        assert!(first(&mut mutant.mmu(), &scope, ops).is_some(), "{name} lives");
+    }
+}
+
 /// The first uses everything that folding renames, for every kind of op; in the second, faults race with everything; in the
 /// third, two frames make a large leaf.
 fn tiny() -> [(Scope, usize); 3] {
