@@ -66,16 +66,22 @@ impl Place {
 
     /// The same on any lab.
     pub(crate) fn campaign(&self, target: &[&str], behaviour: &str, length: &[&str]) -> Command {
+        // Each campaign writes to a folder of its own: some run at once.
+        static CAMPAIGNS: AtomicUsize = AtomicUsize::new(0);
+        let out = self.at(&format!("out-{}", CAMPAIGNS.fetch_add(1, Relaxed)));
+        let mut command = self.gpafuzz(behaviour);
+        command.args(["fuzz", "--target"]).args(target).args(length).arg("--out").arg(out);
+        command
+    }
+
+    /// `gpafuzz` where QEMU behaves so.
+    pub(crate) fn gpafuzz(&self, behaviour: &str) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([self.at("bin")].into_iter().chain(std::env::split_paths(&path)));
         // A job in the background of a script ignores Ctrl-C, and so would all that it starts.
         let mut command = Command::new("/usr/bin/env");
         command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_gpafuzz")]);
-        command.args(["fuzz", "--target"]).args(target);
-        // Each campaign writes to a folder of its own: some run at once.
-        static CAMPAIGNS: AtomicUsize = AtomicUsize::new(0);
-        let out = self.at(&format!("out-{}", CAMPAIGNS.fetch_add(1, Relaxed)));
-        command.args(length).arg("--out").arg(out).current_dir(self.0.path());
+        command.current_dir(self.0.path());
         command.env("PATH", path.expect("a path")).env("CARGO", self.at("bin/cargo"));
         command.env("GPAFUZZ_LAB", self.at("cache")).env("TMPDIR", self.at("tmp"));
         command.env(BEHAVIOUR, behaviour).env(PID_FILE, self.at("pids"));

@@ -2,7 +2,7 @@
 
 use super::place::{Place, interrupt, said};
 use super::{HUNG, WARNING};
-use gpa_model::text;
+use gpa_model::{OpKind, text};
 use hw_runner::trace;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -96,6 +96,22 @@ fn a_kernel_that_hangs_is_a_finding_with_its_log_and_the_next_one_goes_on() {
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect(name);
     assert!(read("finding.json").contains("no answer within 2s"), "{}", read("finding.json"));
     assert!(folder.join("found.log").is_file() && !folder.join("found.trace").exists());
+}
+
+#[test]
+fn a_program_that_the_kernel_does_not_survive_is_minimised_if_that_is_asked_for() {
+    let place = Place::new("-plugin file");
+    let program = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+                   slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 read 0x1e0\nslot 0 delete\nv0 read 0x1e1@1\n";
+    fs::write(place.at("it.prog"), program).expect("a file");
+    let mut command = place.gpafuzz("dies over deletions");
+    command.args(["minimize", "it.prog", "--target", "linux-kvm-npt", "--kernel-dir", "kernel"]);
+    let output = command.output().expect("gpafuzz runs");
+    place.is_tidy();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let smaller = text::parse(&String::from_utf8_lossy(&output.stdout)).expect("a program");
+    assert!(smaller.ops.iter().any(|op| op.kind() == OpKind::SlotDelete) && smaller.ops.len() < 4, "{}", said(&output));
+    assert!(said(&output).contains("stable: it showed in all of 10 runs"), "{}", said(&output));
 }
 
 #[test]
