@@ -119,6 +119,11 @@ impl Realisation {
         self == Self::SwProtected
     }
 
+    /// Whether each vCPU lists what it makes dirty in a ring.
+    pub fn has_rings(self) -> bool {
+        self == Self::Rings
+    }
+
     /// How many mappings of the host pages there are.
     pub(crate) fn mappings(self) -> usize {
         if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }

@@ -385,8 +385,8 @@ impl Model {
             Op::FaultEnd { vcpu } => {
                 if let Some(fault) = self.faults[usize::from(vcpu)].take() {
                     allowed = self.access(host, fault.gpa, fault.access, exit);
-                    // The vCPU entered the guest before.
-                    self.list_dirty(vcpu, self.frames_at(fault.gpa));
+                    // The vCPU enters the guest again, unless the fault took the last entry (`kvm_dirty_ring_check_request()`).
+                    allowed.ring_full = self.list_dirty(vcpu, self.frames_at(fault.gpa));
                     allowed.retry |= fault.raced;
                     if fault.raced && fault.hole_at_begin {
                         allowed.mmio = allowed.mmio.or(Some(self.vm.stolen().split(fault.gpa).0));

@@ -127,6 +127,7 @@ impl Recorder for Live {
         Profile {
             stolen_low: low.unwrap_or(profile.stolen_low),
             stolen_high: high.unwrap_or(profile.stolen_high),
+            dirty_rings: self.machine.fingerprint().realisation.has_rings(),
             drivers: self.machine.drivers().available(),
             ..profile
         }

@@ -203,6 +203,8 @@ struct InLab {
     prefaults: bool,
     /// Whether frames have attributes that can be changed.
     attributes: bool,
+    /// Whether what becomes dirty is listed in rings.
+    rings: bool,
     accesses: u64,
     blocks: Vec<u32>,
     /// Clauses of signatures that were made so far: each stays for as long as the process.
@@ -214,9 +216,21 @@ impl InLab {
         let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
         let strips = setup.stolen.is_some();
-        let (native, prefaults, attributes, maxphyaddr, accesses) = (false, false, false, 0, 0);
-        let mut lab =
-            Self { name, lab, about, strips, native, maxphyaddr, prefaults, attributes, accesses, blocks, clauses };
+        let (native, prefaults, attributes, rings, maxphyaddr, accesses) = (false, false, false, false, 0, 0);
+        let mut lab = Self {
+            name,
+            lab,
+            about,
+            strips,
+            native,
+            maxphyaddr,
+            prefaults,
+            attributes,
+            rings,
+            accesses,
+            blocks,
+            clauses,
+        };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
         let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
@@ -227,6 +241,7 @@ impl InLab {
         lab.maxphyaddr = trace.fingerprint.maxphyaddr;
         lab.prefaults = trace.fingerprint.paging.starts_with("tdp") && trace.fingerprint.realisation.can_prefault();
         lab.attributes = trace.fingerprint.realisation.has_attributes();
+        lab.rings = trace.fingerprint.realisation.has_rings();
         let seconds = lab.lab.boot_time().as_secs_f64();
         lab.about = format!(
             "Linux {} in {}, {}, up after {seconds:.1} s",
@@ -275,7 +290,7 @@ impl Recorder for InLab {
         let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name));
         // What no notifier hears of is not asked of a KVM that is looked into: such a program could not be watched.
         let drivers = drivers.filter(|driver| !self.strips || hw_runner::driver::takes_away(Some(*driver))).collect();
-        let profile = Profile { drivers, ..hw_runner::profile() };
+        let profile = Profile { drivers, dirty_rings: self.rings, ..hw_runner::profile() };
         let mut kinds = profile.kinds;
         if self.prefaults && !self.strips {
             kinds = kinds.with(OpKind::Prefault);
