@@ -3,7 +3,7 @@
 //! The guest runs at CPL 3 with IOPL 3, because some hypervisors emulate ring 0 instruction by instruction and then no
 //! translation of theirs is at stake. It has no IDT: an exception ends in a shutdown exit, which is an answer too.
 //!
-//! Guest physical memory above the frames of programs:
+//! Guest physical memory of its own, where no frames of programs may be:
 //!
 //! ```text
 //! OWN_GFN    code | TSS | one stack page for each vCPU | request pages of vCPU 0, 1, … | the guest that spins
@@ -22,15 +22,17 @@ mod names;
 pub(crate) use names::{Entry, name, name_by, window_address, write_window, write_window_over};
 
 use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
-use gpa_model::limits::{ALIASES, FRAMES, OPS, TOP_GFN, VCPUS};
-use gpa_model::{Access, Gpa, Pfn};
+use gpa_model::limits::{ALIASES, FRAMES, OPS, VCPUS};
+use gpa_model::{Access, Gpa, Pfn, Vm};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
 /// First gfn of code, stacks and requests.
-pub(crate) const OWN_GFN: u64 = TOP_GFN;
+pub(crate) const OWN_GFN: u64 = 0x4000;
 /// First gfn of the page tables.
 pub(crate) const TABLE_GFN: u64 = OWN_GFN + HUGE_PAGES as u64;
 const _: () = assert!(OWN_GFN.is_multiple_of(HUGE_PAGES as u64));
+/// First gfn above both.
+const END_GFN: u64 = TABLE_GFN + HUGE_PAGES as u64;
 /// The port that says a batch is done.
 pub(crate) const DONE_PORT: u16 = 0x10;
 
@@ -125,6 +127,11 @@ const CODE: [u8; 74] = [
 ];
 const START: u64 = 0x00;
 const NEXT: u64 = 0x03;
+
+/// Whether `vm` has no frames where the guest's own memory is.
+pub(crate) fn leaves_room(vm: &Vm) -> bool {
+    vm.gfn(FRAMES - 1).raw() < OWN_GFN || vm.base().raw() >= END_GFN
+}
 
 /// What a guest is asked to do.
 #[derive(Clone, Copy, Debug)]

@@ -37,7 +37,7 @@ use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 use crate::witness::Witness;
 use accesses::Batches;
-use capabilities::{enable_manual_protect, enable_rings, zap_slots_alone};
+use capabilities::{enable_local_apics, enable_manual_protect, enable_rings, zap_slots_alone};
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Exit, Gpa, Pfn, Vm};
 use inside::Inside;
@@ -61,6 +61,8 @@ pub struct Machine {
     memory: Pages,
     /// KVM's own memslots.
     private: Vec<Private>,
+    /// Whether it is KVM that answers at the address of the local APIC.
+    has_local_apics: bool,
     drivers: DriverTable,
     own: Pages,
     tables: Pages,
@@ -184,10 +186,17 @@ impl Machine {
             map_whole(&fd, &own, space.slot(OWN_SLOT), guest::OWN_GFN)?;
             map_whole(&fd, &tables, space.slot(TABLE_SLOT), guest::TABLE_GFN)?;
         }
+        let has_local_apics = private::need_local_apics(wanted);
+        if has_local_apics {
+            enable_local_apics(&fd)?;
+        }
         let mut private = private::before_vcpus(&fd, wanted)?;
         let before = shared_mappings().doing("list the mappings of this process")?;
         let mut vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<Vec<_>, _>>()?;
         private.extend(private::after_vcpus(wanted, &before)?);
+        if has_local_apics {
+            vcpus.iter_mut().try_for_each(Vcpu::disable_local_apic)?;
+        }
         let mut memslots = Memslots::default();
         if realisation == Realisation::Rings {
             let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd(), ring_entries));
@@ -201,6 +210,7 @@ impl Machine {
             drivers: DriverTable::probe(&memory),
             memory,
             private,
+            has_local_apics,
             own,
             tables,
             watchdog: Watchdog::new().doing("set up the watchdog")?,

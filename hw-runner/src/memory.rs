@@ -184,12 +184,12 @@ pub(crate) fn shared_mappings() -> io::Result<Vec<Mapping>> {
     Ok(std::fs::read_to_string("/proc/self/maps")?.lines().filter_map(one).collect())
 }
 
-/// The mapping of `pages` pages that is in this list now and was not in `before`, if there is one. It must live longer than the value.
-pub(crate) fn new_shared_mapping(before: &[Mapping], pages: usize) -> io::Result<Option<Pages>> {
+/// The mappings of `pages` pages that are in this list now and were not in `before`. They must live longer than the values.
+pub(crate) fn new_shared_mappings(before: &[Mapping], pages: usize) -> io::Result<Vec<Pages>> {
     let new = |mapping: &Mapping| !before.contains(mapping) && mapping.1 == pages * PAGE_BYTES;
-    let found = shared_mappings()?.into_iter().find(new);
-    let start = found.and_then(|(start, _)| NonNull::new(std::ptr::with_exposed_provenance_mut(start)));
-    Ok(start.map(|start| Pages { reserved: None, start, pages, mappings: 1, file: None }))
+    let start = |(start, _)| NonNull::new(std::ptr::with_exposed_provenance_mut(start));
+    let starts = shared_mappings()?.into_iter().filter(new).filter_map(start);
+    Ok(starts.map(|start| Pages { reserved: None, start, pages, mappings: 1, file: None }).collect())
 }
 
 /// Whether a child gets these addresses by `fork`. It does not unless asked: a fork elsewhere in this process would take the

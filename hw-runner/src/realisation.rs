@@ -87,6 +87,11 @@ impl Realisation {
         }
     }
 
+    /// Whether names of a frame are gpas, and not several ways to one: only then can one be a hole and another memory.
+    pub(crate) fn names_are_gpas(self) -> bool {
+        !matches!(self, Self::GuestPtes | Self::SwProtected | Self::Smm)
+    }
+
     /// Whether the guest's entries for one gpa are of several kinds: of 4 KiB and of 2 MiB, writable and not.
     pub(crate) fn mixes_entries(self) -> bool {
         matches!(self, Self::GuestPtes | Self::SwProtected)

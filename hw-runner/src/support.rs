@@ -1,5 +1,6 @@
 //! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
 
+use crate::guest;
 use crate::realisation::Realisation;
 use gpa_model::generate::Profile;
 use gpa_model::{Op, OpKind, SlotChange, Vm};
@@ -7,8 +8,8 @@ use gpa_model::{Op, OpKind, SlotChange, Vm};
 /// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
-/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and whose aliases come about as by
-/// `realisation`.
+/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and not where the runner's guest has its own
+/// memory, and whose aliases come about as by `realisation`.
 ///
 /// User space sees memslot changes and invalidations only as wholes, can have private slots made and never reach them, and on
 /// stock KVM plays an alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
@@ -19,6 +20,7 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
     realisable
         && logs_so
         && vm.stride() == 1
+        && guest::leaves_room(vm)
         && (supports_kind(op.kind())
             || realisation == Realisation::Native && supports_kind_natively(op.kind())
             || realisation.has_attributes() && op.kind() == OpKind::Attributes)

@@ -71,6 +71,14 @@ impl Vcpu {
         Ok(vcpu)
     }
 
+    /// Disable its local APIC, which KVM has. While it is enabled, the processor takes whatever leads to the APIC access page for
+    /// accesses to the APIC, by which name soever (SDM vol. 3C, 30.4).
+    pub(crate) fn disable_local_apic(&mut self) -> Result<(), MachineError> {
+        const ENABLE: u64 = 1 << 11;
+        self.sregs.apic_base &= !ENABLE;
+        self.restart(0)
+    }
+
     /// KVM's counters of this vCPU.
     pub(crate) fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()

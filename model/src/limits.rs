@@ -26,10 +26,8 @@ pub const GPTES: usize = 4;
 pub const GUEST_LEVELS: usize = 5;
 /// MMU-notifier invalidations that may be in progress at once.
 pub const NOTIFIER_WINDOWS: usize = 2;
-/// First gfn a program's window may end at; above it lies what a runner needs for itself (guest page tables, code).
-pub const TOP_GFN: u64 = 0x4000;
-/// The same for a window with distances between its frames, which no runner plays: 16 GiB.
-pub const TOP_STRIDED_GFN: u64 = 1 << 22;
+/// First gfn that is above every window: 16 GiB. Where a runner has its own guest's memory below that, it plays no window there.
+pub const TOP_GFN: u64 = 1 << 22;
 /// Fewest bits of a guest physical address; all gfns lie below (x86 processors with second-stage tables have 36 or more).
 pub const MAXPHYADDR_MIN: u8 = 36;
 /// Most bits of a guest physical address (SDM vol. 3A, 4.1.4).

@@ -3,9 +3,7 @@
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
 use crate::guest_paging::GuestPaging;
-use crate::limits::{
-    DIRTY_RING, DIRTY_RING_MIN, FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, TOP_STRIDED_GFN, VCPUS,
-};
+use crate::limits::{DIRTY_RING, DIRTY_RING_MIN, FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, VCPUS};
 use std::fmt;
 use std::num::NonZeroU8;
 
@@ -85,15 +83,13 @@ pub enum VmError {
     Stolen(StolenBitError),
     /// Not 1 to [`VCPUS`] vCPUs.
     Vcpus(u64),
-    /// The window of frames would end above [`TOP_GFN`].
-    Base(u64),
+    /// The window of frames, which are so far apart, would end above [`TOP_GFN`].
+    Base(u64, u64),
     /// Not [`MAXPHYADDR_MIN`] to [`MAXPHYADDR_MAX`] bits of
     /// physical address.
     Maxphyaddr(u64),
     /// No power of two from [`DIRTY_RING_MIN`] to [`DIRTY_RING`] entries of a dirty ring.
     DirtyRing(u64),
-    /// The same with a stride, and [`TOP_STRIDED_GFN`].
-    StridedBase(u64, u64),
     /// The stride is no power of two up to [`STRIDE`].
     Stride(u64),
     /// The window does not begin at a multiple of the stride.
@@ -105,11 +101,14 @@ impl fmt::Display for VmError {
         match self {
             Self::Stolen(error) => error.fmt(f),
             Self::Vcpus(n) => write!(f, "{n} vCPUs, but a VM has 1 to {VCPUS}"),
-            Self::Base(base) => write!(
-                f,
-                "base {base:#x} puts the guest's {FRAMES} frames above gfn {TOP_GFN:#x}; use {:#x} or below",
-                TOP_GFN - FRAMES as u64
-            ),
+            Self::Base(base, stride) => {
+                let apart = if *stride == 1 { String::new() } else { format!(", {stride} pages apart,") };
+                let highest = TOP_GFN - FRAMES as u64 * stride;
+                write!(
+                    f,
+                    "base {base:#x} puts the guest's {FRAMES} frames{apart} above gfn {TOP_GFN:#x}; use {highest:#x} or below"
+                )
+            }
             Self::Maxphyaddr(n) => {
                 write!(
                     f,
@@ -119,12 +118,6 @@ impl fmt::Display for VmError {
             Self::DirtyRing(n) => write!(
                 f,
                 "a dirty ring of {n} entries, but it has a power of two from {DIRTY_RING_MIN} to {DIRTY_RING}"
-            ),
-            Self::StridedBase(base, stride) => write!(
-                f,
-                "base {base:#x} puts the guest's {FRAMES} frames, {stride} pages apart, above gfn {TOP_STRIDED_GFN:#x}; use \
-                 {:#x} or below",
-                TOP_STRIDED_GFN - FRAMES as u64 * stride
             ),
             Self::Stride(stride) => write!(f, "stride {stride}, but it is a power of two from 1 to {STRIDE}"),
             Self::BaseOffStride(base, stride) => {
@@ -192,8 +185,8 @@ impl Vm {
         if self.base.align_down(stride) != self.base {
             return Err(VmError::BaseOffStride(base, stride));
         }
-        if base > self.top_gfn() - FRAMES as u64 * stride {
-            return Err(if stride == 1 { VmError::Base(base) } else { VmError::StridedBase(base, stride) });
+        if base > TOP_GFN - FRAMES as u64 * stride {
+            return Err(VmError::Base(base, stride));
         }
         self.stolen.check_leaves(self.largest_leaf())?;
         if let Some(bit) = self.stolen.bit_inside_frames(self.gfn(FRAMES - 1).add(stride - 1)) {
@@ -368,11 +361,6 @@ impl Vm {
     #[inline]
     pub const fn stride(&self) -> u64 {
         1 << self.stride_shift
-    }
-
-    /// The first gfn that is above every window of this stride.
-    pub const fn top_gfn(&self) -> u64 {
-        if self.stride_shift == 0 { TOP_GFN } else { TOP_STRIDED_GFN }
     }
 
     /// The largest leaf that fits in the window.

@@ -144,7 +144,7 @@ const BAD: &[(&str, &str)] = &[
     ("a stolen bit among the frames", "gpafuzz-program 1\nvm stolen=21 vcpus=2 base=0x1e0 flush=works\n"),
     ("no vCPU", "gpafuzz-program 1\nvm stolen=40 vcpus=0 base=0x1e0 flush=works\n"),
     ("too many vCPUs", "gpafuzz-program 1\nvm stolen=40 vcpus=5 base=0x1e0 flush=works\n"),
-    ("a base that is too high", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x4000 flush=works\n"),
+    ("a base that is too high", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x400000 flush=works\n"),
     ("an unknown back-end", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=sometimes\n"),
     ("six levels", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works levels=6\n"),
     ("too wide an address", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works maxphyaddr=53\n"),

@@ -35,6 +35,18 @@ pub(super) fn enable_rings(fd: &VmFd, small: bool) -> Result<usize, MachineError
     fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL").map(|()| ring::AMPLE)
 }
 
+/// Have each vCPU's local APIC in KVM, and no other interrupt controller.
+pub(super) fn enable_local_apics(fd: &VmFd) -> Result<(), MachineError> {
+    const PINS: u64 = 24;
+    let cap = kvm_bindings::KVM_CAP_SPLIT_IRQCHIP;
+    if fd.check_extension_raw(cap.into()) < 1 {
+        return Err(MachineError::Missing("KVM_CAP_SPLIT_IRQCHIP"));
+    }
+    let mut enable = kvm_enable_cap { cap, ..Default::default() };
+    enable.args[0] = PINS;
+    fd.enable_cap(&enable).doing("enable KVM_CAP_SPLIT_IRQCHIP")
+}
+
 /// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.
 pub(super) fn zap_slots_alone(fd: &VmFd) -> bool {
     /// `KVM_CAP_DISABLE_QUIRKS2`, and the quirk that a slot's end is the end of all translations.

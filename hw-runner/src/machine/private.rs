@@ -1,27 +1,34 @@
 //! Memslots of KVM's own: on Intel's processors it keeps a task state segment and an identity map in guest memory, for guests in
-//! real mode, where the processor cannot run those as they are (`init_rmode_tss()`, `init_rmode_identity_map()`).
+//! real mode, where the processor cannot run those as they are (`init_rmode_tss()`, `init_rmode_identity_map()`), and a page at the
+//! address of the local APIC, by which the processor knows accesses that are meant for that (`kvm_alloc_apic_access_page()`).
 //!
-//! User space says where, before there are vCPUs, and can never take them away; so a program that begins with private memslots has
-//! a VM of its own. That one exists is proven by what must not be: a memslot of user space at the same gfn (`EEXIST`). Its memory
-//! is a mapping that KVM makes in this process, found among those that are new, so that it bears identities like any other.
+//! User space says where the first two are, before there are vCPUs, and can never take them away; so a program that begins with
+//! private memslots has a VM of its own. That one exists is proven by what must not be: a memslot of user space at the same gfn
+//! (`EEXIST`). Its memory is a mapping that KVM makes in this process, found among those that are new, so that it bears identities
+//! like any other.
 //!
-//! The third one, the APIC access page, is always at gfn 0xfee00, which lies above the frames of programs.
+//! The APIC access page exists where KVM has the local APICs, which these VMs do without otherwise. By its base name the local APIC
+//! answers, or the page, as the mode of the APIC and the processor have it (`kvm_apicv_activated()`); so that is asked of nobody, and what
+//! is looked at are its aliases.
 
 use super::inside::Inside;
 use super::{Machine, SPARE_SLOT};
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region};
-use crate::memory::{Mapping, Pages, new_shared_mapping, shared_mappings};
+use crate::memory::{Mapping, Pages, new_shared_mappings, shared_mappings};
 use crate::realisation::Realisation;
 use crate::trace::Trace;
-use gpa_model::{Gfn, Gpa, Host, HvaRange, Op, Program, SlotChange, SlotId, Vm};
+use gpa_model::{Alias, Gfn, Gpa, Host, HvaRange, Op, Program, SlotChange, SlotId, Vm};
 use kvm_ioctls::VmFd;
 use std::ops::Range;
 
-/// Pages of the task state segment, and of the identity map.
+const TSS: SlotId = SlotId::private(0);
 const TSS_PAGES: u32 = 3;
-const IDENTITY_MAP_PAGES: u32 = 1;
+const APIC_ACCESS_PAGE: SlotId = SlotId::private(1);
+/// Where it is, whatever the guest does to its IA32_APIC_BASE (`APIC_DEFAULT_PHYS_BASE`).
+const APIC_GFN: Gfn = Gfn::new(0xfee00);
+const IDENTITY_MAP: SlotId = SlotId::private(2);
 
 /// What one of them is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +46,9 @@ pub(super) struct Private {
     memory: Pages,
 }
 
-/// Those that `program` begins with, as far as KVM has such: p0 is the task state segment, p2 the identity map.
-pub(super) fn wanted(program: &Program) -> Vec<Wanted> {
+/// Those that `program` begins with, as far as KVM has such: p0 is the task state segment, p1 the APIC access page, p2 the identity
+/// map. There are none where an alias cannot be a hole while its frame is memory.
+pub(super) fn wanted(program: &Program, realisation: Realisation) -> Vec<Wanted> {
     let create = |op: &Op| match *op {
         Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, .. } } if id.is_private() => {
             Some(Wanted { id, gfn, pages: HvaRange { start: hva, pages } })
@@ -51,12 +59,19 @@ pub(super) fn wanted(program: &Program) -> Vec<Wanted> {
     // The host pages are KVM's: nobody else can have them, nor take them away.
     let others = &program.ops[all.len()..];
     let free = |wanted: &Wanted| !others.iter().any(|op| touches(op, wanted.pages));
-    let size = |wanted: &Wanted| match wanted.id {
-        id if id == SlotId::private(0) => wanted.pages.pages == TSS_PAGES,
-        id if id == SlotId::private(2) => wanted.pages.pages == IDENTITY_MAP_PAGES,
+    let possible = |wanted: &Wanted| match wanted.id {
+        TSS => wanted.pages.pages == TSS_PAGES,
+        APIC_ACCESS_PAGE => wanted.pages.pages == 1 && wanted.gfn == APIC_GFN,
+        IDENTITY_MAP => wanted.pages.pages == 1,
         _ => false,
     };
-    all.into_iter().filter(|wanted| size(wanted) && free(wanted)).collect()
+    let has_holes = realisation.names_are_gpas();
+    all.into_iter().filter(|wanted| has_holes && possible(wanted) && free(wanted)).collect()
+}
+
+/// Whether KVM has to have the local APICs, to make those of `wanted`.
+pub(super) fn need_local_apics(wanted: &[Wanted]) -> bool {
+    wanted.iter().any(|wanted| wanted.id == APIC_ACCESS_PAGE)
 }
 
 fn touches(op: &Op, pages: HvaRange) -> bool {
@@ -74,29 +89,31 @@ pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<Private>,
     let mut made = Vec::new();
     for &wanted in wanted {
         let gpa = Gpa::from_page(wanted.gfn.raw()).raw();
-        if wanted.id == SlotId::private(0) {
-            let before = shared_mappings().doing("list the mappings of this process")?;
-            fd.set_tss_address(gpa as usize).doing("say where the task state segment is to be")?;
-            made.extend(find(wanted, &before)?);
-        } else {
-            fd.set_identity_map_address(gpa).doing("say where the identity map is to be")?;
+        match wanted.id {
+            TSS => {
+                let before = shared_mappings().doing("list the mappings of this process")?;
+                fd.set_tss_address(gpa as usize).doing("say where the task state segment is to be")?;
+                made.extend(find(wanted, &before)?);
+            }
+            IDENTITY_MAP => fd.set_identity_map_address(gpa).doing("say where the identity map is to be")?,
+            _ => {}
         }
     }
     Ok(made)
 }
 
-/// The identity map, which KVM has made with the first vCPU, if it has; `before` are the mappings there were until then.
-pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Option<Private>, MachineError> {
-    match wanted.iter().find(|wanted| wanted.id == SlotId::private(2)) {
-        Some(&wanted) => find(wanted, before),
-        None => Ok(None),
-    }
+/// Those that KVM has made with the first vCPU, if it has; `before` are the mappings there were until then.
+pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Vec<Private>, MachineError> {
+    let late = wanted.iter().filter(|wanted| wanted.id != TSS);
+    let found: Result<Vec<_>, _> = late.map(|&wanted| find(wanted, before)).collect();
+    Ok(found?.into_iter().flatten().collect())
 }
 
 fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<Private>, MachineError> {
-    let pages = wanted.pages.pages as usize;
-    let memory = new_shared_mapping(before, pages).doing("list the mappings of this process")?;
-    Ok(memory.map(|memory| Private { wanted, memory }))
+    let new = new_shared_mappings(before, wanted.pages.pages as usize).doing("list the mappings of this process")?;
+    // An identity map has entries, and nobody has written to the APIC access page yet.
+    let is_it = |memory: &Pages| wanted.id == TSS || (wanted.id == IDENTITY_MAP) == (memory.read_u32(0, 0) != 0);
+    Ok(new.into_iter().find(is_it).map(|memory| Private { wanted, memory }))
 }
 
 impl Private {
@@ -152,6 +169,16 @@ impl Machine {
         Ok(true)
     }
 
+    /// Whether `op` is an access that KVM's local APIC may answer.
+    pub(super) fn is_for_the_local_apic(&self, vm: &Vm, op: &Op) -> bool {
+        match *op {
+            Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => {
+                self.has_local_apics && vm.stolen().split(gpa) == (APIC_GFN, Alias::NONE)
+            }
+            _ => false,
+        }
+    }
+
     /// The mistake that private memslots are to be safe from, made from outside: their memory under an alias.
     fn expose(&self, vm: &Vm, id: SlotId) -> Result<(), MachineError> {
         let Some(private) = self.private.iter().find(|private| private.wanted.id == id) else { return Ok(()) };
@@ -181,22 +208,23 @@ const SPARE: Region = Region { slot: SPARE_SLOT, flags: 0, gpa: Gpa::from_page(0
 mod tests {
     use super::*;
 
-    fn ids(ops: &str) -> Vec<String> {
-        let text = format!("gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n{ops}");
+    fn ids(base: u64, ops: &str) -> Vec<String> {
+        let text = format!("gpafuzz-program 1\nvm stolen=40 vcpus=1 base={base:#x} flush=works\n{ops}");
         let program = gpa_model::text::parse(&text).expect("a program");
-        wanted(&program).iter().map(|wanted| wanted.id.to_string()).collect()
+        assert_eq!(wanted(&program, Realisation::GuestPtes), []);
+        wanted(&program, Realisation::Slots).iter().map(|wanted| wanted.id.to_string()).collect()
     }
 
     #[test]
     fn what_kvm_could_not_make_is_not_wanted() {
         let (tss, map) = ("slot p0 create gfn=0x1e0 pages=3 hva=0x20\n", "slot p2 create gfn=0x1e4 pages=1 hva=0x30\n");
-        assert_eq!(ids(&format!("{tss}{map}v0 read 0x1e0\n")), ["p0", "p2"]);
-        assert_eq!(ids(&format!("v0 read 0x1e0\n{tss}")), [""; 0]);
-        assert_eq!(ids(&format!("{tss}{map}unmap hva=0x22 pages=1\n")), ["p2"]);
-        assert_eq!(ids(&format!("{tss}{map}slot 0 create gfn=0x1f0 pages=4 hva=0x2e\n")), ["p0"]);
-        assert_eq!(
-            ids("slot p0 create gfn=0x1e0 pages=1 hva=0x20\nslot p1 create gfn=0x1e4 pages=1 hva=0x30\n"),
-            [""; 0]
-        );
+        assert_eq!(ids(0x1e0, &format!("{tss}{map}v0 read 0x1e0\n")), ["p0", "p2"]);
+        assert_eq!(ids(0x1e0, &format!("v0 read 0x1e0\n{tss}")), [""; 0]);
+        assert_eq!(ids(0x1e0, &format!("{tss}{map}unmap hva=0x22 pages=1\n")), ["p2"]);
+        assert_eq!(ids(0x1e0, &format!("{tss}{map}slot 0 create gfn=0x1f0 pages=4 hva=0x2e\n")), ["p0"]);
+        let small = "slot p0 create gfn=0x1e0 pages=1 hva=0x20\nslot p1 create gfn=0x1e4 pages=1 hva=0x30\n";
+        assert_eq!(ids(0x1e0, small), [""; 0]);
+        assert_eq!(ids(0xfede0, "slot p1 create gfn=0xfee00 pages=1 hva=0x30\n"), ["p1"]);
+        assert_eq!(ids(0xfede0, "slot p1 create gfn=0xfee00 pages=2 hva=0x30\n"), [""; 0]);
     }
 }

@@ -33,7 +33,7 @@ impl Machine {
         trace.seen.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
-        let wanted = private::wanted(program);
+        let wanted = private::wanted(program, self.fingerprint.realisation);
         let apart = match self.fingerprint.realisation {
             // Where memory is private, a hole that an earlier program found would shut the guest out of it.
             Realisation::SwProtected => true,
@@ -78,6 +78,10 @@ impl Machine {
             let at = next;
             next += 1;
             if !supports(vm, op, realisation) || !model.accepts(&host, op) {
+                continue;
+            }
+            if self.is_for_the_local_apic(vm, op) {
+                observations[at] = Some(Exit::Unsupported);
                 continue;
             }
             if let Op::Access { vcpu, gpa, access } = *op {

@@ -5,7 +5,7 @@ use crate::divisions::MemoryType;
 use crate::driver::Driver;
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
-use crate::limits::{GPTES, GUEST_LEVELS};
+use crate::limits::{GPTES, GUEST_LEVELS, TOP_GFN};
 use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
 use crate::vm::{Levels, Logging, Vm};
@@ -157,7 +157,7 @@ impl<'a> Words<'a> {
     /// If it is neither, or the alias is none of this VM's.
     pub fn gpa(&self, vm: &Vm, word: &str) -> Result<Gpa, ParseError> {
         let (gfn, alias) = word.split_once('@').unwrap_or((word, "0"));
-        let gfn = self.gfn_number(vm, gfn)?;
+        let gfn = self.gfn_number(gfn)?;
         let max = vm.stolen().alias_count() as u64 - 1;
         let alias = self
             .number(alias, max)
@@ -165,13 +165,13 @@ impl<'a> Words<'a> {
         Ok(vm.stolen().join(gfn, vm.stolen().alias(alias as usize)))
     }
 
-    fn gfn_number(&self, vm: &Vm, word: &str) -> Result<Gfn, ParseError> {
-        self.number(word, vm.top_gfn()).map(Gfn::new)
+    fn gfn_number(&self, word: &str) -> Result<Gfn, ParseError> {
+        self.number(word, TOP_GFN).map(Gfn::new)
     }
 
-    fn gfn(&mut self, vm: &Vm) -> Result<Gfn, ParseError> {
+    fn gfn(&mut self) -> Result<Gfn, ParseError> {
         let value = self.value("gfn")?;
-        self.gfn_number(vm, value)
+        self.gfn_number(value)
     }
 
     fn pages(&mut self) -> Result<u32, ParseError> {
@@ -231,7 +231,7 @@ impl<'a> Words<'a> {
             *self = ahead;
             return Ok(Op::SlotAliased { id, gpa, pages, hva });
         }
-        Ok(Op::Slot { id, change: self.slot_change(vm)? })
+        Ok(Op::Slot { id, change: self.slot_change()? })
     }
 
     fn pages_and_hva(&mut self) -> Result<HvaRange, ParseError> {
@@ -239,16 +239,16 @@ impl<'a> Words<'a> {
         Ok(HvaRange { start: Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?), pages })
     }
 
-    fn slot_change(&mut self, vm: &Vm) -> Result<SlotChange, ParseError> {
+    fn slot_change(&mut self) -> Result<SlotChange, ParseError> {
         let expected = "create, delete, move or flags";
         Ok(match self.next(expected)? {
             "create" => {
-                let gfn = self.gfn(vm)?;
+                let gfn = self.gfn()?;
                 let HvaRange { start: hva, pages } = self.pages_and_hva()?;
                 SlotChange::Create { gfn, pages, hva, flags: self.flags()? }
             }
             "delete" => SlotChange::Delete,
-            "move" => SlotChange::Move { gfn: self.gfn(vm)? },
+            "move" => SlotChange::Move { gfn: self.gfn()? },
             "flags" if self.peek() == Some("none") => {
                 self.next("")?;
                 SlotChange::Flags(SlotFlags::default())
@@ -476,7 +476,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
                     zap-end, nx-recover, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
-        "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change(vm)? },
+        "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
         "slot-end" => Op::SlotEnd,
         "unmap" => Op::Unmap { range: words.hva_range()?, by: words.driver()? },
         "unmap-begin" => {
@@ -490,18 +490,18 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "collapse" => Op::Collapse { range: words.hva_range()? },
         "age" => Op::Age { range: words.hva_range()? },
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
-        "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn(vm)?, pages: words.pages()? },
-        "write-protect" => Op::WriteProtect { gfn: words.gfn(vm)? },
-        "track" => Op::Track { gfn: words.gfn(vm)? },
-        "untrack" => Op::Untrack { gfn: words.gfn(vm)? },
-        "attributes" => Op::Attributes { gfn: words.gfn(vm)?, pages: words.pages()?, private: words.private()? },
+        "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },
+        "write-protect" => Op::WriteProtect { gfn: words.gfn()? },
+        "track" => Op::Track { gfn: words.gfn()? },
+        "untrack" => Op::Untrack { gfn: words.gfn()? },
+        "attributes" => Op::Attributes { gfn: words.gfn()?, pages: words.pages()?, private: words.private()? },
         "attributes-begin" => {
-            Op::AttributesBegin { gfn: words.gfn(vm)?, pages: words.pages()?, private: words.private()? }
+            Op::AttributesBegin { gfn: words.gfn()?, pages: words.pages()?, private: words.private()? }
         }
         "attributes-end" => Op::AttributesEnd,
-        "memory-type" => Op::MemoryType { gfn: words.gfn(vm)?, pages: words.pages()?, memory: words.memory_type()? },
+        "memory-type" => Op::MemoryType { gfn: words.gfn()?, pages: words.pages()?, memory: words.memory_type()? },
         "zap-begin" => Op::ZapBegin {
-            gfn: words.gfn(vm)?,
+            gfn: words.gfn()?,
             pages: words.pages()?,
             leaves: words.keyed_number("yield", u64::from(u8::MAX))? as u8,
         },
