@@ -26,6 +26,8 @@ pub(crate) enum Outcome {
     GuestFault,
     /// KVM gave up on it.
     Failed,
+    /// KVM took it for one to memory that is private, or that is not, and found the other.
+    Attributed { private: bool },
     /// It faulted again and again.
     Retried,
     /// KVM does not let the vCPU go on before entries of its dirty ring are given back.
@@ -54,6 +56,7 @@ enum Stop {
     Mmio(Gpa),
     Gone(&'static str),
     RingFull,
+    Attributed { private: bool },
     Interrupted,
 }
 
@@ -176,6 +179,7 @@ impl Vcpu {
                 Stop::Mmio(gpa) => return Err(MachineError::Exit(format!("an exit for {gpa:?} in ring 0"))),
                 Stop::Gone(why) => return Err(MachineError::Exit(format!("{why} in ring 0"))),
                 Stop::RingFull => return Err(MachineError::Exit("a full dirty ring in ring 0".to_owned())),
+                Stop::Attributed { .. } => return Err(MachineError::Exit("a memory fault in ring 0".to_owned())),
             }
         }
         self.exits += 1;
@@ -252,6 +256,10 @@ impl Vcpu {
                     self.restart(0)?;
                     break;
                 }
+                Stop::Attributed { private } => {
+                    let n = self.current(own, &mut left, || "a memory fault".to_owned())?;
+                    self.give_up(n, &mut left, Outcome::Attributed { private })?;
+                }
                 Stop::Gone(why) => {
                     let n = self.current(own, &mut left, || why.to_owned())?;
                     let page_fault = self.fd.get_sregs().doing("get the registers of a vCPU")?.cr2 != 0;
@@ -286,6 +294,7 @@ impl Vcpu {
     }
 
     fn enter(&mut self) -> Result<Stop, MachineError> {
+        const PRIVATE: u64 = kvm_bindings::KVM_MEMORY_EXIT_FLAG_PRIVATE as u64;
         Ok(match self.fd.run() {
             Ok(VcpuExit::IoOut(guest::DONE_PORT, _)) => Stop::Done,
             Ok(VcpuExit::MmioRead(gpa, data)) => {
@@ -295,8 +304,8 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(gpa, _)) => Stop::Mmio(Gpa::new(gpa)),
             Ok(VcpuExit::Shutdown) => Stop::Gone("a shutdown"),
             Ok(VcpuExit::InternalError) => Stop::Gone("an internal error of KVM"),
-            // KVM has a private page where the guest is thought to want a shared one, or the other way round.
-            Ok(VcpuExit::MemoryFault { .. }) => Stop::Gone("a memory fault"),
+            // Or there is no host page: then the access is taken for what it is.
+            Ok(VcpuExit::MemoryFault { flags, .. }) => Stop::Attributed { private: flags & PRIVATE != 0 },
             Ok(VcpuExit::Intr) => Stop::Interrupted,
             Ok(VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL)) => Stop::RingFull,
             Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),

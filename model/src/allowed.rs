@@ -67,6 +67,7 @@ impl Allowed {
                 self.guest_fault == Some(fault) || self.table_in_flux && fault == Fault::NotPresent
             }
             Exit::Error => self.error,
+            Exit::Misattributed => false,
             Exit::Unsupported => true,
         }
     }

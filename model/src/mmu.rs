@@ -224,6 +224,8 @@ pub enum Exit {
     GuestFault(Fault),
     /// The access failed in a way that user space sees as an error.
     Error,
+    /// The access was refused as one to shared memory where its frame is private, or the other way round (`KVM_EXIT_MEMORY_FAULT`).
+    Misattributed,
     /// There is no memory where some was asked for (`ENOENT`).
     NotFound,
     /// The request was refused: it makes no sense (`EINVAL`).
@@ -250,6 +252,7 @@ impl Exit {
             Exit::Translated(_) => "translated",
             Exit::GuestFault(_) => "guest-fault",
             Exit::Error => "error",
+            Exit::Misattributed => "misattributed",
             Exit::NotFound => "not-found",
             Exit::Refused => "refused",
             Exit::RingFull => "ring-full",

@@ -80,6 +80,7 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::Emulated(_) => 14,
         Exit::NotFound => 15,
         Exit::RingFull => 16,
+        Exit::Misattributed => 17,
         Exit::Unsupported => 12,
     }
 }

@@ -13,6 +13,7 @@ const AGE: usize = 4;
 const KEYED: usize = 5;
 const ZAPPED: usize = 6;
 const WARN: usize = 7;
+const ATTRIBUTE: usize = 8;
 
 /// The oracle `gfn_unalias`.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct GfnUnalias {
     accessed: [FrameSet; ALIASES],
     /// Whether anything was mapped of what the zap that has begun is to take away.
     zap_at_stake: bool,
+    /// Frames that were holes when they were accessed last, through whichever alias.
+    holes_seen: FrameSet,
 }
 
 impl Oracle for GfnUnalias {
@@ -39,6 +42,7 @@ impl Oracle for GfnUnalias {
                 Clause::keys("keyed"),
                 Clause::tables("zapped"),
                 Clause::shadows("warn"),
+                Clause::exits("attribute"),
             ]
         }
     }
@@ -46,9 +50,11 @@ impl Oracle for GfnUnalias {
     fn reset(&mut self) {
         self.accessed = [FrameSet::EMPTY; ALIASES];
         self.zap_at_stake = false;
+        self.holes_seen = FrameSet::EMPTY;
     }
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        self.check_attribute(step, &mut tally[ATTRIBUTE])?;
         check_exit(step, tally)?;
         check_warning(step, &mut tally[WARN])?;
         if step.shows.tables {
@@ -206,6 +212,28 @@ impl GfnUnalias {
                 let blame = Some(Blame { frame, alias: vm.stolen().alias(number) });
                 return Err(Objection { clause: ZAPPED, blame, why });
             }
+        }
+        Ok(())
+    }
+
+    /// Where memory comes from hangs on the attribute of its gfn, and not on a hole that was seen there before (`handle_mmio_page_fault()`).
+    fn check_attribute(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+        let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
+        let one = FrameSet::one(frame);
+        let private = step.allowed.memory.is_some() && step.model.divisions().private().contains(frame);
+        if private && self.holes_seen.contains(frame) {
+            tally.check_if(step.shows.native);
+            if step.exit == Exit::Misattributed {
+                let why = "the frame is private, but what was a hole before is still taken for shared".into();
+                return Err(Objection { clause: ATTRIBUTE, blame: Some(Blame { frame, alias }), why });
+            }
+        }
+        match step.exit {
+            Exit::Mmio(_) if step.model.slot_kind(frame) == SlotKind::Hole => {
+                self.holes_seen = self.holes_seen.union(one);
+            }
+            Exit::Memory(_) => self.holes_seen = self.holes_seen.minus(one),
+            _ => {}
         }
         Ok(())
     }

@@ -119,6 +119,7 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         | Exit::Retry
         | Exit::Pending
         | Exit::Error
+        | Exit::Misattributed
         | Exit::NotFound
         | Exit::Refused
         | Exit::RingFull

@@ -180,7 +180,10 @@ impl Machine {
                 if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
             }
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
-            Outcome::Failed => Exit::Error,
+            Outcome::Attributed { private } if private != self.memslots.is_private_frame(vm, frame) => {
+                Exit::Misattributed
+            }
+            Outcome::Failed | Outcome::Attributed { .. } => Exit::Error,
             Outcome::Retried => Exit::Retry,
             Outcome::RingFull => Exit::RingFull,
         }

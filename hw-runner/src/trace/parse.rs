@@ -202,7 +202,7 @@ fn word_list(words: &mut Words<'_>, expected: &str) -> Result<Vec<String>, Parse
 
 /// Read an observation after its arrow.
 fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
-    let expected = "done, memory, emulated, mmio, dirty, error, not-found, refused, guest-fault, retry, pending, young, translated or unsupported";
+    let expected = "done, memory, emulated, mmio, dirty, error, misattributed, not-found, refused, guest-fault, retry, pending, young, translated or unsupported";
     let exit = match words.next(expected)? {
         "done" => Exit::Done,
         "memory" => Exit::Memory(pfn(words)?),
@@ -219,6 +219,7 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         "pending" => Exit::Pending,
         "guest-fault" => Exit::GuestFault(fault(words)?),
         "error" => Exit::Error,
+        "misattributed" => Exit::Misattributed,
         "not-found" => Exit::NotFound,
         "ring-full" => Exit::RingFull,
         "refused" => Exit::Refused,

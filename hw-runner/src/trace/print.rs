@@ -64,6 +64,7 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
         | Exit::Retry
         | Exit::Pending
         | Exit::Error
+        | Exit::Misattributed
         | Exit::NotFound
         | Exit::RingFull
         | Exit::Refused
