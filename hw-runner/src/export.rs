@@ -133,7 +133,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
 
 /// Functions that this program may not call are no reason for a warning.
 const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)access_;\n\
-                      \t(void)dirty_get, (void)dirty_clear;\n";
+                      \t(void)dirty_get, (void)dirty_clear, (void)left_out;\n";
 
 fn c_call(vm: &Vm, step: &Step<'_>) -> String {
     let Step { at, op, allowed, host, .. } = step;
@@ -161,7 +161,7 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
         }
         Op::Unmap { range, by } => {
             let driver = c_driver(by.unwrap_or(crate::driver::DEFAULT));
-            format!("unmap({driver}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
+            format!("unmap({at}, {driver}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
         }
         Op::DirtyGet { id } => {
             let (must, may) = allowed.dirty.unwrap_or((FrameSet::EMPTY, FrameSet::ALL));
@@ -170,8 +170,8 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
         }
         Op::Attributes { gfn, pages, private } => format!("attributes_({gfn}, {pages}, {});", u8::from(private)),
         Op::DirtyClear { id, gfn, pages } => format!("dirty_clear({id}, {gfn}, {pages});"),
-        // Left to the reader: not every KVM can be asked.
-        _ => ";".into(),
+        // Not every KVM can be asked.
+        _ => format!("left_out({at});"),
     }
 }
 

@@ -26,10 +26,7 @@ static int watch(uint64_t page)
 		struct uffdio_register reg = { .range = { (uintptr_t)hva(mapping, page), PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING };
 		must(ioctl(fd, UFFDIO_REGISTER, &reg), "watch a page");
 	}
-	if (file >= 0)
-		punch(page, 1);
-	else
-		must(madvise(hva(0, page), PAGE, MADV_DONTNEED), "discard a page");
+	must(discard(0, page, 1), "discard a page");
 	return fd;
 }
 

@@ -184,14 +184,19 @@ static void slot_flags(int id, uint32_t flags)
 	slot_create(id, slots[id].gfn, pages, slots[id].hva, flags);
 }
 
-static void punch(uint64_t page, uint64_t pages)
+static int discard(int mapping, uint64_t page, uint64_t pages)
 {
-	must(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, pages * PAGE), "punch a hole");
+	return file < 0 ? madvise(hva(mapping, page), pages * PAGE, MADV_DONTNEED) :
+	       fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, pages * PAGE);
 }
 
-static void copy_on_write(uint64_t page, uint64_t pages)
+/* Ways to take pages away. What is returned is what this host cannot do, if there is something. */
+#define TRY(result, what) do { if ((result) < 0) return what; } while (0)
+
+static const char *copy_on_write(uint64_t page, uint64_t pages)
 {
-	pid_t child = must(fork(), "fork");
+	pid_t child = fork();
+	TRY(child, "fork");
 	if (!child) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)
@@ -203,30 +208,38 @@ static void copy_on_write(uint64_t page, uint64_t pages)
 	}
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
+	return NULL;
 }
 
-static void userfault(int how, int mapping, uint64_t page)
+static const char *with_userfaultfd(int fd, int how, int mapping, uint64_t page)
 {
 	static uint8_t zeros[PAGE];
 	uintptr_t at = (uintptr_t)hva(mapping, page);
-	int fd = must(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), "make a userfaultfd");
 	struct uffdio_api api = { .api = UFFD_API, .features = 1 | 1 << 12 };
 	struct uffdio_register reg = { .range = { at, PAGE }, .mode = how == UFFD_WP ? 2 : 1 };
-	must(ioctl(fd, UFFDIO_API, &api), "use a userfaultfd");
-	must(ioctl(fd, UFFDIO_REGISTER, &reg), "register with a userfaultfd");
+	TRY(ioctl(fd, UFFDIO_API, &api), "use a userfaultfd");
+	TRY(ioctl(fd, UFFDIO_REGISTER, &reg), "register with a userfaultfd");
 	if (how == UFFD_WP) {
 		struct uffdio_writeprotect on = { .range = { at, PAGE }, .mode = 1 }, off = { .range = { at, PAGE } };
-		must(ioctl(fd, UFFDIO_WRITEPROTECT, &on), "write-protect");
-		must(ioctl(fd, UFFDIO_WRITEPROTECT, &off), "release");
+		TRY(ioctl(fd, UFFDIO_WRITEPROTECT, &on), "write-protect");
+		TRY(ioctl(fd, UFFDIO_WRITEPROTECT, &off), "release");
 	} else {
 		struct uffdio_copy copy = { .dst = at, .src = (uintptr_t)zeros, .len = PAGE };
-		if (file >= 0)
-			punch(page, 1);
-		else
-			must(madvise((void *)at, PAGE, MADV_DONTNEED), "discard a page");
-		must(ioctl(fd, UFFDIO_COPY, &copy), "copy a page in");
+		TRY(discard(mapping, page, 1), "discard a page");
+		TRY(ioctl(fd, UFFDIO_COPY, &copy), "copy a page in");
 	}
+	return NULL;
+}
+
+static const char *userfault(int how, int mapping, uint64_t page)
+{
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	TRY(fd, "make a userfaultfd");
+	const char *lacking = with_userfaultfd(fd, how, mapping, page);
+	int why = errno;
 	close(fd);
+	errno = why;
+	return lacking;
 }
 
 static void *map(void *at, int flags, uint64_t page, uint64_t pages)
@@ -238,51 +251,69 @@ static void *map(void *at, int flags, uint64_t page, uint64_t pages)
 	return mapped;
 }
 
-/* Take pages away; then they bear new identities. */
-static void unmap(int how, uint64_t page, uint64_t pages, uint32_t identity)
+static const char *take(int how, uint64_t page, uint64_t pages)
 {
 	size_t bytes = pages * PAGE;
+	const char *lacking = NULL;
 	for (int mapping = 0; mapping < MAPPINGS; mapping++) {
 		void *at = hva(mapping, page);
 		switch (how) {
-		case DONTNEED: must(madvise(at, bytes, MADV_DONTNEED), "discard pages"); break;
-		case COLD: must(madvise(at, bytes, MADV_COLD), "advise"); break;
-		case PAGEOUT: must(madvise(at, bytes, MADV_PAGEOUT), "page out"); break;
+		case DONTNEED: TRY(madvise(at, bytes, MADV_DONTNEED), "discard pages"); break;
+		case COLD: TRY(madvise(at, bytes, MADV_COLD), "advise"); break;
+		case PAGEOUT: TRY(madvise(at, bytes, MADV_PAGEOUT), "page out"); break;
 		case GUARD:
-			must(madvise(at, bytes, GUARD_INSTALL), "install guards");
-			must(madvise(at, bytes, GUARD_REMOVE), "remove guards");
+			TRY(madvise(at, bytes, GUARD_INSTALL), "install guards");
+			TRY(madvise(at, bytes, GUARD_REMOVE), "remove guards");
 			break;
 		case MREMAP:
 			if (mremap(map(NULL, 0, page, pages), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
-				die("move pages");
+				return "move pages";
 			break;
 		case MUNMAP: map(at, MAP_FIXED, page, pages); break;
 		case MPROTECT:
 		case MPROTECT_READ:
-			must(mprotect(at, bytes, how == MPROTECT ? PROT_NONE : PROT_READ), "protect pages");
-			must(mprotect(at, bytes, PROT_READ | PROT_WRITE), "release pages");
+			TRY(mprotect(at, bytes, how == MPROTECT ? PROT_NONE : PROT_READ), "protect pages");
+			TRY(mprotect(at, bytes, PROT_READ | PROT_WRITE), "release pages");
 			break;
 		/* The kernel may decline, and the pages stay. */
 		case COLLAPSED: (void)!madvise(hva(mapping, 0), HUGE, COLLAPSE); break;
 		case UFFD_WP:
-			for (uint64_t n = 0; n < pages; n++)
-				userfault(how, mapping, page + n);
+		case UFFD_COPY:
+			/* What is copied in is in the file, for each of its mappings. */
+			for (uint64_t n = 0; n < pages && !lacking && (how == UFFD_WP || !mapping); n++)
+				lacking = userfault(how, mapping, page + n);
 			break;
 		}
 	}
-	if (how == PUNCH_HOLE)
-		punch(page, pages);
-	if (how == FORK)
-		copy_on_write(page, pages);
-	if (how == UFFD_COPY)
-		for (uint64_t n = 0; n < pages; n++)
-			userfault(how, 0, page + n);
-	if ((how == MREMAP || how == MUNMAP) && awaited - page < pages)
+	if (how == PUNCH_HOLE) {
+		errno = EBADF;
+		TRY(file, "punch a hole into private memory");
+		TRY(discard(0, page, pages), "punch a hole");
+	}
+	return how == FORK ? copy_on_write(page, pages) : lacking;
+}
+
+/* Take pages away; then they bear new identities. If this host cannot do it in that way, another one promises the guest the same. */
+static void unmap(int op, int how, uint64_t page, uint64_t pages, uint32_t identity)
+{
+	const char *lacking = take(how, page, pages);
+	if (lacking) {
+		printf("op %d: cannot %s: %s; the pages are discarded instead\n", op, lacking, strerror(errno));
+		for (int mapping = 0; mapping < MAPPINGS; mapping++)
+			must(discard(mapping, page, pages), "discard pages");
+	} else if ((how == MREMAP || how == MUNMAP) && awaited - page < pages) {
 		awaited = NONE; /* another mapping is in its place, which nobody watches */
+	}
 	for (uint64_t n = 0; n < pages; n++)
 		if (page + n != awaited)
 			stamp(page + n, identity + n);
 	unmap_private(page, pages);
+}
+
+/* What not every KVM can be asked for changes nothing that the guest finds. */
+static void left_out(int op)
+{
+	printf("op %d: left out\n", op);
 }
 
 /* An instruction that exited is completed by the next entry, which would overwrite registers set in between. */
