@@ -4,7 +4,7 @@
 //! period of the kernel, and as many entries, since every access that meets another vCPU, a hole or a host op ends a batch.
 
 use gpa_model::choices::FromRng;
-use gpa_model::generate::Generator;
+use gpa_model::generate::{Generator, Profile};
 use gpa_model::{Program, Vm};
 use gpa_oracles::Lockstep;
 use hw_runner::{Machine, MachineError, Replay, Trace, profile};
@@ -19,13 +19,14 @@ fn main() -> Result<(), MachineError> {
     let opening = Instant::now();
     let mut machine = Machine::open()?;
     println!("opened in {:?}", opening.elapsed());
-    random(&mut machine)?;
+    random(&mut machine, "any frame", profile())?;
+    random(&mut machine, "few holes", Profile { few_holes: true, ..profile() })?;
     dense(&mut machine)
 }
 
-/// Random programs, as a campaign runs them.
-fn random(machine: &mut Machine) -> Result<(), MachineError> {
-    let generator = Generator::new(profile());
+/// Random programs: the second kind is what a campaign runs.
+fn random(machine: &mut Machine, kind: &str, profile: Profile) -> Result<(), MachineError> {
+    let generator = Generator::new(profile);
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let (mut program, mut run, mut replay) = (Program::default(), Lockstep::default(), Replay::default());
     let before = machine.witness();
@@ -44,7 +45,7 @@ fn random(machine: &mut Machine) -> Result<(), MachineError> {
         judging += start.elapsed();
     }
     let rate = f64::from(PROGRAMS) / running.as_secs_f64();
-    println!("random: {rate:.0} programs/s on KVM, judged in {judging:?} for {running:?} of running");
+    println!("{kind}: {rate:.0} programs/s on KVM, judged in {judging:?} for {running:?} of running");
     println!("        {}", machine.witness().show_since(&before));
     Ok(())
 }

@@ -50,6 +50,8 @@ pub struct Profile {
     pub stolen_high: u8,
     /// How many there are, at most.
     pub stolen_bits_max: u32,
+    /// Whether an access to a hole costs so much more than one to memory that few are worth making.
+    pub few_holes: bool,
     /// vCPUs of every VM, 1 to [`VCPUS`]; if it is open, each VM has as many as chance will have it.
     pub vcpus: Option<u8>,
     /// Ops in a generated program, at most.
@@ -71,6 +73,7 @@ impl Default for Profile {
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
             stolen_bits_max: STOLEN_BITS as u32,
+            few_holes: false,
             vcpus: None,
             ops_max: 48,
         }
@@ -595,14 +598,14 @@ impl Generator {
     }
 
     fn gpa(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
-        let frame = match choices.below(8) {
+        let mut frame = match choices.below(8) {
             0 => choices.below(FRAMES as u32) as usize,
-            1 => match sketch.any_slot(choices, |_, _| true) {
-                Some((_, slot)) => usize::from(slot.frame) + choices.below(u32::from(slot.frames)) as usize,
-                None => 0,
-            },
+            1 => sketch.any_slot_frame(choices).unwrap_or(0),
             n => usize::from(focus.hot[n as usize % 3]),
         };
+        if self.profile.few_holes && sketch.hva_of(vm, frame).is_none() && choices.chance(7, 8) {
+            frame = sketch.any_slot_frame(choices).unwrap_or(frame);
+        }
         vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
     }
 

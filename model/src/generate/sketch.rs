@@ -157,6 +157,12 @@ impl Sketch {
         })
     }
 
+    /// A frame of a memslot, if there is one.
+    pub(super) fn any_slot_frame(&self, choices: &mut impl Choices) -> Option<usize> {
+        let (_, slot) = self.any_slot(choices, |_, _| true)?;
+        Some(usize::from(slot.frame) + choices.below(u32::from(slot.frames)) as usize)
+    }
+
     pub(super) fn free_id(&self, choices: &mut impl Choices, private: bool) -> SlotId {
         let n = choices.below(8) as u8;
         if private { SlotId::private(n) } else { SlotId::user(n % 4) }

@@ -113,7 +113,8 @@ impl Recorder for Live {
         }
     }
 
-    /// No stolen bit but those that can be stolen here, and pages taken away by every means there is.
+    /// No stolen bit but those that can be stolen here, and pages taken away by every means there is. An access to a hole is an exit,
+    /// which costs as much as a hundred accesses to memory.
     fn profile(&self) -> Profile {
         let mut profile = hw_runner::profile();
         if self.machine.can_prefault() {
@@ -129,6 +130,7 @@ impl Recorder for Live {
             stolen_high: high.unwrap_or(profile.stolen_high),
             dirty_rings: self.machine.fingerprint().realisation.has_rings(),
             drivers: self.machine.drivers().available(),
+            few_holes: true,
             ..profile
         }
     }
