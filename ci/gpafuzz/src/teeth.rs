@@ -221,7 +221,12 @@ pub fn hunt_all(catalogue: &Catalogue, setting: &Setting<'_>) -> Result<Teeth, T
             break;
         }
         let mut opened = targets::open(&quarry.target)?;
-        rows.push(row(quarry, opened.target.as_mut(), setting)?);
+        let row = row(quarry, opened.target.as_mut(), setting)?;
+        // Of one that Ctrl-C came upon in its first hunt nothing is known.
+        if row.hunts.is_empty() {
+            break;
+        }
+        rows.push(row);
     }
     Ok(Teeth {
         schema_version: SCHEMA_VERSION,
@@ -354,6 +359,15 @@ mod tests {
         };
         assert_eq!(hunt_for(None), Some(Survived { executions: 3, ended_by: Bound::Runs }));
         assert_eq!(hunt_for(Some(0)), Some(Survived { executions: 0, ended_by: Bound::Seconds }));
+    }
+
+    #[test]
+    fn of_a_hunt_that_ctrl_c_came_upon_nothing_is_known() {
+        let stop = AtomicBool::new(true);
+        let mut opened = targets::open(targets::DEFAULT).expect("a target");
+        let setting = Setting { runs: 3, seconds: None, seeds: vec![1], stop: &stop };
+        let quarry = Catalogue::of(targets::DEFAULT).expect("a catalogue").mutants.remove(0);
+        assert!(row(&quarry, opened.target.as_mut(), &setting).expect("a row").hunts.is_empty());
     }
 
     #[test]
