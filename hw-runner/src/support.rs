@@ -21,6 +21,8 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
         && logs_so
         && vm.stride() == 1
         && guest::leaves_room(vm)
+        // Whether a page has to be read in is for the host to say, and whether a fault waits for it for KVM.
+        && !vm.async_pf()
         && (supports_kind(op.kind())
             || realisation == Realisation::Native && supports_kind_natively(op.kind())
             || realisation.has_attributes() && op.kind() == OpKind::Attributes)
@@ -65,6 +67,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::Attributes | OpKind::AttributesEnd => false,
         // Guests of this runner have no MTRRs of their own.
         OpKind::MemoryType => false,
+        OpKind::PageOut | OpKind::PageIn | OpKind::PageReady | OpKind::AsyncPfClear => false,
         // The guest's own tables are the runner's.
         OpKind::WriteGpte | OpKind::GuestWalk | OpKind::GuestAccess | OpKind::GuestFlush => false,
     }

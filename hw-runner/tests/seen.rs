@@ -145,6 +145,7 @@ fn everything_that_can_be_seen_prints_and_parses_back() {
         Keyed::Retired { gfn, pfn, level },
         Keyed::DirtyLog(gfn),
         Keyed::Mmio(gfn),
+        Keyed::AsyncPf(gfn),
     ];
     let with_flag = [false, true].into_iter().flat_map(|flag| {
         let rmap = Keyed::Rmap { gfn, gpa: Gpa::from_page(gfn), level, idle: flag };

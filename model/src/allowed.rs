@@ -21,6 +21,14 @@ pub struct Allowed {
     pub retry: bool,
     /// The vCPU may have to wait for room in its dirty ring.
     pub ring_full: bool,
+    /// The guest may be told that the page has to be read in.
+    pub page_not_present: bool,
+    /// The vCPU may wait for a page that the guest was told of.
+    pub halted: bool,
+    /// The page that the guest may be told is there, by the name it faulted on.
+    pub page_ready: Option<Gpa>,
+    /// It must be mapped under that name.
+    pub ready_is_mapped: bool,
     /// The fault may wait for its end.
     pub pending: bool,
     /// The op may end without a result.
@@ -59,6 +67,9 @@ impl Allowed {
             Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
             Exit::Retry => self.retry,
             Exit::RingFull => self.ring_full,
+            Exit::PageNotPresent => self.page_not_present,
+            Exit::Halted => self.halted,
+            Exit::PageReady(gpa) => self.page_ready == Some(gpa),
             Exit::Pending => self.pending,
             Exit::Dirty(_) => self.dirty.is_some(),
             Exit::Young(_) => self.young,

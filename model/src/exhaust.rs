@@ -237,6 +237,12 @@ impl Scope {
         Ok(Self { vm, ..self })
     }
 
+    /// The same whose host pages out memory, of which its guest is told.
+    #[must_use]
+    pub fn with_async_pf(self) -> Self {
+        Self { vm: self.vm.with_async_pf(true), ..self }
+    }
+
     /// The same with frames `stride` pages apart, from a 1 GiB edge. With 256, two frames make a large leaf. Large leaves are not
     /// executable.
     ///
@@ -265,6 +271,7 @@ impl Scope {
         ops.push(Op::MmuPages { pages: MMU_PAGES_MIN });
         ops.extend(BackendMode::ALL.map(Op::Backend));
         self.walk_ops(&mut ops);
+        self.paging_ops(&mut ops);
         ops.retain(|op| self.has(op.kind()));
         ops
     }
@@ -413,6 +420,16 @@ impl Scope {
         }
     }
 
+    /// Each block, or vCPU, where the host pages out memory at all.
+    fn paging_ops(&self, ops: &mut Vec<Op>) {
+        if self.vm.async_pf() {
+            let blocks = (0..self.slots).map(|block| self.hva(block, 0));
+            let ranges = blocks.map(|start| HvaRange { start, pages: self.vm.pages_of(self.frames) as u32 });
+            ops.extend(ranges.flat_map(|range| [Op::PageOut { range }, Op::PageIn { range }]));
+            ops.extend((0..self.vm.vcpus()).flat_map(|vcpu| [Op::PageReady { vcpu }, Op::AsyncPfClear { vcpu }]));
+        }
+    }
+
     /// How many names each class has, in the order of [`Class`].
     fn names(&self) -> Used {
         let (private, slots) = (u8::from(self.slots > 1), self.slots as u8);
@@ -442,8 +459,15 @@ impl Scope {
             Op::Access { vcpu: v, gpa, .. } | Op::FaultBegin { vcpu: v, gpa, .. } | Op::Prefault { vcpu: v, gpa } => {
                 [vcpu(v), bit(gpa), None]
             }
-            Op::FaultEnd { vcpu: v } | Op::GuestFlush { vcpu: v } => [vcpu(v), None, None],
-            Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => [block(range.start), None, None],
+            Op::FaultEnd { vcpu: v }
+            | Op::GuestFlush { vcpu: v }
+            | Op::PageReady { vcpu: v }
+            | Op::AsyncPfClear { vcpu: v } => [vcpu(v), None, None],
+            Op::Unmap { range, .. }
+            | Op::Collapse { range }
+            | Op::PageOut { range }
+            | Op::PageIn { range }
+            | Op::Age { range } => [block(range.start), None, None],
             Op::UnmapBegin { window, range } => [Some((Class::Window, window)), block(range.start), None],
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],
             Op::DirtyGet { id } | Op::DirtyClear { id, .. } => [slot(id), None, None],

@@ -1,5 +1,6 @@
 //! Making programs: near the edges where aliasing bugs live, with some kinds of op left out of each program.
 
+mod async_pf;
 mod guest_tables;
 mod mutate;
 mod sketch;
@@ -100,7 +101,7 @@ impl Profile {
 const TABLE_EDGE: Gfn = Gfn::new(Level::Page2M.pages());
 
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 34] = [
+const WEIGHTS: [(OpKind, u32); 38] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -135,7 +136,13 @@ const WEIGHTS: [(OpKind, u32); 34] = [
     (OpKind::GuestWalk, 4),
     (OpKind::GuestAccess, 8),
     (OpKind::GuestFlush, 2),
+    (OpKind::PageOut, 10),
+    (OpKind::PageIn, 6),
+    (OpKind::PageReady, 6),
+    (OpKind::AsyncPfClear, 2),
 ];
+/// The kinds that mean something only where the host pages out memory.
+const PAGING: [OpKind; 4] = [OpKind::PageOut, OpKind::PageIn, OpKind::PageReady, OpKind::AsyncPfClear];
 /// The weight of [`OpKind::Translate`], which needs nothing of the rest.
 const TRANSLATE_WEIGHT: u32 = 2;
 
@@ -212,6 +219,9 @@ impl Generator {
                 ops.push(op);
             }
         }
+        if matches!(op, Op::PageOut { .. }) && choices.chance(2, 3) {
+            Self::wait_for_page(choices, vm, sketch, focus, op, ops);
+        }
         if vm.dirty_ring().is_some() && choices.chance(1, 3) {
             Self::fill_ring(choices, vm, op, ops);
         }
@@ -271,7 +281,8 @@ impl Generator {
         let slot_zap_all = self.profile.slot_zap_all && choices.chance(1, 4);
         let vm = vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices));
         let ringed = if rings { vm.with_dirty_ring(choices.pick(&[4, 4, 8, 16])) } else { Ok(vm) };
-        ringed.unwrap_or(vm)
+        let async_pf = self.profile.allows(OpKind::PageOut) && choices.chance(1, 8);
+        ringed.unwrap_or(vm).with_async_pf(async_pf)
     }
 
     /// A way to translate that the target's guests can have; most often the default.
@@ -380,7 +391,7 @@ impl Generator {
         }
         let mut kinds = self.profile.kinds;
         for (kind, _) in WEIGHTS {
-            if choices.chance(1, 5) {
+            if choices.chance(1, 5) || PAGING.contains(&kind) && !vm.async_pf() {
                 kinds = kinds.without(kind);
             }
         }
@@ -497,6 +508,10 @@ impl Generator {
                 self.guest_walk(choices, vm, sketch, focus, (kind, vcpu, access))
             }
             OpKind::GuestFlush => Op::GuestFlush { vcpu },
+            OpKind::PageOut => Op::PageOut { range: self.hva(choices, vm, sketch, focus) },
+            OpKind::PageIn => Op::PageIn { range: self.hva(choices, vm, sketch, focus) },
+            OpKind::PageReady => Op::PageReady { vcpu },
+            OpKind::AsyncPfClear => Op::AsyncPfClear { vcpu },
             OpKind::Translate => {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }

@@ -6,7 +6,7 @@ use crate::guest_paging::Gpte;
 use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
 use crate::mmu::Exit;
 use crate::op::{HvaRange, Op};
-use crate::vm::Vm;
+use crate::vm::{FrameSet, Vm};
 use std::hash::{Hash, Hasher};
 
 /// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
@@ -14,8 +14,9 @@ use std::hash::{Hash, Hasher};
 ///
 /// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`], full of
 /// zeros. At first the host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes
-/// the huge page that it was part of apart; `collapse` copies small pages to huge ones (as khugepaged does). Of what pages hold,
-/// the guest's page tables alone make a difference to anybody, and so only these are kept.
+/// the huge page that it was part of apart; `collapse` copies small pages to huge ones (as khugepaged does). What is paged out
+/// comes back as another page, too, but holds what it held. Of what pages hold, the guest's page tables alone make a difference
+/// to anybody, and so only these are kept.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Pages from one block to the next, as a shift.
@@ -25,6 +26,8 @@ pub struct Host {
     /// The next physical page that was never used.
     next: u64,
     windows: [Option<HvaRange>; NOTIFIER_WINDOWS],
+    /// Pages that have to be read in before anybody can use them, one bit each.
+    out: u64,
     changed: Option<HvaRange>,
     gptes: [[Gpte; GPTES]; HOST_PAGES],
     /// Pages that hold other entries than zeros, so that only these have to be cleared.
@@ -50,6 +53,7 @@ impl Host {
             levels: [Level::default(); HOST_PAGES],
             next: 0,
             windows: [None; NOTIFIER_WINDOWS],
+            out: 0,
             changed: None,
             gptes: [[Gpte::default(); GPTES]; HOST_PAGES],
             written: 0,
@@ -69,6 +73,7 @@ impl Host {
         self.levels = [level; HOST_PAGES];
         self.next = first + HOST_PAGES as u64 * stride;
         self.windows = [None; NOTIFIER_WINDOWS];
+        self.out = 0;
         self.changed = None;
         self.overwritten.clear();
         let mut written = std::mem::take(&mut self.written);
@@ -80,9 +85,19 @@ impl Host {
 
     /// Take in what tells this state from others. Host pages have no names: two that were never the same are alike.
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
-        let Self { stride_shift: _, pfns: _, levels, next: _, windows, changed: _, gptes, written, overwritten: _ } =
-            self;
-        (levels, windows, written).hash(hasher);
+        let Self {
+            stride_shift: _,
+            pfns: _,
+            levels,
+            next: _,
+            windows,
+            out,
+            changed: _,
+            gptes,
+            written,
+            overwritten: _,
+        } = self;
+        (levels, windows, out, written).hash(hasher);
         if *written != 0 {
             gptes.hash(hasher);
         }
@@ -122,6 +137,14 @@ impl Host {
         level
     }
 
+    /// Whether whoever needs the page behind `hva` has to wait until it was read in. [`Host::pfn`] says which page that will be.
+    ///
+    /// # Panics
+    /// As [`Host::pfn`].
+    pub fn is_out(&self, hva: Hva) -> bool {
+        self.out != 0 && self.out >> self.index(hva) & 1 != 0
+    }
+
     /// Whether an invalidation of `hva` has begun and not ended.
     pub fn invalidating(&self, hva: Hva) -> bool {
         self.windows.iter().flatten().any(|range| range.contains(hva))
@@ -156,9 +179,15 @@ impl Host {
         &self.overwritten
     }
 
-    /// Carry out what the guest has done to memory, once its MMU has said how `op` ended: a page-table entry it wrote is in
-    /// the page that the write reached.
+    /// Carry out what the guest has done to memory, once its MMU has said how `op` ended: a page that it reached was read in, and
+    /// a page-table entry that it wrote is in the page that the write reached.
     pub fn settle(&mut self, op: &Op, exit: &Exit) {
+        if let Exit::Memory(pfn) | Exit::Emulated(pfn) = exit
+            && self.out != 0
+            && let Some(page) = self.pfns.iter().position(|at| at == pfn)
+        {
+            self.out &= !(1 << page);
+        }
         if let (Op::WriteGpte { index, gpte, .. }, Exit::Memory(pfn) | Exit::Emulated(pfn)) = (op, exit)
             && let Some(page) = self.pfns.iter().position(|at| at == pfn)
         {
@@ -181,6 +210,15 @@ impl Host {
                 self.replace(range, Level::Page1G);
                 Some(range)
             }
+            Op::PageOut { range } => {
+                self.replace(range, Level::Page4K);
+                self.out |= self.pages(range);
+                Some(range)
+            }
+            Op::PageIn { range } => {
+                self.out &= !self.pages(range);
+                None
+            }
             Op::UnmapBegin { window, range } => {
                 self.windows[usize::from(window)] = Some(range);
                 Some(range)
@@ -197,6 +235,12 @@ impl Host {
         };
     }
 
+    /// One bit for each page of `range`.
+    fn pages(&self, range: HvaRange) -> u64 {
+        let (start, end) = (self.index(range.start), self.index(Hva::new(range.end())));
+        FrameSet::range(start, end - start).bits()
+    }
+
     /// New pages behind `range` are full of zeros.
     fn clear(&mut self, range: HvaRange) {
         for index in self.index(range.start)..self.index(Hva::new(range.end())) {
@@ -208,6 +252,7 @@ impl Host {
 
     /// Put new pages behind `range`, as large as `most` and its ends allow.
     fn replace(&mut self, range: HvaRange, most: Level) {
+        self.out &= !self.pages(range);
         for index in self.index(range.start)..self.index(Hva::new(range.end())) {
             let hva = self.hva(index);
             let fits = |level: &Level| {

@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod allowed;
+pub mod async_pf;
 pub mod choices;
 pub mod divisions;
 pub mod driver;

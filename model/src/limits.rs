@@ -40,6 +40,8 @@ pub const DIRTY_RING_MIN: u8 = 4;
 pub const DIRTY_RING: u8 = 64;
 /// Entries that one access may add to it: a page is listed when it becomes writable, and when the processor logs the write.
 pub const DIRTY_RING_RESERVED: u8 = 2;
+/// Pages that a vCPU may wait for at once while they are read in; 64 in Linux (`ASYNC_PF_PER_VCPU`).
+pub const ASYNC_PF: usize = 4;
 /// Bytes of a program or trace file that a parser will look at.
 pub const FILE_BYTES: usize = 1 << 20;
 /// Comment lines kept at the head of a program.

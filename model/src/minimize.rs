@@ -102,6 +102,7 @@ impl Shrink<'_> {
         candidates.push(vm.with_logging(Logging::WriteProtect));
         candidates.push(vm.with_slot_zap_all(false));
         candidates.push(vm.without_dirty_ring());
+        candidates.push(vm.with_async_pf(false));
         candidates.extend(vm.with_levels(Levels::Four));
         candidates.extend(vm.with_maxphyaddr(MAXPHYADDR_MAX));
         for new in candidates {

@@ -232,6 +232,12 @@ pub enum Exit {
     Refused,
     /// The vCPU does not run, or take a page, before user space has given back entries of its dirty ring.
     RingFull,
+    /// The guest was told that the page is not there yet, and goes on with something else (`KVM_PV_REASON_PAGE_NOT_PRESENT`).
+    PageNotPresent,
+    /// The vCPU waits for a page that the guest was told is not there yet (`KVM_REQ_APF_HALT`).
+    Halted,
+    /// The guest was told that the page is there which it once faulted on by this address.
+    PageReady(Gpa),
     /// The target cannot show the result of this op.
     Unsupported,
 }
@@ -256,6 +262,9 @@ impl Exit {
             Exit::NotFound => "not-found",
             Exit::Refused => "refused",
             Exit::RingFull => "ring-full",
+            Exit::PageNotPresent => "page-not-present",
+            Exit::Halted => "halted",
+            Exit::PageReady(_) => "page-ready",
             Exit::Unsupported => "unsupported",
         }
     }
@@ -340,6 +349,8 @@ pub enum Keyed {
     DirtyLog(u64),
     /// The frame that an MMIO entry remembers.
     Mmio(u64),
+    /// A frame that a vCPU waits for while it is read in.
+    AsyncPf(u64),
 }
 
 impl Keyed {
@@ -354,7 +365,7 @@ impl Keyed {
             Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
             Keyed::NxSplit { gfn: raw, .. } | Keyed::Table { gfn: raw, .. } | Keyed::Retired { gfn: raw, .. } => raw,
             Keyed::ShadowRmap { gfn: raw, .. } | Keyed::ShadowLeaf { gfn: raw, .. } => raw,
-            Keyed::DirtyLog(raw) | Keyed::Mmio(raw) => raw,
+            Keyed::DirtyLog(raw) | Keyed::Mmio(raw) | Keyed::AsyncPf(raw) => raw,
         }
     }
 
@@ -369,6 +380,7 @@ impl Keyed {
             Keyed::Retired { .. } => "leaf of a retired root",
             Keyed::DirtyLog(_) => "dirty log",
             Keyed::Mmio(_) => "MMIO entry",
+            Keyed::AsyncPf(_) => "list of pages that a vCPU waits for",
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The reference model: from memslots and host mappings to what the guest is entitled to find at a GPA.
 //!
 //! It has no page table, no TLB and no locks. What it keeps beside the memslots is only what a program leaves open: the
-//! memslot change, invalidations and faults in progress, and what must or may stand in the dirty log.
+//! memslot change, invalidations and faults in progress, the pages that vCPUs wait for, and what must or may stand in the dirty log.
 
 use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
 use crate::allowed::Allowed;
+use crate::async_pf::AsyncPf;
 use crate::divisions::{Divisions, divides};
 use crate::guest_access::StaleGpte;
 use crate::host::Host;
@@ -103,10 +104,12 @@ pub struct Model {
     log_may: FrameSet,
     /// Entries in the dirty ring of each vCPU, at most.
     ring_may: [u8; VCPUS],
-    tracked: FrameSet,
+    pub(crate) tracked: FrameSet,
     /// Frames that were tables on the way of an access: writes to them may be emulated.
     pub(crate) shadowed: FrameSet,
     pub(crate) stale: Vec<StaleGpte>,
+    /// The pages that vCPUs wait for.
+    pub(crate) async_pf: Vec<AsyncPf>,
     divisions: Divisions,
     /// The frames of the zap that has begun and not ended.
     zapping: Option<FrameSet>,
@@ -130,6 +133,7 @@ impl Model {
             tracked: FrameSet::EMPTY,
             shadowed: FrameSet::EMPTY,
             stale: Vec::new(),
+            async_pf: Vec::new(),
             divisions: Divisions::default(),
             zapping: None,
         }
@@ -153,10 +157,11 @@ impl Model {
             zapping,
             shadowed,
             stale,
+            async_pf,
         } = self;
         (slots, change, faults, zapping).hash(hasher);
         (log_must, log_may, ring_may, tracked, divisions).hash(hasher);
-        (shadowed, stale).hash(hasher);
+        (shadowed, stale, async_pf).hash(hasher);
     }
 
     /// The VM.
@@ -269,7 +274,9 @@ impl Model {
             | Op::Translate { vcpu, .. }
             | Op::WriteGpte { vcpu, .. }
             | Op::GuestWalk { vcpu, .. }
-            | Op::GuestFlush { vcpu } => idle(vcpu),
+            | Op::GuestFlush { vcpu }
+            | Op::PageReady { vcpu }
+            | Op::AsyncPfClear { vcpu } => idle(vcpu),
             Op::GuestAccess { vcpu, .. } => idle(vcpu) && self.vm.stride() == 1,
             Op::FaultEnd { vcpu } => self.faults[usize::from(vcpu)].is_some(),
             Op::UnmapBegin { window, .. } => host.window(window).is_none(),
@@ -285,6 +292,7 @@ impl Model {
             Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
             Op::SlotAliased { id, .. } => self.slots_lock_is_free() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
+            Op::PageOut { .. } | Op::PageIn { .. } => self.vm.async_pf(),
             Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
             Op::AttributesEnd => self.divisions.is_changing(),
@@ -365,13 +373,9 @@ impl Model {
             }
             Op::SlotBegin { id, change } => self.slot_begin(id, change, &mut allowed),
             Op::SlotEnd => self.slot_end(&mut allowed),
-            Op::Access { vcpu, gpa, access } => {
-                allowed = self.access(host, gpa, access, exit);
-                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
-            }
+            Op::Access { vcpu, gpa, access } => allowed = self.access_of(host, vcpu, (gpa, access), exit),
             Op::FaultBegin { vcpu, gpa, access } => {
-                allowed = self.access(host, gpa, access, exit);
-                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+                allowed = self.access_of(host, vcpu, (gpa, access), exit);
                 allowed.pending = true;
                 if *exit == Exit::Pending {
                     let hole_at_begin = allowed.mmio.is_some();
@@ -393,12 +397,20 @@ impl Model {
                     }
                 }
             }
-            Op::Unmap { .. } | Op::UnmapBegin { .. } | Op::UnmapEnd { .. } | Op::Collapse { .. } => {
+            Op::Unmap { .. }
+            | Op::UnmapBegin { .. }
+            | Op::UnmapEnd { .. }
+            | Op::Collapse { .. }
+            | Op::PageOut { .. } => {
                 self.race_faults();
                 self.note_overwritten(host, None);
                 allowed.done = true;
                 // Nothing to revoke by name: what maps an old page, or maps in a window, is unsound by its page.
                 allowed.changed = host.changed().map_or(FrameSet::EMPTY, |range| self.frames_of(range));
+            }
+            Op::PageIn { range } => {
+                self.read_in(range);
+                allowed.done = true;
             }
             Op::Age { .. } => allowed.young = true,
             Op::DirtyGet { id } => {
@@ -456,8 +468,7 @@ impl Model {
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { vcpu, gpa, .. } => {
                 self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
-                allowed = self.access(host, gpa, Access::Write, exit);
-                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+                allowed = self.access_of(host, vcpu, (gpa, Access::Write), exit);
             }
             Op::GuestWalk { root, gva, access, .. } => {
                 let walk = self.guest_walk(host, root, gva, access);
@@ -472,6 +483,11 @@ impl Model {
                 self.flush_guest_tlb(vcpu);
                 allowed.done = true;
             }
+            Op::PageReady { vcpu } => allowed = self.page_ready(host, vcpu, exit),
+            Op::AsyncPfClear { vcpu } => {
+                self.clear_async_pf(vcpu);
+                allowed.done = true;
+            }
         }
         allowed
     }
@@ -482,6 +498,14 @@ impl Model {
         allowed.done = true;
         allowed.changed = self.vm.frames(gfn, pages.into());
         self.divisions.begin_attributes(allowed.changed, private);
+    }
+
+    /// What an access may come to that `vcpu` enters the guest for.
+    fn access_of(&mut self, host: &Host, vcpu: u8, (gpa, access): (Gpa, Access), exit: &Exit) -> Allowed {
+        let mut allowed = self.access(host, gpa, access, exit);
+        allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+        self.fault_on_page(host, (vcpu, gpa, access), exit, &mut allowed);
+        allowed
     }
 
     /// What a guest access may come to, and what it leaves in the dirty log.
@@ -542,7 +566,7 @@ impl Model {
     }
 
     /// `vcpu` touches one of `frames`, and may list it in its dirty ring; whether there may have been no room for that.
-    fn list_dirty(&mut self, vcpu: u8, frames: FrameSet) -> bool {
+    pub(crate) fn list_dirty(&mut self, vcpu: u8, frames: FrameSet) -> bool {
         let Some(entries) = self.vm.dirty_ring() else { return false };
         let logged = !self.logged_frames().intersect(frames).is_empty();
         let listed = &mut self.ring_may[usize::from(vcpu)];
@@ -553,7 +577,7 @@ impl Model {
         full
     }
 
-    fn frames_at(&self, gpa: Gpa) -> FrameSet {
+    pub(crate) fn frames_at(&self, gpa: Gpa) -> FrameSet {
         self.vm.locate(gpa).map_or(FrameSet::EMPTY, |(frame, _)| FrameSet::one(frame))
     }
 

@@ -234,6 +234,17 @@ pub enum Op {
         /// Which pages; a whole huge page is among them.
         range: HvaRange,
     },
+    /// The host writes pages to swap: an invalidation, after which they hold what they held, but whoever needs one has to wait until
+    /// it was read in.
+    PageOut {
+        /// Which pages.
+        range: HvaRange,
+    },
+    /// Pages have been read in; what vCPUs left to be done about them is done (`async_pf_execute()`).
+    PageIn {
+        /// Which pages.
+        range: HvaRange,
+    },
     /// Test and clear the accessed bits of host pages (`clear_young`).
     Age {
         /// Which pages.
@@ -374,6 +385,18 @@ pub enum Op {
         /// The vCPU, whose TLB alone it is.
         vcpu: u8,
     },
+    /// A vCPU takes one of the pages that it waits for and that have been read in, if there is one: it is mapped under the name that
+    /// the vCPU faulted on, and the guest is told (`kvm_check_async_pf_completion()`).
+    PageReady {
+        /// The vCPU.
+        vcpu: u8,
+    },
+    /// A vCPU waits for nothing any more: its guest does not want to be told, or it starts anew
+    /// (`kvm_clear_async_pf_completion_queue()`).
+    AsyncPfClear {
+        /// The vCPU.
+        vcpu: u8,
+    },
 }
 
 /// The kinds of [`Op`], for weights, statistics and signatures.
@@ -412,6 +435,10 @@ pub enum OpKind {
     UnmapEnd,
     /// [`Op::Collapse`].
     Collapse,
+    /// [`Op::PageOut`].
+    PageOut,
+    /// [`Op::PageIn`].
+    PageIn,
     /// [`Op::Age`].
     Age,
     /// [`Op::DirtyGet`].
@@ -450,11 +477,15 @@ pub enum OpKind {
     GuestAccess,
     /// [`Op::GuestFlush`].
     GuestFlush,
+    /// [`Op::PageReady`].
+    PageReady,
+    /// [`Op::AsyncPfClear`].
+    AsyncPfClear,
 }
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 35] = [
+    pub const ALL: [OpKind; 39] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -471,6 +502,8 @@ impl OpKind {
         OpKind::UnmapBegin,
         OpKind::UnmapEnd,
         OpKind::Collapse,
+        OpKind::PageOut,
+        OpKind::PageIn,
         OpKind::Age,
         OpKind::DirtyGet,
         OpKind::DirtyClear,
@@ -490,6 +523,8 @@ impl OpKind {
         OpKind::GuestWalk,
         OpKind::GuestAccess,
         OpKind::GuestFlush,
+        OpKind::PageReady,
+        OpKind::AsyncPfClear,
     ];
 
     /// The name used in signatures and tables.
@@ -511,6 +546,8 @@ impl OpKind {
             OpKind::UnmapBegin => "unmap-begin",
             OpKind::UnmapEnd => "unmap-end",
             OpKind::Collapse => "collapse",
+            OpKind::PageOut => "page-out",
+            OpKind::PageIn => "page-in",
             OpKind::Age => "age",
             OpKind::DirtyGet => "dirty-get",
             OpKind::DirtyClear => "dirty-clear",
@@ -530,6 +567,8 @@ impl OpKind {
             OpKind::GuestWalk => "guest-walk",
             OpKind::GuestAccess => "guest-access",
             OpKind::GuestFlush => "guest-flush",
+            OpKind::PageReady => "page-ready",
+            OpKind::AsyncPfClear => "async-pf-clear",
         }
     }
 }
@@ -558,6 +597,8 @@ impl Op {
             Op::UnmapBegin { .. } => OpKind::UnmapBegin,
             Op::UnmapEnd { .. } => OpKind::UnmapEnd,
             Op::Collapse { .. } => OpKind::Collapse,
+            Op::PageOut { .. } => OpKind::PageOut,
+            Op::PageIn { .. } => OpKind::PageIn,
             Op::Age { .. } => OpKind::Age,
             Op::DirtyGet { .. } => OpKind::DirtyGet,
             Op::DirtyClear { .. } => OpKind::DirtyClear,
@@ -577,6 +618,8 @@ impl Op {
             Op::GuestWalk { .. } => OpKind::GuestWalk,
             Op::GuestAccess { .. } => OpKind::GuestAccess,
             Op::GuestFlush { .. } => OpKind::GuestFlush,
+            Op::PageReady { .. } => OpKind::PageReady,
+            Op::AsyncPfClear { .. } => OpKind::AsyncPfClear,
         }
     }
 }

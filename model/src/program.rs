@@ -162,8 +162,14 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
             frames_ok(gfn, pages)?;
             hva_ok(HvaRange { start: hva, pages })
         }
-        Op::FaultEnd { vcpu } | Op::GuestFlush { vcpu } => vcpu_ok(vcpu),
-        Op::Unmap { range, .. } | Op::Collapse { range } | Op::Age { range } => hva_ok(range),
+        Op::FaultEnd { vcpu } | Op::GuestFlush { vcpu } | Op::PageReady { vcpu } | Op::AsyncPfClear { vcpu } => {
+            vcpu_ok(vcpu)
+        }
+        Op::Unmap { range, .. }
+        | Op::Collapse { range }
+        | Op::PageOut { range }
+        | Op::PageIn { range }
+        | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),
         Op::UnmapEnd { window } => window_ok(window),
         Op::DirtyClear { gfn, pages, .. }

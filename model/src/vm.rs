@@ -74,6 +74,7 @@ pub struct Vm {
     nx_huge_pages: bool,
     slot_zap_all: bool,
     dirty_ring: Option<NonZeroU8>,
+    async_pf: bool,
 }
 
 /// Why a VM configuration is refused.
@@ -173,6 +174,7 @@ impl Vm {
             nx_huge_pages: false,
             slot_zap_all: false,
             dirty_ring: None,
+            async_pf: false,
         }
         .checked()
     }
@@ -337,6 +339,19 @@ impl Vm {
     #[inline]
     pub fn dirty_ring(&self) -> Option<u8> {
         self.dirty_ring.map(NonZeroU8::get)
+    }
+
+    /// The same VM whose guest knows what to do when a page that it needs has to be read in first, or does not
+    /// (`MSR_KVM_ASYNC_PF_EN`). Only of such a VM does the host page out memory.
+    #[must_use]
+    pub const fn with_async_pf(self, async_pf: bool) -> Self {
+        Self { async_pf, ..self }
+    }
+
+    /// Whether a vCPU may do something else while a page that it needs is read in.
+    #[inline]
+    pub const fn async_pf(&self) -> bool {
+        self.async_pf
     }
 
     /// The stolen bits.

@@ -154,6 +154,10 @@ const BAD: &[(&str, &str)] = &[
     ("a stride that is too long", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0 flush=works stride=65536\n"),
     ("a ring of three entries", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works dirty-ring=3\n"),
     ("too large a ring", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works dirty-ring=256\n"),
+    (
+        "async page faults that are neither on nor off",
+        "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works async-pf=yes\n",
+    ),
     ("a base between frames", "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works stride=64\n"),
     (
         "a strided base that is too high",

@@ -111,11 +111,15 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::UnmapBegin { .. }
         | Op::UnmapEnd { .. }
         | Op::Collapse { .. }
+        | Op::PageOut { .. }
+        | Op::PageIn { .. }
         | Op::Age { .. }
         | Op::AttributesEnd
         | Op::ZapEnd
         | Op::NxRecover
         | Op::GuestFlush { .. }
+        | Op::PageReady { .. }
+        | Op::AsyncPfClear { .. }
         | Op::MmuPages { .. }
         | Op::Backend(_) => (NONE, NONE),
     }

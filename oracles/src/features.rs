@@ -81,6 +81,9 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::NotFound => 15,
         Exit::RingFull => 16,
         Exit::Misattributed => 17,
+        Exit::PageNotPresent => 18,
+        Exit::Halted => 19,
+        Exit::PageReady(_) => 20,
         Exit::Unsupported => 12,
     }
 }

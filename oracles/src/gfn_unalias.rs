@@ -129,6 +129,13 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
     let walk = crate::report::show_walk(step.model.vm(), step.allowed);
     let right = match entitled {
         _ if exit == Exit::RingFull => "there is room in the dirty ring of this vCPU".into(),
+        _ if exit == Exit::Halted => "this vCPU waits for no such page".into(),
+        _ if exit == Exit::PageNotPresent && step.allowed.halted => {
+            "the guest was told so before, by this name of the frame or another: the vCPU halts".into()
+        }
+        _ if exit == Exit::PageNotPresent => "whoever needs this page does not have to wait".into(),
+        _ if matches!(exit, Exit::PageReady(_)) => "this vCPU waits for no such page that was read in".into(),
+        _ if step.allowed.page_ready.is_some() => "a page that this vCPU waits for was read in".into(),
         None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),

@@ -61,6 +61,9 @@ fn header(program: &Program, target: &str) -> String {
     if let Some(entries) = vm.dirty_ring() {
         let _ = write!(out, "; dirty rings of {entries} entries");
     }
+    if vm.async_pf() {
+        out.push_str("; async page faults");
+    }
     if vm.logging() == Logging::Pml {
         out.push_str("; writes logged by PML");
     }
@@ -115,6 +118,7 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         Exit::Young(young) => if *young { "young" } else { "idle" }.into(),
         Exit::GuestFault(fault) => format!("guest-fault {}", fault.name()),
         Exit::Translated(gpa) => format!("translated to {}", print_gpa(vm, *gpa)),
+        Exit::PageReady(gpa) => format!("page-ready {}", print_gpa(vm, *gpa)),
         Exit::Done
         | Exit::Retry
         | Exit::Pending
@@ -123,6 +127,8 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         | Exit::NotFound
         | Exit::Refused
         | Exit::RingFull
+        | Exit::PageNotPresent
+        | Exit::Halted
         | Exit::Unsupported => exit.name().into(),
     }
 }
@@ -143,7 +149,10 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
         });
     }
     parts.extend(show_walk(vm, allowed));
+    parts.extend(allowed.page_ready.map(|gpa| show_exit(vm, &Exit::PageReady(gpa))));
     let words = [
+        (allowed.page_not_present, "page-not-present"),
+        (allowed.halted, "halted"),
         (allowed.pending, "pending"),
         (allowed.retry, "retry"),
         (allowed.young, "young or idle"),

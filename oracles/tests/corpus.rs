@@ -41,12 +41,15 @@ impl Ideal {
             (allowed.not_found, Exit::NotFound),
             (allowed.ring_full, Exit::RingFull),
             (allowed.refused, Exit::Refused),
+            (allowed.page_not_present && self.eager, Exit::PageNotPresent),
+            (allowed.halted, Exit::Halted),
             (allowed.young, Exit::Young(self.eager)),
         ];
         let late = allowed.guest_fault.map_or(Exit::Retry, Exit::GuestFault);
         let late = [(allowed.guest_fault.is_some() || allowed.retry, late)];
         let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
-        let data = [memory, emulated, mmio, dirty, translated].into_iter().flatten().next();
+        let ready = allowed.page_ready.map(Exit::PageReady);
+        let data = [memory, emulated, mmio, dirty, translated, ready].into_iter().flatten().next();
         pick(&plain).or(data).or(pick(&late)).expect("the model always leaves an answer")
     }
 }

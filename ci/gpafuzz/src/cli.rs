@@ -182,6 +182,9 @@ pub struct ExhaustArgs {
     /// Everything that is mapped goes with a memslot
     #[arg(long, requires = "ops")]
     pub slot_zap_all: bool,
+    /// The host pages out memory, and the guest is told of pages that have to be read in
+    #[arg(long, requires = "ops")]
+    pub async_pf: bool,
     /// Pages from one frame to the next; with 256, two frames make a large leaf
     #[arg(long, value_name = "PAGES", requires = "ops")]
     pub stride: Option<u64>,

@@ -219,6 +219,8 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::UnmapBegin => Op::UnmapBegin { window: 0, range },
         OpKind::UnmapEnd => Op::UnmapEnd { window: 0 },
         OpKind::Collapse => Op::Collapse { range },
+        OpKind::PageOut => Op::PageOut { range },
+        OpKind::PageIn => Op::PageIn { range },
         OpKind::Age => Op::Age { range },
         OpKind::DirtyGet => Op::DirtyGet { id },
         OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },
@@ -238,5 +240,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::GuestWalk => Op::GuestWalk { vcpu: 0, root: gpa, gva: Gva::default(), access: Access::Read },
         OpKind::GuestAccess => Op::GuestAccess { vcpu: 0, root: gpa, gva: Gva::default(), access: Access::Read },
         OpKind::GuestFlush => Op::GuestFlush { vcpu: 0 },
+        OpKind::PageReady => Op::PageReady { vcpu: 0 },
+        OpKind::AsyncPfClear => Op::AsyncPfClear { vcpu: 0 },
     }
 }

@@ -53,7 +53,7 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
     let name = exit.name();
     match exit {
         Exit::Memory(pfn) | Exit::Emulated(pfn) => format!("{name} {}", pfn.raw()),
-        Exit::Mmio(gpa) | Exit::Translated(gpa) => format!("{name} {}", print_gpa(vm, *gpa)),
+        Exit::Mmio(gpa) | Exit::Translated(gpa) | Exit::PageReady(gpa) => format!("{name} {}", print_gpa(vm, *gpa)),
         // A page fault that says no more is one for want of an entry.
         Exit::GuestFault(fault) if *fault != Fault::NotPresent => format!("{name} {}", fault.name()),
         Exit::Dirty(frames) if frames.is_empty() => format!("{name} none"),
@@ -67,6 +67,8 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
         | Exit::Misattributed
         | Exit::NotFound
         | Exit::RingFull
+        | Exit::PageNotPresent
+        | Exit::Halted
         | Exit::Refused
         | Exit::Unsupported => name.to_owned(),
     }

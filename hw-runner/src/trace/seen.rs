@@ -39,12 +39,14 @@ fn print_key(key: Keyed) -> String {
         Keyed::Retired { gfn, pfn, level } => format!("retired {gfn:#x} {} {}", pfn.raw(), level.name()),
         Keyed::DirtyLog(gfn) => format!("dirty {gfn:#x}"),
         Keyed::Mmio(gfn) => format!("mmio {gfn:#x}"),
+        Keyed::AsyncPf(gfn) => format!("async-pf {gfn:#x}"),
     }
 }
 
 /// Read a line after its arrow.
 pub(super) fn parse(vm: &Vm, words: &mut Words<'_>) -> Result<Seen, ParseError> {
-    let expected = "spte, flush, rmap, shadow-rmap, shadow-leaf, page, nx-split, table, retired, dirty or mmio";
+    let expected =
+        "spte, flush, rmap, shadow-rmap, shadow-leaf, page, nx-split, table, retired, dirty, mmio or async-pf";
     let seen = match words.next(expected)? {
         "spte" => {
             let word = words.next("a gfn, with @ALIAS or without")?;
@@ -76,6 +78,7 @@ pub(super) fn parse(vm: &Vm, words: &mut Words<'_>) -> Result<Seen, ParseError> 
         }
         "dirty" => Seen::Key(Keyed::DirtyLog(frame(words)?)),
         "mmio" => Seen::Key(Keyed::Mmio(frame(words)?)),
+        "async-pf" => Seen::Key(Keyed::AsyncPf(frame(words)?)),
         word => return Err(words.found(expected, word)),
     };
     words.end()?;

@@ -209,7 +209,7 @@ impl Generator {
         [Some(write), flush, Some(again), None, None, None, None]
     }
 
-    fn alias(choices: &mut impl Choices, vm: &Vm) -> usize {
+    pub(super) fn alias(choices: &mut impl Choices, vm: &Vm) -> usize {
         choices.below(vm.stolen().alias_count() as u32) as usize
     }
 

@@ -184,9 +184,13 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
             Op::GuestAccess { vcpu: vcpu(v), root: gpa(root), gva: gva.of_levels(to.paging().levels()), access }
         }
         Op::GuestFlush { vcpu: v } => Op::GuestFlush { vcpu: vcpu(v) },
+        Op::PageReady { vcpu: v } => Op::PageReady { vcpu: vcpu(v) },
+        Op::AsyncPfClear { vcpu: v } => Op::AsyncPfClear { vcpu: vcpu(v) },
         Op::Unmap { range: r, by } => Op::Unmap { range: range(r), by },
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
+        Op::PageOut { range: r } => Op::PageOut { range: range(r) },
+        Op::PageIn { range: r } => Op::PageIn { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
         Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::AttributesEnd => op,
         Op::ZapBegin { gfn: at, pages: p, leaves } => Op::ZapBegin { gfn: gfn(at), pages: pages(p), leaves },

@@ -55,6 +55,9 @@ pub fn print(program: &Program) -> String {
     if let Some(entries) = vm.dirty_ring() {
         let _ = write!(out, " dirty-ring={entries}");
     }
+    if vm.async_pf() {
+        out.push_str(" async-pf=on");
+    }
     out.push('\n');
     for op in &program.ops {
         out.push_str(&print_op(vm, op));
@@ -88,6 +91,8 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::UnmapBegin { window, range } => format!("unmap-begin w{window} {}", print_range(range)),
         Op::UnmapEnd { window } => format!("unmap-end w{window}"),
         Op::Collapse { range } => format!("collapse {}", print_range(range)),
+        Op::PageOut { range } => format!("page-out {}", print_range(range)),
+        Op::PageIn { range } => format!("page-in {}", print_range(range)),
         Op::Age { range } => format!("age {}", print_range(range)),
         Op::DirtyGet { id } => format!("dirty-get {id}"),
         Op::DirtyClear { id, gfn, pages } => format!("dirty-clear {id} gfn={gfn} pages={pages}"),
@@ -114,6 +119,8 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
             format!("v{vcpu} {kind} {} root={} gva={indices}", access.name(), gpa(root))
         }
         Op::GuestFlush { vcpu } => format!("v{vcpu} guest-flush"),
+        Op::PageReady { vcpu } => format!("v{vcpu} page-ready"),
+        Op::AsyncPfClear { vcpu } => format!("v{vcpu} async-pf-clear"),
     }
 }
 

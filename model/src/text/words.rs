@@ -292,7 +292,7 @@ impl<'a> Words<'a> {
 
     fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
         let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte, guest-walk, \
-                        guest-access or guest-flush";
+                        guest-access, guest-flush, page-ready or async-pf-clear";
         let word = self.next(expected)?;
         Ok(match word {
             "fault-begin" => {
@@ -332,6 +332,8 @@ impl<'a> Words<'a> {
                 }
             }
             "guest-flush" => Op::GuestFlush { vcpu },
+            "page-ready" => Op::PageReady { vcpu },
+            "async-pf-clear" => Op::AsyncPfClear { vcpu },
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let access = access.ok_or_else(|| self.found(expected, word))?;
@@ -396,10 +398,17 @@ impl<'a> Words<'a> {
             let entries = self.keyed_number("dirty-ring", u64::from(u8::MAX))? as u8;
             vm = vm.with_dirty_ring(entries).map_err(|e| self.whole(format!("a legal VM ({e})")))?;
         }
+        if next(self, "async-pf=") {
+            vm = vm.with_async_pf(match self.value("async-pf")? {
+                "on" => true,
+                "off" => false,
+                word => return Err(self.found("async-pf=on or async-pf=off", word)),
+            });
+        }
         if let Some(word) = self.peek() {
             self.next("")?;
-            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=…, nx-huge-pages=…, slot-zap-all=… or dirty-ring=… in \
-                            this order, or the end of the line";
+            let expected = "stride=…, levels=…, maxphyaddr=…, log=…, paging=…, nx-huge-pages=…, slot-zap-all=…, dirty-ring=… or \
+                            async-pf=… in this order, or the end of the line";
             return Err(self.found(expected, word));
         }
         Ok(vm)
@@ -471,8 +480,8 @@ impl<'a> Words<'a> {
 /// # Errors
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
-    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, age, dirty-get, \
-                    dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, zap-begin, \
+    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, page-out, page-in, age, \
+                    dirty-get, dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, zap-begin, \
                     zap-end, nx-recover, mmu-pages or backend";
     let op = match words.next(expected)? {
         "slot" => words.slot(vm)?,
@@ -488,6 +497,8 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
             Op::UnmapEnd { window: words.tagged(word, 'w', "w0 or w1")? }
         }
         "collapse" => Op::Collapse { range: words.hva_range()? },
+        "page-out" => Op::PageOut { range: words.hva_range()? },
+        "page-in" => Op::PageIn { range: words.hva_range()? },
         "age" => Op::Age { range: words.hva_range()? },
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
         "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },

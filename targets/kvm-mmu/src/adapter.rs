@@ -89,6 +89,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
                 return accessed.unwrap_or(Exit::Refused);
             }
             Op::GuestFlush { .. } => mmu.guest_flush(host, tlb),
+            Op::PageReady { vcpu } => return mmu.page_ready(host, tlb, vcpu).map_or(Exit::Done, Exit::PageReady),
+            Op::AsyncPfClear { vcpu } => mmu.clear_async_pf(vcpu),
+            Op::PageIn { range } => mmu.page_in(range),
             Op::GuestWalk { root, gva, access, .. } => {
                 return mmu.guest_walk(host, root, gva, access).map_or_else(Exit::GuestFault, Exit::Translated);
             }
@@ -112,7 +115,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
                     mmu.slot_end(id, change, tlb);
                 }
             }
-            Op::Unmap { range, .. } | Op::Collapse { range } => {
+            Op::Unmap { range, .. } | Op::Collapse { range } | Op::PageOut { range } => {
                 mmu.invalidate_begin(range, tlb);
                 mmu.invalidate_end();
             }
@@ -180,6 +183,9 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         }
         for slot in self.mmu.slots.read().iter() {
             slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
+        }
+        for waiting in &self.mmu.async_pf {
+            waiting.lock().gfns().for_each(|gfn| visit(Keyed::AsyncPf(gfn.raw())));
         }
         if P::FAMILY == Family::Tdp {
             return self.mmu.tdp_inspect(visit);
@@ -255,6 +261,7 @@ const fn entering_vcpu(op: &Op) -> Option<u8> {
         | Op::WriteGpte { vcpu, .. }
         | Op::FaultBegin { vcpu, .. }
         | Op::GuestAccess { vcpu, .. }
+        | Op::PageReady { vcpu }
         | Op::Prefault { vcpu, .. } => Some(vcpu),
         _ => None,
     }

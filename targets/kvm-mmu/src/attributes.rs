@@ -31,6 +31,11 @@ impl Attributes {
         self.change = None;
     }
 
+    /// Whether `gfn` is private (`kvm_mem_is_private()`).
+    pub(crate) fn is_private(&self, gfn: Gfn) -> bool {
+        self.private.contains(gfn)
+    }
+
     /// Whether the attributes of any of `pages` gfns from `first` are changing.
     pub(crate) fn is_changing(&self, first: Gfn, pages: u64) -> bool {
         self.change.is_some_and(|change| change.first < first.add(pages) && first < change.first.add(change.pages))

@@ -1,6 +1,7 @@
 //! The fault path, in KVM's order: unalias, slot, fast path, snapshot, page, then under the lock the staleness check, the
 //! mapping and the prefetch of neighbours.
 
+use crate::async_pf::Wait;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
 use crate::policy::{AliasFault, Family, LargeSeen, Policy, SlotSeen};
@@ -8,7 +9,7 @@ use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
 use crate::tdp_mmu::Retired;
-use gpa_model::{Access, Alias, Gfn, Gpa, Hva, Level, Pfn, Rights, SlotId};
+use gpa_model::{Access, Alias, Exit, Gfn, Gpa, Hva, Level, Pfn, Rights, SlotId};
 use smallvec::SmallVec;
 
 /// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
@@ -55,6 +56,8 @@ pub(crate) enum FaultIn {
     Emulate,
     /// The write is tracked, and was emulated on this page.
     Write(Pfn),
+    /// The page has to be read in, and the vCPU does not sleep for it: this is what the guest sees.
+    Async(Exit),
     /// Start again.
     Retry,
     /// The page is known; go on under the lock.
@@ -77,8 +80,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         host: &dyn HostPages,
         slots: &Memslots,
         vcpu: u8,
-        gpa: Gpa,
-        access: Access,
+        (gpa, access): (Gpa, Access),
+        wait: Wait,
     ) -> FaultIn {
         let stolen = self.vm.stolen();
         let gfn = P::unalias(stolen, gpa);
@@ -86,7 +89,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if self.fast_page_fault(slots, vcpu, (gpa, gfn, alias), access) {
             return FaultIn::Fixed;
         }
-        let found = self.look_up(host, slots, vcpu, gpa, access);
+        let found = self.look_up(host, slots, vcpu, (gpa, access), wait);
         if matches!(found, FaultIn::NoSlot) {
             self.cache_mmio(slots, gpa, gfn, alias);
         }
@@ -99,8 +102,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         host: &dyn HostPages,
         slots: &Memslots,
         vcpu: u8,
-        gpa: Gpa,
-        access: Access,
+        (gpa, access): (Gpa, Access),
+        wait: Wait,
     ) -> FaultIn {
         let stolen = self.vm.stolen();
         let gfn = P::unalias(stolen, gpa);
@@ -119,11 +122,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let host_writable = !slot.flags.readonly;
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
-        let (pfn, host_level) = (host.pfn(hva), host.level(hva));
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
             self.mark_dirty(slots, vcpu, P::dirty_key(gfn, alias), alias);
-            return FaultIn::Write(pfn);
+            return FaultIn::Write(host.pfn(hva));
         }
+        let now = host.pfn_nowait(hva);
+        if now.is_none()
+            && wait == Wait::Async
+            && let Some(waiting) = self.setup_async_pf(vcpu, (gpa, gfn), access, hva)
+        {
+            return waiting;
+        }
+        let (pfn, host_level) = (now.unwrap_or_else(|| host.pfn(hva)), host.level(hva));
         FaultIn::Map(PageFault {
             vcpu,
             gpa,
@@ -394,7 +404,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 if !rights.contains(Rights::R) {
                     continue;
                 }
-                let leaf = Leaf { pfn: host.pfn(hva), rights, level: Level::Page4K, host_writable: true, young: false };
+                let Some(pfn) = host.pfn_nowait(hva) else { continue };
+                let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 self.set_leaf(mmu, at, gfn, key.alias, Entry::leaf(leaf));
             }
         }

@@ -28,6 +28,11 @@ impl GfnRanges {
         }
     }
 
+    pub(crate) fn contains(&self, gfn: Gfn) -> bool {
+        let at = self.0.partition_point(|&(_, other)| other <= gfn);
+        self.0.get(at).is_some_and(|&(start, _)| start <= gfn)
+    }
+
     /// Whether some of `pages` gfns from `first` are in the set and some are not.
     pub(crate) fn divides(&self, first: Gfn, pages: u64) -> bool {
         let end = first.add(pages);
@@ -58,6 +63,7 @@ mod tests {
             let mask = ((1 << pages) - 1) << first;
             let divided = bits & mask != 0 && bits & mask != mask;
             assert_eq!(ranges.divides(Gfn::new(first), pages), divided, "{ranges:?} {first} {pages}");
+            assert_eq!(ranges.contains(Gfn::new(first)), bits >> first & 1 != 0, "{ranges:?} {first}");
         }
     }
 }

@@ -38,6 +38,7 @@
 struct Readme;
 
 mod adapter;
+mod async_pf;
 mod attributes;
 mod dirty;
 mod dirty_ring;

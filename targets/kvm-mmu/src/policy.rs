@@ -396,6 +396,23 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         next.slot == first.slot && next.offset == first.offset.wrapping_add(pages)
     }
 
+    /// The frame that a vCPU waits for which faulted on `gpa`: one for all aliases, so that the guest is told once
+    /// (`kvm_find_async_pf_gfn()`).
+    fn awaited_gfn(stolen: StolenMask, gpa: Gpa) -> Gfn {
+        Self::unalias(stolen, gpa)
+    }
+
+    /// The address that is mapped when the page is there which the guest faulted on at `gpa` (`kvm_arch_async_page_ready()`).
+    fn ready_gpa(_stolen: StolenMask, gpa: Gpa) -> Gpa {
+        gpa
+    }
+
+    /// Whether a vCPU that waits for nothing any more forgets pages, too, that have been read in and that it has not taken
+    /// (CVE-2024-26976).
+    fn cancels_done_work() -> bool {
+        true
+    }
+
     /// Whether TLBs are flushed after the dirty rings were reset.
     fn flushes_reset() -> bool {
         true

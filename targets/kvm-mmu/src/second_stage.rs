@@ -5,9 +5,10 @@
 //! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
 //! | rmap, shadow pages, memory types, attributes | `mmu_lock` | |
 //! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
-//! | dirty and tracked pages, dirty rings | their own | the last lock to be taken |
+//! | dirty and tracked pages, dirty rings, what vCPUs wait for | their own | the last lock to be taken |
 //! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
 
+use crate::async_pf::AsyncPf;
 use crate::attributes::Attributes;
 use crate::dirty_ring::DirtyRing;
 use crate::flush::{FlushOwed, TlbFlush};
@@ -29,8 +30,13 @@ use std::marker::PhantomData;
 
 /// Which page stands behind an hva right now (`hva_to_pfn()`).
 pub trait HostPages {
-    /// The page. While `hva` is being invalidated it may still be the old one.
+    /// The page, read in if it has to be. While `hva` is being invalidated it may still be the old one.
     fn pfn(&self, hva: Hva) -> Pfn;
+
+    /// The same without sleep: nothing if the page has to be read in first (`FOLL_NOWAIT`).
+    fn pfn_nowait(&self, hva: Hva) -> Option<Pfn> {
+        Some(self.pfn(hva))
+    }
 
     /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
     /// not large any more.
@@ -42,6 +48,10 @@ pub trait HostPages {
 impl HostPages for Host {
     fn pfn(&self, hva: Hva) -> Pfn {
         Host::pfn(self, hva)
+    }
+
+    fn pfn_nowait(&self, hva: Hva) -> Option<Pfn> {
+        (!self.is_out(hva)).then(|| Host::pfn(self, hva))
     }
 
     fn level(&self, hva: Hva) -> Level {
@@ -77,6 +87,8 @@ pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) pml: Lock<Vec<(u8, Gpa)>>,
     /// Of each vCPU; empty in a VM with bitmaps.
     pub(crate) rings: [Lock<DirtyRing>; VCPUS],
+    /// What each vCPU waits for.
+    pub(crate) async_pf: [Lock<AsyncPf>; VCPUS],
     /// What was warned of and not told yet.
     pub(crate) warning: Lock<Option<&'static str>>,
     policy: PhantomData<P>,
@@ -101,6 +113,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             notifier: Notifier::new(),
             pml: Lock::default(),
             rings: Default::default(),
+            async_pf: Default::default(),
             warning: Lock::default(),
             policy: PhantomData,
         }
@@ -121,6 +134,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         self.notifier = Notifier::new();
         self.pml.get_mut().clear();
         self.rings.iter_mut().for_each(|ring| ring.get_mut().clear());
+        self.async_pf.iter_mut().for_each(|waiting| waiting.get_mut().clear());
     }
 
     /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
@@ -256,7 +270,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 }
 
 /// The bit that tells the two roots of a VM apart, if it has two.
-fn direct_bits<P: Policy>(vm: &Vm) -> StolenMask {
+pub(crate) fn direct_bits<P: Policy>(vm: &Vm) -> StolenMask {
     match P::FAMILY {
         Family::Rmap => StolenMask::NONE,
         Family::Tdp => vm.stolen(),

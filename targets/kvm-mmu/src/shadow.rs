@@ -7,12 +7,13 @@
 //!
 //! The leaves are 4 KiB. A 32-bit table has more entries than a shadow page; programs use the first few only.
 
+use crate::async_pf::Wait;
 use crate::fault::{FaultIn, PageFault, Resolved};
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::guest_walk::GuestPath;
 use crate::memslots::{Memslot, Memslots};
 use crate::policy::Policy;
-use crate::second_stage::{Locked, SecondStage};
+use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::shadow_page::SpKey;
 use crate::spte::{Entry, Format, Leaf, pages_of_entry};
 use crate::tables::Sptep;
@@ -81,13 +82,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return Ok(Exit::Mmio(path.gpa));
         }
         let hidden = slots.find(self.vm.stolen().split(path.gpa).0).is_some_and(|slot| self.hides(slot));
-        let found = if hidden { FaultIn::NoSlot } else { self.look_up(host, &slots, vcpu, path.gpa, at.access) };
+        let found =
+            if hidden { FaultIn::NoSlot } else { self.look_up(host, &slots, vcpu, (path.gpa, at.access), Wait::Sleep) };
         Ok(match found {
             FaultIn::NoSlot => {
                 self.shadow_mmio(host, &slots, tlb, (at, &path));
                 Exit::Mmio(path.gpa)
             }
             FaultIn::Emulate => Exit::Mmio(path.gpa),
+            FaultIn::Async(exit) => exit,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Write(pfn) => Exit::Emulated(pfn),
             FaultIn::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
@@ -296,7 +299,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let allowed = key.access.intersect(gpte.rights());
             let rights = allowed.intersect(Self::unasked_rights(slot, gfn, Alias::NONE));
             if let (true, true, Some(hva)) = (plain, rights.contains(Rights::R), slot.hva_of(gfn)) {
-                let leaf = Leaf { pfn: host.pfn(hva), rights, level: Level::Page4K, host_writable: true, young: false };
+                let Some(pfn) = host.pfn_nowait(hva) else { continue };
+                let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 mmu.shadow_pages.set_gfn(at, gfn);
                 self.set_leaf(mmu, at, gfn, Alias::NONE, Entry::leaf(leaf));
             }

@@ -1,5 +1,6 @@
 //! What a vCPU does: walk the tables as the processor would, fault where they do not allow the access, and go on.
 
+use crate::async_pf::Wait;
 use crate::fault::{FaultIn, PageFault, Resolved};
 use crate::flush::TlbFlush;
 use crate::memslots::Memslots;
@@ -30,8 +31,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if let Some(exit) = self.hardware_walk(slots, vcpu, gpa, access) {
             return Err(exit);
         }
-        match self.fault_in(host, slots, vcpu, gpa, access) {
+        match self.fault_in(host, slots, vcpu, (gpa, access), Wait::Async) {
             FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
+            FaultIn::Async(exit) => Err(exit),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(slots, vcpu, gpa, access)),
@@ -97,8 +99,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if self.tables.walk(gpa).is_some() {
             return Exit::Done;
         }
-        match self.fault_in(host, &slots, vcpu, gpa, Access::Read) {
+        match self.fault_in(host, &slots, vcpu, (gpa, Access::Read), Wait::Sleep) {
             FaultIn::NoSlot | FaultIn::Emulate => Exit::NotFound,
+            FaultIn::Async(exit) => exit,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
             FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {

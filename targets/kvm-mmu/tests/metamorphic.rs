@@ -108,7 +108,7 @@ impl Run {
         let mut keys = Vec::new();
         self.mmu.inspect(&mut |key| match key {
             Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
-            Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) => keys.push((key.table(), gfn, None)),
+            Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) | Keyed::AsyncPf(gfn) => keys.push((key.table(), gfn, None)),
             Keyed::ShadowRmap { gfn, .. } | Keyed::ShadowLeaf { gfn, .. } => keys.push((key.table(), gfn, None)),
             Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
             Keyed::Table { .. } | Keyed::Retired { .. } => {}
@@ -153,6 +153,7 @@ impl Renaming<'_> {
         match (op, exit) {
             (Op::GuestAccess { .. }, _) => exit,
             (_, Exit::Mmio(gpa)) => Exit::Mmio(self.gpa(gpa)),
+            (_, Exit::PageReady(gpa)) => Exit::PageReady(self.gpa(gpa)),
             _ => exit,
         }
     }
@@ -347,7 +348,7 @@ checks! {
     a_full_and_a_range_flush_agree: full_and_range_flushes_agree,
         fails on "M14-no-range-op-silent" in "stale";
     a_ring_lists_what_a_bitmap_holds: rings_and_bitmaps_agree,
-        fails on "B37-ring-without-vcpu" in "verdict", "M8U-reset-unflushed" in "verdict";
+        fails on "B37-ring-without-vcpu" in "exit", "M8U-reset-unflushed" in "verdict";
 }
 
 /// `check` must fail on `mutant`, and in `what`.

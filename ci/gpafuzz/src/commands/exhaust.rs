@@ -80,6 +80,7 @@ fn scopes(args: &ExhaustArgs) -> Result<Vec<(Scope, usize)>, CliError> {
     let scope = args.stride.map_or(Ok(scope), |stride| scope.with_stride(stride)).map_err(CliError::Scope)?;
     let scope = args.dirty_ring.map_or(Ok(scope), |entries| scope.with_dirty_ring(entries)).map_err(CliError::Scope)?;
     let scope = if args.slot_zap_all { scope.with_slot_zap_all() } else { scope };
+    let scope = if args.async_pf { scope.with_async_pf() } else { scope };
     Ok(vec![(if args.pml { scope.with_logging(Logging::Pml) } else { scope }, ops)])
 }
 

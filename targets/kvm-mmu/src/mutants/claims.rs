@@ -26,6 +26,16 @@ mutants! {
             false
         }
     }
+    ApfDedupeByRaw = "M84-apf-dedupe-by-raw", "claim: a vCPU waits for a page once, by whatever name it is faulted on", "gfn_unalias" / "exit", {
+        fn awaited_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+            raw_gfn(gpa)
+        }
+    }
+    ApfReadyDropsAlias = "M85-apf-ready-drops-alias", "claim: a page that was waited for is mapped under the name that was faulted on", "progress" / "mapped", {
+        fn ready_gpa(stolen: StolenMask, gpa: Gpa) -> Gpa {
+            stolen.base(gpa)
+        }
+    }
     MmioGfnAliased = "M86-mmio-spte-gfn-aliased", "claim: an MMIO entry remembers the gfn", "gfn_unalias" / "keyed", {
         fn mmio_gfn(gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)

@@ -9,7 +9,7 @@ pub struct Equivalent {
     pub why: &'static str,
 }
 
-/// The equivalent mutants. Not among them is what cannot be seen yet because this MMU lacks the feature that it breaks.
+/// The equivalent mutants.
 /// `tests/equivalent.rs` has each as a policy and finds no oracle that objects.
 pub const EQUIVALENT: &[Equivalent] = &[
     Equivalent {

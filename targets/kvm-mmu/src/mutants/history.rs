@@ -135,6 +135,11 @@ mutants! {
             !id.is_private()
         }
     }
+    ApfOutlivesVcpu = "B42-apf-outlives-vcpu", "history: of what a vCPU waited for, that which is done outlives it (CVE-2024-26976)", "gfn_unalias" / "exit", {
+        fn cancels_done_work() -> bool {
+            false
+        }
+    }
     LargeWhileAttributesChange = "B47-large-while-changing", "history: a large leaf is made over frames whose attributes are changing (9129633d568e)", "gfn_unalias" / "spte", {
         fn sees_changing_attributes() -> bool {
             false

@@ -1,0 +1,40 @@
+//! Accesses that wait for a page which is paged out, until it is read in.
+
+use super::{Focus, Generator, Sketch};
+use crate::choices::Choices;
+use crate::limits::FRAMES;
+use crate::op::{Access, HvaRange, Op};
+use crate::vm::Vm;
+
+impl Generator {
+    /// After an op that paged out memory, what a vCPU sees of that which needs some of it: mostly all of it, by two names.
+    pub(super) fn wait_for_page(
+        choices: &mut impl Choices,
+        vm: &Vm,
+        sketch: &Sketch,
+        focus: &Focus,
+        op: Op,
+        ops: &mut Vec<Op>,
+    ) {
+        let Op::PageOut { range } = op else { return };
+        let Some(frame) = sketch.any_frame_of(choices, vm, range) else { return };
+        let vcpu = choices.below(u32::from(vm.vcpus())) as u8;
+        let accesses = [(); 2].map(|()| {
+            let gpa = vm.gpa(frame, Self::alias(choices, vm));
+            Op::Access { vcpu, gpa, access: choices.pick(&Access::ALL) }
+        });
+        let cleared = choices.chance(1, 4).then_some(Op::AsyncPfClear { vcpu });
+        let rest = [Some(Op::PageIn { range }), cleared, Some(Op::PageReady { vcpu })];
+        let way = accesses.into_iter().chain(rest.into_iter().flatten());
+        ops.extend(way.filter(|op| focus.has(op.kind()) && choices.chance(7, 8)));
+    }
+}
+
+impl Sketch {
+    /// A frame that a page of `range` is behind, if that page is behind any.
+    fn any_frame_of(&self, choices: &mut impl Choices, vm: &Vm, range: HvaRange) -> Option<usize> {
+        let page = vm.hva_index(range.start) + choices.below(vm.frames_in(range.pages.into()) as u32) as usize;
+        let (_, slot) = self.any_slot(choices, |_, slot| (slot.hva..slot.hva + slot.frames).contains(&(page as u8)))?;
+        Some((usize::from(slot.frame) + page - usize::from(slot.hva)) % FRAMES)
+    }
+}

@@ -1,0 +1,106 @@
+//! Async page faults: a vCPU whose page has to be read in first does not sleep for it. The guest is told so and goes on with
+//! something else, until it is told that the page is there (`virt/kvm/async_pf.c`).
+//!
+//! A vCPU waits for a gfn once, by whatever name it is faulted on; whoever runs into it again has to wait. When the page is there
+//! it is mapped under the name that was faulted on first. By then anything may have become of memslot and page: it is a fault like
+//! any other, and looks everything up anew.
+
+use crate::fault::FaultIn;
+use crate::flush::TlbFlush;
+use crate::policy::Policy;
+use crate::roots::Root;
+use crate::second_stage::{HostPages, SecondStage, direct_bits};
+use crate::spte::Format;
+use gpa_model::limits::ASYNC_PF;
+use gpa_model::{Access, Exit, Gfn, Gpa, Hva, HvaRange, Rights};
+use smallvec::SmallVec;
+
+/// How a fault waits for a page that has to be read in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// The guest is told, if it can be.
+    Async,
+    /// Asleep, until the page is there.
+    Sleep,
+}
+
+/// A page that is read in for a vCPU (`struct kvm_async_pf`).
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    gpa: Gpa,
+    access: Access,
+    /// What it is known by.
+    gfn: Gfn,
+    hva: Hva,
+    done: bool,
+}
+
+/// What one vCPU waits for, in the order in which it faulted. So little is found without a hash.
+#[derive(Debug, Default)]
+pub(crate) struct AsyncPf(SmallVec<[Work; ASYNC_PF]>);
+
+impl AsyncPf {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The gfns, as they are known.
+    pub(crate) fn gfns(&self) -> impl Iterator<Item = Gfn> {
+        self.0.iter().map(|work| work.gfn)
+    }
+
+    fn take_done(&mut self) -> Option<Work> {
+        let at = self.0.iter().position(|work| work.done)?;
+        Some(self.0.remove(at))
+    }
+}
+
+impl<P: Policy, F: Format> SecondStage<P, F> {
+    /// The page behind `hva`, which `vcpu` faulted on, has to be read in; none if the vCPU has to sleep for it: it waits for too many
+    /// pages, or the page is private (`kvm_arch_setup_async_pf()`).
+    pub(crate) fn setup_async_pf(&self, vcpu: u8, (gpa, gfn): (Gpa, Gfn), access: Access, hva: Hva) -> Option<FaultIn> {
+        let mirrored = Root::of(direct_bits::<P>(&self.vm), gpa) == Root::Mirror;
+        if !self.vm.async_pf() || mirrored || self.mmu_lock.lock().attributes.is_private(gfn) {
+            return None;
+        }
+        let gfn = P::awaited_gfn(self.vm.stolen(), gpa);
+        let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
+        if works.iter().any(|work| work.gfn == gfn) {
+            return Some(FaultIn::Async(Exit::Halted));
+        }
+        if works.len() == ASYNC_PF {
+            return None;
+        }
+        works.push(Work { gpa, access, gfn, hva, done: false });
+        Some(FaultIn::Async(Exit::PageNotPresent))
+    }
+
+    /// The pages have been read in, for whoever waits for them (`async_pf_execute()`).
+    pub fn page_in(&self, range: HvaRange) {
+        for waiting in &self.async_pf {
+            let AsyncPf(works) = &mut *waiting.lock();
+            works.iter_mut().filter(|work| range.contains(work.hva)).for_each(|work| work.done = true);
+        }
+    }
+
+    /// Map one of the pages that `vcpu` waits for and that have been read in, and return the name that the guest faulted on and has to
+    /// be told of (`kvm_check_async_pf_completion()`).
+    pub fn page_ready(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8) -> Option<Gpa> {
+        let Work { gpa, access, .. } = self.async_pf[usize::from(vcpu)].lock().take_done()?;
+        let slots = self.slots.read();
+        let named = P::ready_gpa(self.vm.stolen(), gpa);
+        let present = self.walk(named).is_some_and(|spte| spte.rights().contains(Rights::needed(access)));
+        if !present && let FaultIn::Map(fault) = self.fault_in(host, &slots, vcpu, (named, access), Wait::Sleep) {
+            // If that has to be tried again, the guest's next access will.
+            let _resolved = self.map(host, &slots, tlb, &fault);
+        }
+        Some(gpa)
+    }
+
+    /// `vcpu` waits for nothing any more: its guest does not want to be told, it starts anew, or it goes
+    /// (`kvm_clear_async_pf_completion_queue()`).
+    pub fn clear_async_pf(&self, vcpu: u8) {
+        let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
+        works.retain(|work| work.done && !P::cancels_done_work());
+    }
+}
