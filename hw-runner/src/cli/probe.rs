@@ -42,15 +42,16 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     Status::Clean
 }
 
-/// A program that begins with every private memslot which a program can name.
-const PRIVATE: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0x1e0 flush=works\n\
-                       slot p0 create gfn=0x1e0 pages=3 hva=0x20\nslot p2 create gfn=0x1e8 pages=1 hva=0x24\n";
+/// A program that begins with every private memslot that there is.
+const PRIVATE: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0xfede0 flush=works\n\
+                       slot p0 create gfn=0xfede0 pages=3 hva=0x20\nslot p1 create gfn=0xfee00 pages=1 hva=0x28\n\
+                       slot p2 create gfn=0xfede8 pages=1 hva=0x24\n";
 
 /// Which memslots of its own KVM keeps here.
 fn private_memslots(machine: &mut Machine) -> Result<String, MachineError> {
     let Ok(program) = text::parse(PRIVATE) else { return Ok("unknown".into()) };
     let trace = machine.run(&program)?;
-    let found = trace.observations.iter().zip(["task state segment", "identity map"]);
+    let found = trace.observations.iter().zip(["task state segment", "APIC access page", "identity map"]);
     let words = found.map(|(exit, name)| match exit {
         Some(Exit::Done) => format!("{name} yes"),
         _ => format!("{name} none"),
