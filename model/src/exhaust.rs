@@ -171,12 +171,12 @@ impl Scope {
     }
 
     /// What is explored when nothing else is asked for, with the ops of the longest programs: the edges of slots, of tables and
-    /// of sets of stolen bits; everything at once; what races; logging by the processor; dirty rings; zaps that yield; and
-    /// memslots with which all that is mapped goes. Each takes seconds.
-    pub fn standard() -> [(Scope, usize); 7] {
+    /// of sets of stolen bits; everything at once; what races; logging by the processor; dirty rings; zaps that yield;
+    /// memslots with which all that is mapped goes; and async page faults. Each takes seconds.
+    pub fn standard() -> [(Scope, usize); 8] {
         use OpKind::{
-            Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, Read, SlotCreate, SlotDelete, SlotEnd, SlotFlags,
-            SlotMove, Track, Unmap, Write, WriteProtect, ZapBegin, ZapEnd,
+            AsyncPfClear, Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, PageIn, PageOut, PageReady, Read,
+            SlotCreate, SlotDelete, SlotEnd, SlotFlags, SlotMove, Track, Unmap, Write, WriteProtect, ZapBegin, ZapEnd,
         };
         let scope = |frames, slots, aliases, vcpus| Self::new(frames, slots, aliases, vcpus).expect("a legal scope");
         let edges =
@@ -188,6 +188,7 @@ impl Scope {
         let rings = [SlotCreate, SlotFlags, Read, Write, DirtyGet, DirtyClear];
         let yields = [SlotCreate, Read, ZapBegin, ZapEnd];
         let obsolete = [SlotCreate, SlotDelete, SlotEnd, Read];
+        let waits = [SlotCreate, SlotDelete, Read, PageOut, PageIn, PageReady, AsyncPfClear];
         let ringed = |scope: Scope| scope.with_dirty_ring(DIRTY_RING_MIN).expect("the smallest ring");
         [
             (scope(3, 2, 4, 1).only(&edges), 3),
@@ -197,6 +198,7 @@ impl Scope {
             (ringed(scope(2, 1, 2, 1).only(&rings)), 4),
             (scope(2, 1, 2, 1).only(&yields), 5),
             (scope(2, 2, 2, 1).only(&obsolete).with_slot_zap_all(), 5),
+            (scope(1, 1, 2, 1).only(&waits).with_async_pf(), 6),
         ]
     }
 

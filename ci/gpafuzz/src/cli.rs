@@ -145,8 +145,8 @@ impl Default for FuzzArgs {
 ///
 /// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
 /// run once. Shorter programs come first, so a finding is as short as it can be in the scope. Without --ops, the standard
-/// scopes: edges, everything at once, races, PML, dirty rings, zaps that yield, and memslots with which all that is mapped goes,
-/// each within seconds.
+/// scopes: edges, everything at once, races, PML, dirty rings, zaps that yield, memslots with which all that is mapped goes,
+/// and async page faults, each within seconds.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ExhaustArgs {
