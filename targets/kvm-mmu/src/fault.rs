@@ -5,7 +5,7 @@ use crate::async_pf::Wait;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
 use crate::policy::{AliasFault, Family, LargeSeen, Policy, SlotSeen};
-use crate::second_stage::{HostPages, Locked, SecondStage};
+use crate::second_stage::{HostPages, Locked, PfnError, SecondStage};
 use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
 use crate::tdp_mmu::Retired;
@@ -58,6 +58,8 @@ pub(crate) enum FaultIn {
     Write(Pfn),
     /// The page has to be read in, and the vCPU does not sleep for it: this is what the guest sees.
     Async(Exit),
+    /// Nobody can have the page.
+    Error,
     /// Start again.
     Retry,
     /// The page is known; go on under the lock.
@@ -123,17 +125,21 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let host_writable = !slot.flags.readonly;
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
+            let Ok(pfn) = host.pfn(hva) else { return FaultIn::Error };
             self.mark_dirty(slots, vcpu, P::dirty_key(gfn, alias), alias);
-            return FaultIn::Write(host.pfn(hva));
+            return FaultIn::Write(pfn);
         }
-        let now = host.pfn_nowait(hva);
-        if now.is_none()
-            && wait == Wait::Async
-            && let Some(waiting) = self.setup_async_pf(vcpu, (gpa, gfn), access, hva)
-        {
-            return waiting;
+        let mut page = host.pfn_nowait(hva);
+        if page == Err(PfnError::NeedsIo) {
+            if wait == Wait::Async
+                && let Some(waiting) = self.setup_async_pf(vcpu, (gpa, gfn), access, hva)
+            {
+                return waiting;
+            }
+            page = host.pfn(hva);
         }
-        let (pfn, host_level) = (now.unwrap_or_else(|| host.pfn(hva)), host.level(hva));
+        let Ok(pfn) = page else { return FaultIn::Error };
+        let host_level = host.level(hva);
         FaultIn::Map(PageFault {
             vcpu,
             gpa,
@@ -404,7 +410,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 if !rights.contains(Rights::R) {
                     continue;
                 }
-                let Some(pfn) = host.pfn_nowait(hva) else { continue };
+                let Ok(pfn) = host.pfn_nowait(hva) else { continue };
                 let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 self.set_leaf(mmu, at, gfn, key.alias, Entry::leaf(leaf));
             }

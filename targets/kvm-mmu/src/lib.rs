@@ -81,7 +81,7 @@ pub use flush::TlbFlush;
 pub use memslots::SlotError;
 pub use policy::{AliasFault, Corrected, DirectMirror, Family, LargeSeen, Policy, RfcV3, SlotSeen};
 pub use roots::GfnFilter;
-pub use second_stage::{HostPages, SecondStage};
+pub use second_stage::{HostPages, PfnError, SecondStage};
 pub use shadow::ShadowError;
 pub use shadow_page::SpKey;
 pub use spte::{Ept, EptNoAd, Format, Npt};

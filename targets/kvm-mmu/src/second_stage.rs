@@ -28,14 +28,29 @@ use gpa_model::{Alias, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, Slot
 use smallvec::SmallVec;
 use std::marker::PhantomData;
 
+/// Why there is no page behind an hva (`KVM_PFN_ERR_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PfnError {
+    /// It has to be read in first (`KVM_PFN_ERR_NEEDS_IO`). Whoever may sleep never sees this.
+    NeedsIo,
+    /// Nobody can have it: nothing is mapped there, or its memory failed (`KVM_PFN_ERR_FAULT`, `KVM_PFN_ERR_HWPOISON`).
+    NoPage,
+}
+
 /// Which page stands behind an hva right now (`hva_to_pfn()`).
 pub trait HostPages {
     /// The page, read in if it has to be. While `hva` is being invalidated it may still be the old one.
-    fn pfn(&self, hva: Hva) -> Pfn;
+    ///
+    /// # Errors
+    /// [`PfnError::NoPage`]: the access ends in [`Exit::Error`](gpa_model::Exit::Error), and nothing is mapped.
+    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError>;
 
-    /// The same without sleep: nothing if the page has to be read in first (`FOLL_NOWAIT`).
-    fn pfn_nowait(&self, hva: Hva) -> Option<Pfn> {
-        Some(self.pfn(hva))
+    /// The same without sleep (`FOLL_NOWAIT`).
+    ///
+    /// # Errors
+    /// A [`PfnError`].
+    fn pfn_nowait(&self, hva: Hva) -> Result<Pfn, PfnError> {
+        self.pfn(hva)
     }
 
     /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
@@ -46,12 +61,12 @@ pub trait HostPages {
 }
 
 impl HostPages for Host {
-    fn pfn(&self, hva: Hva) -> Pfn {
-        Host::pfn(self, hva)
+    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+        Ok(Host::pfn(self, hva))
     }
 
-    fn pfn_nowait(&self, hva: Hva) -> Option<Pfn> {
-        (!self.is_out(hva)).then(|| Host::pfn(self, hva))
+    fn pfn_nowait(&self, hva: Hva) -> Result<Pfn, PfnError> {
+        if self.is_out(hva) { Err(PfnError::NeedsIo) } else { Ok(Host::pfn(self, hva)) }
     }
 
     fn level(&self, hva: Hva) -> Level {

@@ -91,6 +91,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
             FaultIn::Emulate => Exit::Mmio(path.gpa),
             FaultIn::Async(exit) => exit,
+            FaultIn::Error => Exit::Error,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Write(pfn) => Exit::Emulated(pfn),
             FaultIn::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
@@ -299,7 +300,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let allowed = key.access.intersect(gpte.rights());
             let rights = allowed.intersect(Self::unasked_rights(slot, gfn, Alias::NONE));
             if let (true, true, Some(hva)) = (plain, rights.contains(Rights::R), slot.hva_of(gfn)) {
-                let Some(pfn) = host.pfn_nowait(hva) else { continue };
+                let Ok(pfn) = host.pfn_nowait(hva) else { continue };
                 let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 mmu.shadow_pages.set_gfn(at, gfn);
                 self.set_leaf(mmu, at, gfn, Alias::NONE, Entry::leaf(leaf));

@@ -34,6 +34,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         match self.fault_in(host, slots, vcpu, (gpa, access), Wait::Async) {
             FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Async(exit) => Err(exit),
+            FaultIn::Error => Err(Exit::Error),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(slots, vcpu, gpa, access)),
@@ -102,6 +103,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         match self.fault_in(host, &slots, vcpu, (gpa, Access::Read), Wait::Sleep) {
             FaultIn::NoSlot | FaultIn::Emulate => Exit::NotFound,
             FaultIn::Async(exit) => exit,
+            FaultIn::Error => Exit::Error,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
             FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {

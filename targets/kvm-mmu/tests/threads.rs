@@ -11,7 +11,7 @@ use gpa_model::{
     Access, BackendMode, FrameSet, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,
     StolenMask, VcpuSet, Vm,
 };
-use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HostPages, Policy, SecondStage, TlbFlush};
+use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HostPages, PfnError, Policy, SecondStage, TlbFlush};
 
 #[cfg(not(shuttle))]
 use std::{sync, thread};
@@ -58,8 +58,8 @@ struct Machine<P: Policy> {
 }
 
 impl<P: Policy> HostPages for Machine<P> {
-    fn pfn(&self, hva: Hva) -> Pfn {
-        Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32)
+    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+        Ok(Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32))
     }
 }
 
