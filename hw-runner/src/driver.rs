@@ -2,12 +2,13 @@
 //!
 //! Some put other pages in place, some move the page with its content, some only unmap it for a moment. Whoever calls gives the
 //! pages new identities right after, so that to a program they all mean the same: what was there before must not be found
-//! again.
+//! again. And how it leaves none in their place.
 #![expect(unsafe_code, reason = "calls of memory management have no safe wrapper")]
 
 use crate::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};
 use crate::userfault::Userfault;
-use gpa_model::{Driver, Drivers};
+use gpa_model::limits::HOST_PAGES;
+use gpa_model::{Driver, Drivers, FrameSet};
 use std::ffi::c_int;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -67,10 +68,13 @@ impl DriverTable {
     ) -> io::Result<Driven> {
         let driver = driver.unwrap_or(DEFAULT);
         let count = &mut self.counts[driver as usize];
-        if self.lacking[driver as usize].is_some() {
+        let needs_all = matches!(driver, Driver::Fork | Driver::Collapse);
+        if self.lacking[driver as usize].is_some() || needs_all && memory.gone() != 0 {
             count.unsupported += 1;
             return Ok(Driven::Lacking);
         }
+        put_back(memory, page, pages)?;
+        let count = &mut self.counts[driver as usize];
         match drive(driver, memory, page, pages) {
             Ok(()) => count.done += 1,
             // Nothing was promised: no memory for a huge page or a process now, or a page in use by somebody else.
@@ -115,6 +119,21 @@ impl fmt::Display for DriverTable {
     }
 }
 
+/// Leave nobody `pages` pages from number `page` on.
+pub(crate) fn prot_none(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
+    memory.set_gone(memory.gone() | bits(page, pages));
+    each_mapping(memory, |mapping| protect(memory, mapping, page, pages, libc::PROT_NONE))
+}
+
+/// Let everybody have `pages` pages from number `page` on again, with what was in them.
+pub(crate) fn put_back(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
+    for page in (page..page + pages).filter(|page| memory.is_gone(*page)) {
+        each_mapping(memory, |mapping| protect(memory, mapping, page, 1, READ_WRITE))?;
+    }
+    memory.set_gone(memory.gone() & !bits(page, pages));
+    Ok(())
+}
+
 /// Whether pages that a userfaultfd watches can be taken away so: it neither touches them nor minds who watches.
 pub(crate) fn leaves_userfaults_alone(driver: Option<Driver>) -> bool {
     match driver.unwrap_or(DEFAULT) {
@@ -156,7 +175,13 @@ fn may_decline(error: &io::Error) -> bool {
 
 /// Do it, under every mapping of the pages.
 fn drive(driver: Driver, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
-    let each = |apply: &dyn Fn(usize) -> io::Result<()>| (0..memory.mappings()).try_for_each(apply);
+    let each = |apply: &dyn Fn(usize) -> io::Result<()>| each_mapping(memory, apply);
+    let protect_and_release = |rights| {
+        each(&|mapping| {
+            protect(memory, mapping, page, pages, rights)?;
+            protect(memory, mapping, page, pages, READ_WRITE)
+        })
+    };
     let advise = |advice| each(&|mapping| advise(memory, mapping, page, pages, advice));
     match driver {
         Driver::Dontneed => advise(libc::MADV_DONTNEED),
@@ -166,8 +191,8 @@ fn drive(driver: Driver, memory: &Pages, page: usize, pages: usize) -> io::Resul
         Driver::Guard => advise(MADV_GUARD_INSTALL).and_then(|()| advise(MADV_GUARD_REMOVE)),
         Driver::Mremap => each(&|mapping| move_over(memory, mapping, page, pages)),
         Driver::Munmap => each(&|mapping| map_over(memory, mapping, page, pages)),
-        Driver::Mprotect => each(&|mapping| protect(memory, mapping, page, pages, libc::PROT_NONE)),
-        Driver::MprotectRead => each(&|mapping| protect(memory, mapping, page, pages, libc::PROT_READ)),
+        Driver::Mprotect => protect_and_release(libc::PROT_NONE),
+        Driver::MprotectRead => protect_and_release(libc::PROT_READ),
         Driver::PunchHole => punch_hole(memory, page, pages),
         Driver::Fork => copy_on_write(memory, page, pages),
         Driver::Collapse => each(&|mapping| collapse(memory, mapping)),
@@ -216,11 +241,22 @@ fn move_over(memory: &Pages, mapping: usize, page: usize, pages: usize) -> io::R
 
 fn protect(memory: &Pages, mapping: usize, page: usize, pages: usize, rights: c_int) -> io::Result<()> {
     let at = memory.range(mapping, page, pages).cast().as_ptr();
-    // SAFETY: the range lies in the mapping, and nobody reads it before its rights are back.
-    check(unsafe { libc::mprotect(at, pages * PAGE_BYTES, rights) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::mprotect(at, pages * PAGE_BYTES, libc::PROT_READ | libc::PROT_WRITE) })
+    // SAFETY: the range lies in the mapping, and nobody here reads it before its rights are back.
+    check(unsafe { libc::mprotect(at, pages * PAGE_BYTES, rights) })
 }
+
+const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
+
+fn each_mapping(memory: &Pages, apply: impl Fn(usize) -> io::Result<()>) -> io::Result<()> {
+    (0..memory.mappings()).try_for_each(apply)
+}
+
+/// One bit for each of `pages` pages from number `page` on.
+fn bits(page: usize, pages: usize) -> u64 {
+    FrameSet::range(page, pages).bits()
+}
+
+const _: () = assert!(HOST_PAGES <= u64::BITS as usize);
 
 fn punch_hole(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let Some(file) = memory.file() else { return Err(io::Error::other("the memory is no file")) };

@@ -5,7 +5,7 @@ use gpa_model::{Access, Driver, Exit, Op, OpKind, SlotChange};
 use std::fmt;
 
 /// Ways that are no [`Driver`] of an unmap.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 14] = [
     OpKind::SlotCreate.name(),
     OpKind::SlotDelete.name(),
     OpKind::SlotMove.name(),
@@ -15,6 +15,7 @@ const OTHERS: [&str; 13] = [
     OpKind::DirtyClear.name(),
     OpKind::Prefault.name(),
     OpKind::Attributes.name(),
+    OpKind::ProtNone.name(),
     HELD_FAULT,
     IOEVENTFD,
     MMIO,
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(done, "dontneed 1, slot-create 1, slot-readonly 1, mmio 1, alias-mmio 1");
         assert!(
             never.contains("guard (unsupported 1 times)")
-                && never.ends_with("prefault, attributes, held-fault, ioeventfd"),
+                && never.ends_with("prefault, attributes, prot-none, held-fault, ioeventfd"),
             "{never}"
         );
     }

@@ -132,7 +132,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
 }
 
 /// Functions that this program may not call are no reason for a warning.
-const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)access_;\n\
+const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)prot_none, (void)access_;\n\
                       \t(void)dirty_get, (void)dirty_clear, (void)left_out;\n";
 
 fn c_call(vm: &Vm, step: &Step<'_>) -> String {
@@ -163,6 +163,7 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
             let driver = c_driver(by.unwrap_or(crate::driver::DEFAULT));
             format!("unmap({at}, {driver}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
         }
+        Op::ProtNone { range } => format!("prot_none({}, {});", range.start.page(), range.pages),
         Op::DirtyGet { id } => {
             let (must, may) = allowed.dirty.unwrap_or((FrameSet::EMPTY, FrameSet::ALL));
             let (must, may) = (must.bits(), may.bits());

@@ -26,6 +26,8 @@ pub(crate) struct Pages {
     pages: usize,
     mappings: usize,
     file: Option<File>,
+    /// Pages that nobody can have, this process neither, one bit each.
+    gone: AtomicU64,
 }
 
 // SAFETY: every access is atomic, by raw pointer, and within addresses that live as long as the value does.
@@ -70,7 +72,7 @@ impl Pages {
         let skip = reserved.as_ptr().align_offset(MAPPING_BYTES);
         // SAFETY: one mapping more was reserved than is needed.
         let start = unsafe { reserved.add(skip) };
-        let this = Self { reserved: Some(reserved), start, pages, mappings, file };
+        let this = Self { reserved: Some(reserved), start, pages, mappings, file, gone: AtomicU64::new(0) };
         for mapping in 0..mappings {
             let at = this.range(mapping, 0, pages);
             // SAFETY: the range was just reserved, and nobody has been told of it. What fails is unmapped by the drop.
@@ -114,6 +116,20 @@ impl Pages {
     /// How often each is mapped.
     pub(crate) fn mappings(&self) -> usize {
         self.mappings
+    }
+
+    /// The pages that nobody can have, this process neither, one bit each of the first.
+    pub(crate) fn gone(&self) -> u64 {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether page number `page` is one of them.
+    pub(crate) fn is_gone(&self, page: usize) -> bool {
+        self.gone() >> page & 1 != 0
+    }
+
+    pub(crate) fn set_gone(&self, pages: u64) {
+        self.gone.store(pages, Ordering::Relaxed);
     }
 
     /// The file that is mapped, if it is one.
@@ -189,7 +205,9 @@ pub(crate) fn new_shared_mappings(before: &[Mapping], pages: usize) -> io::Resul
     let new = |mapping: &Mapping| !before.contains(mapping) && mapping.1 == pages * PAGE_BYTES;
     let start = |(start, _)| NonNull::new(std::ptr::with_exposed_provenance_mut(start));
     let starts = shared_mappings()?.into_iter().filter(new).filter_map(start);
-    Ok(starts.map(|start| Pages { reserved: None, start, pages, mappings: 1, file: None }).collect())
+    Ok(starts
+        .map(|start| Pages { reserved: None, start, pages, mappings: 1, file: None, gone: AtomicU64::new(0) })
+        .collect())
 }
 
 /// Whether a child gets these addresses by `fork`. It does not unless asked: a fork elsewhere in this process would take the

@@ -110,7 +110,16 @@ impl Mmu for Replay {
     fn shows(&self) -> Shows {
         let inside = !self.trace.seen.is_empty();
         let native = self.trace.fingerprint.native;
-        Shows { tables: inside, flushes: inside, keys: inside, rmap: inside, roots: false, shadows: false, native }
+        Shows {
+            tables: inside,
+            flushes: inside,
+            keys: inside,
+            rmap: inside,
+            roots: false,
+            shadows: false,
+            pins: false,
+            native,
+        }
     }
 
     /// Back to the start of the same trace.

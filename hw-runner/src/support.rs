@@ -35,6 +35,8 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
                     && matches!(change, SlotChange::Delete | SlotChange::Move { .. })
             }
             Op::SlotAliased { id, .. } => !id.is_private(),
+            // Private memory is none of the host's mappings.
+            Op::ProtNone { .. } => !realisation.has_attributes(),
             Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } | Op::SlotEnd => true,
             // Of those begun in one half there is none.
             Op::Attributes { .. } => true,
@@ -52,7 +54,7 @@ const fn supports_kind(kind: OpKind) -> bool {
     match kind {
         OpKind::SlotCreate | OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => true,
         OpKind::Read | OpKind::Write | OpKind::Execute => true,
-        OpKind::Unmap | OpKind::DirtyGet | OpKind::DirtyClear => true,
+        OpKind::Unmap | OpKind::ProtNone | OpKind::DirtyGet | OpKind::DirtyClear => true,
         // Not everywhere: where it cannot be done, that is observed.
         OpKind::Prefault => true,
         // A fault that cannot be held open is over at once.

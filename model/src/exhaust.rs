@@ -362,7 +362,7 @@ impl Scope {
                 (0..self.frames).map(|page| HvaRange { start: self.hva(block, page), pages: self.vm.stride() as u32 });
             let whole = HvaRange { start: self.hva(block, 0), pages: self.vm.pages_of(self.frames) as u32 };
             for range in pages.chain((self.frames > 1).then_some(whole)) {
-                ops.extend([Op::Unmap { range, by: None }, Op::Age { range }]);
+                ops.extend([Op::Unmap { range, by: None }, Op::ProtNone { range }, Op::Age { range }]);
                 ops.extend(range.holds_huge().then_some(Op::Collapse { range }));
                 ops.extend((0..NOTIFIER_WINDOWS as u8).map(|window| Op::UnmapBegin { window, range }));
             }
@@ -469,6 +469,7 @@ impl Scope {
             | Op::Collapse { range }
             | Op::PageOut { range }
             | Op::PageIn { range }
+            | Op::ProtNone { range }
             | Op::Age { range } => [block(range.start), None, None],
             Op::UnmapBegin { window, range } => [Some((Class::Window, window)), block(range.start), None],
             Op::UnmapEnd { window } => [Some((Class::Window, window)), None, None],

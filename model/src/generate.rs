@@ -1,27 +1,28 @@
 //! Making programs: near the edges where aliasing bugs live, with some kinds of op left out of each program.
 
-mod async_pf;
+mod dirty;
 mod guest_tables;
 mod mutate;
+mod pages;
 mod sketch;
+mod slots;
+mod vms;
 
 pub use mutate::readdress;
 
 use sketch::Sketch;
+use slots::slot_size;
 
 use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::divisions::MemoryType;
 use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
-use crate::guest_paging::GuestPaging;
-use crate::limits::{
-    FRAMES, HOST_PAGES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS, VCPUS,
-};
-use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+use crate::limits::{FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS};
+use crate::op::{Access, HvaRange, Op, OpKind, SlotId};
 use crate::op_kinds::OpKinds;
 use crate::program::Program;
-use crate::vm::{Levels, Logging, Vm};
+use crate::vm::Vm;
 use arbitrary::{Arbitrary, Unstructured};
 
 /// What a target can be given.
@@ -37,7 +38,7 @@ pub struct Profile {
     pub private_slots: bool,
     /// What to unmap pages by; if there is none, the target has no choice or does not care.
     pub drivers: Drivers,
-    /// Whether VMs may log writes by [`Logging::Pml`].
+    /// Whether VMs may log writes by [`Logging::Pml`](crate::Logging::Pml).
     pub pml: bool,
     /// Whether in some VMs everything that is mapped goes with a memslot.
     pub slot_zap_all: bool,
@@ -47,13 +48,13 @@ pub struct Profile {
     pub strides: bool,
     /// Stolen GPA bits are taken from this bit up …
     pub stolen_low: u8,
-    /// … to this one. Above [`Levels::Four`]'s highest, some VMs have five levels.
+    /// … to this one. Above [`Levels::Four`](crate::Levels::Four)'s highest, some VMs have five levels.
     pub stolen_high: u8,
     /// How many there are, at most.
     pub stolen_bits_max: u32,
     /// Whether an access to a hole costs so much more than one to memory that few are worth making.
     pub few_holes: bool,
-    /// vCPUs of every VM, 1 to [`VCPUS`]; if it is open, each VM has as many as chance will have it.
+    /// vCPUs of every VM, 1 to [`VCPUS`](crate::limits::VCPUS); if it is open, each VM has as many as chance will have it.
     pub vcpus: Option<u8>,
     /// Ops in a generated program, at most.
     pub ops_max: u32,
@@ -97,11 +98,8 @@ impl Profile {
     }
 }
 
-/// Where the window's second leaf table begins.
-const TABLE_EDGE: Gfn = Gfn::new(Level::Page2M.pages());
-
 /// How often each kind is drawn, before some are left out.
-const WEIGHTS: [(OpKind, u32); 38] = [
+const WEIGHTS: [(OpKind, u32); 39] = [
     (OpKind::Read, 16),
     (OpKind::Write, 20),
     (OpKind::Execute, 4),
@@ -136,6 +134,7 @@ const WEIGHTS: [(OpKind, u32); 38] = [
     (OpKind::GuestWalk, 4),
     (OpKind::GuestAccess, 8),
     (OpKind::GuestFlush, 2),
+    (OpKind::ProtNone, 2),
     (OpKind::PageOut, 10),
     (OpKind::PageIn, 6),
     (OpKind::PageReady, 6),
@@ -222,146 +221,18 @@ impl Generator {
         if matches!(op, Op::PageOut { .. }) && choices.chance(2, 3) {
             Self::wait_for_page(choices, vm, sketch, focus, op, ops);
         }
+        if matches!(op, Op::ProtNone { .. }) && choices.chance(1, 2) {
+            Self::meet_no_page(choices, vm, sketch, focus, op, ops);
+        }
+        if vm.largest_leaf() != Level::Page4K && focus.has(OpKind::SlotFlags) && choices.chance(1, 4) {
+            Self::log_from_now(choices, vm, sketch, op, ops);
+        }
         if vm.dirty_ring().is_some() && choices.chance(1, 3) {
             Self::fill_ring(choices, vm, op, ops);
         }
         if matches!(op, Op::GuestAccess { .. }) && focus.has(OpKind::WriteGpte) && choices.chance(1, 2) {
             self.remap(choices, vm, sketch, focus, op, ops);
         }
-    }
-
-    fn vm(&self, choices: &mut impl Choices) -> Vm {
-        let plain = self.frames(choices);
-        let high = self.profile.stolen_high;
-        let low = self.profile.stolen_low.max(StolenMask::lowest_bit(plain.largest_leaf()));
-        let wanted = [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3][choices.below(16) as usize]
-            .min(self.profile.stolen_bits_max as usize);
-        let levels = match high.checked_sub(Levels::Four.highest_bit()) {
-            Some(1..) if choices.chance(1, 8) => Levels::Five,
-            _ => Levels::Four,
-        };
-        let high = high.min(levels.highest_bit());
-        let mut bits = [0u8; 3];
-        let mut len = 0;
-        while len < wanted {
-            let bit = match choices.below(4) {
-                0 => low + choices.below(u32::from(high - low) + 1) as u8,
-                1 => low.max(30),
-                2 => high.min(39 + choices.below(8) as u8).max(low),
-                _ => high - choices.below(8).min(u32::from(high - low)) as u8,
-            };
-            if bits[..len].contains(&bit) {
-                // Take the next free one instead of drawing until it differs, so that bytes can never loop.
-                let Some(free) = (low..=high).find(|bit| !bits[..len].contains(bit)) else { break };
-                bits[len] = free;
-            } else {
-                bits[len] = bit;
-            }
-            len += 1;
-        }
-        let mode = match choices.below(8) {
-            0 => BackendMode::Absent,
-            1 => BackendMode::FailsFirst,
-            2 => BackendMode::FailsSecond,
-            3 => BackendMode::FailsAll,
-            _ => BackendMode::Works,
-        };
-        let rings = self.profile.dirty_rings && choices.chance(1, 8);
-        let pml = self.profile.pml && choices.chance(if plain.stride() > 1 || rings { 2 } else { 1 }, 4);
-        let logging = if pml { Logging::Pml } else { Logging::WriteProtect };
-        let drawn = 1 + choices.below(VCPUS as u32) as u8;
-        let vcpus = self.profile.vcpus.unwrap_or(drawn);
-        let stolen = StolenMask::new(&bits[..len]).unwrap_or(StolenMask::NONE);
-        // The lowest legal bits leave room only below gfn 0x200, so they need a lower window.
-        let lower = || plain.with_frames(Gfn::new(0x1c0), 1).and_then(|vm| vm.with_stolen(stolen));
-        let vm = plain.with_stolen(stolen).or_else(|_| lower()).and_then(|vm| vm.with_vcpus(vcpus));
-        let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
-        let nx = plain.stride() > 1 && self.profile.allows(OpKind::NxRecover) && choices.chance(1, 2);
-        let vm = vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_nx_huge_pages(nx);
-        let slot_zap_all = self.profile.slot_zap_all && choices.chance(1, 4);
-        let vm = vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices));
-        let ringed = if rings { vm.with_dirty_ring(choices.pick(&[4, 4, 8, 16])) } else { Ok(vm) };
-        let async_pf = self.profile.allows(OpKind::PageOut) && choices.chance(1, 8);
-        ringed.unwrap_or(vm).with_async_pf(async_pf)
-    }
-
-    /// A way to translate that the target's guests can have; most often the default.
-    fn paging(&self, choices: &mut impl Choices) -> GuestPaging {
-        let any = self.profile.allows(OpKind::GuestWalk) && choices.chance(1, 2);
-        if any { choices.pick(&GuestPaging::ALL) } else { GuestPaging::default() }
-    }
-
-    /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
-    fn frames(&self, choices: &mut impl Choices) -> Vm {
-        let plain = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
-        if !self.profile.strides || !choices.chance(1, 3) {
-            return plain;
-        }
-        let stride = [Vm::STRIDE_2M, Vm::STRIDE_2M, Vm::STRIDE_1G, Vm::STRIDE_MIXED][choices.below(4) as usize];
-        // From an edge between large leaves, or a frame before one.
-        let before = if choices.chance(1, 4) { stride } else { 0 };
-        let vm = plain.with_frames(Gfn::new(Level::Page1G.pages() - before), stride).unwrap_or(plain);
-        if StolenMask::lowest_bit(vm.largest_leaf()) <= self.profile.stolen_high { vm } else { plain }
-    }
-
-    /// Only the walk of a guest's own tables looks at it, for reserved bits.
-    fn maxphyaddr(&self, choices: &mut impl Choices) -> u8 {
-        if self.profile.allows(OpKind::GuestWalk) && choices.chance(1, 2) {
-            MAXPHYADDR_MIN + choices.below(u32::from(MAXPHYADDR_MAX - MAXPHYADDR_MIN)) as u8
-        } else {
-            MAXPHYADDR_MAX
-        }
-    }
-
-    /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.
-    fn layout(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, ops: &mut Vec<Op>) {
-        let mut frame = choices.below(FRAMES as u32 / 2);
-        if vm.stride() > 1 && choices.chance(1, 2) {
-            frame = edge_near(vm, frame);
-        }
-        if vm.stride() == 1 && choices.chance(1, 8) {
-            // Over the edge where a leaf table begins: a table of the guest that lies there has its gfn.
-            frame = TABLE_EDGE.offset_from(vm.base()).map_or(frame, |edge| edge as u32 - 1);
-        }
-        for n in 0..1 + choices.below(3) {
-            let frames = slot_size(choices, vm);
-            if frame + frames > FRAMES as u32 {
-                break;
-            }
-            let private = self.profile.private_slots && n > 0 && choices.chance(1, 2);
-            let id = if private { SlotId::private(n as u8) } else { SlotId::user(n as u8) };
-            let op = Op::Slot { id, change: self.create(choices, vm, frame, frames, private) };
-            sketch.note(vm, &op);
-            ops.push(op);
-            frame += frames + if choices.chance(1, 4) { choices.below(4) } else { 0 };
-        }
-    }
-
-    fn create(&self, choices: &mut impl Choices, vm: &Vm, frame: u32, frames: u32, private: bool) -> SlotChange {
-        let most = HOST_PAGES as u32 - frames;
-        let mut hva = choices.below(most + 1);
-        if choices.chance(1, 2) {
-            hva &= !7;
-        } else if vm.stride() > 1 && choices.chance(1, 2) {
-            hva &= !31;
-        }
-        if vm.stride() > 1 && choices.chance(3, 4) {
-            // As far into a large page as the gfn is, without which no large leaf can map it.
-            let large = large_frames(vm);
-            let congruent = hva / large * large + gfn_index(vm, frame) % large;
-            hva = if congruent <= most { congruent } else { congruent.saturating_sub(large).min(most) };
-        }
-        let mut flags = if private { SlotFlags::default() } else { self.flags(choices) };
-        // Large leaves come before logging.
-        flags.log_dirty &= vm.stride() == 1 || choices.chance(1, 2);
-        // Without logging rings stay empty.
-        flags.log_dirty |= vm.dirty_ring().is_some() && !private;
-        let pages = vm.pages_of(frames as usize) as u32;
-        SlotChange::Create { gfn: vm.gfn(frame as usize), pages, hva: vm.hva(hva as usize), flags }
-    }
-
-    fn flags(&self, choices: &mut impl Choices) -> SlotFlags {
-        SlotFlags { readonly: choices.chance(1, 6), log_dirty: choices.chance(1, 2) }
     }
 
     fn focus(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Focus {
@@ -509,6 +380,7 @@ impl Generator {
             }
             OpKind::GuestFlush => Op::GuestFlush { vcpu },
             OpKind::PageOut => Op::PageOut { range: self.hva(choices, vm, sketch, focus) },
+            OpKind::ProtNone => Op::ProtNone { range: self.hva(choices, vm, sketch, focus) },
             OpKind::PageIn => Op::PageIn { range: self.hva(choices, vm, sketch, focus) },
             OpKind::PageReady => Op::PageReady { vcpu },
             OpKind::AsyncPfClear => Op::AsyncPfClear { vcpu },
@@ -516,20 +388,6 @@ impl Generator {
                 let table = self.gpa(choices, vm, sketch, focus);
                 Op::Translate { vcpu, table, leaf: self.gpa(choices, vm, sketch, focus) }
             }
-        }
-    }
-
-    /// After a write, writes of the same vCPU to the frames that follow: some of them fill a small ring.
-    fn fill_ring(choices: &mut impl Choices, vm: &Vm, op: Op, ops: &mut Vec<Op>) {
-        if let Op::Access { vcpu, gpa, access: Access::Write } = op
-            && let Some((frame, _)) = vm.locate(gpa)
-        {
-            let after = frame + 1..FRAMES.min(frame + 1 + choices.below(6) as usize);
-            let aliases = vm.stolen().alias_count() as u32;
-            ops.extend(after.map(|frame| {
-                let gpa = vm.gpa(frame, choices.below(aliases) as usize);
-                Op::Access { vcpu, gpa, access: Access::Write }
-            }));
         }
     }
 
@@ -546,70 +404,6 @@ impl Generator {
         // These take a thousand times as long as the rest.
         let slow = matches!(driver, Some(Driver::Collapse | Driver::Fork));
         driver.filter(|_| !slow || choices.chance(1, 4))
-    }
-
-    fn slot_op(id: SlotId, change: SlotChange, begun: bool) -> Op {
-        if begun { Op::SlotBegin { id, change } } else { Op::Slot { id, change } }
-    }
-
-    /// A memslot under an alias, or under its base name where there are no aliases.
-    fn slot_aliased(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
-        let id = sketch.free_id(choices, false);
-        let frame = usize::from(focus.hot[choices.below(3) as usize]);
-        let frames = (1 + choices.below(4) as usize).min(FRAMES - frame);
-        let (pages, hva) = (vm.pages_of(frames) as u32, vm.hva(choices.below(HOST_PAGES as u32 - 4) as usize));
-        let aliases = vm.stolen().alias_count() as u32;
-        if aliases == 1 {
-            let change = SlotChange::Create { gfn: vm.gfn(frame), pages, hva, flags: SlotFlags::default() };
-            return Op::Slot { id, change };
-        }
-        Op::SlotAliased { id, gpa: vm.gpa(frame, 1 + choices.below(aliases - 1) as usize), pages, hva }
-    }
-
-    fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {
-        match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
-            Some((id, slot)) if choices.chance(3, 4) => {
-                let pages = vm.pages_of(slot.frames.into()) as u32;
-                Op::DirtyClear { id, gfn: vm.gfn(slot.frame.into()), pages }
-            }
-            Some((id, slot)) => {
-                let skip = choices.below(u32::from(slot.frames)) as u8;
-                let frames = 1 + choices.below(u32::from(slot.frames - skip)) as usize;
-                let pages = vm.pages_of(frames) as u32;
-                Op::DirtyClear { id, gfn: vm.gfn((slot.frame + skip).into()), pages }
-            }
-            None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: vm.stride() as u32 },
-        }
-    }
-
-    fn change_slot(
-        &self,
-        choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
-        focus: &Focus,
-        kind: OpKind,
-        begun: bool,
-    ) -> Op {
-        let found = sketch.any_slot(choices, |id, _| kind == OpKind::SlotDelete || !id.is_private());
-        let Some((id, slot)) = found else {
-            let frame = choices.below(FRAMES as u32 - 8);
-            return Self::slot_op(SlotId::user(0), self.create(choices, vm, frame, 4, false), begun);
-        };
-        let change = match kind {
-            OpKind::SlotDelete => SlotChange::Delete,
-            OpKind::SlotMove => {
-                let room = FRAMES as u8 - slot.frames;
-                let frame = focus.hot[choices.below(3) as usize].min(room);
-                SlotChange::Move { gfn: vm.gfn(frame.into()) }
-            }
-            _ => {
-                let flip = choices.chance(3, 4);
-                let readonly = slot.flags.readonly != choices.chance(1, 4);
-                SlotChange::Flags(SlotFlags { readonly, log_dirty: slot.flags.log_dirty != flip })
-            }
-        };
-        Self::slot_op(id, change, begun)
     }
 
     fn gpa(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
@@ -688,21 +482,6 @@ fn gfn_index(vm: &Vm, frame: u32) -> u32 {
 /// The first frame of the large leaf that `frame` lies in.
 fn edge_near(vm: &Vm, frame: u32) -> u32 {
     frame.saturating_sub(gfn_index(vm, frame) % large_frames(vm))
-}
-
-/// Frames of a slot: few, some, or about as many as a large leaf has.
-fn slot_size(choices: &mut impl Choices, vm: &Vm) -> u32 {
-    let large = large_frames(vm);
-    if vm.stride() > 1 && choices.chance(3, 4) {
-        return match choices.below(6) {
-            0 => (large - 1).max(1),
-            1 => (large + 1).min(FRAMES as u32),
-            2 | 3 => (2 * large).min(FRAMES as u32),
-            _ => large,
-        };
-    }
-    let most = if choices.chance(1, 4) { 16 } else { 4 };
-    1 + choices.below(most)
 }
 
 /// Any bytes are a program: for byte-oriented fuzzers. The meaning of bytes is not stable across versions; keep text.

@@ -159,6 +159,7 @@ impl Model {
         match *exit {
             Exit::Memory(pfn) | Exit::Emulated(pfn) => self.hva(frame).is_some_and(|hva| host.pfn(hva) == pfn),
             Exit::Mmio(gpa) => self.vm().locate(gpa).is_some_and(|(at, _)| at == frame),
+            Exit::Error => self.is_gone(host, frame),
             _ => false,
         }
     }

@@ -1,11 +1,12 @@
-//! The host's side of memory: which page stands behind each hva, how large a mapping it is part of, and which hvas are being
-//! invalidated.
+//! The host's side of memory: which page stands behind each hva, how large a mapping it is part of, which hvas are being
+//! invalidated, and who holds a page.
 
 use crate::addr::{Hva, Level, Pfn};
 use crate::guest_paging::Gpte;
 use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
 use crate::mmu::Exit;
 use crate::op::{HvaRange, Op};
+use crate::pins::Pins;
 use crate::vm::{FrameSet, Vm};
 use std::hash::{Hash, Hasher};
 
@@ -15,7 +16,7 @@ use std::hash::{Hash, Hasher};
 /// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`], full of
 /// zeros. At first the host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes
 /// the huge page that it was part of apart; `collapse` copies small pages to huge ones (as khugepaged does). What is paged out
-/// comes back as another page, too, but holds what it held. Of what pages hold, the guest's page tables alone make a difference
+/// comes back as another page, too, but holds what it held. What is protected from everybody has no page until it is unmapped. Of what pages hold, the guest's page tables alone make a difference
 /// to anybody, and so only these are kept.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -28,6 +29,9 @@ pub struct Host {
     windows: [Option<HvaRange>; NOTIFIER_WINDOWS],
     /// Pages that have to be read in before anybody can use them, one bit each.
     out: u64,
+    /// Pages that nobody can have.
+    gone: u64,
+    pins: Pins,
     changed: Option<HvaRange>,
     gptes: [[Gpte; GPTES]; HOST_PAGES],
     /// Pages that hold other entries than zeros, so that only these have to be cleared.
@@ -54,6 +58,8 @@ impl Host {
             next: 0,
             windows: [None; NOTIFIER_WINDOWS],
             out: 0,
+            gone: 0,
+            pins: Pins::default(),
             changed: None,
             gptes: [[Gpte::default(); GPTES]; HOST_PAGES],
             written: 0,
@@ -74,6 +80,8 @@ impl Host {
         self.next = first + HOST_PAGES as u64 * stride;
         self.windows = [None; NOTIFIER_WINDOWS];
         self.out = 0;
+        self.gone = 0;
+        self.pins.clear();
         self.changed = None;
         self.overwritten.clear();
         let mut written = std::mem::take(&mut self.written);
@@ -92,12 +100,14 @@ impl Host {
             next: _,
             windows,
             out,
+            gone,
+            pins: _,
             changed: _,
             gptes,
             written,
             overwritten: _,
         } = self;
-        (levels, windows, out, written).hash(hasher);
+        (levels, windows, out, gone, written).hash(hasher);
         if *written != 0 {
             gptes.hash(hasher);
         }
@@ -112,7 +122,7 @@ impl Host {
     }
 
     /// The page behind `hva` (`hva_to_pfn()`). While `hva` is being invalidated this is still the old page, which must
-    /// not be mapped any more.
+    /// not be mapped any more. Whoever can carry out [`Op::ProtNone`] asks [`Host::is_gone`] first.
     ///
     /// # Panics
     /// If `hva` lies above the [`HOST_PAGES`] blocks of the host; programs cannot name such a page.
@@ -143,6 +153,19 @@ impl Host {
     /// As [`Host::pfn`].
     pub fn is_out(&self, hva: Hva) -> bool {
         self.out != 0 && self.out >> self.index(hva) & 1 != 0
+    }
+
+    /// Whether nobody can have the page behind `hva`. [`Host::pfn`] says which page would be there.
+    ///
+    /// # Panics
+    /// As [`Host::pfn`].
+    pub fn is_gone(&self, hva: Hva) -> bool {
+        self.gone != 0 && self.gone >> self.index(hva) & 1 != 0
+    }
+
+    /// The references to its pages. Whoever takes some has to be seen to give them back.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Whether an invalidation of `hva` has begun and not ended.
@@ -200,6 +223,7 @@ impl Host {
     /// Carry out the host's part of an accepted op, before the target and the model see it.
     pub fn apply(&mut self, op: &Op) {
         self.overwritten.clear();
+        self.pins.begin_op();
         self.changed = match *op {
             Op::Unmap { range, .. } => {
                 self.replace(range, Level::Page4K);
@@ -213,6 +237,12 @@ impl Host {
             Op::PageOut { range } => {
                 self.replace(range, Level::Page4K);
                 self.out |= self.pages(range);
+                Some(range)
+            }
+            Op::ProtNone { range } => {
+                self.replace(range, Level::Page4K);
+                self.clear(range);
+                self.gone |= self.pages(range);
                 Some(range)
             }
             Op::PageIn { range } => {
@@ -252,7 +282,9 @@ impl Host {
 
     /// Put new pages behind `range`, as large as `most` and its ends allow.
     fn replace(&mut self, range: HvaRange, most: Level) {
-        self.out &= !self.pages(range);
+        let pages = self.pages(range);
+        self.out &= !pages;
+        self.gone &= !pages;
         for index in self.index(range.start)..self.index(Hva::new(range.end())) {
             let hva = self.hva(index);
             let fits = |level: &Level| {

@@ -25,6 +25,7 @@ pub mod mmu;
 pub mod model;
 pub mod op;
 pub mod op_kinds;
+pub mod pins;
 pub mod program;
 pub mod text;
 pub mod vm;

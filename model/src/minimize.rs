@@ -174,7 +174,7 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
             }
             out[2] = by.map(|_| Op::Unmap { range, by: None });
         }
-        Op::Collapse { range } => out[0] = Some(Op::Unmap { range, by: None }),
+        Op::Collapse { range } | Op::ProtNone { range } => out[0] = Some(Op::Unmap { range, by: None }),
         Op::DirtyClear { id, gfn, pages } if pages > stride => {
             out[0] = Some(Op::DirtyClear { id, gfn, pages: stride });
             out[1] = Some(Op::DirtyClear { id, gfn: gfn.add(stride.into()), pages: pages - stride });

@@ -400,6 +400,8 @@ pub struct Shows {
     pub roots: bool,
     /// It shadows the guest's tables, and [`Mmu::warning`] tells of what it warned of.
     pub shadows: bool,
+    /// It holds each page from its look-up until it is mapped, by [`Host::pins`].
+    pub pins: bool,
     /// Guest accesses really go through the MMU under test. Where that was not proven, right answers count for nothing.
     pub native: bool,
 }
@@ -444,7 +446,16 @@ pub trait Mmu {
 
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, keys: false, rmap: false, roots: false, shadows: false, native: true }
+        Shows {
+            tables: true,
+            flushes: true,
+            keys: false,
+            rmap: false,
+            roots: false,
+            shadows: false,
+            pins: false,
+            native: true,
+        }
     }
 }
 

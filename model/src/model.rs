@@ -42,6 +42,8 @@ pub enum Entitled {
     Hole,
     /// Memory whose memslot or page is being taken away: nothing may be mapped, the access is retried.
     InFlux,
+    /// Memory whose page nobody can have: nothing may be mapped, the access ends in an error.
+    NoPage,
     /// This page, with at most these rights.
     Memory(Pfn, Rights),
 }
@@ -179,6 +181,11 @@ impl Model {
         self.faults[usize::from(vcpu)].is_some()
     }
 
+    /// How many vCPUs are inside a fault that has not ended.
+    pub fn faults_pending(&self) -> usize {
+        self.faults.iter().flatten().count()
+    }
+
     /// The address of the fault that `vcpu` is inside of.
     pub fn pending_fault(&self, vcpu: u8) -> Option<(Gpa, Access)> {
         self.faults[usize::from(vcpu)].map(|fault| (fault.gpa, fault.access))
@@ -238,19 +245,28 @@ impl Model {
         if slot.invalid || host.invalidating(hva) || self.divisions.changing().contains(frame) {
             return Entitled::InFlux;
         }
+        if host.is_gone(hva) {
+            return Entitled::NoPage;
+        }
         let readonly = slot.flags.readonly || self.tracked.contains(frame);
         let rights = if readonly { Rights::RX } else { Rights::RWX };
         Entitled::Memory(host.pfn(hva), rights)
     }
 
-    /// The page behind `frame`, even if its memslot is going; none if there is no memslot, or the host is taking the page away.
+    /// The page behind `frame`, even if its memslot is going; none if there is no memslot, or the host is taking or has taken the
+    /// page away.
     pub fn page(&self, host: &Host, frame: usize) -> Option<Pfn> {
-        self.hva(frame).filter(|hva| !host.invalidating(*hva)).map(|hva| host.pfn(hva))
+        self.hva(frame).filter(|hva| !host.invalidating(*hva) && !host.is_gone(*hva)).map(|hva| host.pfn(hva))
     }
 
     /// The host page behind `frame`, whatever its memslot is for and whether it is being taken away.
     pub(crate) fn hva(&self, frame: usize) -> Option<Hva> {
         self.slot_at(frame).map(|(_, slot)| slot.hva_of(&self.vm, frame))
+    }
+
+    /// Whether nobody can have the page behind `frame`, if there is a memslot.
+    pub(crate) fn is_gone(&self, host: &Host, frame: usize) -> bool {
+        self.hva(frame).is_some_and(|hva| host.is_gone(hva))
     }
 
     fn slot_at(&self, frame: usize) -> Option<(SlotId, &Slot)> {
@@ -293,7 +309,7 @@ impl Model {
             Op::SlotAliased { id, .. } => self.slots_lock_is_free() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
             Op::PageOut { .. } | Op::PageIn { .. } => self.vm.async_pf(),
-            Op::Unmap { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
+            Op::Unmap { .. } | Op::ProtNone { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
             Op::AttributesEnd => self.divisions.is_changing(),
             Op::ZapBegin { .. } => self.zapping.is_none(),
@@ -401,7 +417,8 @@ impl Model {
             | Op::UnmapBegin { .. }
             | Op::UnmapEnd { .. }
             | Op::Collapse { .. }
-            | Op::PageOut { .. } => {
+            | Op::PageOut { .. }
+            | Op::ProtNone { .. } => {
                 self.race_faults();
                 self.note_overwritten(host, None);
                 allowed.done = true;
@@ -521,11 +538,17 @@ impl Model {
             }
             Entitled::InFlux => {
                 allowed.retry = true;
+                // Who looks for the page first finds none.
+                allowed.error = self.slot_kind(frame) != SlotKind::Invalid && self.is_gone(host, frame);
                 // A write to a read-only slot exits before anybody looks whether its page is being invalidated.
                 if access == Access::Write && self.slot_kind(frame) == SlotKind::ReadOnly {
                     allowed.mmio = Some(gfn);
                 }
             }
+            Entitled::NoPage if access == Access::Write && self.slot_kind(frame) == SlotKind::ReadOnly => {
+                allowed.mmio = Some(gfn);
+            }
+            Entitled::NoPage => allowed.error = true,
             Entitled::Memory(_, rights) if !rights.contains(Rights::needed(access)) => {
                 if self.slot_kind(frame) == SlotKind::ReadOnly {
                     allowed.mmio = Some(gfn);
@@ -540,7 +563,7 @@ impl Model {
         allowed
     }
 
-    /// What user space may be told that asks for a page to be mapped: done, nothing there, or try again. A design may also
+    /// What user space may be told that asks for a page to be mapped: done, nothing there, nobody can have it, or try again. A design may also
     /// refuse to be asked by an alias, as Linux does (8046d29dde17).
     fn prefault(&mut self, host: &Host, gpa: Gpa, exit: &Exit) -> Allowed {
         let access = self.access(host, gpa, Access::Read, exit);
@@ -549,6 +572,7 @@ impl Model {
             retry: access.retry,
             done: access.memory.is_some(),
             not_found: access.mmio.is_some(),
+            error: access.error,
             refused,
             ..Allowed::default()
         }
@@ -559,7 +583,8 @@ impl Model {
         let Some((_, slot)) = self.slot_at(frame) else { return };
         let tracked = self.tracked.union(self.shadowed);
         let emulates = access == Access::Write && tracked.contains(frame);
-        if emulates && allowed.mmio.is_none() && !slot.invalid && !slot.flags.readonly {
+        let lost = slot.invalid || self.is_gone(host, frame);
+        if emulates && allowed.mmio.is_none() && !lost && !slot.flags.readonly {
             allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
             self.log_access(frame, access, exit);
         }

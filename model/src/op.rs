@@ -245,6 +245,12 @@ pub enum Op {
         /// Which pages.
         range: HvaRange,
     },
+    /// The host takes pages away and puts none in their place (`mprotect(PROT_NONE)`, a memory failure): an invalidation, after which
+    /// nobody can have them, until they are replaced.
+    ProtNone {
+        /// Which pages.
+        range: HvaRange,
+    },
     /// Test and clear the accessed bits of host pages (`clear_young`).
     Age {
         /// Which pages.
@@ -439,6 +445,8 @@ pub enum OpKind {
     PageOut,
     /// [`Op::PageIn`].
     PageIn,
+    /// [`Op::ProtNone`].
+    ProtNone,
     /// [`Op::Age`].
     Age,
     /// [`Op::DirtyGet`].
@@ -485,7 +493,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every kind, in declaration order.
-    pub const ALL: [OpKind; 39] = [
+    pub const ALL: [OpKind; 40] = [
         OpKind::SlotCreate,
         OpKind::SlotDelete,
         OpKind::SlotMove,
@@ -504,6 +512,7 @@ impl OpKind {
         OpKind::Collapse,
         OpKind::PageOut,
         OpKind::PageIn,
+        OpKind::ProtNone,
         OpKind::Age,
         OpKind::DirtyGet,
         OpKind::DirtyClear,
@@ -548,6 +557,7 @@ impl OpKind {
             OpKind::Collapse => "collapse",
             OpKind::PageOut => "page-out",
             OpKind::PageIn => "page-in",
+            OpKind::ProtNone => "prot-none",
             OpKind::Age => "age",
             OpKind::DirtyGet => "dirty-get",
             OpKind::DirtyClear => "dirty-clear",
@@ -599,6 +609,7 @@ impl Op {
             Op::Collapse { .. } => OpKind::Collapse,
             Op::PageOut { .. } => OpKind::PageOut,
             Op::PageIn { .. } => OpKind::PageIn,
+            Op::ProtNone { .. } => OpKind::ProtNone,
             Op::Age { .. } => OpKind::Age,
             Op::DirtyGet { .. } => OpKind::DirtyGet,
             Op::DirtyClear { .. } => OpKind::DirtyClear,

@@ -168,6 +168,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         Op::Unmap { range, .. }
         | Op::Collapse { range }
         | Op::PageOut { range }
+        | Op::ProtNone { range }
         | Op::PageIn { range }
         | Op::Age { range } => hva_ok(range),
         Op::UnmapBegin { window, range } => window_ok(window).and(hva_ok(range)),

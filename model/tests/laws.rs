@@ -334,7 +334,9 @@ fn an_access_may_reach_memory_exactly_if_it_is_entitled_to_it() {
             Entitled::Hole => true,
             Entitled::Memory(_, rights) => !rights.contains(needed),
             // Here only a write to a read-only slot exits, because that is looked at first.
-            Entitled::InFlux => access == Access::Write && before.model.slot_kind(frame) == SlotKind::ReadOnly,
+            Entitled::InFlux | Entitled::NoPage => {
+                access == Access::Write && before.model.slot_kind(frame) == SlotKind::ReadOnly
+            }
         };
         assert_eq!(allowed.mmio, exits.then_some(gfn), "{entitled:?} after {:?}", state.path);
         let busy = before.model.slot_change_pending() || before.host.any_invalidating();

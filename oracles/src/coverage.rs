@@ -113,6 +113,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::Collapse { .. }
         | Op::PageOut { .. }
         | Op::PageIn { .. }
+        | Op::ProtNone { .. }
         | Op::Age { .. }
         | Op::AttributesEnd
         | Op::ZapEnd

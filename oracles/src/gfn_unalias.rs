@@ -139,6 +139,7 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
         None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),
+        Some(Entitled::NoPage) => "nobody can have the page: only an error is right".into(),
         Some(Entitled::Memory(pfn, rights)) => format!("every alias of this gfn is {pfn} {rights}"),
         None => "that is no answer to this op".into(),
     };
@@ -189,7 +190,7 @@ fn check_sptes(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
 pub(crate) fn is_sound(spte: Spte, entitled: Entitled) -> bool {
     match entitled {
         Entitled::Memory(pfn, rights) => spte.pfn() == pfn && rights.contains(spte.rights()),
-        Entitled::Hole | Entitled::InFlux => false,
+        Entitled::Hole | Entitled::InFlux | Entitled::NoPage => false,
     }
 }
 
@@ -198,6 +199,7 @@ pub(crate) fn instead(entitled: Entitled) -> String {
     match entitled {
         Entitled::Hole => "there is no memory for the guest to find here".into(),
         Entitled::InFlux => "the memslot or page is being taken away and nothing may map it".into(),
+        Entitled::NoPage => "nobody can have the page, so nothing may map it".into(),
         Entitled::Memory(pfn, rights) => format!("the guest is entitled to {pfn} {rights}"),
     }
 }

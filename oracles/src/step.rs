@@ -125,6 +125,8 @@ pub struct Clause {
     pub needs_roots: bool,
     /// Whether it needs [`Shows::shadows`].
     pub needs_shadows: bool,
+    /// Whether it needs [`Shows::pins`].
+    pub needs_pins: bool,
 }
 
 impl Clause {
@@ -138,6 +140,7 @@ impl Clause {
             needs_rmap: false,
             needs_roots: false,
             needs_shadows: false,
+            needs_pins: false,
         }
     }
 
@@ -171,6 +174,11 @@ impl Clause {
         Self { needs_shadows: true, ..Self::exits(name) }
     }
 
+    /// A clause about pages that are held.
+    pub const fn pins(name: &'static str) -> Self {
+        Self { needs_pins: true, ..Self::exits(name) }
+    }
+
     /// Whether a target that shows `shows` can be judged by it.
     pub const fn can_be_checked(&self, shows: Shows) -> bool {
         (!self.needs_tables || shows.tables)
@@ -179,6 +187,7 @@ impl Clause {
             && (!self.needs_rmap || shows.rmap)
             && (!self.needs_roots || shows.roots)
             && (!self.needs_shadows || shows.shadows)
+            && (!self.needs_pins || shows.pins)
     }
 }
 

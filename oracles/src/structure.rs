@@ -1,6 +1,6 @@
 //! `structure`: what a target keeps beside its tables agrees with them. Each present leaf is in the rmap exactly once,
 //! under its own gfn, and nothing else is; each shadow page is unique, and no list has one that is gone; a root that is retired keeps
-//! no page that the host took away, and what hung from it is freed.
+//! no page that the host took away, and what hung from it is freed; a page is held by the fault that looked it up, and by none after that.
 //!
 //! A leaf that rmap lost is never zapped; an rmap entry without its leaf is a use after free waiting for the next walk.
 
@@ -13,6 +13,7 @@ const UNIQUE: usize = 1;
 const NX_SPLIT: usize = 2;
 const RETIRED: usize = 3;
 const LEAKED: usize = 4;
+const PINNED: usize = 5;
 
 /// The oracle `structure`.
 #[derive(Debug, Default)]
@@ -36,13 +37,14 @@ impl Oracle for Structure {
                 Clause::keys("nx-split"),
                 Clause::roots("retired"),
                 Clause::roots("leaked"),
+                Clause::pins("pinned"),
             ]
         }
     }
 
-    /// Nothing: between ops the tables are judged by others, and what lies beside them is only walked at the end.
-    fn check(&mut self, _: &Step<'_>, _: &mut [Tally]) -> Result<(), Objection> {
-        Ok(())
+    /// Which pages are held. The tables are judged by others between ops, and what lies beside them is only walked at the end.
+    fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
+        check_pins(step, &mut tally[PINNED])
     }
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
@@ -67,6 +69,33 @@ impl Oracle for Structure {
         self.check_unique(end, &mut tally[UNIQUE])?;
         self.check_nx_split(end, &mut tally[NX_SPLIT])
     }
+}
+
+/// Each fault that waits for its end holds its page, and nobody else holds any.
+fn check_pins(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
+    if !step.shows.pins {
+        if step.accessed.is_some() {
+            tally.cannot();
+        }
+        return Ok(());
+    }
+    let (pins, pending) = (step.host.pins(), step.model.faults_pending());
+    if pins.taken() || pending != 0 {
+        tally.check();
+    } else if step.accessed.is_some() {
+        tally.skip();
+    }
+    let held = pins.held();
+    let why = match pins.unheld() {
+        Some(pfn) => format!("{pfn} was let go of by somebody who did not hold it: it may be another's now"),
+        None if held > pending => format!("{held} pages are held, by {pending} faults: one is never freed"),
+        None if held < pending => {
+            format!("{held} pages are held, by {pending} faults: one may be gone before it is mapped")
+        }
+        None => return Ok(()),
+    };
+    let blame = step.accessed_frame().map(|(frame, alias)| Blame { frame, alias });
+    Err(Objection { clause: PINNED, blame, why })
 }
 
 fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {

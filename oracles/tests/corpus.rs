@@ -46,7 +46,7 @@ impl Ideal {
             (allowed.young, Exit::Young(self.eager)),
         ];
         let late = allowed.guest_fault.map_or(Exit::Retry, Exit::GuestFault);
-        let late = [(allowed.guest_fault.is_some() || allowed.retry, late)];
+        let late = [(allowed.guest_fault.is_some() || allowed.retry, late), (allowed.error, Exit::Error)];
         let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
         let ready = allowed.page_ready.map(Exit::PageReady);
         let data = [memory, emulated, mmio, dirty, translated, ready].into_iter().flatten().next();
@@ -72,7 +72,16 @@ impl Mmu for Ideal {
 
     /// There are no tables to show, so the exits are judged, and nothing else.
     fn shows(&self) -> Shows {
-        Shows { tables: false, flushes: true, keys: false, rmap: false, roots: false, shadows: false, native: true }
+        Shows {
+            tables: false,
+            flushes: true,
+            keys: false,
+            rmap: false,
+            roots: false,
+            shadows: false,
+            pins: false,
+            native: true,
+        }
     }
 }
 

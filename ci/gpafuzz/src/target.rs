@@ -221,6 +221,7 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::Collapse => Op::Collapse { range },
         OpKind::PageOut => Op::PageOut { range },
         OpKind::PageIn => Op::PageIn { range },
+        OpKind::ProtNone => Op::ProtNone { range },
         OpKind::Age => Op::Age { range },
         OpKind::DirtyGet => Op::DirtyGet { id },
         OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },

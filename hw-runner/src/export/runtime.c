@@ -251,10 +251,31 @@ static void *map(void *at, int flags, uint64_t page, uint64_t pages)
 	return mapped;
 }
 
+static uint64_t gone; /* pages that nobody can have, one bit each */
+
+static void protect(uint64_t page, uint64_t pages, int rights)
+{
+	for (int mapping = 0; mapping < MAPPINGS; mapping++)
+		must(mprotect(hva(mapping, page), pages * PAGE, rights), "protect pages");
+	for (uint64_t n = page; n < page + pages; n++)
+		gone = rights == PROT_NONE ? gone | 1UL << n : gone & ~(1UL << n);
+}
+
+static void prot_none(uint64_t page, uint64_t pages)
+{
+	protect(page, pages, PROT_NONE);
+}
+
 static const char *take(int how, uint64_t page, uint64_t pages)
 {
 	size_t bytes = pages * PAGE;
 	const char *lacking = NULL;
+	if (gone)
+		protect(page, pages, PROT_READ | PROT_WRITE);
+	if (gone && (how == FORK || how == COLLAPSED)) {
+		errno = EACCES;
+		return "touch all pages";
+	}
 	for (int mapping = 0; mapping < MAPPINGS; mapping++) {
 		void *at = hva(mapping, page);
 		switch (how) {
@@ -395,7 +416,7 @@ static void judge(int op, int vcpu, int kind, uint64_t gfn, int alias, int resul
 		uint32_t found = regs.rax;
 		if (memory == NONE || found != memory)
 			complain(op, "page", found, expected);
-		for (int id = 0; kind == WRITE && id < SLOTS; id++)
+		for (int id = 0; kind == WRITE && memory != NONE && id < SLOTS; id++)
 			if (slots[id].pages && gfn - slots[id].gfn < slots[id].pages && !is_private(id, gfn - slots[id].gfn) &&
 			    *(volatile uint64_t *)(hva(0, slots[id].hva + gfn - slots[id].gfn) + word_of(op)) != values)
 				complain(op, "a lost write of", values, expected);

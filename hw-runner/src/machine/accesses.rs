@@ -192,7 +192,8 @@ impl Machine {
     /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
     /// identity that the guest read through the same address right after.
     fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
-        let holds = |page: usize| self.memory.read_u64(page, request.offset) == request.value;
+        let holds =
+            |page: usize| !self.memory.is_gone(page) && self.memory.read_u64(page, request.offset) == request.value;
         if self.memslots.is_private_frame(vm, frame) {
             // The host cannot look into that page, but it must not be in any of its own.
             return if (0..HOST_PAGES).any(holds) { Exit::Error } else { Exit::Memory(found) };

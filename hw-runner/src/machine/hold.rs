@@ -128,7 +128,7 @@ impl Machine {
         if self.memslots.is_private_frame(&program.vm, frame) || program.ops[at + 1..end].iter().any(taken) {
             return None;
         }
-        let page = self.memslots.host_page(&program.vm, frame)?;
+        let page = self.memslots.host_page(&program.vm, frame).filter(|page| !self.memory.is_gone(*page))?;
         let asked = self.ask(&program.vm, at, gpa, access)?;
         Some(Plan { vcpu: vcpu.into(), asked, page, end })
     }

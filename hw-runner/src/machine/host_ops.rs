@@ -1,7 +1,7 @@
 //! What the host does to its guest: memslots, invalidations, prefaults, the dirty log.
 
 use super::Machine;
-use crate::driver::Driven;
+use crate::driver::{Driven, prot_none};
 use crate::error::{Doing, MachineError};
 use crate::memslots::Backing;
 use gpa_model::{Driver, Exit, Gpa, Host, HvaRange, Op, Vm};
@@ -31,6 +31,14 @@ impl Machine {
                 Exit::Done
             }
             Op::Attributes { gfn, pages, private } => self.set_attributes(vm, vm.frames(gfn, pages.into()), private)?,
+            Op::ProtNone { range } => {
+                let (start, pages) = (range.start.page() as usize, range.pages as usize);
+                prot_none(&self.memory, start, pages).doing("leave nobody host pages")?;
+                for hva in range.iter() {
+                    self.stamps[hva.page() as usize] = host.pfn(hva);
+                }
+                Exit::Done
+            }
             Op::Unmap { range, .. } => {
                 self.restamp(host, range);
                 self.memslots.discard_private(range)?;

@@ -1,6 +1,7 @@
 //! One program: its ops in order, on a machine that is made as good as new before and put in order after.
 
 use super::{Machine, TABLE_SLOT, map_whole, private};
+use crate::driver::put_back;
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::ioctl::delete_region;
@@ -123,6 +124,7 @@ impl Machine {
     pub(super) fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
         self.memslots.begin(vm, self.fingerprint.realisation);
         self.batches.clear();
+        put_back(&self.memory, 0, HOST_PAGES).doing("put host pages back")?;
         for page in 0..HOST_PAGES {
             let pfn = host.pfn(Hva::new(page as u64));
             if self.stamps[page] != pfn {
@@ -212,6 +214,31 @@ mod tests {
         assert!(matches!(machine.run(&program), Err(MachineError::Exit(_))));
         guest::load_code(&machine.own);
         assert_eq!(machine.run(&program).expect("a run"), good);
+    }
+
+    /// Which pages nobody can have is known of the memory that they are in, and that of a machine which a program has for itself is
+    /// another's.
+    #[test]
+    fn a_page_that_nobody_can_have_is_that_of_its_own_machine() {
+        let Some(mut machine) = or_skip(Machine::open_with(Realisation::Rings)) else { return };
+        let program = |ring: &str, take: &str| {
+            let text = format!(
+                "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works{ring}\n\
+                 slot 0 create gfn=0x1e0 pages=2 hva=0 log-dirty\n{take}v0 write 0x1e0@1\nv0 write 0x1e1\n"
+            );
+            gpa_model::text::parse(&text).expect("a program")
+        };
+        let mut run = |ring: &str, take: &str| {
+            let trace = machine.run(&program(ring, take)).expect("a run");
+            trace.observations[trace.observations.len() - 2..].to_vec()
+        };
+        let pages = [1, 2].map(|page| Some(Exit::Memory(Pfn::new(page))));
+        for ring in [" dirty-ring=4", "", " dirty-ring=4", ""] {
+            assert_eq!(run(ring, "prot-none hva=0 pages=1\n"), [Some(Exit::Error), pages[1]], "{ring}");
+        }
+        for ring in ["", " dirty-ring=4"] {
+            assert_eq!(run(ring, ""), pages, "{ring}");
+        }
     }
 
     /// The positive control of stamps: a page that bears another identity than the model's is seen as that other page.

@@ -79,7 +79,11 @@ impl Generator {
             if which == 0 {
                 *by = self.driver(choices);
             }
-        } else if let Op::UnmapBegin { range, .. } | Op::Collapse { range } | Op::Age { range } = op {
+        } else if let Op::UnmapBegin { range, .. }
+        | Op::Collapse { range }
+        | Op::ProtNone { range }
+        | Op::Age { range } = op
+        {
             *range = hva_near(choices, vm, vm.hva_index(range.start) as u32);
         }
     }
@@ -190,6 +194,7 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         Op::UnmapBegin { window, range: r } => Op::UnmapBegin { window, range: range(r) },
         Op::Collapse { range: r } => Op::Collapse { range: range(r) },
         Op::PageOut { range: r } => Op::PageOut { range: range(r) },
+        Op::ProtNone { range: r } => Op::ProtNone { range: range(r) },
         Op::PageIn { range: r } => Op::PageIn { range: range(r) },
         Op::Age { range: r } => Op::Age { range: range(r) },
         Op::SlotEnd | Op::UnmapEnd { .. } | Op::DirtyGet { .. } | Op::AttributesEnd => op,

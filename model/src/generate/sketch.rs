@@ -29,6 +29,12 @@ pub(super) struct SketchSlot {
     pub(super) flags: SlotFlags,
 }
 
+impl SketchSlot {
+    pub(super) fn holds(&self, frame: usize) -> bool {
+        (self.frame..self.frame + self.frames).contains(&(frame as u8))
+    }
+}
+
 impl Default for Sketch {
     fn default() -> Self {
         Self {
@@ -86,8 +92,7 @@ impl Sketch {
     /// A frame that is in no memslot, if there is one.
     pub(super) fn any_hole(&self, choices: &mut impl Choices) -> usize {
         let start = choices.below(FRAMES as u32) as usize;
-        let holds = |slot: &SketchSlot, frame: usize| (slot.frame..slot.frame + slot.frames).contains(&(frame as u8));
-        let is_hole = |frame: &usize| !self.slots.iter().flatten().any(|slot| holds(slot, *frame));
+        let is_hole = |frame: &usize| !self.slots.iter().flatten().any(|slot| slot.holds(*frame));
         (0..FRAMES).map(|i| (start + i) % FRAMES).find(is_hole).unwrap_or(start)
     }
 

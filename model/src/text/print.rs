@@ -92,6 +92,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::UnmapEnd { window } => format!("unmap-end w{window}"),
         Op::Collapse { range } => format!("collapse {}", print_range(range)),
         Op::PageOut { range } => format!("page-out {}", print_range(range)),
+        Op::ProtNone { range } => format!("prot-none {}", print_range(range)),
         Op::PageIn { range } => format!("page-in {}", print_range(range)),
         Op::Age { range } => format!("age {}", print_range(range)),
         Op::DirtyGet { id } => format!("dirty-get {id}"),

@@ -480,7 +480,7 @@ impl<'a> Words<'a> {
 /// # Errors
 /// A [`ParseError`] with the place, what was expected and what was found.
 pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
-    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, page-out, page-in, age, \
+    let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, page-out, page-in, prot-none, age, \
                     dirty-get, dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, zap-begin, \
                     zap-end, nx-recover, mmu-pages or backend";
     let op = match words.next(expected)? {
@@ -498,6 +498,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         }
         "collapse" => Op::Collapse { range: words.hva_range()? },
         "page-out" => Op::PageOut { range: words.hva_range()? },
+        "prot-none" => Op::ProtNone { range: words.hva_range()? },
         "page-in" => Op::PageIn { range: words.hva_range()? },
         "age" => Op::Age { range: words.hva_range()? },
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },

@@ -115,7 +115,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
                     mmu.slot_end(id, change, tlb);
                 }
             }
-            Op::Unmap { range, .. } | Op::Collapse { range } | Op::PageOut { range } => {
+            Op::Unmap { range, .. } | Op::Collapse { range } | Op::PageOut { range } | Op::ProtNone { range } => {
                 mmu.invalidate_begin(range, tlb);
                 mmu.invalidate_end();
             }
@@ -231,7 +231,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
     fn shows(&self) -> Shows {
         // The TDP MMU has no rmap, and shadows no tables of the guest.
         let (rmap, roots) = (P::FAMILY == Family::Rmap, P::FAMILY == Family::Tdp);
-        Shows { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, native: true }
+        Shows { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
     }
 }
 

@@ -125,8 +125,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let host_writable = !slot.flags.readonly;
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
         if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
-            let Ok(pfn) = host.pfn(hva) else { return FaultIn::Error };
+            let Ok(pfn) = host.pfn(hva) else { return Self::no_page() };
             self.mark_dirty(slots, vcpu, P::dirty_key(gfn, alias), alias);
+            host.release(pfn);
             return FaultIn::Write(pfn);
         }
         let mut page = host.pfn_nowait(hva);
@@ -137,8 +138,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 return waiting;
             }
             page = host.pfn(hva);
+            if let (Ok(pfn), false) = (page, P::holds_read_in()) {
+                host.release(pfn);
+            }
         }
-        let Ok(pfn) = page else { return FaultIn::Error };
+        let Ok(pfn) = page else { return Self::no_page() };
+        if !P::holds_until_mapped() {
+            host.release(pfn);
+        }
         let host_level = host.level(hva);
         FaultIn::Map(PageFault {
             vcpu,
@@ -210,8 +217,33 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         true
     }
 
-    /// The rest, under the lock (`__direct_map()`).
+    /// The rest, under the lock, and what a fault ends with (`direct_page_fault()`).
     pub(crate) fn map(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        tlb: &mut dyn TlbFlush,
+        fault: &PageFault,
+    ) -> Resolved {
+        let resolved = self.direct_map(host, slots, tlb, fault);
+        Self::finish_page_fault(host, fault, resolved);
+        resolved
+    }
+
+    /// The page is mapped, or not needed after all (`kvm_mmu_finish_page_fault()`).
+    pub(crate) fn finish_page_fault(host: &dyn HostPages, fault: &PageFault, resolved: Resolved) {
+        if P::holds_until_mapped() && (resolved != Resolved::Retry || P::releases_stale()) {
+            host.release(fault.pfn);
+        }
+    }
+
+    /// What becomes of a fault whose page nobody can have.
+    fn no_page() -> FaultIn {
+        if P::tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
+    }
+
+    /// Map the page, unless what was looked up may be out of date (`__direct_map()`).
+    fn direct_map(
         &self,
         host: &dyn HostPages,
         slots: &Memslots,
@@ -413,6 +445,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 let Ok(pfn) = host.pfn_nowait(hva) else { continue };
                 let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 self.set_leaf(mmu, at, gfn, key.alias, Entry::leaf(leaf));
+                host.release(pfn);
             }
         }
     }

@@ -204,6 +204,26 @@ pub trait Policy: std::fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// Whether a page that had to be read in is held like one that was there (`hva_to_pfn_remapped()`).
+    fn holds_read_in() -> bool {
+        true
+    }
+
+    /// Whether a page is held from its look-up until it is mapped.
+    fn holds_until_mapped() -> bool {
+        true
+    }
+
+    /// Whether a fault that has to start again lets go of its page, too.
+    fn releases_stale() -> bool {
+        true
+    }
+
+    /// Whether user space is told of a page that nobody can have, and not of a hole (`kvm_handle_error_pfn()`).
+    fn tells_no_page() -> bool {
+        true
+    }
+
     /// Whether a fault asks the notifier, under the lock, if its page is out of date.
     fn checks_notifier() -> bool {
         true

@@ -37,9 +37,10 @@ pub enum PfnError {
     NoPage,
 }
 
-/// Which page stands behind an hva right now (`hva_to_pfn()`).
+/// Which page stands behind an hva right now (`hva_to_pfn()`), and who holds it.
 pub trait HostPages {
-    /// The page, read in if it has to be. While `hva` is being invalidated it may still be the old one.
+    /// The page, read in if it has to be, and held until it is [released](HostPages::release). While `hva` is being invalidated it may
+    /// still be the old one.
     ///
     /// # Errors
     /// [`PfnError::NoPage`]: the access ends in [`Exit::Error`](gpa_model::Exit::Error), and nothing is mapped.
@@ -53,6 +54,10 @@ pub trait HostPages {
         self.pfn(hva)
     }
 
+    /// Let go of a page once (`kvm_release_pfn_clean()`). What is mapped is not held: the notifier says when it has to go. Nothing to do
+    /// where pages are not counted.
+    fn release(&self, _pfn: Pfn) {}
+
     /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
     /// not large any more.
     fn level(&self, _hva: Hva) -> Level {
@@ -62,11 +67,20 @@ pub trait HostPages {
 
 impl HostPages for Host {
     fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
-        Ok(Host::pfn(self, hva))
+        if self.is_gone(hva) {
+            return Err(PfnError::NoPage);
+        }
+        let pfn = Host::pfn(self, hva);
+        self.pins().take(pfn);
+        Ok(pfn)
     }
 
     fn pfn_nowait(&self, hva: Hva) -> Result<Pfn, PfnError> {
-        if self.is_out(hva) { Err(PfnError::NeedsIo) } else { Ok(Host::pfn(self, hva)) }
+        if self.is_out(hva) { Err(PfnError::NeedsIo) } else { HostPages::pfn(self, hva) }
+    }
+
+    fn release(&self, pfn: Pfn) {
+        self.pins().release(pfn);
     }
 
     fn level(&self, hva: Hva) -> Level {

@@ -95,11 +95,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             FaultIn::Retry => Exit::Retry,
             FaultIn::Write(pfn) => Exit::Emulated(pfn),
             FaultIn::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
-            FaultIn::Map(fault) => match self.fetch(host, &slots, tlb, (at, &path), &fault) {
-                Resolved::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
-                Resolved::Write => Exit::Emulated(fault.pfn()),
-                Resolved::Retry => Exit::Retry,
-            },
+            FaultIn::Map(fault) => {
+                let resolved = self.fetch(host, &slots, tlb, (at, &path), &fault);
+                Self::finish_page_fault(host, &fault, resolved);
+                match resolved {
+                    Resolved::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
+                    Resolved::Write => Exit::Emulated(fault.pfn()),
+                    Resolved::Retry => Exit::Retry,
+                }
+            }
         })
     }
 
@@ -304,6 +308,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
                 mmu.shadow_pages.set_gfn(at, gfn);
                 self.set_leaf(mmu, at, gfn, Alias::NONE, Entry::leaf(leaf));
+                host.release(pfn);
             }
         }
     }

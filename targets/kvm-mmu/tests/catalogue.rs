@@ -158,10 +158,7 @@ const CATALOGUE: &[(&str, Standing)] = &[
     ("B40", Mutant),
     ("B41", Mutant),
     ("B42", Mutant),
-    (
-        "B43",
-        Unseen("host pages are numbers that nobody can free: that a mapping outlives its page is alias_flush's to see"),
-    ),
+    ("B43", Mutant),
     ("B44", Unseen("the guest's tables are walked and not written, so no accessed bit goes to a wrong page")),
     ("B45", Unseen("the `mmu_lock` has one mode")),
     ("B46", Unseen("no instruction of the guest invalidates a TLB here")),

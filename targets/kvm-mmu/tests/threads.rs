@@ -1,5 +1,5 @@
-//! vCPUs, the host and user space at the same time, on one [`SecondStage`]: no vCPU reaches a page that was given back, and no
-//! write is missing from the dirty log.
+//! vCPUs, the host and user space at the same time, on one [`SecondStage`]: no vCPU reaches a page that was given back, no write
+//! is missing from the dirty log, and no page stays held.
 //!
 //! Each vCPU thread has a TLB, which a flush empties before it returns. With the standard library's threads this is a stress
 //! test; under `--cfg shuttle` a scheduler tries interleavings one by one from a seed, and must also find what the mutants of
@@ -19,7 +19,7 @@ use std::{sync, thread};
 #[cfg(shuttle)]
 use shuttle::{sync, thread};
 
-use sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 use sync::{Arc, Mutex};
 
 const PAGES: usize = 2;
@@ -35,6 +35,8 @@ enum Wrong {
     StalePage,
     /// A write is in no log.
     LostWrite,
+    /// Pages are held though every fault has ended, or were let go of too often.
+    Held,
 }
 
 type Tlb = [[Option<Spte>; ALIASES]; PAGES];
@@ -46,6 +48,8 @@ struct Machine<P: Policy> {
     /// The page behind each hva; the slot maps frame n to hva n.
     pages: [AtomicU64; PAGES],
     next: AtomicU64,
+    /// References to pages.
+    held: AtomicI64,
     /// Whether user space was told that the slot is gone.
     deleted: AtomicBool,
     /// How often each frame was written through a TLB, and how much of that was so when the log was last cleared of it.
@@ -59,7 +63,12 @@ struct Machine<P: Policy> {
 
 impl<P: Policy> HostPages for Machine<P> {
     fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+        self.held.fetch_add(1, SeqCst);
         Ok(Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32))
+    }
+
+    fn release(&self, _: Pfn) {
+        self.held.fetch_sub(1, SeqCst);
     }
 }
 
@@ -107,6 +116,7 @@ impl<P: Policy> Machine<P> {
             tlbs: Default::default(),
             pages: std::array::from_fn(|page| AtomicU64::new(page as u64 + 1)),
             next: AtomicU64::new(PAGES as u64 + 1),
+            held: AtomicI64::new(0),
             deleted: AtomicBool::new(false),
             written: std::array::from_fn(|_| AtomicU64::new(0)),
             harvested: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -219,6 +229,9 @@ impl<P: Policy> Machine<P> {
         let lost = |frame: &usize| self.written[*frame].load(SeqCst) > self.harvested[*frame].load(SeqCst);
         if (0..PAGES).filter(lost).any(|frame| !log.contains(frame)) {
             self.found(Wrong::LostWrite);
+        }
+        if self.held.load(SeqCst) != 0 {
+            self.found(Wrong::Held);
         }
         *self.wrong.lock().unwrap()
     }
@@ -352,6 +365,7 @@ fn the_mutants_of_the_races_are_found() {
     }
     use kvm_mmu::mutants::{claims, faults, flush, shadow_pages, tdp};
     finds::<faults::NotifierUnchecked>(Beside::Replace);
+    finds::<faults::StaleNotReleased>(Beside::Replace);
     finds::<claims::UnmapFirstOnly>(Beside::Replace);
     finds::<claims::UnmapFirstOnly>(Beside::Recreate);
     finds::<flush::FlushOneVcpu>(Beside::Replace);

@@ -41,6 +41,21 @@ mutants! {
             false
         }
     }
+    StaleNotReleased = "M5W-stale-not-released", "fault-in: a fault that has to start again keeps its page", "structure" / "pinned", {
+        fn releases_stale() -> bool {
+            false
+        }
+    }
+    ReleasedBeforeMapped = "M5X-released-before-mapped", "fault-in: a page is let go of before it is mapped", "structure" / "pinned", {
+        fn holds_until_mapped() -> bool {
+            false
+        }
+    }
+    NoPageIsNoSlot = "M5Y-no-page-is-no-slot", "fault-in: where nobody can have the page, there is no memory", "gfn_unalias" / "exit", {
+        fn tells_no_page() -> bool {
+            false
+        }
+    }
     SlotRaw = "M61-slot-raw", "fault: the memslot is looked up by the raw frame", "gfn_unalias" / "exit", {
         fn slot_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
             raw_gfn(gpa)

@@ -140,6 +140,11 @@ mutants! {
             false
         }
     }
+    ReadInNotHeld = "B43-read-in-not-held", "history: a page that is not there at once is mapped without a reference, which is dropped all the same (CVE-2021-22543)", "structure" / "pinned", {
+        fn holds_read_in() -> bool {
+            false
+        }
+    }
     LargeWhileAttributesChange = "B47-large-while-changing", "history: a large leaf is made over frames whose attributes are changing (9129633d568e)", "gfn_unalias" / "spte", {
         fn sees_changing_attributes() -> bool {
             false

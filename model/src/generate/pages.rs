@@ -1,4 +1,5 @@
-//! Accesses that wait for a page which is paged out, until it is read in.
+//! Accesses to pages that the host has taken away: one that is paged out is waited for until it was read in, one that nobody can have
+//! comes back when it is replaced.
 
 use super::{Focus, Generator, Sketch};
 use crate::choices::Choices;
@@ -27,6 +28,26 @@ impl Generator {
         let rest = [Some(Op::PageIn { range }), cleared, Some(Op::PageReady { vcpu })];
         let way = accesses.into_iter().chain(rest.into_iter().flatten());
         ops.extend(way.filter(|op| focus.has(op.kind()) && choices.chance(7, 8)));
+    }
+
+    /// After an op that left no page to be had, an access that needs one, and another once there is one again.
+    pub(super) fn meet_no_page(
+        choices: &mut impl Choices,
+        vm: &Vm,
+        sketch: &Sketch,
+        focus: &Focus,
+        op: Op,
+        ops: &mut Vec<Op>,
+    ) {
+        let Op::ProtNone { range } = op else { return };
+        let Some(frame) = sketch.any_frame_of(choices, vm, range) else { return };
+        let mut access = || {
+            let vcpu = choices.below(u32::from(vm.vcpus())) as u8;
+            let gpa = vm.gpa(frame, Self::alias(choices, vm));
+            Op::Access { vcpu, gpa, access: choices.pick(&Access::ALL) }
+        };
+        let way = [access(), Op::Unmap { range, by: None }, access()];
+        ops.extend(way.into_iter().filter(|op| focus.has(op.kind())));
     }
 }
 

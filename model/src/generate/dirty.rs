@@ -1,0 +1,52 @@
+//! Ops about the dirty log, and writes that it is full of.
+
+use super::Generator;
+use super::sketch::{Sketch, SketchSlot};
+use crate::choices::Choices;
+use crate::limits::FRAMES;
+use crate::op::{Access, Op, SlotChange, SlotFlags, SlotId};
+use crate::vm::Vm;
+
+impl Generator {
+    pub(super) fn dirty_clear(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Op {
+        match sketch.any_slot(choices, |_, slot| slot.flags.log_dirty) {
+            Some((id, slot)) if choices.chance(3, 4) => {
+                let pages = vm.pages_of(slot.frames.into()) as u32;
+                Op::DirtyClear { id, gfn: vm.gfn(slot.frame.into()), pages }
+            }
+            Some((id, slot)) => {
+                let skip = choices.below(u32::from(slot.frames)) as u8;
+                let frames = 1 + choices.below(u32::from(slot.frames - skip)) as usize;
+                let pages = vm.pages_of(frames) as u32;
+                Op::DirtyClear { id, gfn: vm.gfn((slot.frame + skip).into()), pages }
+            }
+            None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: vm.stride() as u32 },
+        }
+    }
+
+    /// After a write, writes of the same vCPU to the frames that follow: some of them fill a small ring.
+    pub(super) fn fill_ring(choices: &mut impl Choices, vm: &Vm, op: Op, ops: &mut Vec<Op>) {
+        if let Op::Access { vcpu, gpa, access: Access::Write } = op
+            && let Some((frame, _)) = vm.locate(gpa)
+        {
+            let after = frame + 1..FRAMES.min(frame + 1 + choices.below(6) as usize);
+            let aliases = vm.stolen().alias_count() as u32;
+            ops.extend(after.map(|frame| {
+                let gpa = vm.gpa(frame, choices.below(aliases) as usize);
+                Op::Access { vcpu, gpa, access: Access::Write }
+            }));
+        }
+    }
+
+    /// After a write to a memslot that is not logged, the log is switched on, and the same write again: over what is mapped already,
+    /// large leaves above all, which are there only where nothing was logged.
+    pub(super) fn log_from_now(choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, op: Op, ops: &mut Vec<Op>) {
+        let Op::Access { vcpu, gpa, access: Access::Write } = op else { return };
+        let Some((frame, _)) = vm.locate(gpa) else { return };
+        let plain = |slot: &SketchSlot| slot.flags == SlotFlags::default() && slot.holds(frame);
+        let Some((id, slot)) = sketch.any_slot(choices, |id, slot| !id.is_private() && plain(slot)) else { return };
+        let switched = Op::Slot { id, change: SlotChange::Flags(SlotFlags { log_dirty: true, ..slot.flags }) };
+        sketch.note(vm, &switched);
+        ops.extend([switched, Op::Access { vcpu, gpa, access: Access::Write }]);
+    }
+}
