@@ -11,7 +11,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 use gpa_model::OpKind;
 use gpa_model::exhaust::ScopeError;
-use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, VCPUS};
+use gpa_model::limits::{OPS, SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS, VCPUS};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -324,6 +324,12 @@ pub struct BenchArgs {
     /// What everything random follows from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Only programs of which so many ops are judged, instead of those of a campaign
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=(OPS / 4) as i64))]
+    pub ops: Option<u8>,
+    /// Judge as many again, from the next seed, on another target at the same time, and so on
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ops", value_parser = clap::value_parser!(u8).range(1..))]
+    pub jobs: u8,
 }
 
 /// Make the tables of `kvm-mmu` the page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.

@@ -1,5 +1,7 @@
 //! `gpafuzz bench`: how fast programs are judged, and what the engine costs: the same programs fuzzed and merely replayed.
 
+mod one_length;
+
 use crate::cli::{BenchArgs, CliError, Exit, print};
 use crate::engine::{Budget, Engine};
 use crate::target::{Target, TargetError};
@@ -18,7 +20,33 @@ const ROUNDS: usize = 3;
 /// A [`CliError`] if the target cannot be used.
 pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     let name = args.kernel.named(&args.target)?;
-    let mut opened = targets::open(&name)?;
+    match args.ops {
+        Some(ops) => of_one_length(&name, ops, args)?,
+        None => of_a_campaign(&name, args)?,
+    }
+    Ok(Exit::Clean)
+}
+
+/// Programs of so many judged ops each.
+fn of_one_length(name: &str, ops: u8, args: &BenchArgs) -> Result<(), TargetError> {
+    let programs = args.runs * u64::from(args.jobs);
+    let rates = |seconds| rates(programs, programs * u64::from(ops), seconds);
+    let Some(watched) = one_length::seconds(ops, args, || Some(targets::open(name)))? else { return Ok(()) };
+    print(&format!(
+        "{programs} programs of {ops} judged ops, seed {}, {} at once, the best of {ROUNDS} rounds\ntight replay {}\n",
+        args.seed,
+        args.jobs,
+        rates(watched)
+    ));
+    if let Some(unwatched) = one_length::seconds(ops, args, || targets::open_unwatched(name))? {
+        print(&beside_unwatched(&rates(unwatched), watched / unwatched));
+    }
+    Ok(())
+}
+
+/// The programs that a campaign runs.
+fn of_a_campaign(name: &str, args: &BenchArgs) -> Result<(), TargetError> {
+    let mut opened = targets::open(name)?;
     let target = opened.target.as_mut();
     let programs = record(target, args)?;
     let (mut fuzz, mut replay, mut ops) = (f64::INFINITY, f64::INFINITY, 0);
@@ -26,9 +54,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         fuzz = fuzz.min(time(|| fuzz_once(target, args).map(|_| ()))?);
         replay = replay.min(time(|| replay_once(target, &programs).map(|judged| ops = judged))?);
     }
-    let rates = |seconds: f64| {
-        format!("{:>10.0} programs/s {:>10.0} judged ops/s", programs.len() as f64 / seconds, ops as f64 / seconds)
-    };
+    let rates = |seconds| rates(programs.len() as u64, ops, seconds);
     print(&format!(
         "{} programs, {ops} judged ops, seed {}, the best of {ROUNDS} rounds\nfuzz loop    {}\ntight replay {}\nratio        {:.3}\n",
         programs.len(),
@@ -39,19 +65,24 @@ pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     ));
     // Another machine of its own, and so after this one is gone.
     drop(opened);
-    if let Some(unwatched) = targets::open_unwatched(&name) {
+    if let Some(unwatched) = targets::open_unwatched(name) {
         let mut opened = unwatched?;
         let mut blind = f64::INFINITY;
         for _ in 0..ROUNDS {
             blind = blind.min(time(|| replay_once(opened.target.as_mut(), &programs).map(|_| ()))?);
         }
-        print(&format!(
-            "unwatched    {}\nto see which code is executed makes it {:.2} times as slow\n{PKVM}\n",
-            rates(blind),
-            replay / blind
-        ));
+        print(&beside_unwatched(&rates(blind), replay / blind));
     }
-    Ok(Exit::Clean)
+    Ok(())
+}
+
+fn rates(programs: u64, ops: u64, seconds: f64) -> String {
+    format!("{:>10.0} programs/s {:>10.0} judged ops/s", programs as f64 / seconds, ops as f64 / seconds)
+}
+
+/// What is said of a target whose code need not be watched.
+fn beside_unwatched(rates: &str, slower: f64) -> String {
+    format!("unwatched    {rates}\nto see which code is executed makes it {slower:.2} times as slow\n{PKVM}\n")
 }
 
 /// What others reach who fuzz a hypervisor's memory management in an emulated machine.
