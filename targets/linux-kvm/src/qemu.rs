@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 pub const QEMU: &str = "qemu-system-x86_64";
 /// The Debian package that has it.
 pub const PACKAGE: &str = "qemu-system-x86";
-/// The machine that it plays.
-const HARDWARE: [&str; 4] = ["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48"];
+/// The machine that it plays. A kernel that is told of fast string instructions (ERMS) clears and copies pages by the byte, which takes a
+/// software CPU eight times as long as by the word.
+const HARDWARE: [&str; 4] = ["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48,-erms"];
 /// How long it may take until QEMU, on a busy machine, comes to what it was told to do.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
