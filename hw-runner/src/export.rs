@@ -106,7 +106,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
         ("SMM", u8::from(realisation == Realisation::Smm).to_string()),
         ("PROTECTED", u8::from(realisation == Realisation::SwProtected).to_string()),
         ("IOEVENTFDS", u8::from(realisation == Realisation::Ioeventfds).to_string()),
-        ("ZAP_SLOT", u8::from(realisation.zaps_slots_alone()).to_string()),
+        ("ZAP_SLOT", u8::from(!vm.slot_zap_all()).to_string()),
     ] {
         let _ = writeln!(out, "#define {name} {value}");
     }

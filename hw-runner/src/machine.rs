@@ -72,6 +72,8 @@ pub struct Machine {
     /// The bits that can be stolen here.
     stealable: Vec<u8>,
     memslots: Memslots,
+    /// Whether it was made for programs with which everything that is mapped goes with a memslot.
+    zaps_all: bool,
     /// Entries of each vCPU's dirty ring, if there are rings.
     ring_entries: usize,
     /// The VM whose frames each window shows.
@@ -116,16 +118,21 @@ impl Machine {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here, or it does not offer that.
     pub fn open_with(realisation: Realisation) -> Result<Self, MachineError> {
-        Self::open_as(realisation, None)
+        Self::open_for(realisation, &Vm::default())
     }
 
-    /// Native, on a kernel that was told to strip `bits`. Whether it does is for programs to find out.
-    pub(crate) fn open_stripping(bits: &[u8]) -> Result<Self, MachineError> {
-        Self::open_as(Realisation::Native, Some(bits))
+    /// The same for programs of `vm`.
+    pub(crate) fn open_for(realisation: Realisation, vm: &Vm) -> Result<Self, MachineError> {
+        Self::open_as(realisation, None, vm)
     }
 
-    fn open_as(realisation: Realisation, stripped: Option<&[u8]>) -> Result<Self, MachineError> {
-        let mut machine = Self::create(realisation, &[], false)?;
+    /// Native for programs of `vm`, on a kernel that was told to strip its stolen bits. Whether it does is for programs to find out.
+    pub(crate) fn open_stripping(vm: &Vm) -> Result<Self, MachineError> {
+        Self::open_as(Realisation::Native, Some(vm.stolen().bits()), vm)
+    }
+
+    fn open_as(realisation: Realisation, stripped: Option<&[u8]>, vm: &Vm) -> Result<Self, MachineError> {
+        let mut machine = Self::create(realisation, &[], vm)?;
         if realisation == Realisation::Native {
             machine.inside = Inside::of(&machine.fd);
             machine.stealable = match stripped {
@@ -139,9 +146,10 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A machine of which nothing is proven yet, with those of the private memslots `wanted` that KVM makes, and with dirty rings, if it
-    /// has any, that are `small` if they can be.
-    fn create(realisation: Realisation, wanted: &[Wanted], small: bool) -> Result<Self, MachineError> {
+    /// A machine of which nothing is proven yet, for programs of `vm`, with those of the private memslots `wanted` that KVM makes. Dirty
+    /// rings, if it has any, are small if programs have small ones and they can be. As shipped, KVM zaps everything when a memslot goes;
+    /// it is asked for less unless programs want that.
+    fn create(realisation: Realisation, wanted: &[Wanted], vm: &Vm) -> Result<Self, MachineError> {
         let kvm = crate::ioctl::open()?;
         let protected = realisation == Realisation::SwProtected;
         if protected {
@@ -150,7 +158,7 @@ impl Machine {
         let fd = crate::ioctl::create_vm(&kvm, if protected { guest_memfd::VM_TYPE } else { 0 })?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let mut fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
-        if realisation.zaps_slots_alone() && zap_slots_alone(&fd) {
+        if !vm.slot_zap_all() && zap_slots_alone(&fd) {
             fingerprint.capabilities.push("zap-slot".into());
         }
         let memory = match realisation.mappings() {
@@ -174,7 +182,7 @@ impl Machine {
         }
         let mut ring_entries = ring::AMPLE;
         if realisation == Realisation::Rings {
-            ring_entries = enable_rings(&fd, small)?;
+            ring_entries = enable_rings(&fd, vm.dirty_ring().is_some())?;
             fingerprint.capabilities.push("dirty-log-ring".into());
         } else {
             enable_manual_protect(&fd)?;
@@ -218,6 +226,7 @@ impl Machine {
             proof: None,
             stealable: STOLEN_BITS.filter(|bit| *bit < maxphyaddr).collect(),
             memslots,
+            zaps_all: vm.slot_zap_all(),
             ring_entries,
             windows: Vec::with_capacity(guest::WINDOWS),
             window: 0,

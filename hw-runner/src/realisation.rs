@@ -107,16 +107,10 @@ impl Realisation {
         if self == Self::Smm { &AddressSpace::ALL } else { &AddressSpace::ALL[..1] }
     }
 
-    /// Whether KVM is asked to zap no more than what maps a memslot when the slot goes. As shipped it zaps everything, which
-    /// forgives a reverse map that missed a name, so only one realisation leaves it at that.
-    pub(crate) fn zaps_slots_alone(self) -> bool {
-        self != Self::Slots
-    }
-
-    /// Whether KVM can be asked to map pages ahead. Where it zaps everything when a slot goes, the vCPU's root is obsolete from then
-    /// on, and Linux 6.12 goes round in `KVM_PRE_FAULT_MEMORY` until a signal comes.
+    /// Whether KVM is asked to map pages ahead. Not by the programs of that realisation some of which have everything zapped when a
+    /// slot goes: the vCPU's root is obsolete from then on, and Linux 6.12 goes round in `KVM_PRE_FAULT_MEMORY` until a signal comes.
     pub fn can_prefault(self) -> bool {
-        self.zaps_slots_alone()
+        self != Self::Slots
     }
 
     /// Whether frames have attributes that a program can change (`KVM_SET_MEMORY_ATTRIBUTES`).

@@ -1,6 +1,5 @@
-//! A KVM that strips stolen bits itself: the machines it runs, one for each mask, because a VM keeps the mask it was created with.
-//!
-//! Stock KVM knows no stolen bits, and one machine serves all programs. A KVM built with them says so by its parameters.
+//! The machines of a KVM, one for each kind of VM: what a VM zaps when a memslot goes it is told once, and on a KVM that strips stolen bits
+//! itself it keeps the mask it was created with. Such a KVM is told by its parameters.
 
 use crate::{Machine, MachineError, Realisation};
 use gpa_model::{BackendMode, StolenMask, Vm};
@@ -13,14 +12,15 @@ use std::path::Path;
 const MASK: &str = "/sys/module/kvm/parameters/stolen_gpa_mask";
 /// What range flushes come to.
 const RANGE_FLUSH: &str = "/sys/module/kvm/parameters/stolen_range_flush";
-/// Machines that are kept. More masks than this are not used at once.
+/// Machines that are kept. More kinds than this are not used at once.
 const MACHINES: usize = 16;
 
 /// The machines of this KVM.
 #[derive(Debug)]
 pub(crate) struct Machines {
-    /// By the mask their VM was created with; without one it is 0, and aliases are made from outside of KVM.
-    open: BTreeMap<u64, Machine>,
+    /// By the mask their VM was created with, and whether it zaps everything. Without a mask it is 0, and aliases are made from outside of
+    /// KVM.
+    open: BTreeMap<(u64, bool), Machine>,
     /// How aliases come about where KVM does not strip them.
     realisation: Realisation,
     /// Whether KVM strips stolen bits.
@@ -58,18 +58,18 @@ impl Machines {
                 self.mask = Some(mask);
             }
         }
-        if !self.open.contains_key(&mask) {
+        let kind = (mask, vm.slot_zap_all());
+        if !self.open.contains_key(&kind) {
             if self.open.len() >= MACHINES {
                 self.open.clear();
             }
-            let bits = vm.stolen();
             let machine = match mask {
-                0 => Machine::open_with(self.realisation),
-                _ => Machine::open_stripping(bits.bits()),
+                0 => Machine::open_for(self.realisation, vm),
+                _ => Machine::open_stripping(vm),
             };
-            self.open.insert(mask, machine?);
+            self.open.insert(kind, machine?);
         }
-        self.open.get_mut(&mask).ok_or(MachineError::Missing("a machine for these stolen bits"))
+        self.open.get_mut(&kind).ok_or(MachineError::Missing("a machine for this kind of VM"))
     }
 }
 

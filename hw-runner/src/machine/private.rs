@@ -132,7 +132,7 @@ impl Machine {
         program: &Program,
         trace: &mut Trace,
     ) -> Result<(), MachineError> {
-        let mut machine = Self::create(self.fingerprint.realisation, wanted, program.vm.dirty_ring().is_some())?;
+        let mut machine = Self::create(self.fingerprint.realisation, wanted, &program.vm)?;
         machine.inside = Inside::of(&machine.fd);
         machine.inside.watch(program);
         machine.fingerprint.clone_from(&self.fingerprint);

@@ -41,7 +41,7 @@ impl Machine {
             Realisation::Rings => program.vm.dirty_ring().is_some(),
             _ => false,
         };
-        if apart || !wanted.is_empty() {
+        if apart || program.vm.slot_zap_all() != self.zaps_all || !wanted.is_empty() {
             return self.run_apart(&wanted, program, trace);
         }
         self.inside.watch(program);

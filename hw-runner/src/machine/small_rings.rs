@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_full_ring_stops_its_vcpu_until_its_entries_are_given_back() {
         let Some(mut machine) = or_skip(Machine::open_with(Realisation::Rings)) else { return };
-        let small = Machine::create(Realisation::Rings, &[], true).expect("a machine");
+        let small = Machine::create(Realisation::Rings, &[], &program().vm).expect("a machine");
         if small.ring_entries != ring::LEAST {
             return println!("SKIPPED: no ring is that small where the processor logs writes");
         }

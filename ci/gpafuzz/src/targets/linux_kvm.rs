@@ -290,7 +290,9 @@ impl Recorder for InLab {
         let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name));
         // What no notifier hears of is not asked of a KVM that is looked into: such a program could not be watched.
         let drivers = drivers.filter(|driver| !self.strips || hw_runner::driver::takes_away(Some(*driver))).collect();
-        let profile = Profile { drivers, dirty_rings: self.rings, ..hw_runner::profile() };
+        // Where everything was zapped nothing is mapped ahead (K2).
+        let slot_zap_all = !self.prefaults && !self.strips;
+        let profile = Profile { drivers, dirty_rings: self.rings, slot_zap_all, ..hw_runner::profile() };
         let mut kinds = profile.kinds;
         if self.prefaults && !self.strips {
             kinds = kinds.with(OpKind::Prefault);
