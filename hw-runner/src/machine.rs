@@ -7,6 +7,7 @@
 mod accesses;
 mod capabilities;
 mod halves;
+mod helper;
 mod hold;
 mod host_ops;
 mod inside;
@@ -40,6 +41,7 @@ use accesses::Batches;
 use capabilities::{enable_local_apics, enable_manual_protect, enable_rings, zap_slots_alone};
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Exit, Gpa, Pfn, Vm};
+use helper::Helper;
 use inside::Inside;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::VmFd;
@@ -56,6 +58,8 @@ const SPARE_SLOT: u32 = KVM_SLOTS + 2;
 pub struct Machine {
     // Declared, and so dropped, before the memory they use.
     vcpus: Vec<Vcpu>,
+    /// Has a vCPU wait in its fault, once one had to.
+    helper: Option<Helper>,
     stats: Option<Stats>,
     fd: Arc<VmFd>,
     memory: Pages,
@@ -64,7 +68,7 @@ pub struct Machine {
     /// Whether it is KVM that answers at the address of the local APIC.
     has_local_apics: bool,
     drivers: DriverTable,
-    own: Pages,
+    own: Arc<Pages>,
     tables: Pages,
     watchdog: Watchdog,
     fingerprint: Fingerprint,
@@ -214,12 +218,13 @@ impl Machine {
         Ok(Self {
             stats: stats_file(&fd).and_then(Stats::new).ok(),
             vcpus,
+            helper: None,
             fd: Arc::new(fd),
             drivers: DriverTable::probe(&memory),
             memory,
             private,
             has_local_apics,
-            own,
+            own: Arc::new(own),
             tables,
             watchdog: Watchdog::new().doing("set up the watchdog")?,
             fingerprint,

@@ -7,6 +7,7 @@
 
 use super::Machine;
 use super::accesses::Asked;
+use super::helper::{Ended, Helper};
 use super::inside::Named;
 use crate::driver::{Driven, discard, leaves_userfaults_alone, replaces};
 use crate::error::{Doing, MachineError};
@@ -14,11 +15,9 @@ use crate::guest;
 use crate::memory::{PAGE_BYTES, Pages};
 use crate::realisation::Realisation;
 use crate::userfault::Userfault;
-use crate::vcpu::{Outcome, Vcpu};
-use crate::watchdog::Watchdog;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Access, Driver, Exit, Host, Hva, HvaRange, Model, Op, Pfn, Program};
-use std::thread::{self, ScopedJoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked whether the fault needs no page after all.
@@ -54,22 +53,23 @@ impl Machine {
         let Some(Plan { vcpu, asked, page, end }) = self.plan(program, at) else { return Ok(None) };
         self.vcpus[vcpu].use_tables(self.tables_written)?;
         self.vcpus[vcpu].enter_space(asked.space)?;
+        let helper = self.helper.take().map_or_else(|| Helper::new(Arc::clone(&self.own)), Ok)?;
         let mut stamps = self.stamps;
-        let Self { vcpus, own, memory, drivers, inside, private, .. } = self;
-        let (memory, own, private) = (&*memory, &*own, &*private);
-        let (held, outcome) = thread::scope(|scope| {
-            // Closed before the vCPU is waited for, whatever goes wrong: that ends its wait, too.
-            let userfault = Userfault::new().doing("make a userfaultfd")?;
-            for mapping in 0..memory.mappings() {
-                let range = memory.range(mapping, page, 1);
-                userfault.register_missing(range, PAGE_BYTES).doing("watch a page by a userfaultfd")?;
-            }
-            discard(memory, page, 1).doing("discard the page of a fault")?;
-            let vcpu = &mut vcpus[vcpu];
-            let fault = scope.spawn(move || access(vcpu, own, &asked));
-            let held = waits(&userfault, &fault)?;
+        let Self { vcpus, memory, drivers, inside, private, .. } = self;
+        let (memory, private) = (&*memory, &*private);
+        let userfault = Userfault::new().doing("make a userfaultfd")?;
+        for mapping in 0..memory.mappings() {
+            let range = memory.range(mapping, page, 1);
+            userfault.register_missing(range, PAGE_BYTES).doing("watch a page by a userfaultfd")?;
+        }
+        discard(memory, page, 1).doing("discard the page of a fault")?;
+        helper.start(vcpus.swap_remove(vcpu), asked.request)?;
+        let mut over = None;
+        // The userfaultfd is closed before the vCPU is waited for, whatever goes wrong: that ends its wait, too.
+        let mut meanwhile = |userfault: Userfault| {
+            over = waits(&userfault, &helper)?;
             let mut there = false;
-            if held {
+            if over.is_none() {
                 observations[at] = Some(Exit::Pending);
                 model.step(host, &program.ops[at], &Exit::Pending);
                 inside.look(vm, Named { memory, stamps: &stamps, private }, at, false)?;
@@ -94,13 +94,19 @@ impl Machine {
             if !there {
                 userfault.fill(memory.range(0, page, 1), &guest::stamped(stamps[page])).doing("fill a page in")?;
             }
-            drop(userfault);
-            let outcome = fault.join().map_err(|_| MachineError::Exit("a panic of a vCPU's thread".into()))??;
-            Ok::<_, MachineError>((held, outcome))
-        })?;
+            Ok::<_, MachineError>(())
+        };
+        let done = meanwhile(userfault);
+        let held = over.is_none();
+        let (back, outcome) = over.map_or_else(|| helper.end(), Ok)?;
+        vcpus.push(back);
+        let last = vcpus.len() - 1;
+        vcpus.swap(vcpu, last);
+        self.helper = Some(helper);
+        done?;
         self.stamps = stamps;
         self.accesses += 1;
-        let exit = self.observed(vm, &asked.request, asked.frame, outcome);
+        let exit = self.observed(vm, &asked.request, asked.frame, outcome?);
         if !held {
             observations[at] = Some(exit);
             self.look(vm, at)?;
@@ -143,23 +149,14 @@ pub(crate) fn end_of_fault(program: &Program, at: usize) -> Option<usize> {
     (program.ops[end] == Op::FaultEnd { vcpu }).then_some(end)
 }
 
-/// Have the guest make one access, on this thread.
-fn access(vcpu: &mut Vcpu, own: &Pages, asked: &Asked) -> Result<Outcome, MachineError> {
-    let mut watchdog = Watchdog::new().doing("set up the watchdog")?;
-    watchdog.arm().doing("arm the watchdog")?;
-    let mut outcomes = Vec::with_capacity(1);
-    vcpu.run(own, &watchdog, &[asked.request], false, &mut outcomes)?;
-    Ok(outcomes[0])
-}
-
-/// Whether `fault` comes to wait for the page; otherwise it is over, such as a write to a read-only memslot.
-fn waits<T>(userfault: &Userfault, fault: &ScopedJoinHandle<'_, T>) -> Result<bool, MachineError> {
+/// Wait for the fault of the helper's vCPU to wait for the page, or to be over without, such as a write to a read-only memslot.
+fn waits(userfault: &Userfault, helper: &Helper) -> Result<Option<Ended>, MachineError> {
     loop {
         if userfault.faulted(LOOK).doing("wait for a page fault")? {
-            return Ok(true);
+            return Ok(None);
         }
-        if fault.is_finished() {
-            return Ok(false);
+        if let Some(ended) = helper.try_end()? {
+            return Ok(Some(ended));
         }
     }
 }
