@@ -12,27 +12,24 @@ pub const CELLS: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Features {
     cells: Vec<u16>,
-    epoch_of: Box<[u32; CELLS]>,
-    epoch: u32,
+    /// One bit for each cell: few enough to stay near the processor.
+    reached: Box<[u64; CELLS / 64]>,
     previous: u64,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { cells: Vec::new(), epoch_of: Box::new([0; CELLS]), epoch: 0, previous: 0 }
+        Self { cells: Vec::new(), reached: Box::new([0; CELLS / 64]), previous: 0 }
     }
 }
 
 impl Features {
     /// A new program begins.
     pub fn reset(&mut self) {
-        self.cells.clear();
-        self.previous = 0;
-        self.epoch = self.epoch.wrapping_add(1);
-        if self.epoch == 0 {
-            self.epoch_of.fill(0);
-            self.epoch = 1;
+        for cell in self.cells.drain(..) {
+            self.reached[usize::from(cell) / 64] = 0;
         }
+        self.previous = 0;
     }
 
     /// The cells reached so far.
@@ -51,9 +48,9 @@ impl Features {
 
     fn touch(&mut self, hash: u64) {
         let cell = (hash >> 48) as u16;
-        let epoch = &mut self.epoch_of[usize::from(cell)];
-        if *epoch != self.epoch {
-            *epoch = self.epoch;
+        let (word, bit) = (&mut self.reached[usize::from(cell) / 64], 1 << (cell % 64));
+        if *word & bit == 0 {
+            *word |= bit;
             self.cells.push(cell);
         }
     }
