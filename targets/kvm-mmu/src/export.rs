@@ -75,10 +75,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         placement: &impl Placement,
         mut put: impl FnMut(u64, &[u64; ENTRIES]),
     ) -> Result<u64, ExportError> {
-        let mut page = [0; ENTRIES];
         let mmu = self.mmu_lock.lock();
         for (table, level) in mmu.shadow_pages.levels() {
-            for (index, (out, (_, mut entry))) in page.iter_mut().zip(self.tables.entries(table, level)).enumerate() {
+            let mut page = [0; ENTRIES];
+            for (at, mut entry) in self.tables.entries(table, level) {
+                let index = usize::from(at.index);
                 if entry.is_present() {
                     let leaf = entry.is_leaf(level);
                     let address = if leaf { placement.page(entry.pfn()) } else { placement.table(entry.table()) };
@@ -88,7 +89,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                         return Err(ExportError::Reserved { table, index, bits });
                     }
                 }
-                *out = entry.raw();
+                page[index] = entry.raw();
             }
             put(aligned(placement.table(table))?, &page);
         }

@@ -25,7 +25,50 @@ impl Sptep {
 
 /// Laid out as hardware walks it.
 #[repr(align(4096))]
-struct TablePage([AtomicU64; ENTRIES]);
+struct Entries([AtomicU64; ENTRIES]);
+
+/// Entries of a line, of which a table page has as many as a word has bits.
+const LINE: usize = ENTRIES / u64::BITS as usize;
+
+/// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
+/// it absent again, need not go through all that is not. Who does so has the `mmu_lock`, as has whoever writes an absent entry.
+struct TablePage {
+    entries: Box<Entries>,
+    written: AtomicU64,
+}
+
+impl TablePage {
+    fn absent() -> Self {
+        Self { entries: Box::new(Entries([const { AtomicU64::new(0) }; ENTRIES])), written: AtomicU64::new(0) }
+    }
+
+    /// The entry at `index`, to be looked at.
+    fn entry(&self, index: usize) -> &AtomicU64 {
+        &self.entries.0[index % ENTRIES]
+    }
+
+    /// The same, to be written.
+    fn entry_to_write(&self, index: usize) -> &AtomicU64 {
+        let line = 1 << (index / LINE);
+        if self.written.load(Ordering::Relaxed) & line == 0 {
+            self.written.fetch_or(line, Ordering::Relaxed);
+        }
+        self.entry(index)
+    }
+
+    /// The indices of the entries that may be there.
+    fn indices(&self) -> impl Iterator<Item = usize> {
+        let written = self.written.load(Ordering::Relaxed);
+        let lines = (0..ENTRIES / LINE).filter(move |line| written >> line & 1 != 0);
+        lines.flat_map(|line| line * LINE..(line + 1) * LINE)
+    }
+
+    /// Make every entry absent again.
+    fn clear(&self) {
+        self.indices().for_each(|index| self.entry(index).store(0, Ordering::Relaxed));
+        self.written.store(0, Ordering::Relaxed);
+    }
+}
 
 /// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most five.
 pub(crate) const CAPACITY: usize = 2 * 5 * OPS;
@@ -37,7 +80,7 @@ pub(crate) struct Tables<F> {
     direct: StolenMask,
     /// The table that a walk begins at, by the [`Root`] of the address.
     roots: [AtomicU64; Root::ALL.len()],
-    pages: Box<[OnceLock<Box<TablePage>>]>,
+    pages: Box<[OnceLock<TablePage>]>,
     /// How many look at table pages without the `mmu_lock` and would not like to see one made into another.
     readers: AtomicU64,
     format: PhantomData<F>,
@@ -101,9 +144,7 @@ impl<F: Format> Tables<F> {
     /// Make the entries of the first `tables` table pages absent again; from now on there are so many levels.
     pub(crate) fn wipe(&mut self, tables: usize, levels: Levels) {
         self.root_level = levels.count();
-        for page in self.pages[..tables].iter_mut().filter_map(OnceLock::get_mut) {
-            page.0.iter_mut().for_each(|entry| *entry.get_mut() = 0);
-        }
+        self.pages[..tables].iter().filter_map(OnceLock::get).for_each(TablePage::clear);
     }
 
     /// Keep table pages what they are for a while.
@@ -118,29 +159,30 @@ impl<F: Format> Tables<F> {
         while self.readers.load(Ordering::SeqCst) != 0 {
             spin();
         }
-        self.page(table).0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+        self.page(table).clear();
     }
 
     fn page(&self, table: u32) -> &TablePage {
-        self.pages[table as usize].get_or_init(|| Box::new(TablePage([const { AtomicU64::new(0) }; ENTRIES])))
+        self.pages[table as usize].get_or_init(TablePage::absent)
     }
 
-    fn at(&self, at: Sptep) -> &AtomicU64 {
-        &self.page(at.table).0[usize::from(at.index)]
+    fn to_write(&self, at: Sptep) -> &AtomicU64 {
+        self.page(at.table).entry_to_write(at.index.into())
     }
 
     pub(crate) fn get(&self, at: Sptep) -> Entry<F> {
-        Entry::from_raw(self.at(at).load(Ordering::Acquire))
+        Entry::from_raw(self.page(at.table).entry(at.index.into()).load(Ordering::Acquire))
     }
 
     /// Whoever sees the entry sees what was written before it: a table that it links is made.
     pub(crate) fn set(&self, at: Sptep, entry: Entry<F>) {
-        self.at(at).store(entry.raw(), Ordering::Release);
+        self.to_write(at).store(entry.raw(), Ordering::Release);
     }
 
     /// Change the entry to `new` if it still is `old`; otherwise somebody was quicker.
     pub(crate) fn replace(&self, at: Sptep, old: Entry<F>, new: Entry<F>) -> bool {
-        old == new || self.at(at).compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let (from, to) = (old.raw(), new.raw());
+        from == to || self.to_write(at).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Change the entry, whatever the page walker or a fast page fault does to it meanwhile, and return what it was.
@@ -198,8 +240,8 @@ impl<F: Format> Tables<F> {
 
     /// The same from `table`, which is of `level`, down. All the pages lie in what it translates.
     fn walk_table(&self, table: u32, level: u8, gpa: Gpa, stride_shift: u32, out: &mut [Option<Spte>]) {
-        let entries = &self.page(table).0;
-        let entry = |index: usize| Entry::<F>::from_raw(entries[index % ENTRIES].load(Ordering::Acquire));
+        let page = self.page(table);
+        let entry = |index: usize| Entry::<F>::from_raw(page.entry(index).load(Ordering::Acquire));
         if level == 1 {
             for (frame, out) in out.iter_mut().enumerate() {
                 *out = entry(index(gpa, level) + (frame << stride_shift)).spte(gpa, level);
@@ -225,8 +267,9 @@ impl<F: Format> Tables<F> {
         }
     }
 
-    /// The entries of table `table`, which is of `level`, with where they are.
+    /// The entries of table `table`, which is of `level`, that are not absent, with where they are.
     pub(crate) fn entries(&self, table: u32, level: u8) -> impl Iterator<Item = (Sptep, Entry<F>)> {
-        (0..ENTRIES).map(move |index| Sptep::new(table, index, level)).map(|at| (at, self.get(at)))
+        let all = self.page(table).indices().map(move |index| Sptep::new(table, index, level));
+        all.map(|at| (at, self.get(at))).filter(|(_, entry)| *entry != Entry::ABSENT)
     }
 }
