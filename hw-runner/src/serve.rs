@@ -54,7 +54,8 @@ pub fn run(port: &Path, realisation: Realisation, modules: &[String]) -> io::Res
     }
     let mut machines = Machines::new(realisation);
     let port = open_port(port)?;
-    match machines.plain().map(|machine| machine.drivers().available()) {
+    let opened = machines.open_plain().and_then(|()| machines.plain());
+    match opened.map(|machine| machine.drivers().available()) {
         Ok(drivers) => serve(&mut machines, drivers, &port)?,
         Err(error) if error.is_absence() => send(&port, format!("lacking {error}"))?,
         Err(error) => return Err(io::Error::other(error)),

@@ -43,6 +43,14 @@ impl Machines {
         self.of(&vm.unwrap_or_default())
     }
 
+    /// Open those of programs without stolen bits. What opening one takes is then no program's, and no program is taken to have executed it.
+    pub(crate) fn open_plain(&mut self) -> Result<(), MachineError> {
+        let vm = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
+        // Campaigns on a KVM that strips bits itself have nothing but its own zapped.
+        let kinds: &[bool] = if self.strips { &[false] } else { &[false, true] };
+        kinds.iter().try_for_each(|&zap_all| self.of(&vm.with_slot_zap_all(zap_all)).map(drop))
+    }
+
     /// A machine for programs of `vm`.
     pub(crate) fn of(&mut self, vm: &Vm) -> Result<&mut Machine, MachineError> {
         let mut mask = 0;
