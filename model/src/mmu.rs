@@ -3,6 +3,7 @@
 use crate::addr::{Alias, Gpa, Level, Pfn};
 use crate::flush::FlushBackend;
 use crate::host::Host;
+use crate::limits::FRAMES;
 use crate::op::{Access, Op};
 use crate::vm::{FrameSet, Vm};
 use std::fmt;
@@ -97,8 +98,8 @@ impl fmt::Debug for Rights {
 /// A present translation as a walk of the target's tables finds it: the page of the address that was asked for, the rights
 /// to it, and the level of the leaf.
 ///
-/// Packed into one word (rights in bits 0 to 2, level in 3 and 4, the page where page tables hold it) so that a window of them
-/// compares quickly.
+/// Packed into one word (rights in bits 0 to 2, level in 3 and 4, the page where page tables hold it) so that two
+/// compare quickly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spte(NonZeroU64);
 
@@ -419,10 +420,13 @@ pub trait Mmu {
     /// What the tables say about `gpa`: no fault, no TLB, no side effect.
     fn walk(&self, gpa: Gpa) -> Option<Spte>;
 
-    /// [`Mmu::walk`] for every `stride`-th page from `gpa`, which all have the same alias.
-    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
-        for (frame, spte) in out.iter_mut().enumerate() {
-            *spte = self.walk(gpa.add_pages(frame as u64 * stride));
+    /// What [`Mmu::walk`] finds for the frames of the window, which begins at `gpa` and has one in every `stride` pages: each frame
+    /// that is mapped, once.
+    fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
+        for frame in 0..FRAMES {
+            if let Some(spte) = self.walk(gpa.add_pages(frame as u64 * stride)) {
+                visit(frame, spte);
+            }
         }
     }
 
@@ -473,8 +477,8 @@ impl Mmu for Box<dyn Mmu> {
         (**self).walk(gpa)
     }
 
-    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
-        (**self).walk_window(gpa, stride, out);
+    fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
+        (**self).walk_window(gpa, stride, visit);
     }
 
     fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {

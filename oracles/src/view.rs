@@ -9,7 +9,9 @@ type Tables = [[Option<Spte>; FRAMES]; ALIASES];
 #[derive(Debug)]
 pub struct View {
     aliases: usize,
+    /// Of the frames that are present; elsewhere it means nothing.
     now: Box<Tables>,
+    /// Of the frames that changed; elsewhere it is as now.
     before: Box<Tables>,
     present: [FrameSet; ALIASES],
     writable: [FrameSet; ALIASES],
@@ -27,39 +29,35 @@ impl Default for View {
 impl View {
     /// A new VM, with nothing mapped.
     pub fn reset(&mut self, vm: &Vm) {
-        for alias in 0..self.aliases {
-            self.now[alias].fill(None);
-            self.before[alias].fill(None);
-        }
         self.aliases = vm.stolen().alias_count();
         self.present = [FrameSet::EMPTY; ALIASES];
         self.writable = self.present;
         self.changed = self.present;
     }
 
-    /// Look at the tables again.
+    /// Look at the tables again. Most of what could be mapped is not, and most of what is stays as it was.
     pub fn sweep<M: Mmu>(&mut self, vm: &Vm, mmu: &M) {
-        std::mem::swap(&mut self.now, &mut self.before);
         for alias in 0..self.aliases {
-            let now = &mut self.now[alias];
-            mmu.walk_window(vm.gpa(0, alias), vm.stride(), now);
-            // Most ops leave most aliases alone, and a comparison of whole windows is cheap.
-            let difference =
-                now.iter().zip(&self.before[alias]).fold(0, |bits, (now, before)| bits | (raw(*now) ^ raw(*before)));
-            if difference == 0 {
-                self.changed[alias] = FrameSet::EMPTY;
-                continue;
-            }
-            let (mut present, mut writable, mut changed) = (0u64, 0u64, 0u64);
-            for (frame, (now, before)) in now.iter().zip(&self.before[alias]).enumerate() {
-                let now = raw(*now);
-                present |= u64::from(now != 0) << frame;
-                writable |= (now >> Rights::W.bits().trailing_zeros() & 1) << frame;
-                changed |= u64::from(now != raw(*before)) << frame;
-            }
-            self.present[alias] = FrameSet::from_bits(present);
-            self.writable[alias] = FrameSet::from_bits(writable);
-            self.changed[alias] = FrameSet::from_bits(changed);
+            let (now, before) = (&mut self.now[alias], &mut self.before[alias]);
+            let (was_present, mut present) = (self.present[alias], FrameSet::EMPTY);
+            let (mut writable, mut changed) = (FrameSet::EMPTY, FrameSet::EMPTY);
+            mmu.walk_window(vm.gpa(0, alias), vm.stride(), &mut |frame, spte| {
+                let one = FrameSet::one(frame);
+                present = present.union(one);
+                if spte.rights().contains(Rights::W) {
+                    writable = writable.union(one);
+                }
+                let old = now[frame].filter(|_| was_present.contains(frame));
+                if old != Some(spte) {
+                    changed = changed.union(one);
+                    (before[frame], now[frame]) = (old, Some(spte));
+                }
+            });
+            let lost = was_present.minus(present);
+            lost.iter().for_each(|frame| before[frame] = now[frame]);
+            self.present[alias] = present;
+            self.writable[alias] = writable;
+            self.changed[alias] = changed.union(lost);
         }
     }
 
@@ -70,12 +68,12 @@ impl View {
 
     /// The translation of `frame` under alias number `alias`.
     pub fn now(&self, alias: usize, frame: usize) -> Option<Spte> {
-        self.now[alias][frame]
+        self.now[alias][frame].filter(|_| self.present[alias].contains(frame))
     }
 
     /// The same before the last op.
     pub fn before(&self, alias: usize, frame: usize) -> Option<Spte> {
-        self.before[alias][frame]
+        if self.changed[alias].contains(frame) { self.before[alias][frame] } else { self.now(alias, frame) }
     }
 
     /// The frames that the same leaf translated as `frame` under alias number `alias` before the last op; none if there was none.
@@ -111,9 +109,4 @@ impl View {
     pub fn changed(&self, alias: usize) -> FrameSet {
         self.changed[alias]
     }
-}
-
-#[inline]
-fn raw(spte: Option<Spte>) -> u64 {
-    spte.map_or(0, Spte::raw)
 }

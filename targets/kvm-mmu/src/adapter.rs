@@ -161,8 +161,8 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.tables.walk(gpa)
     }
 
-    fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
-        self.mmu.tables.walk_window(gpa, stride, out);
+    fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
+        self.mmu.tables.walk_window(gpa, stride, visit);
     }
 
     /// The TDP MMU has no shadows of the guest's tables.

@@ -4,7 +4,7 @@
 use crate::roots::Root;
 use crate::spte::{ENTRIES, Entry, Format, index, pages_from};
 use crate::sync::{AtomicU64, Ordering, spin};
-use gpa_model::limits::OPS;
+use gpa_model::limits::{FRAMES, OPS};
 use gpa_model::{Gpa, Levels, Spte, StolenMask};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -31,7 +31,7 @@ struct Entries([AtomicU64; ENTRIES]);
 const LINE: usize = ENTRIES / u64::BITS as usize;
 
 /// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
-/// it absent again, need not go through all that is not. Who does so has the `mmu_lock`, as has whoever writes an absent entry.
+/// it absent again, need not go through all that is not. Who must not miss any has the `mmu_lock`, as has who makes one.
 struct TablePage {
     entries: Box<Entries>,
     written: AtomicU64,
@@ -58,8 +58,12 @@ impl TablePage {
 
     /// The indices of the entries that may be there.
     fn indices(&self) -> impl Iterator<Item = usize> {
-        let written = self.written.load(Ordering::Relaxed);
-        let lines = (0..ENTRIES / LINE).filter(move |line| written >> line & 1 != 0);
+        let mut left = self.written.load(Ordering::Relaxed);
+        let lines = std::iter::from_fn(move || {
+            let line = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(line)
+        });
         lines.flat_map(|line| line * LINE..(line + 1) * LINE)
     }
 
@@ -233,43 +237,43 @@ impl<F: Format> Tables<F> {
         entry.spte(gpa, at.level)
     }
 
-    /// The same for every `stride`-th page, which is a power of two, looking at each entry on the way once.
-    pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, out: &mut [Option<Spte>]) {
-        self.walk_table(self.root_of(gpa), self.root_level, gpa, stride.trailing_zeros(), out);
-    }
-
-    /// The same from `table`, which is of `level`, down. All the pages lie in what it translates.
-    fn walk_table(&self, table: u32, level: u8, gpa: Gpa, stride_shift: u32, out: &mut [Option<Spte>]) {
-        let page = self.page(table);
-        let entry = |index: usize| Entry::<F>::from_raw(page.entry(index).load(Ordering::Acquire));
-        if level == 1 {
-            for (frame, out) in out.iter_mut().enumerate() {
-                *out = entry(index(gpa, level) + (frame << stride_shift)).spte(gpa, level);
-            }
-            return;
-        }
-        let (mut from, mut rest) = (gpa, out);
+    /// The same for the frames of the window from `gpa`, `stride` pages apart, which is a power of two: each that is mapped.
+    pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
+        let shift = stride.trailing_zeros();
+        let gpa_of = |frame: usize| gpa.add_pages((frame as u64) << shift);
+        let mut rest = 0..FRAMES;
         while !rest.is_empty() {
-            // At least one: what is left of the entry may be less than a stride.
-            let run = (((pages_from(from, level) - 1) >> stride_shift) as usize + 1).min(rest.len());
-            let (out, after) = rest.split_at_mut(run);
-            let entry = entry(index(from, level));
-            if !entry.is_present() {
-                out.fill(None);
-            } else if entry.is_leaf(level) {
-                for (frame, out) in out.iter_mut().enumerate() {
-                    *out = entry.spte(from.add_pages((frame as u64) << stride_shift), level);
+            let first = gpa_of(rest.start);
+            let (at, entry) = self.end_of_walk(first);
+            // One walk is enough for all that the entry translates, or that lies in the same table of leaves.
+            let run = ((pages_from(first, at.level.max(2)) - 1) >> shift) as usize + 1;
+            let frames = rest.start..rest.end.min(rest.start + run);
+            rest.start = frames.end;
+            if at.level == 1 {
+                self.entries(at.table, 1).for_each(|(leaf, entry)| {
+                    if let Some(pages) = usize::from(leaf.index).checked_sub(at.index.into())
+                        && pages % (1 << shift) == 0
+                        && pages >> shift < frames.len()
+                        && let Some(spte) = entry.spte(first, 1)
+                    {
+                        visit(frames.start + (pages >> shift), spte);
+                    }
+                });
+            } else if entry.is_present() {
+                for frame in frames {
+                    if let Some(spte) = entry.spte(gpa_of(frame), at.level) {
+                        visit(frame, spte);
+                    }
                 }
-            } else {
-                self.walk_table(entry.table(), level - 1, from, stride_shift, out);
             }
-            (from, rest) = (from.add_pages((run as u64) << stride_shift), after);
         }
     }
 
     /// The entries of table `table`, which is of `level`, that are not absent, with where they are.
     pub(crate) fn entries(&self, table: u32, level: u8) -> impl Iterator<Item = (Sptep, Entry<F>)> {
-        let all = self.page(table).indices().map(move |index| Sptep::new(table, index, level));
-        all.map(|at| (at, self.get(at))).filter(|(_, entry)| *entry != Entry::ABSENT)
+        let page = self.page(table);
+        let entry = |index: usize| Entry::from_raw(page.entry(index).load(Ordering::Acquire));
+        let all = page.indices().map(move |index| (Sptep::new(table, index, level), entry(index)));
+        all.filter(|(_, entry)| *entry != Entry::ABSENT)
     }
 }

@@ -74,7 +74,7 @@ impl Run {
     fn look(&mut self) {
         for alias in 0..self.tables.len() {
             let mut now = [None; FRAMES];
-            self.mmu.walk_window(self.vm.gpa(0, alias), self.vm.stride(), &mut now);
+            self.mmu.walk_window(self.vm.gpa(0, alias), self.vm.stride(), &mut |frame, spte| now[frame] = Some(spte));
             let before = std::mem::replace(&mut self.tables[alias], now);
             for (frame, before) in before.into_iter().enumerate().filter(|&(frame, before)| before != now[frame]) {
                 self.stale.extend(before.map(|spte| (alias, frame, spte.raw())));
