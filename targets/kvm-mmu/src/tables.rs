@@ -23,28 +23,25 @@ impl Sptep {
     }
 }
 
-/// Laid out as hardware walks it.
-#[repr(align(4096))]
-struct Entries([AtomicU64; ENTRIES]);
-
 /// Entries of a line, of which a table page has as many as a word has bits.
 const LINE: usize = ENTRIES / u64::BITS as usize;
 
 /// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
 /// it absent again, need not go through all that is not. Who must not miss any has the `mmu_lock`, as has who makes one.
 struct TablePage {
-    entries: Box<Entries>,
+    entries: Box<[AtomicU64]>,
     written: AtomicU64,
 }
 
 impl TablePage {
     fn absent() -> Self {
-        Self { entries: Box::new(Entries([const { AtomicU64::new(0) }; ENTRIES])), written: AtomicU64::new(0) }
+        let entries = std::iter::repeat_with(|| AtomicU64::new(0)).take(ENTRIES).collect();
+        Self { entries, written: AtomicU64::new(0) }
     }
 
     /// The entry at `index`, to be looked at.
     fn entry(&self, index: usize) -> &AtomicU64 {
-        &self.entries.0[index % ENTRIES]
+        &self.entries[index]
     }
 
     /// The same, to be written.
