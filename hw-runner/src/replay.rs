@@ -110,16 +110,7 @@ impl Mmu for Replay {
     fn shows(&self) -> Shows {
         let inside = !self.trace.seen.is_empty();
         let native = self.trace.fingerprint.native;
-        Shows {
-            tables: inside,
-            flushes: inside,
-            keys: inside,
-            rmap: inside,
-            roots: false,
-            shadows: false,
-            pins: false,
-            native,
-        }
+        Shows { tables: inside, flushes: inside, keys: inside, rmap: inside, native, ..Shows::EXITS }
     }
 
     /// Back to the start of the same trace.

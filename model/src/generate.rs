@@ -179,7 +179,7 @@ impl Generator {
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &vm, &sketch);
         let walks = focus.has(OpKind::GuestWalk) || focus.has(OpKind::GuestAccess);
-        if focus.has(OpKind::WriteGpte) && walks && choices.chance(1, 3) {
+        if focus.has(OpKind::WriteGpte) && walks && choices.chance(1, 2) {
             self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
         }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));

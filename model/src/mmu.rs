@@ -407,6 +407,20 @@ pub struct Shows {
     pub native: bool,
 }
 
+impl Shows {
+    /// How ops end, and nothing else.
+    pub const EXITS: Shows = Shows {
+        tables: false,
+        flushes: false,
+        keys: false,
+        rmap: false,
+        roots: false,
+        shadows: false,
+        pins: false,
+        native: true,
+    };
+}
+
 /// A second-stage MMU under test. Three methods are enough; the others let a target show more, or run faster.
 ///
 /// `step` sees only ops that the reference model accepts and [`Mmu::supports`] allows, after the [`Host`] has changed.
@@ -450,16 +464,7 @@ pub trait Mmu {
 
     /// What oracles can see here.
     fn shows(&self) -> Shows {
-        Shows {
-            tables: true,
-            flushes: true,
-            keys: false,
-            rmap: false,
-            roots: false,
-            shadows: false,
-            pins: false,
-            native: true,
-        }
+        Shows { tables: true, flushes: true, ..Shows::EXITS }
     }
 }
 

@@ -72,16 +72,7 @@ impl Mmu for Ideal {
 
     /// There are no tables to show, so the exits are judged, and nothing else.
     fn shows(&self) -> Shows {
-        Shows {
-            tables: false,
-            flushes: true,
-            keys: false,
-            rmap: false,
-            roots: false,
-            shadows: false,
-            pins: false,
-            native: true,
-        }
+        Shows { flushes: true, ..Shows::EXITS }
     }
 }
 

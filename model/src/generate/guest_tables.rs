@@ -70,6 +70,13 @@ impl Generator {
         }
     }
 
+    /// At times a page of a private slot, which a guest of the guest must not find.
+    fn private_page(choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Option<Gpa> {
+        let (_, slot) = sketch.any_slot(choices, |id, _| id.is_private())?;
+        let nested = vm.paging().is_nested() && choices.chance(1, 2);
+        nested.then(|| vm.gpa(slot.frame.into(), 0))
+    }
+
     pub(super) fn gpte_flags(choices: &mut impl Choices) -> GpteFlags {
         let odd = [
             GpteFlags::PRESENT,
@@ -224,7 +231,8 @@ impl Generator {
     ) {
         let mut gpa = self.table(choices, vm, sketch, focus);
         for level in (1..=vm.paging().levels()).rev() {
-            let to = self.table(choices, vm, sketch, focus);
+            let private = if level == 1 { Self::private_page(choices, vm, sketch) } else { None };
+            let to = private.unwrap_or_else(|| self.table(choices, vm, sketch, focus));
             let index = choices.below(GPTES as u32) as u8;
             let mut write = |index, to, flags| {
                 let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, flags) };

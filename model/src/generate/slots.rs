@@ -27,7 +27,7 @@ impl Generator {
                 break;
             }
             let private = self.profile.private_slots && n > 0 && choices.chance(1, 2);
-            let id = if private { SlotId::private(n as u8) } else { SlotId::user(n as u8) };
+            let id = if private { SlotId::private(n as u8 - 1) } else { SlotId::user(n as u8) };
             let op = Op::Slot { id, change: self.create(choices, vm, frame, frames, private) };
             sketch.note(vm, &op);
             ops.push(op);
