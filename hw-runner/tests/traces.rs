@@ -181,7 +181,7 @@ fn what_is_kept_because_an_oracle_objects_is_objected_to() {
         ("ept-stolen_fetch_by_an_alias_of_a_private_slot", "progress/mapped/execute/alias/private"),
         ("npt-sw-protected_private_memslot_where_a_hole_was_seen", "gfn_unalias/attribute/read/base/user"),
         ("npt_prefault_under_an_obsolete_root", "progress/retry/prefault/base/user"),
-        ("stolen-yielding_pages_taken_by_a_walk_that_gives_way", "alias_flush/stale-page/unmap/base/user"),
+        ("stolen-yielding_pages_taken_by_a_walk_that_gives_way", "alias_flush/started-over/unmap/base/user"),
         ("stolen_flush_of_the_alias_failed", "alias_flush/stale-write/dirty-clear/alias/logged"),
     ];
     let kept = files("hw/objected", "trace");

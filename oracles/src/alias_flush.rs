@@ -14,7 +14,11 @@
 //! What an op took away is flushed before others have their turn in the middle of it, and before a table page is freed that it hung from,
 //! whether or not the guest is still entitled to it.
 //!
+//! A stale page that one defect of Linux's own explains has a [clause](started_over) of its own, so that nothing else is taken for it.
+//!
 //! Limit: within one op, flushes are taken to follow the changes they belong to.
+
+mod started_over;
 
 use crate::gfn_unalias::{instead, is_sound};
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
@@ -26,6 +30,7 @@ const STALE_WRITE: usize = 1;
 const STALE_ACCESS: usize = 2;
 const YIELD: usize = 3;
 const FREE: usize = 4;
+const STARTED_OVER: usize = 5;
 
 /// The oracle `alias_flush`.
 #[derive(Debug, Default)]
@@ -60,6 +65,7 @@ impl Oracle for AliasFlush {
                 Clause::exits("stale-access"),
                 Clause::flushes("yield"),
                 Clause::flushes("free"),
+                Clause::flushes("started-over"),
             ]
         }
     }
@@ -75,6 +81,7 @@ impl Oracle for AliasFlush {
         if !step.shows.tables || !step.shows.flushes {
             if !step.allowed.changed.is_empty() {
                 tally[STALE_PAGE].cannot();
+                tally[STARTED_OVER].cannot();
             }
             if !step.allowed.revoked.is_empty() {
                 tally[STALE_WRITE].cannot();
@@ -91,7 +98,11 @@ impl Oracle for AliasFlush {
         // Counted before the flushes: these are the translations that a missing flush would leave behind.
         for stale in &self.stale {
             let clause = if revokes_write(step, stale) { STALE_WRITE } else { STALE_PAGE };
-            tally[clause].check_if(clause == STALE_WRITE || !is_entitled(step, stale));
+            let at_stake = clause == STALE_WRITE || !is_entitled(step, stale);
+            tally[clause].check_if(at_stake);
+            if clause == STALE_PAGE {
+                tally[STARTED_OVER].check_if(at_stake && started_over::explains(step, stale));
+            }
             if is_zap(step) {
                 tally[YIELD].check_if(stale.since == step.at);
             }
@@ -104,7 +115,15 @@ impl Oracle for AliasFlush {
             self.apply(step.model.vm(), flush);
         }
         self.check_free(step, step.flushes.len())?;
-        self.stale.iter().try_for_each(|stale| judge(step, stale))
+        // What is explained hides nothing that is not.
+        let mut explained = Ok(());
+        for stale in &self.stale {
+            match judge(step, stale) {
+                Err(objection) if objection.clause == STARTED_OVER => explained = explained.and(Err(objection)),
+                judged => judged?,
+            }
+        }
+        explained
     }
 }
 
@@ -211,7 +230,8 @@ fn judge(step: &Step<'_>, stale: &Stale) -> Result<(), Objection> {
     let alias = step.model.vm().stolen().alias(stale.alias.into());
     let entitled = step.model.entitled(step.host, stale.frame.into(), alias);
     let sound = is_sound(stale.spte, entitled);
-    object(step, stale, STALE_PAGE, &if sound { "its frames are not alike any more".into() } else { instead(entitled) })
+    let clause = if started_over::explains(step, stale) { STARTED_OVER } else { STALE_PAGE };
+    object(step, stale, clause, &if sound { "its frames are not alike any more".into() } else { instead(entitled) })
 }
 
 fn object(step: &Step<'_>, stale: &Stale, clause: usize, but: &str) -> Result<(), Objection> {

@@ -84,6 +84,20 @@ mod tests {
         assert_eq!(list().err(), None);
     }
 
+    fn all() -> Vec<Known> {
+        list().expect("the list")
+    }
+
+    fn known(target: &str, signature: &Signature) -> bool {
+        all().iter().any(|known| known.matches(target, signature))
+    }
+
+    /// A trace of a defect, as it was recorded.
+    fn objected(name: &str) -> String {
+        let path = format!("{}/../../corpus/hw/objected/{name}.trace", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
     /// What an oracle says of a trace that real KVM might have left.
     fn signature(trace: &str) -> Signature {
         let trace = hw_runner::trace::parse(trace).unwrap_or_else(|e| panic!("{e}\n{trace}"));
@@ -96,11 +110,7 @@ mod tests {
     /// a page that is refused where there never was a hole, and another realisation.
     #[test]
     fn a_private_memslot_where_a_hole_was_seen_is_known_and_nothing_like_it_is() {
-        const NAME: &str = "npt-sw-protected_private_memslot_where_a_hole_was_seen";
-        let path = format!("{}/../../corpus/hw/objected/{NAME}.trace", env!("CARGO_MANIFEST_DIR"));
-        let recorded = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let all = list().expect("the list");
-        let known = |target: &str, signature: &Signature| all.iter().any(|known| known.matches(target, signature));
+        let recorded = objected("npt-sw-protected_private_memslot_where_a_hole_was_seen");
         let defect = signature(&recorded);
         assert!(known("linux-kvm-npt:sw-protected", &defect), "{defect}");
         assert!(!known("linux-kvm-npt", &defect) && !known("linux-kvm-npt:guest-ptes", &defect));
@@ -114,6 +124,34 @@ mod tests {
             let other = signature(&recorded.replacen(from, to, 1));
             assert_ne!(other, defect);
             assert!(!known("linux-kvm-npt:sw-protected", &other), "{other} for {to:?}");
+        }
+    }
+
+    /// Another one; and stale pages that it does not explain: the flush begins or ends elsewhere, fails, is of another name, or is not the
+    /// op's that took the page away. One of those is not hidden by one that it explains.
+    #[test]
+    fn what_a_walk_that_started_over_left_is_known_and_no_other_stale_page_is() {
+        const TARGET: &str = "linux-kvm-stolen-yielding";
+        let recorded = objected("stolen-yielding_pages_taken_by_a_walk_that_gives_way");
+        let defect = signature(&recorded);
+        assert!(known(TARGET, &defect), "{defect}");
+        assert!(!known("linux-kvm-stolen-fixed", &defect));
+        let taken = "  :: spte 0x1e0@1 1 rwx 4K\n  :: spte 0x1e1@1 2 rwx 4K\n";
+        for (from, to) in [
+            ("  :: flush 0x1e0 1\n", ""),
+            ("  :: flush 0x1e0 1\n", "  :: flush 0x1e1 1\n"),
+            ("  :: flush 0x1e0 1\n", "  :: flush 0x1df 1\n"),
+            ("  :: flush 0x1e0 1\n", "  :: flush 0x1e0 2\n"),
+            ("  :: flush 0x1e0 1\n", "  :: flush 0x1e0 1 failed\n"),
+            ("  :: flush 0x100001e0 1\n", ""),
+            (taken, &format!("  :: spte 0x1e2 none\n{taken}")),
+        ] {
+            let other = signature(&recorded.replacen(from, to, 1));
+            assert_ne!(other, defect);
+            assert_eq!((other.oracle, other.clause), ("alias_flush", "stale-page"), "{to:?}");
+            let why = all().into_iter().find(|known| known.matches(TARGET, &other)).map(|known| known.gap);
+            // That of the alias may be forgotten for another reason.
+            assert_eq!(why.as_deref(), (other.alias == "alias").then_some("G1"), "{other} for {to:?}");
         }
     }
 
