@@ -29,19 +29,20 @@ const LINE: usize = ENTRIES / u64::BITS as usize;
 /// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
 /// it absent again, need not go through all that is not. Who must not miss any has the `mmu_lock`, as has who makes one.
 struct TablePage {
-    entries: Box<[AtomicU64]>,
+    entries: Box<[AtomicU64; ENTRIES]>,
     written: AtomicU64,
 }
 
 impl TablePage {
     fn absent() -> Self {
-        let entries = std::iter::repeat_with(|| AtomicU64::new(0)).take(ENTRIES).collect();
-        Self { entries, written: AtomicU64::new(0) }
+        // Made on the heap: a stack may be too small for a page.
+        let entries: Box<[_]> = std::iter::repeat_with(|| AtomicU64::new(0)).take(ENTRIES).collect();
+        Self { entries: entries.try_into().expect("a page has so many entries"), written: AtomicU64::new(0) }
     }
 
     /// The entry at `index`, to be looked at.
     fn entry(&self, index: usize) -> &AtomicU64 {
-        &self.entries[index]
+        &self.entries[index % ENTRIES]
     }
 
     /// The same, to be written.
