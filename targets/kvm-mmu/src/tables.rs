@@ -23,26 +23,31 @@ impl Sptep {
     }
 }
 
+/// Laid out as hardware walks it.
+#[repr(align(4096))]
+struct Entries([AtomicU64; ENTRIES]);
+
+#[cfg(not(shuttle))]
+const _: () = assert!(size_of::<Entries>() == 4096 && align_of::<Entries>() == 4096);
+
 /// Entries of a line, of which a table page has as many as a word has bits.
 const LINE: usize = ENTRIES / u64::BITS as usize;
 
 /// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
 /// it absent again, need not go through all that is not. Who must not miss any has the `mmu_lock`, as has who makes one.
 struct TablePage {
-    entries: Box<[AtomicU64; ENTRIES]>,
+    entries: Box<Entries>,
     written: AtomicU64,
 }
 
 impl TablePage {
     fn absent() -> Self {
-        // Made on the heap: a stack may be too small for a page.
-        let entries: Box<[_]> = std::iter::repeat_with(|| AtomicU64::new(0)).take(ENTRIES).collect();
-        Self { entries: entries.try_into().expect("a page has so many entries"), written: AtomicU64::new(0) }
+        Self { entries: Box::new(Entries([const { AtomicU64::new(0) }; ENTRIES])), written: AtomicU64::new(0) }
     }
 
     /// The entry at `index`, to be looked at.
     fn entry(&self, index: usize) -> &AtomicU64 {
-        &self.entries[index % ENTRIES]
+        &self.entries.0[index % ENTRIES]
     }
 
     /// The same, to be written.
