@@ -101,7 +101,7 @@ impl Oracle for AliasFlush {
             let at_stake = clause == STALE_WRITE || !is_entitled(step, stale);
             tally[clause].check_if(at_stake);
             if clause == STALE_PAGE {
-                tally[STARTED_OVER].check_if(at_stake && started_over::explains(step, stale));
+                tally[STARTED_OVER].check_if(at_stake && started_over::could_explain(step, stale));
             }
             if is_zap(step) {
                 tally[YIELD].check_if(stale.since == step.at);

@@ -7,7 +7,7 @@
 use super::Stale;
 use crate::step::Step;
 use gpa_model::limits::SLOTS;
-use gpa_model::{Flush, FrameSet, Level, SlotId};
+use gpa_model::{Flush, FrameSet, Gpa, Level, SlotId};
 
 /// Whether such a walk explains why `stale` was left: the op took it away, and a flush of its name began where a walk over it begins
 /// and ended below it, with the first page of a larger leaf.
@@ -19,15 +19,22 @@ pub(super) fn explains(step: &Step<'_>, stale: &Stale) -> bool {
         Level::Page1G => return false,
     };
     let starts = starts_of_walk(step, frame).map(|start| start.map(|start| vm.gpa(start, alias)));
-    let falls_short = |flush: &Flush| match *flush {
-        Flush::Range { gpa, pages, ok: true } => {
-            starts.contains(&Some(gpa))
-                && pages % larger.pages() == 1
-                && gpa.page() + pages <= vm.gpa(frame, alias).page()
-        }
-        _ => false,
+    let falls_short = |(gpa, pages): (Gpa, u64)| {
+        starts.contains(&Some(gpa)) && pages % larger.pages() == 1 && gpa.page() + pages <= vm.gpa(frame, alias).page()
     };
-    stale.since == step.at && step.flushes.iter().any(falls_short)
+    stale.since == step.at && ranges(step).any(falls_short)
+}
+
+/// Whether it could: what the op took away it flushed by ranges.
+pub(super) fn could_explain(step: &Step<'_>, stale: &Stale) -> bool {
+    stale.since == step.at && ranges(step).next().is_some()
+}
+
+fn ranges(step: &Step<'_>) -> impl Iterator<Item = (Gpa, u64)> {
+    step.flushes.iter().filter_map(|flush| match *flush {
+        Flush::Range { gpa, pages, ok: true } => Some((gpa, pages)),
+        _ => None,
+    })
 }
 
 /// Where a walk over `frame` may begin, which goes through one memslot: at the first frame of the op's range in it, or at that of the
