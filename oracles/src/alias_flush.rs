@@ -14,7 +14,7 @@
 //! What an op took away is flushed before others have their turn in the middle of it, and before a table page is freed that it hung from,
 //! whether or not the guest is still entitled to it.
 //!
-//! A stale page that one defect of Linux's own explains has a [clause](started_over) of its own, so that nothing else is taken for it.
+//! A stale page that one defect of Linux's own explains has a clause of its own (`started_over.rs`), so that nothing else is taken for it.
 //!
 //! Limit: within one op, flushes are taken to follow the changes they belong to.
 

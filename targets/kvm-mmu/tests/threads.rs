@@ -343,7 +343,8 @@ fn explore<P: Policy>(beside: Beside, interleavings: usize) -> Option<Wrong> {
         }
     };
     // Its atomics are larger than a machine's, and so is a table page, which is made on a stack.
-    let config = shuttle::Config { stack_size: 1 << 20, ..shuttle::Config::default() };
+    let mut config = shuttle::Config::default();
+    config.stack_size = 1 << 20;
     shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new_from_seed(1, interleavings), config).run(body);
     *wrong.lock().unwrap()
 }
