@@ -2,7 +2,7 @@
 //!
 //! Some put other pages in place, some move the page with its content, some only unmap it for a moment. Whoever calls gives the
 //! pages new identities right after, so that to a program they all mean the same: what was there before must not be found
-//! again. And how it leaves none in their place.
+//! again. `prot_none` is no driver: it leaves no pages that anybody can have.
 #![expect(unsafe_code, reason = "calls of memory management have no safe wrapper")]
 
 use crate::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};

@@ -16,8 +16,8 @@ use std::hash::{Hash, Hasher};
 /// A page that is unmapped is never seen again: whoever touches its hva next finds a new page, with a new [`Pfn`], full of
 /// zeros. At first the host maps everything as large as alignment lets it. What is unmapped comes back in small pages, and takes
 /// the huge page that it was part of apart; `collapse` copies small pages to huge ones (as khugepaged does). What is paged out
-/// comes back as another page, too, but holds what it held. What is protected from everybody has no page until it is unmapped. Of what pages hold, the guest's page tables alone make a difference
-/// to anybody, and so only these are kept.
+/// comes back as another page, too, but holds what it held. Pages that nobody can have are as good as unmapped, until an op puts
+/// others there. Of what pages hold, the guest's page tables alone make a difference to anybody, and so only these are kept.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Pages from one block to the next, as a shift.

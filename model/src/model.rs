@@ -563,8 +563,8 @@ impl Model {
         allowed
     }
 
-    /// What user space may be told that asks for a page to be mapped: done, nothing there, nobody can have it, or try again. A design may also
-    /// refuse to be asked by an alias, as Linux does (8046d29dde17).
+    /// What user space may be told that asks for a page to be mapped: done, nothing there, nobody can have it, or try again. A
+    /// design may also refuse to be asked by an alias, as Linux does (8046d29dde17).
     fn prefault(&mut self, host: &Host, gpa: Gpa, exit: &Exit) -> Allowed {
         let access = self.access(host, gpa, Access::Read, exit);
         let refused = !self.vm.stolen().split(gpa).1.is_none();
