@@ -56,7 +56,8 @@ pub struct KernelArgs {
     /// Another of Debian's kernels for the lab, such as 6.1; the same as TARGET@VERSION
     #[arg(long, value_name = "VERSION", conflicts_with = "kernel_dir")]
     kernel: Option<String>,
-    /// A kernel of your own for the lab: the top of its build, or a folder with bzImage and the modules of KVM
+    /// A kernel of your own for the lab: the top of its build, a folder with bzImage and the modules of KVM, or one that its
+    /// package is unpacked in
     #[arg(long, value_name = "DIR")]
     kernel_dir: Option<PathBuf>,
 }

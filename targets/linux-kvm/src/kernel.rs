@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 pub enum Choice {
     /// The newest of this version that the package lists have, such as `6.12`.
     Version(String),
-    /// The one in this folder: the top of a build, or any folder with a kernel and its modules somewhere below it.
+    /// The one in this folder: the top of a build, a system's root or where a package is unpacked, or any folder with a kernel and
+    /// its modules somewhere below it.
     Folder(PathBuf),
 }
 
@@ -51,8 +52,16 @@ pub struct Kernel {
     package: Option<PathBuf>,
 }
 
-/// What a build calls the image: where it makes it, where distributions install it.
-const IMAGES: [&str; 3] = ["arch/x86/boot/bzImage", "bzImage", "vmlinuz"];
+/// Where a build makes the image.
+const BUILT: &str = "arch/x86/boot/bzImage";
+/// What it is called beside its modules.
+const PLAIN: [&str; 2] = ["bzImage", "vmlinuz"];
+/// What begins its name where several can be, before its release.
+const INSTALLED: &str = "vmlinuz-";
+/// Where it is then, if not in the folder itself.
+const BOOT: &str = "boot";
+/// Where the modules of each release are in a system or a package; the second where `lib` is a link to `usr/lib`.
+const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
 impl Kernel {
     /// The kernel that was chosen, fetched if it is Debian's and not in the cache.
@@ -61,35 +70,28 @@ impl Kernel {
     /// [`LabError::Absent`] if there is no such kernel, or there is no way to fetch it.
     pub fn find(cache: &Cache, choice: &Choice, say: Say<'_>) -> Result<Self, LabError> {
         match choice {
-            Choice::Version(version) => Self::fetched(packages::kernel(cache, version, say)?),
-            Choice::Folder(folder) => Self::built(folder),
+            Choice::Version(version) => {
+                let root = packages::kernel(cache, version, say)?;
+                Ok(Self { package: Some(root.clone()), ..Self::within(&root)? })
+            }
+            Choice::Folder(folder) => Self::within(folder),
         }
     }
 
-    fn fetched(root: PathBuf) -> Result<Self, LabError> {
-        let modules = root.join("lib/modules");
-        let mut releases = fs::read_dir(&modules).map_err(at(&modules))?.flatten();
-        let release = releases.next().and_then(|entry| entry.file_name().into_string().ok());
-        let release = release.ok_or_else(|| LabError::Failed(format!("{}: no kernel is in it", modules.display())))?;
-        let image = root.join("boot").join(format!("vmlinuz-{release}"));
-        let modules = modules.join(&release).join("kernel");
-        Ok(Self { release, image, modules, package: Some(root) })
-    }
-
-    fn built(folder: &Path) -> Result<Self, LabError> {
-        let entries = fs::read_dir(folder).map_err(|error| {
+    /// The kernel in `folder`; the newest, if there are several.
+    fn within(folder: &Path) -> Result<Self, LabError> {
+        fs::read_dir(folder).map_err(|error| {
             LabError::Absent(format!("expected a folder with a kernel at {}, found: {error}", folder.display()))
         })?;
-        let installed =
-            |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
-        let mut others: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(installed).collect();
-        others.sort();
-        let usual = IMAGES.iter().map(|image| folder.join(image));
-        let image = usual.chain(others.into_iter().rev()).find(|image| image.is_file()).ok_or_else(|| {
+        let usual = [BUILT].iter().chain(&PLAIN).map(|image| folder.join(image));
+        let boot = folder.join(BOOT);
+        let others = [folder, &boot].into_iter().flat_map(installed);
+        let image = usual.chain(others).find(|image| image.is_file()).ok_or_else(|| {
             LabError::Absent(format!(
-                "expected a kernel in {} ({}, or vmlinuz-RELEASE), found none; name the top of a kernel's build",
+                "expected a kernel in {} ({BUILT}, {}, {INSTALLED}RELEASE or {BOOT}/{INSTALLED}RELEASE), found none; name the top \
+                 of a kernel's build, or the folder that its package is unpacked in",
                 folder.display(),
-                IMAGES.join(", ")
+                PLAIN.join(", ")
             ))
         })?;
         let release = release(&image).map_err(at(&image))?.ok_or_else(|| {
@@ -98,7 +100,8 @@ impl Kernel {
                 image.display()
             ))
         })?;
-        Ok(Self { release, image, modules: folder.to_owned(), package: None })
+        let modules = modules(folder, &image, &release)?;
+        Ok(Self { release, image, modules, package: None })
     }
 
     /// The first two numbers of its release, such as `6.12`.
@@ -113,7 +116,7 @@ impl Kernel {
     pub(crate) fn package_version(&self) -> Result<String, LabError> {
         let root = self.package.as_ref().ok_or_else(|| {
             LabError::Absent(format!(
-                "expected a kernel of Debian's, whose source can be fetched and changed, found one that was built in {}; \
+                "expected a kernel of Debian's, whose source can be fetched and changed, found one of your own, with its modules in {}; \
                  leave --kernel-dir out",
                 self.modules.display()
             ))
@@ -125,6 +128,37 @@ impl Kernel {
     pub(crate) fn is_packaged(&self) -> bool {
         self.package.is_some()
     }
+}
+
+/// The images in `folder` that are named for their releases, from the newest on.
+fn installed(folder: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    // What an installation puts aside is named after what takes its place.
+    names.retain(|name| name.starts_with(INSTALLED) && !name.ends_with(".old"));
+    names.sort_by(|a, b| packages::natural(b, a));
+    names.iter().map(|name| folder.join(name)).collect()
+}
+
+/// The folder below which the modules of `image` are, a kernel of that `release` in `folder`: never those of another release.
+fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, LabError> {
+    // What was once installed below a build need not be what the build has now.
+    if image == folder.join(BUILT) {
+        return Ok(folder.to_owned());
+    }
+    let places = MODULES.map(|place| folder.join(place));
+    let own = places.each_ref().map(|place| place.join(release));
+    if let Some(own) = own.iter().find(|own| own.is_dir()) {
+        return Ok(own.clone());
+    }
+    if image.parent() == Some(folder) && !places.iter().any(|place| place.is_dir()) {
+        return Ok(folder.to_owned());
+    }
+    Err(LabError::Absent(format!(
+        "expected the modules of {} in {}, found no such folder; some distributions have them in a package of their own",
+        image.display(),
+        own.map(|own| own.display().to_string()).join(" or ")
+    )))
 }
 
 /// What the kernel in the file `image` calls itself, as its header for boot loaders says (Linux, `Documentation/arch/x86/boot.rst`);
@@ -173,22 +207,55 @@ mod tests {
     #[test]
     fn a_build_is_known_by_its_image() {
         let folder = tempfile::tempdir().unwrap();
-        let absent = |why: &str| match Kernel::built(folder.path()) {
-            Err(LabError::Absent(said)) => assert!(said.contains(why), "{said}"),
-            other => panic!("{other:?}"),
-        };
+        let absent = |why: &str| assert!(missing(folder.path()).contains(why), "{}", missing(folder.path()));
         absent("expected a kernel in");
+        absent("bzImage, vmlinuz, vmlinuz-RELEASE or boot/vmlinuz-RELEASE");
         fs::write(folder.path().join("vmlinuz-6.1.0-9"), "no image").unwrap();
         absent("expected a kernel image for x86");
         let boot = folder.path().join("arch/x86/boot");
         fs::create_dir_all(&boot).unwrap();
         fs::write(boot.join("bzImage"), header("6.13.0-rc1+ (me@here) #1")).unwrap();
-        let kernel = Kernel::built(folder.path()).unwrap();
+        fs::create_dir_all(folder.path().join("lib/modules/6.13.0-rc1+")).unwrap();
+        let kernel = Kernel::within(folder.path()).unwrap();
         assert_eq!((kernel.release.as_str(), kernel.version().as_str()), ("6.13.0-rc1+", "6.13"));
         assert_eq!((kernel.image, kernel.modules), (boot.join("bzImage"), folder.path().to_owned()));
-        let LabError::Absent(why) = Kernel::built(&folder.path().join("x")).unwrap_err() else {
-            panic!("there is no x")
-        };
+        let why = missing(&folder.path().join("x"));
         assert!(why.contains("expected a folder with a kernel"), "{why}");
+    }
+
+    #[test]
+    fn an_installed_kernel_is_the_newest_and_has_the_modules_of_its_own_release() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let install = |name: &str, release: &str| fs::write(at(name), header(&format!("{release} (me@here)"))).unwrap();
+        for folder in ["boot", "lib/modules/6.9.1-a", "proc"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        install("boot/vmlinuz-6.9.1-a", "6.9.1-a");
+        let kernel = Kernel::within(root.path()).unwrap();
+        assert_eq!((kernel.image, kernel.modules), (at("boot/vmlinuz-6.9.1-a"), at("lib/modules/6.9.1-a")));
+        install("boot/vmlinuz-6.12.2-a", "6.12.2-a");
+        install("boot/vmlinuz-6.12.2-a.old", "6.12.2-a");
+        let why = missing(root.path());
+        for place in ["boot/vmlinuz-6.12.2-a ", "lib/modules/6.12.2-a or", "usr/lib/modules/6.12.2-a,"] {
+            assert!(why.contains(&at(place).display().to_string()), "{why}");
+        }
+        fs::create_dir_all(at("usr/lib/modules/6.12.2-a")).unwrap();
+        let kernel = Kernel::within(root.path()).unwrap();
+        assert_eq!((kernel.image, kernel.modules), (at("boot/vmlinuz-6.12.2-a"), at("usr/lib/modules/6.12.2-a")));
+        // A root may have a link to one of them, and must not be searched as a whole for modules.
+        std::os::unix::fs::symlink("boot/vmlinuz-6.9.1-a", at("vmlinuz")).unwrap();
+        let kernel = Kernel::within(root.path()).unwrap();
+        assert_eq!((kernel.image, kernel.modules), (at("vmlinuz"), at("lib/modules/6.9.1-a")));
+        fs::remove_dir(at("lib/modules/6.9.1-a")).unwrap();
+        assert!(missing(root.path()).contains("expected the modules of"), "{}", missing(root.path()));
+    }
+
+    /// Why there is no kernel in `folder`.
+    fn missing(folder: &Path) -> String {
+        match Kernel::within(folder) {
+            Err(LabError::Absent(why)) => why,
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -100,7 +100,7 @@ fn newest(version: &str, available: &[String]) -> Result<String, LabError> {
 }
 
 /// Compare with numbers by value.
-fn natural(a: &str, b: &str) -> Ordering {
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let parts = |text: &str| {
         let mut parts: Vec<(u64, String)> = vec![(0, String::new())];
         let mut digits = false;

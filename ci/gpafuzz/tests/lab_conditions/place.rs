@@ -24,11 +24,7 @@ impl Place {
         for folder in ["bin", "cache", "kernel", "tmp"] {
             fs::create_dir(place.at(folder)).expect("a folder");
         }
-        let mut image = vec![0; 0x300];
-        image[0x202..0x206].copy_from_slice(b"HdrS");
-        image[0x20e..0x210].copy_from_slice(&0x80u16.to_le_bytes());
-        image[0x280..0x285].copy_from_slice(b"6.99 ");
-        fs::write(place.at("kernel/bzImage"), image).expect("an image");
+        place.image("kernel/bzImage", "6.99");
         let this = std::env::current_exe().expect("this binary");
         place.script(
             "qemu-system-x86_64",
@@ -49,6 +45,15 @@ impl Place {
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// What of a kernel's image says that it is one, of that release.
+    pub(crate) fn image(&self, name: &str, release: &str) {
+        let mut image = vec![0; 0x300];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x80u16.to_le_bytes());
+        image[0x280..0x280 + release.len()].copy_from_slice(release.as_bytes());
+        fs::write(self.at(name), image).expect("an image");
     }
 
     pub(crate) fn script(&self, name: &str, body: &str) {

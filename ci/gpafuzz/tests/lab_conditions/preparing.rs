@@ -11,12 +11,13 @@ const TARGET: &str = "linux-kvm-npt:sw-protected";
 /// Stand-ins for everything that fetches and builds, for a kernel that has nothing in it but what is looked for.
 fn with_packages() -> Place {
     let place = Place::new("-plugin file");
+    place.image("image", "6.12.9+x-amd64");
     place.script("apt-cache", "echo linux-image-6.12.9+x-amd64");
     place.script("apt-get", "shift; for package; do echo > \"${package%%=*}_1.2-3_amd64.deb\"; done");
     place.script(
         "dpkg-deb",
         "case $2 in\n\
-         */linux-image-*) mkdir -p \"$3/lib/modules/6.12.9+x-amd64/kernel\" \"$3/boot\"; echo > \"$3/boot/vmlinuz-6.12.9+x-amd64\" ;;\n\
+         */linux-image-*) mkdir -p \"$3/lib/modules/6.12.9+x-amd64/kernel\" \"$3/boot\"; cp \"${0%/*}/../image\" \"$3/boot/vmlinuz-6.12.9+x-amd64\" ;;\n\
          */linux-source-*) mkdir -p \"$3/usr/src\"; echo > \"$3/usr/src/linux-source-6.12.tar.xz\" ;;\n\
          */linux-headers-*-common_*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm\"\n\
          echo > \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm/kvm_host.h\" ;;\n\
