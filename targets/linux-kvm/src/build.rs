@@ -3,13 +3,14 @@
 //!
 //! Each checkout has a target folder of its own in the cache: to cargo, packages at the same place in two checkouts are the same,
 //! and it would take what the other built for up to date. Each is built and read under one lock, and what a lab uses is a copy.
+//! Where the cache is read-only, that folder is beside what cargo builds of the checkout otherwise.
 
 use crate::error::{LabError, at, output};
 use crate::{Cache, Say};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The runner is built for one of these: the second wherever its standard library is installed, otherwise the first, whose own
@@ -60,6 +61,13 @@ fn cargo(
 ) -> Result<Vec<u8>, LabError> {
     let root = workspace()?;
     let name = format!("target-{:016x}", digest(root));
+    let own;
+    let cache = if cache.is_read_only(&name) {
+        own = beside(cache, root, &name, say)?;
+        &own
+    } else {
+        cache
+    };
     let target = cache.root().join(&name);
     let _lock = cache.lock(&name, say)?;
     if !target.is_dir() {
@@ -74,6 +82,22 @@ fn cargo(
     output(&mut command, "cargo").map_err(|error| cache.with_room(error))?;
     let path = target.join(product);
     fs::read(&path).map_err(at(&path))
+}
+
+/// Where to build instead if `cache` is read-only. What it has of the folder `name` is copied first, so that only what has changed since is
+/// built again: cargo asks for times.
+fn beside(cache: &Cache, root: &Path, name: &str, say: Say<'_>) -> Result<Cache, LabError> {
+    let usual = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let own = Cache::at(&std::path::absolute(&usual).map_err(at(&usual))?.join("lab"))?;
+    let built = cache.root().join(name);
+    if built.is_dir() {
+        own.folder(name, say, |folder, _| {
+            let mut copy = Command::new("cp");
+            copy.args(["--recursive", "--preserve=timestamps"]).arg(built.join(".")).arg(folder);
+            output(&mut copy, "coreutils").map(drop)
+        })?;
+    }
+    Ok(own)
 }
 
 /// What makes two checkouts the same. It names a folder of the cache, nothing else.

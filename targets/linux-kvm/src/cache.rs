@@ -1,4 +1,6 @@
 //! Where the lab keeps what it has fetched and built: folders that are there whole or not at all.
+//!
+//! What is there can be used where nothing can be added, as in a cache that is mounted read-only.
 
 use crate::Say;
 use crate::error::{LabError, at, output};
@@ -85,6 +87,10 @@ impl Cache {
 
     /// The same error, and how much room there is if it is little: few commands name that as what they failed for.
     pub(crate) fn with_room(&self, error: LabError) -> LabError {
+        // What was made for the sake of something else has said so already.
+        if error.to_string().contains(PLACE) {
+            return error;
+        }
         let Some(free) = free_mb(&self.root).filter(|free| *free < ENOUGH_MB) else { return error };
         let root = self.root.display();
         LabError::Absent(format!(
@@ -92,23 +98,34 @@ impl Cache {
         ))
     }
 
-    /// Its folder is there, and nothing can be put into it.
-    fn unwritable(&self, error: &io::Error) -> LabError {
+    /// Its folder is there, and `name` cannot be made in it.
+    fn unwritable(&self, name: &str, error: &io::Error) -> LabError {
         let root = self.root.display();
         LabError::Absent(format!(
-            "expected to write to the lab's folder {root}, found: {error}; name another in ${PLACE}"
+            "expected to make {name} in the lab's folder {root}, found: {error}; name another in ${PLACE}"
         ))
+    }
+
+    /// Whether nobody here can work on `name`, however much room there is: the cache is mounted read-only, or another user's.
+    pub(crate) fn is_read_only(&self, name: &str) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        File::create(self.lock_file(name))
+            .is_err_and(|error| matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem))
     }
 
     /// Wait until no other lab works on `name`.
     pub(crate) fn lock(&self, name: &str, say: Say<'_>) -> Result<File, LabError> {
-        let path = self.root.join(format!(".{name}.lock"));
-        let file = File::create(&path).map_err(|error| self.unwritable(&error))?;
+        let path = self.lock_file(name);
+        let file = File::create(&path).map_err(|error| self.unwritable(name, &error))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             say(&format!("lab: waiting for another lab, which is making {name}"));
             file.lock().map_err(at(&path))?;
         }
         Ok(file)
+    }
+
+    fn lock_file(&self, name: &str) -> PathBuf {
+        self.root.join(format!(".{name}.lock"))
     }
 }
 
@@ -188,6 +205,23 @@ mod tests {
         assert_eq!(*wait.lock().unwrap(), ["lab: waiting for another lab, which is making kernel"]);
     }
 
+    /// Nobody, whatever their rights, can put a file where the kernel shows what it knows of itself.
+    #[test]
+    fn what_is_read_only_is_told_from_what_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        assert!(!cache.is_read_only("kernel"));
+        drop(dir);
+        assert!(!cache.is_read_only("kernel"));
+        let sys = Path::new("/sys/kernel");
+        if sys.is_dir() {
+            let cache = Cache::at(sys).unwrap();
+            assert!(cache.is_read_only("kernel"));
+            let there = cache.folder("mm", &mut |_| {}, |_, _| panic!("it is there"));
+            assert_eq!(there, Ok(sys.join("mm")), "what is there needs no lock");
+        }
+    }
+
     #[test]
     fn a_place_that_cannot_be_is_explained() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -197,6 +231,6 @@ mod tests {
         let cache = Cache::at(dir.path()).unwrap();
         drop(dir);
         let Err(LabError::Absent(why)) = cache.lock("kernel", &mut |_| {}) else { panic!("nothing can be put there") };
-        assert!(why.contains(PLACE) && why.contains("expected to write"), "{why}");
+        assert!(why.contains(PLACE) && why.contains("expected to make kernel in"), "{why}");
     }
 }

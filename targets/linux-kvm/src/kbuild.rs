@@ -73,10 +73,10 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
 /// # Errors
 /// If something needed is missing, or the compiler objects.
 pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say: Say<'_>) -> Result<PathBuf, LabError> {
-    // Before anything is looked for in it: its source must be one that the script was written for.
+    // Before anything is looked for: its source must be one that the script was written for.
     kernel.package_version()?;
-    let source = source(cache, kernel, say)?;
     cache.folder(&format!("kvm-{}-{:016x}-both", kernel.release, digest(script)), say, |folder, say| {
+        let source = source(cache, kernel, say)?;
         // All are built in one tree, one after the other, so that little is compiled again.
         let _lock = cache.lock("kbuild", say)?;
         let tree = tree(cache, kernel, &source, say)?;

@@ -100,21 +100,30 @@ fn a_kernel_that_is_not_there_is_named_beside_those_that_are() {
     assert!(said(&output).contains("expected a kernel 6.13") && said(&output).contains("6.12.9+x-amd64"));
 }
 
-/// The cache is a file system of 1 MB in a mount namespace of its own.
+/// `command` in a mount namespace of its own, after `mount`, a line of the shell; `None`, which is said, if that cannot be done here.
+fn after_mount(mount: &str, command: &Command) -> Option<Command> {
+    let unshare = |line: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--map-root-user", "--mount", "sh", "-c"]).arg(line).arg("sh");
+        unshare.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        unshare
+    };
+    if !unshare(mount).status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: `{mount}` cannot be done here");
+        return None;
+    }
+    let mut mounted = unshare(&format!("{mount} && {{ \"$@\"; s=$?; ls \"$GPAFUZZ_LAB\"; exit $s; }}"));
+    mounted.arg(command.get_program()).args(command.get_args()).current_dir(command.get_current_dir()?);
+    Some(mounted)
+}
+
+/// The cache is a file system of 1 MB.
 #[test]
 fn a_full_disk_is_named_with_what_is_needed_and_breaks_nothing() {
-    let may_mount = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).status();
-    if !may_mount.is_ok_and(|status| status.success()) {
-        return println!("SKIPPED: no mount namespace can be made here");
-    }
     let place = with_packages();
     place.script("apt-get", "dd if=/dev/zero bs=1M count=4 of=\"${2%%=*}_1.2-3_amd64.deb\"");
-    let campaign = campaign(&place);
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c"]);
-    command.arg("mount -t tmpfs -o size=1m none \"$GPAFUZZ_LAB\" && { \"$@\"; s=$?; ls \"$GPAFUZZ_LAB\"; exit $s; }");
-    command.arg("sh").arg(campaign.get_program()).args(campaign.get_args()).current_dir(place.at(""));
-    command.envs(campaign.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mount = "mount -t tmpfs -o size=1m none \"$GPAFUZZ_LAB\"";
+    let Some(mut command) = after_mount(mount, &campaign(&place)) else { return };
     let output = command.output().expect("gpafuzz runs");
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     for part in ["No space left on device", "expected about 1000 MB free", "GPAFUZZ_LAB"] {
@@ -122,4 +131,40 @@ fn a_full_disk_is_named_with_what_is_needed_and_breaks_nothing() {
     }
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!listed.lines().any(|name| name == "kernel-6.12"), "{listed}");
+}
+
+#[test]
+fn a_cache_that_is_read_only_is_used_and_what_it_lacks_is_named() {
+    let place = with_packages();
+    let campaign = || {
+        let mut campaign = place.campaign(&[TARGET], "keeps", &["--runs", "20"]);
+        campaign.env("CARGO_TARGET_DIR", place.at("target"));
+        campaign
+    };
+    let mount = "mount --bind \"$GPAFUZZ_LAB\" \"$GPAFUZZ_LAB\" && mount -o remount,ro,bind \"$GPAFUZZ_LAB\"";
+    let read_only = || Some(after_mount(mount, &campaign())?.output().expect("gpafuzz runs"));
+    let output = campaign().output().expect("gpafuzz runs");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!place.at("target").exists(), "there was no need for it");
+    let remove = |kind: &str| {
+        let entries = fs::read_dir(place.at("cache")).expect("a cache").flatten();
+        let mut found = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(kind));
+        fs::remove_dir_all(found.next().expect("it is there").path()).expect("it goes");
+    };
+    let Some(output) = read_only() else { return };
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("lab: going on with Linux"), "{}", said(&output));
+    // What these were needed for is there.
+    for kind in ["booted", "source-", "kbuild-", "target-"] {
+        remove(kind);
+    }
+    let output = read_only().expect("as before");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("lab: booting Linux"), "{}", said(&output));
+    remove("kvm-");
+    let output = read_only().expect("as before");
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    for part in ["expected to make kvm-6.12.9+x-amd64", "Read-only file system", "GPAFUZZ_LAB"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
 }
