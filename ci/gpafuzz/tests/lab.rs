@@ -42,7 +42,8 @@ fn observed(target: &str, files: &[PathBuf], folder: &Path) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpafuzz"));
     command.arg("replay").args(files).args(["--target", target, "--record"]).arg(&traces);
     let output = command.output().expect("gpafuzz runs");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+    assert!(output.status.success(), "{target}: {}\n{}", output.status, said.join("\n"));
     let read = |file: &PathBuf| {
         let trace = traces.join(file.with_extension("trace").file_name().expect("a name"));
         let text = fs::read_to_string(trace).expect("a trace");

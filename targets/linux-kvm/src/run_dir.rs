@@ -20,9 +20,19 @@ pub(crate) struct RunDir {
 impl RunDir {
     /// Make one, and remove those that killed labs have left.
     pub(crate) fn new() -> Result<Self, LabError> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let parent = std::env::temp_dir();
         tidy(&parent);
+        loop {
+            let new = Self::unchecked(&parent)?;
+            // Before it was locked it looked like one that was left behind, and may have been removed as such.
+            if new.path.join(LOCK).exists() {
+                return Ok(new);
+            }
+        }
+    }
+
+    fn unchecked(parent: &Path) -> Result<Self, LabError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
         // A process with this number may have been killed here before.
@@ -47,8 +57,11 @@ impl Drop for RunDir {
 fn tidy(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        let left = is_ours && File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
-        if left {
+        // Whoever has just made it waits for the lock, and then sees that it is gone.
+        if is_ours
+            && let Ok(lock) = File::open(entry.path().join(LOCK))
+            && lock.try_lock().is_ok()
+        {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -68,6 +81,18 @@ mod tests {
         assert!(path.exists(), "one lab removed the folder of another");
         drop(first);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn labs_that_begin_at_once_leave_each_other_their_folders() {
+        let begin = || {
+            for _ in 0..100 {
+                let folder = RunDir::new().unwrap();
+                tidy(&std::env::temp_dir());
+                assert!(folder.path().join(LOCK).exists());
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(begin))));
     }
 
     #[test]
