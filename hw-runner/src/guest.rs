@@ -40,6 +40,9 @@ const REQUEST_BYTES: usize = 32;
 const REQUESTS_PER_PAGE: usize = PAGE_BYTES / REQUEST_BYTES;
 /// One page more than the accesses of a whole program need, for the request that ends the list.
 const REQUEST_PAGES: usize = OPS / REQUESTS_PER_PAGE + 1;
+/// Requests of a list, with the one that ends it.
+pub(crate) const REQUESTS: usize = REQUEST_PAGES * REQUESTS_PER_PAGE;
+const _: () = assert!(OPS < REQUESTS);
 const CODE_PAGE: usize = 0;
 /// A task-state segment of zeros: its I/O bitmap lets every port through. Not every hypervisor honours IOPL.
 const TSS_PAGE: usize = 1;
@@ -90,8 +93,8 @@ const DONE: usize = 0x1c;
 
 const END: u32 = 0;
 
-/// The guest's whole program. `r15` holds the address of its requests. After the `out` it starts over, so one `KVM_RUN`
-/// carries out one list.
+/// The guest's whole program. `r15` holds the address of its requests. After the `out` it starts over; a list
+/// that follows one whose last access came out begins where that ended.
 #[rustfmt::skip]
 const CODE: [u8; 74] = [
     // start:

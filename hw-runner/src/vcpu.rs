@@ -9,6 +9,7 @@ use crate::watchdog::Watchdog;
 use gpa_model::{Gpa, Pfn};
 use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_SMM, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use std::ops::Range;
 
 /// More exits than one access can explain; after so many it counts as failed.
 const EXITS_PER_ACCESS: u32 = 8;
@@ -48,6 +49,10 @@ pub(crate) struct Vcpu {
     stats: Option<Stats>,
     /// Exits so far. KVM emulates the instruction behind each of them, wherever the rest of the guest runs.
     exits: u64,
+    /// The number of the request that the guest goes on with.
+    next: usize,
+    /// What became of the one before, if its access has come out, and is completed when the guest goes in again.
+    unfinished: Option<Outcome>,
 }
 
 /// Why `KVM_RUN` returned, without borrowing from the vCPU.
@@ -69,7 +74,8 @@ impl Vcpu {
         guest::special_registers(&mut sregs, 0);
         let events = fd.get_vcpu_events().doing("get the events of a vCPU")?;
         let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
-        let mut vcpu = Self { fd, number, sregs, tables: 0, root: 0, events, stats, exits: 0 };
+        let mut vcpu =
+            Self { fd, number, sregs, tables: 0, root: 0, events, stats, exits: 0, next: 0, unfinished: None };
         vcpu.restart(0)?;
         Ok(vcpu)
     }
@@ -148,7 +154,9 @@ impl Vcpu {
 
     /// Make all state fresh, to begin with request `n`.
     pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
-        self.begin(&guest::registers(self.number, n))
+        self.begin(&guest::registers(self.number, n))?;
+        (self.next, self.unfinished) = (n, None);
+        Ok(())
     }
 
     /// Make all state fresh, to begin with `registers`.
@@ -205,6 +213,9 @@ impl Vcpu {
 
     /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`. Where `may_retry` there is but
     /// one, and KVM may have it fault for as long as it likes.
+    ///
+    /// It ends when all outcomes are known. A last access that came out is completed with those of the next list, because to enter a
+    /// guest for nothing else is what costs most.
     pub(crate) fn run(
         &mut self,
         own: &Pages,
@@ -214,43 +225,51 @@ impl Vcpu {
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), MachineError> {
         let retries = if may_retry { self.faults() } else { None };
-        for (n, request) in requests.iter().enumerate() {
+        if self.next + requests.len() >= guest::REQUESTS {
+            self.restart(0)?;
+        }
+        let (first, end) = (self.next, self.next + requests.len());
+        for (n, request) in (first..).zip(requests) {
             guest::write_request(own, self.number, n, request);
         }
-        guest::end_requests(own, self.number, requests.len());
-        let mut left = Left { at: 0, exits: 0, early: vec![None; requests.len()] };
+        guest::end_requests(own, self.number, end);
+        let mut left = Left::of(first..end, self.unfinished);
         loop {
             let stop = self.enter()?;
             self.exits += u64::from(!matches!(stop, Stop::Interrupted));
             if matches!(stop, Stop::Done | Stop::Mmio(_)) {
                 self.check_space()?;
             }
-            match stop {
-                Stop::Done => break,
+            let given_up = match stop {
+                Stop::Done => {
+                    (self.next, self.unfinished) = (0, None);
+                    break;
+                }
                 Stop::Interrupted if watchdog.expired() => return Err(MachineError::Hung(watchdog.limit())),
                 Stop::Interrupted => {
                     let patience = retries.zip(self.faults());
+                    let in_vain = patience.is_some_and(|(before, now)| now > before + FAULTS_PER_ACCESS);
                     // The signal may have come when all is done, too.
-                    if patience.is_some_and(|(before, now)| now > before + FAULTS_PER_ACCESS)
-                        && let Some(n) = self.at(own, &mut left)
-                    {
-                        self.give_up(n, &mut left, Outcome::Retried)?;
-                    }
+                    let at = if in_vain { self.at(own, &mut left) } else { None };
+                    at.map(|n| (n, Outcome::Retried))
                 }
                 Stop::Mmio(gpa) => {
                     let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;
                     guest::note_exit(own, self.number, n);
-                    if left.early[n].is_none() {
-                        (left.early[n], left.exits) = (Some(Outcome::Exited(gpa)), 0);
+                    let early = left.early(n);
+                    if early.is_none() {
+                        (*early, left.exits) = (Some(Outcome::Exited(gpa)), 0);
+                        if n + 1 == end {
+                            (self.next, self.unfinished) = (end, Some(Outcome::Exited(gpa)));
+                            break;
+                        }
                     }
                     left.exits += 1;
-                    if left.exits > EXITS_PER_ACCESS {
-                        self.give_up(n, &mut left, Outcome::Failed)?;
-                    }
+                    (left.exits > EXITS_PER_ACCESS).then_some((n, Outcome::Failed))
                 }
                 Stop::RingFull => {
-                    let n = self.at(own, &mut left).unwrap_or(requests.len());
-                    for early in &mut left.early[n..] {
+                    let n = self.at(own, &mut left).unwrap_or(end);
+                    for early in &mut left.early[n - left.first..] {
                         early.get_or_insert(Outcome::RingFull);
                     }
                     self.restart(0)?;
@@ -258,18 +277,27 @@ impl Vcpu {
                 }
                 Stop::Attributed { private } => {
                     let n = self.current(own, &mut left, || "a memory fault".to_owned())?;
-                    self.give_up(n, &mut left, Outcome::Attributed { private })?;
+                    Some((n, Outcome::Attributed { private }))
                 }
                 Stop::Gone(why) => {
                     let n = self.current(own, &mut left, || why.to_owned())?;
                     let page_fault = self.fd.get_sregs().doing("get the registers of a vCPU")?.cr2 != 0;
-                    self.give_up(n, &mut left, if page_fault { Outcome::GuestFault } else { Outcome::Failed })?;
+                    Some((n, if page_fault { Outcome::GuestFault } else { Outcome::Failed }))
+                }
+            };
+            if let Some((n, outcome)) = given_up {
+                // An exit that was seen first is the better answer.
+                left.early(n).get_or_insert(outcome);
+                left.at = n + 1;
+                self.restart(n + 1)?;
+                if n + 1 == end {
+                    break;
                 }
             }
         }
-        outcomes.clear();
         let found = |n| Outcome::Found(guest::result(own, self.number, n));
-        outcomes.extend(left.early.iter().enumerate().map(|(n, early)| early.unwrap_or_else(|| found(n))));
+        outcomes.clear();
+        outcomes.extend((first..end).map(|n| left.early(n).unwrap_or_else(|| found(n))));
         Ok(())
     }
 
@@ -280,17 +308,11 @@ impl Vcpu {
 
     /// The same, if it is not at the end of its list.
     fn at(&self, own: &Pages, left: &mut Left) -> Option<usize> {
-        while left.at < left.early.len() && guest::is_done(own, self.number, left.at) {
+        let end = left.first + left.early.len();
+        while left.at < end && guest::is_done(own, self.number, left.at) {
             left.at += 1;
         }
-        (left.at < left.early.len()).then_some(left.at)
-    }
-
-    /// Leave request `n` and go on with the next. An exit that was seen first is the better answer.
-    fn give_up(&mut self, n: usize, left: &mut Left, outcome: Outcome) -> Result<(), MachineError> {
-        left.early[n].get_or_insert(outcome);
-        left.at = n + 1;
-        self.restart(n + 1)
+        (left.at < end).then_some(left.at)
     }
 
     fn enter(&mut self) -> Result<Stop, MachineError> {
@@ -319,7 +341,27 @@ impl Vcpu {
 
 /// Progress through one list.
 struct Left {
+    /// The number of the first request that is not done: one of the list, or the one before it.
+    first: usize,
+    /// Those before this one are done.
     at: usize,
+    /// How often the access there came out.
     exits: u32,
+    /// What became of each, if the guest cannot say.
     early: Vec<Option<Outcome>>,
+}
+
+impl Left {
+    /// All of `list`, and before it the request that `unfinished` became of.
+    fn of(list: Range<usize>, unfinished: Option<Outcome>) -> Self {
+        let mut early: Vec<_> = unfinished.into_iter().map(Some).collect();
+        let first = list.start - early.len();
+        early.resize(list.end - first, None);
+        Self { first, at: first, exits: 0, early }
+    }
+
+    /// What became of request `n`.
+    fn early(&mut self, n: usize) -> &mut Option<Outcome> {
+        &mut self.early[n - self.first]
+    }
 }

@@ -274,4 +274,32 @@ mod tests {
             }
         }
     }
+
+    /// What a guest has to do after a last access that came out, it does with its next list: so that costs one exit, not two, however many
+    /// such lists there are, and nothing of it is taken for that list's.
+    #[test]
+    fn a_last_access_that_comes_out_is_completed_with_the_next_list() {
+        let Some(mut machine) = or_skip(Machine::open()) else { return };
+        let text =
+            "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=1 hva=0\n";
+        let program = gpa_model::text::parse(text).expect("a program");
+        machine.carry_out(&program, &mut [None]).expect("a run");
+        let offset = guest::word_offset(0);
+        let request = |access, frame| {
+            let page = guest::name_by(Entry::Small, &program.vm, machine.window, 1, frame);
+            Request { access, page, offset, value: 7 }
+        };
+        let exited = |offset| Outcome::Exited(Gpa::new(program.vm.gpa(1, 1).raw() + offset as u64));
+        let (page, outside) = (request(Access::Read, 0), request(Access::Write, 1));
+        let Machine { vcpus, own, watchdog, .. } = &mut machine;
+        let (before, mut outcomes) = (vcpus[0].exits(), Vec::new());
+        for _ in 0..guest::REQUESTS {
+            for list in [&[outside][..], &[page, outside]] {
+                vcpus[0].run(own, watchdog, list, false, &mut outcomes).expect("a list");
+                assert_eq!(outcomes.last(), Some(&exited(offset)));
+                assert!(outcomes.len() == 1 || outcomes[0] == Outcome::Found(Pfn::new(1)), "{outcomes:?}");
+            }
+        }
+        assert_eq!(vcpus[0].exits() - before, 2 * guest::REQUESTS as u64);
+    }
 }
