@@ -1,10 +1,11 @@
 //! Which blocks of the kernel's modules a program executed: a map that QEMU's plugin writes and the campaign reads.
 //!
-//! The map is a list that the plugin appends to: each block once, at its first execution since the reader began anew. So a program
-//! costs what it executes, however large the kernel is, and addresses stay exact. In shared memory:
+//! Each block has a byte, which is set when the block is executed and cleared when a program begins. To set it is all that the
+//! plugin does each time, and the bytes lie close together, because that happens hundreds of thousands of times a program. In shared
+//! memory:
 //!
 //! ```text
-//! u32 round | u32 length | u64 address | u64 address | …
+//! u64 number of blocks | u64 address, … | u8 executed, …
 //! ```
 #![expect(unsafe_code, reason = "memory that another process writes is reached through raw pointers")]
 
@@ -14,34 +15,31 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Where Linux puts modules on x86-64.
 pub const MODULE_SPACE: RangeInclusive<u64> = 0xffff_ffff_c000_0000..=0xffff_ffff_feff_ffff;
 
-/// Blocks that fit: ten times those of the largest programs.
+/// Blocks that fit: several times those that are executed at all.
 const BLOCKS: usize = 1 << 16;
 
-/// A block of code, as the plugin keeps it.
+/// Whether a block was executed.
 #[derive(Debug)]
-pub struct Block {
-    address: u64,
-    /// The round in which it was noted last.
-    round: AtomicU32,
-}
+#[repr(transparent)]
+pub struct Block(AtomicU8);
 
 impl Block {
-    /// The block that begins at `address`.
-    pub fn at(address: u64) -> Self {
-        Self { address, round: AtomicU32::new(0) }
+    /// It is being executed.
+    pub fn note(&self) {
+        self.0.store(1, Ordering::Relaxed);
     }
 }
 
 #[repr(C)]
 struct Shared {
-    round: AtomicU32,
-    length: AtomicU32,
+    known: AtomicUsize,
     addresses: [AtomicU64; BLOCKS],
+    blocks: [Block; BLOCKS],
 }
 
 /// The map, in memory that it shares with everybody who opened the same file.
@@ -61,9 +59,7 @@ impl Map {
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(path)?;
         file.set_len(size_of::<Shared>() as u64)?;
-        let map = Self::of(&file)?;
-        map.begin();
-        Ok(map)
+        Self::of(&file)
     }
 
     /// The map in the file `path`.
@@ -93,34 +89,35 @@ impl Map {
         unsafe { self.0.as_ref() }
     }
 
-    /// Forget everything: a program begins.
+    /// Forget what was executed: a program begins.
     pub fn begin(&self) {
-        // Nothing is executed meanwhile: the machine waits for the program.
-        self.shared().length.store(0, Ordering::Release);
-        self.shared().round.fetch_add(1, Ordering::Release);
+        // Nothing that matters is executed meanwhile: the machine waits for the program.
+        self.known().for_each(|(_, block)| block.0.store(0, Ordering::Relaxed));
     }
 
-    /// `block` is being executed.
-    pub fn note(&self, block: &Block) {
+    /// The block at `address`, which is not known yet; `None` if there is no room for it.
+    ///
+    /// One caller at a time, or two of them get the same.
+    pub fn add(&self, address: u64) -> Option<&Block> {
         let shared = self.shared();
-        let round = shared.round.load(Ordering::Relaxed);
-        if block.round.load(Ordering::Relaxed) == round {
-            return;
-        }
-        block.round.store(round, Ordering::Relaxed);
-        let at = shared.length.load(Ordering::Relaxed) as usize;
-        if let Some(place) = shared.addresses.get(at) {
-            // One CPU executes, so nobody else appends.
-            place.store(block.address, Ordering::Relaxed);
-            shared.length.store(at as u32 + 1, Ordering::Release);
-        }
+        let at = shared.known.load(Ordering::Relaxed);
+        let (place, block) = (shared.addresses.get(at)?, &shared.blocks[at]);
+        place.store(address, Ordering::Relaxed);
+        shared.known.store(at + 1, Ordering::Release);
+        Some(block)
     }
 
-    /// The addresses noted since [`Map::begin`].
+    /// The addresses of blocks that were executed since [`Map::begin`].
     pub fn blocks(&self) -> impl Iterator<Item = u64> {
+        let executed = self.known().filter(|(_, block)| block.0.load(Ordering::Relaxed) != 0);
+        executed.map(|(address, _)| address.load(Ordering::Relaxed))
+    }
+
+    fn known(&self) -> impl Iterator<Item = (&AtomicU64, &Block)> {
         let shared = self.shared();
-        let length = (shared.length.load(Ordering::Acquire) as usize).min(BLOCKS);
-        shared.addresses[..length].iter().map(|address| address.load(Ordering::Relaxed))
+        // What another process says is not believed.
+        let known = shared.known.load(Ordering::Acquire).min(BLOCKS);
+        shared.addresses[..known].iter().zip(&shared.blocks)
     }
 }
 
@@ -136,30 +133,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_noted_once_a_program_and_seen_by_the_other_side() {
+    fn a_block_is_noted_and_seen_by_the_other_side_until_a_program_begins() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("map");
         let reader = Map::create(&path).unwrap();
         let writer = Map::open(&path).unwrap();
-        let (one, two) = (Block::at(0xffff_ffff_c000_1000), Block::at(0xffff_ffff_c000_2000));
-        for block in [&one, &two, &one] {
-            writer.note(block);
+        let addresses = [0xffff_ffff_c000_1000, 0xffff_ffff_c000_2000, 0xffff_ffff_c000_3000];
+        let [one, _, three] = addresses.map(|address| writer.add(address).unwrap());
+        for block in [three, one, three] {
+            block.note();
         }
-        assert_eq!(reader.blocks().collect::<Vec<_>>(), [0xffff_ffff_c000_1000, 0xffff_ffff_c000_2000]);
+        assert_eq!(reader.blocks().collect::<Vec<_>>(), [addresses[0], addresses[2]]);
         reader.begin();
         assert_eq!(reader.blocks().count(), 0);
-        writer.note(&two);
-        assert_eq!(reader.blocks().collect::<Vec<_>>(), [0xffff_ffff_c000_2000]);
+        three.note();
+        assert_eq!(reader.blocks().collect::<Vec<_>>(), [addresses[2]]);
     }
 
     #[test]
-    fn a_full_map_takes_no_more() {
+    fn a_full_map_takes_no_more_and_a_wrong_number_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let map = Map::create(&dir.path().join("map")).unwrap();
-        for at in 0..BLOCKS as u64 + 10 {
-            map.note(&Block::at(at));
+        for at in 0..BLOCKS as u64 {
+            map.add(at).unwrap().note();
         }
+        assert!(map.add(0).is_none());
+        map.shared().known.store(usize::MAX, Ordering::Relaxed);
         assert_eq!(map.blocks().count(), BLOCKS);
+        assert!(map.add(0).is_none());
     }
 
     #[test]

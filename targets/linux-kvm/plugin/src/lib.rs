@@ -6,6 +6,7 @@
 
 use linux_kvm::coverage::{Block, MODULE_SPACE, Map};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -82,17 +83,22 @@ extern "C" fn translated(_id: u64, translation: *mut Translation) {
     if !MODULE_SPACE.contains(&address) {
         return;
     }
+    let Some(map) = MAP.get() else { return };
     let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-    let block: &'static Block = blocks.entry(address).or_insert_with(|| Box::leak(Box::new(Block::at(address))));
+    let block = match blocks.entry(address) {
+        Entry::Occupied(block) => *block.get(),
+        // What the map has no room for is not watched.
+        Entry::Vacant(place) => match map.add(address) {
+            Some(block) => *place.insert(block),
+            None => return,
+        },
+    };
     let data = std::ptr::from_ref(block).cast_mut().cast();
-    // SAFETY: as above; a block is never freed, and the callback only reads through the pointer.
+    // SAFETY: as above; the map is never closed, and the callback makes a shared reference of the pointer.
     unsafe { qemu_plugin_register_vcpu_tb_exec_cb(translation, executed, NO_REGISTERS, data) };
 }
 
 extern "C" fn executed(_vcpu: c_uint, data: *mut c_void) {
-    // SAFETY: `data` is the leaked block that was registered with this callback.
-    let block = unsafe { &*data.cast::<Block>() };
-    if let Some(map) = MAP.get() {
-        map.note(block);
-    }
+    // SAFETY: `data` is the block that was registered with this callback.
+    unsafe { &*data.cast::<Block>() }.note();
 }
