@@ -214,8 +214,8 @@ impl Vcpu {
     /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`. Where `may_retry` there is but
     /// one, and KVM may have it fault for as long as it likes.
     ///
-    /// It ends when all outcomes are known. A last access that came out is completed with those of the next list, because to enter a
-    /// guest for nothing else is what costs most.
+    /// A last access that came out is completed with those of the next list, because to enter a guest for nothing else is what costs
+    /// most.
     pub(crate) fn run(
         &mut self,
         own: &Pages,
@@ -289,10 +289,8 @@ impl Vcpu {
                 // An exit that was seen first is the better answer.
                 left.early(n).get_or_insert(outcome);
                 left.at = n + 1;
+                // Even behind the last it goes on: a guest that died has no tables any more before it is entered again.
                 self.restart(n + 1)?;
-                if n + 1 == end {
-                    break;
-                }
             }
         }
         let found = |n| Outcome::Found(guest::result(own, self.number, n));

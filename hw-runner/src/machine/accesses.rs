@@ -290,7 +290,7 @@ mod tests {
             Request { access, page, offset, value: 7 }
         };
         let exited = |offset| Outcome::Exited(Gpa::new(program.vm.gpa(1, 1).raw() + offset as u64));
-        let (page, outside) = (request(Access::Read, 0), request(Access::Write, 1));
+        let (page, outside, fetch) = (request(Access::Read, 0), request(Access::Write, 1), request(Access::Execute, 1));
         let Machine { vcpus, own, watchdog, .. } = &mut machine;
         let (before, mut outcomes) = (vcpus[0].exits(), Vec::new());
         for _ in 0..guest::REQUESTS {
@@ -301,5 +301,10 @@ mod tests {
             }
         }
         assert_eq!(vcpus[0].exits() - before, 2 * guest::REQUESTS as u64);
+        // One that dies gets its tables back, for whoever looks into them, by being entered once more.
+        let before = vcpus[0].exits();
+        vcpus[0].run(own, watchdog, &[fetch], false, &mut outcomes).expect("a list");
+        assert!(matches!(outcomes[..], [Outcome::GuestFault | Outcome::Failed]), "{outcomes:?}");
+        assert_eq!(vcpus[0].exits() - before, 2);
     }
 }
