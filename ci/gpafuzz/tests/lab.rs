@@ -64,6 +64,18 @@ fn without_stolen_bits_the_patched_kernel_does_what_the_stock_one_does() {
     assert!(stock.iter().any(|trace| trace.contains("=> memory")), "no program reached memory");
 }
 
+/// What is watched from inside KVM must be right on a kernel that is: after each op, and however the guest came out of it last.
+#[test]
+#[ignore = "boots a lab and builds KVM"]
+fn a_campaign_on_the_patched_kernel_with_its_gaps_closed_is_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpafuzz"));
+    command.args(["fuzz", "--target", "linux-kvm-stolen-fixed", "--runs", "150", "--seed", "1", "--out"]);
+    let output = command.arg(folder.path()).output().expect("gpafuzz runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("no oracle objects"), "{}\n{said}", output.status);
+}
+
 /// vCPUs that spin in different modes, which the host's own KVM may not have.
 #[test]
 #[ignore = "boots labs"]
