@@ -1,4 +1,4 @@
-//! Guest accesses: those of one vCPU between two things that the host does are one list for its guest, and cost one exit.
+//! Guest accesses: those of one vCPU between two things that the host does are one list for its guest, whose end costs one exit at most.
 //!
 //! To enter and leave a guest is what running programs costs most. Each vCPU keeps its own order; among vCPUs the order is that of
 //! their first accesses, because nothing that a guest does changes what another one is entitled to find.
