@@ -5,8 +5,8 @@
 //! $ cargo run --release -p kvm-mmu --example throughput --no-default-features
 //! ```
 //!
-//! Take the two in turn, several times, on a machine that does nothing else: a mutant is a type, so the machine code of
-//! `KvmMmu<Corrected>` has no branch for it, and what differs is where the linker puts things.
+//! Take the two in turn, several times, on a machine that does nothing else: mutants have an MMU of their own, so
+//! the machine code of `KvmMmu<Corrected>` has no branch for them, and what differs is where the linker puts things.
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};

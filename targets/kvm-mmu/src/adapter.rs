@@ -2,7 +2,7 @@
 
 use crate::fault::PageFault;
 use crate::memslots::SlotError;
-use crate::policy::{Corrected, Family, Policy};
+use crate::policy::{Corrected, Family, HasPolicy, Policy};
 use crate::reaper::Reaper;
 use crate::roots::Root;
 use crate::second_stage::SecondStage;
@@ -17,7 +17,7 @@ use gpa_model::{
 
 /// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
-pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
+pub struct KvmMmu<P: HasPolicy = Corrected, F: Format = Ept> {
     pub(crate) mmu: SecondStage<P, F>,
     slot_change: Option<(SlotId, SlotChange)>,
     faults: [Option<(PageFault, Access)>; VCPUS],
@@ -27,20 +27,27 @@ pub struct KvmMmu<P: Policy = Corrected, F: Format = Ept> {
     warning: Option<&'static str>,
 }
 
-impl<P: Policy, F: Format> Default for KvmMmu<P, F> {
+impl<P: HasPolicy + Default, F: Format> Default for KvmMmu<P, F> {
     fn default() -> Self {
         Self::new(&Vm::default())
     }
 }
 
-impl<P: Policy, F: Format> KvmMmu<P, F> {
+impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     /// With no memslot and nothing mapped.
-    pub fn new(vm: &Vm) -> Self {
-        let faults = [None; VCPUS];
+    pub fn new(vm: &Vm) -> Self
+    where
+        P: Default,
+    {
+        Self::with_policy(P::default(), vm)
+    }
+
+    /// The same, with the decisions of `policy`.
+    pub fn with_policy(policy: P, vm: &Vm) -> Self {
         Self {
-            mmu: SecondStage::new(vm),
+            mmu: SecondStage::with_policy(policy, vm),
             slot_change: None,
-            faults,
+            faults: [None; VCPUS],
             zap: None,
             reaper: Reaper::default(),
             warning: None,
@@ -48,7 +55,7 @@ impl<P: Policy, F: Format> KvmMmu<P, F> {
     }
 }
 
-impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
+impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
     fn reset(&mut self, vm: &Vm) {
         self.mmu.reset(vm);
         self.slot_change = None;
@@ -64,7 +71,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         let entering = entering_vcpu(op);
         let stays_in_guest = mmu.vm.dirty_ring().is_none()
             && matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. });
-        if !stays_in_guest && !matches!(op, Op::FaultEnd { .. }) && P::drains_pml() {
+        if !stays_in_guest && !matches!(op, Op::FaultEnd { .. }) && self.mmu.policy().drains_pml() {
             mmu.drain_pml(entering);
         }
         if entering.is_some_and(|vcpu| mmu.is_dirty_ring_full(vcpu)) {
@@ -167,11 +174,11 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
 
     /// The TDP MMU has no shadows of the guest's tables.
     fn supports(&self, op: &Op) -> bool {
-        P::FAMILY == Family::Rmap || !matches!(op, Op::GuestAccess { .. } | Op::GuestFlush { .. })
+        self.mmu.policy().family() == Family::Rmap || !matches!(op, Op::GuestAccess { .. } | Op::GuestFlush { .. })
     }
 
     fn supports_vm(&self, vm: &Vm) -> bool {
-        match P::FAMILY {
+        match self.mmu.policy().family() {
             Family::Rmap => true,
             Family::Tdp => vm.stolen().bits().len() <= 1,
         }
@@ -187,7 +194,7 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
         for waiting in &self.mmu.async_pf {
             waiting.lock().gfns().for_each(|gfn| visit(Keyed::AsyncPf(gfn.raw())));
         }
-        if P::FAMILY == Family::Tdp {
+        if self.mmu.policy().family() == Family::Tdp {
             return self.mmu.tdp_inspect(visit);
         }
         let locked = self.mmu.mmu_lock.lock();
@@ -230,12 +237,12 @@ impl<P: Policy, F: Format> Mmu for KvmMmu<P, F> {
 
     fn shows(&self) -> Shows {
         // The TDP MMU has no rmap, and shadows no tables of the guest.
-        let (rmap, roots) = (P::FAMILY == Family::Rmap, P::FAMILY == Family::Tdp);
+        let (rmap, roots) = (self.mmu.policy().family() == Family::Rmap, self.mmu.policy().family() == Family::Tdp);
         Shows { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
     }
 }
 
-impl<P: Policy, F: Format> KvmMmu<P, F> {
+impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     fn fault_begin(&mut self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         match self.mmu.access_up_to_map(host, &self.mmu.slots.read(), vcpu, gpa, access) {
             Ok(fault) => {

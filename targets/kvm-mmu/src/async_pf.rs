@@ -7,7 +7,7 @@
 
 use crate::fault::FaultIn;
 use crate::flush::TlbFlush;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::roots::Root;
 use crate::second_stage::{HostPages, SecondStage, direct_bits};
 use crate::spte::Format;
@@ -55,15 +55,15 @@ impl AsyncPf {
     }
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The page behind `hva`, which `vcpu` faulted on, has to be read in; none if the vCPU has to sleep for it: it waits for too many
     /// pages, or the page is private (`kvm_arch_setup_async_pf()`).
     pub(crate) fn setup_async_pf(&self, vcpu: u8, (gpa, gfn): (Gpa, Gfn), access: Access, hva: Hva) -> Option<FaultIn> {
-        let mirrored = Root::of(direct_bits::<P>(&self.vm), gpa) == Root::Mirror;
+        let mirrored = Root::of(direct_bits(self.policy(), &self.vm), gpa) == Root::Mirror;
         if !self.vm.async_pf() || mirrored || self.mmu_lock.lock().attributes.is_private(gfn) {
             return None;
         }
-        let gfn = P::awaited_gfn(self.vm.stolen(), gpa);
+        let gfn = self.policy().awaited_gfn(self.vm.stolen(), gpa);
         let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
         if works.iter().any(|work| work.gfn == gfn) {
             return Some(FaultIn::Async(Exit::Halted));
@@ -88,7 +88,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub fn page_ready(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8) -> Option<Gpa> {
         let Work { gpa, access, .. } = self.async_pf[usize::from(vcpu)].lock().take_done()?;
         let slots = self.slots.read();
-        let named = P::ready_gpa(self.vm.stolen(), gpa);
+        let named = self.policy().ready_gpa(self.vm.stolen(), gpa);
         let present = self.walk(named).is_some_and(|spte| spte.rights().contains(Rights::needed(access)));
         if !present && let FaultIn::Map(fault) = self.fault_in(host, &slots, vcpu, (named, access), Wait::Sleep) {
             // If that has to be tried again, the guest's next access will.
@@ -101,6 +101,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// (`kvm_clear_async_pf_completion_queue()`).
     pub fn clear_async_pf(&self, vcpu: u8) {
         let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
-        works.retain(|work| work.done && !P::cancels_done_work());
+        works.retain(|work| work.done && !self.policy().cancels_done_work());
     }
 }

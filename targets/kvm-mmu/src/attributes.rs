@@ -5,7 +5,7 @@
 
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::gfn_ranges::GfnRanges;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::{Gfn, Level};
@@ -42,14 +42,14 @@ impl Attributes {
     }
 
     /// Whether one leaf of `level` may map `gfn` and its neighbours (`hugepage_has_attrs()`).
-    pub(crate) fn are_alike<P: Policy>(&self, gfn: Gfn, level: Level) -> bool {
+    pub(crate) fn are_alike(&self, policy: &(impl Policy + ?Sized), gfn: Gfn, level: Level) -> bool {
         let (leaf, pages) = (gfn.align_down(level.pages()), level.pages());
-        let settled = !P::sees_changing_attributes() || !self.is_changing(leaf, pages);
+        let settled = !policy.sees_changing_attributes() || !self.is_changing(leaf, pages);
         settled && !self.private.divides(leaf, pages)
     }
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Make `pages` frames from `first` private or shared (`kvm_vm_set_mem_attributes()`). One change at a time, of these or of
     /// memslots; others wait.
     pub fn set_attributes(&self, first: Gfn, pages: u64, private: bool, tlb: &mut dyn TlbFlush) {
@@ -63,10 +63,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         mmu.attributes.change = Some(Change { first, pages, private });
         let mut owed = FlushOwed::nothing();
-        if P::zaps_for_attributes() {
+        if self.policy().zaps_for_attributes() {
             self.zap_gfns(&mut mmu, first, pages, &mut owed);
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
     }
 
     /// The frames are what they were to become.

@@ -4,17 +4,17 @@
 use crate::dirty_ring::DirtyGfn;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslots;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::{Entry, Format};
 use gpa_model::{Alias, Gfn, Gpa, Logging, SlotId};
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The guest may write `gfn` from now on, because of what `vcpu` did by its name `alias` (`mark_page_dirty_in_slot()`).
     pub(crate) fn mark_dirty(&self, slots: &Memslots, vcpu: u8, gfn: Gfn, alias: Alias) {
         let Some(slot) = slots.find(gfn).filter(|slot| slot.flags.log_dirty) else { return };
         if let Some(size) = self.vm.dirty_ring() {
-            if let Some(offset) = P::listed_gfn(gfn, alias).offset_from(slot.gfn) {
+            if let Some(offset) = self.policy().listed_gfn(gfn, alias).offset_from(slot.gfn) {
                 self.rings[usize::from(vcpu)].lock().push(size, DirtyGfn { slot: slot.id, offset });
             }
         } else if let Some(page) = gfn.offset_from(slot.gfn) {
@@ -25,9 +25,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Take the right to write `pages` pages from `first` from their SPTEs, under every alias (`rmap_write_protect()`). If
     /// `lasting`, fast page faults cannot give it back.
     pub(crate) fn write_protect(&self, mmu: &Locked, first: Gfn, pages: u64, lasting: bool, owed: &mut FlushOwed) {
-        let left_alone = |entry: Entry<F>| P::skips_readonly() && !entry.is_writable();
+        let left_alone = |entry: Entry<F>| self.policy().skips_readonly() && !entry.is_writable();
         let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
-        self.for_each_leaf(mmu, first, pages, P::write_protected, |at| {
+        let reached = |len| self.policy().write_protected(len);
+        self.for_each_leaf(mmu, first, pages, reached, |at| {
             if self.tables.update(at, protect).is_writable() {
                 self.owe(mmu, at, first, owed);
             }
@@ -38,8 +39,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// all of its pages, so it is write-protected and will be taken apart by the next write
     /// (`kvm_mmu_slot_remove_write_access()` from 2 MiB on).
     fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        self.for_each_leaf(mmu, first, pages, P::write_protected, |at| {
-            if at.level > 1 && P::protects_large_for_pml() {
+        let reached = |len| self.policy().write_protected(len);
+        self.for_each_leaf(mmu, first, pages, reached, |at| {
+            if at.level > 1 && self.policy().protects_large_for_pml() {
                 if self.tables.update(at, |entry| entry.write_protected(false)).is_writable() {
                     self.owe(mmu, at, first, owed);
                 }
@@ -76,9 +78,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if self.logs_by_pml() {
             let slots = self.slots.read();
             for (vcpu, gpa) in self.pml.lock().drain(..) {
-                if self.vm.dirty_ring().is_none() || P::has_ring(vcpu, running) {
+                if self.vm.dirty_ring().is_none() || self.policy().has_ring(vcpu, running) {
                     let stolen = self.vm.stolen();
-                    self.mark_dirty(&slots, vcpu, P::pml_gfn(stolen, gpa), stolen.split(gpa).1);
+                    self.mark_dirty(&slots, vcpu, self.policy().pml_gfn(stolen, gpa), stolen.split(gpa).1);
                 }
             }
         }
@@ -92,10 +94,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let Some(offset) = first.offset_from(gfn) else { return };
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        for page in slot.dirty.take(offset, P::cleared(pages)) {
+        for page in slot.dirty.take(offset, self.policy().cleared(pages)) {
             self.expect_writes(&mmu, gfn.add(page), 1, &mut owed);
         }
-        owed.range::<P>(self.vm.stolen(), gfn, slot_pages, tlb);
+        owed.range(self.policy(), self.vm.stolen(), gfn, slot_pages, tlb);
     }
 
     /// Logging was switched on: the next write to each page must show.
@@ -105,7 +107,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         self.expect_writes(&mmu, slot.gfn, slot.pages, &mut owed);
-        owed.range::<P>(self.vm.stolen(), slot.gfn, slot.pages, tlb);
+        owed.range(self.policy(), self.vm.stolen(), slot.gfn, slot.pages, tlb);
     }
 
     /// Write-protect one frame under every alias (`kvm_mmu_slot_gfn_write_protect()`).
@@ -113,6 +115,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         self.write_protect(&mmu, gfn, 1, true, &mut owed);
-        owed.range::<P>(self.vm.stolen(), gfn, 1, tlb);
+        owed.range(self.policy(), self.vm.stolen(), gfn, 1, tlb);
     }
 }

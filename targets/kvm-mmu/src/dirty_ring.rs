@@ -6,7 +6,7 @@
 //! whose ring is nearly full does not enter the guest.
 
 use crate::flush::{FlushOwed, TlbFlush};
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::SlotId;
@@ -73,12 +73,12 @@ struct Run {
     pages: u64,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Whether `vcpu` must not enter the guest before user space has given back entries of its ring
     /// (`kvm_dirty_ring_check_request()`).
     pub fn is_dirty_ring_full(&self, vcpu: u8) -> bool {
         let full = |size| self.rings[usize::from(vcpu)].lock().is_full(size);
-        P::stops_when_full() && self.vm.dirty_ring().is_some_and(full)
+        self.policy().stops_when_full() && self.vm.dirty_ring().is_some_and(full)
     }
 
     /// Take the entries of `vcpu`'s ring. They stay taken, and their pages writable, until the rings are reset.
@@ -106,15 +106,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let mut run: Option<Run> = None;
             for entry in ring.between(ring.reset, ring.harvested) {
                 match &mut run {
-                    Some(Run { first, pages }) if P::continues_run(*first, *pages, entry) => *pages += 1,
+                    Some(Run { first, pages }) if self.policy().continues_run(*first, *pages, entry) => *pages += 1,
                     _ => run.replace(Run { first: entry, pages: 1 }).into_iter().for_each(&mut reset),
                 }
             }
             run.into_iter().for_each(&mut reset);
             ring.reset = ring.harvested;
         }
-        if P::flushes_reset() {
-            owed.all::<P>(tlb);
+        if self.policy().flushes_reset() {
+            owed.all(self.policy(), tlb);
         }
     }
 }

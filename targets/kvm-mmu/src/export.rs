@@ -2,7 +2,7 @@
 //! address that the caller gave it.
 
 use crate::adapter::KvmMmu;
-use crate::policy::Policy;
+use crate::policy::HasPolicy;
 use crate::roots::Root;
 use crate::second_stage::SecondStage;
 use crate::spte::{ENTRIES, Format, is_page_aligned};
@@ -47,7 +47,7 @@ impl fmt::Display for ExportError {
 
 impl std::error::Error for ExportError {}
 
-impl<P: Policy, F: Format> KvmMmu<P, F> {
+impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     /// Hand each table to `put` with its address, links and leaves made physical, for a processor with `maxphyaddr` address
     /// bits, and return the address of the root. What `put` has written can be walked by hardware in the format `F` until the MMU is
     /// stepped again; accessed and dirty bits that hardware sets there do not come back.
@@ -64,7 +64,7 @@ impl<P: Policy, F: Format> KvmMmu<P, F> {
     }
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// As [`KvmMmu::export`]. vCPUs that run meanwhile may change entries that were handed out already.
     ///
     /// # Errors

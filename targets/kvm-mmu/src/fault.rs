@@ -4,7 +4,7 @@
 use crate::async_pf::Wait;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
-use crate::policy::{AliasFault, Family, LargeSeen, Policy, SlotSeen};
+use crate::policy::{AliasFault, Family, HasPolicy, LargeSeen, Policy, SlotSeen};
 use crate::second_stage::{HostPages, Locked, PfnError, SecondStage};
 use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
@@ -75,7 +75,7 @@ pub(crate) enum Resolved {
     Retry,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
     pub(crate) fn fault_in(
         &self,
@@ -86,8 +86,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         wait: Wait,
     ) -> FaultIn {
         let stolen = self.vm.stolen();
-        let gfn = P::unalias(stolen, gpa);
-        let alias = P::alias_of(stolen, gpa);
+        let gfn = self.policy().unalias(stolen, gpa);
+        let alias = self.policy().alias_of(stolen, gpa);
         if self.fast_page_fault(slots, vcpu, (gpa, gfn, alias), access) {
             return FaultIn::Fixed;
         }
@@ -108,12 +108,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         wait: Wait,
     ) -> FaultIn {
         let stolen = self.vm.stolen();
-        let gfn = P::unalias(stolen, gpa);
-        let alias = P::alias_of(stolen, gpa);
-        let (mmu_seq, slots_generation) = (P::snapshot(self.notifier.mmu_seq()), slots.generation());
-        let slot = slots.find(P::slot_gfn(stolen, gpa));
+        let gfn = self.policy().unalias(stolen, gpa);
+        let alias = self.policy().alias_of(stolen, gpa);
+        let (mmu_seq, slots_generation) = (self.policy().snapshot(self.notifier.mmu_seq()), slots.generation());
+        let slot = slots.find(self.policy().slot_gfn(stolen, gpa));
         let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
-        match P::fault_in(stolen.split(gpa).1, seen) {
+        match self.policy().fault_in(stolen.split(gpa).1, seen) {
             AliasFault::NoSlot => return FaultIn::NoSlot,
             AliasFault::Retry => return FaultIn::Retry,
             AliasFault::Proceed => {}
@@ -124,9 +124,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let host_writable = !slot.flags.readonly;
         let rights = if host_writable { Rights::RWX } else { Rights::RX };
-        if access == Access::Write && Self::is_tracked(slot, gfn, alias) {
-            let Ok(pfn) = host.pfn(hva) else { return Self::no_page() };
-            self.mark_dirty(slots, vcpu, P::dirty_key(gfn, alias), alias);
+        if access == Access::Write && self.is_tracked(slot, gfn, alias) {
+            let Ok(pfn) = host.pfn(hva) else { return self.no_page() };
+            self.mark_dirty(slots, vcpu, self.policy().dirty_key(gfn, alias), alias);
             host.release(pfn);
             return FaultIn::Write(pfn);
         }
@@ -138,12 +138,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 return waiting;
             }
             page = host.pfn(hva);
-            if let (Ok(pfn), false) = (page, P::holds_read_in()) {
+            if let (Ok(pfn), false) = (page, self.policy().holds_read_in()) {
                 host.release(pfn);
             }
         }
-        let Ok(pfn) = page else { return Self::no_page() };
-        if !P::holds_until_mapped() {
+        let Ok(pfn) = page else { return self.no_page() };
+        if !self.policy().holds_until_mapped() {
             host.release(pfn);
         }
         let host_level = host.level(hva);
@@ -166,20 +166,21 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Remember that there is nothing here, unless the memslots are changing right now or there is no room for it
     /// (`mark_mmio_spte()`).
     fn cache_mmio(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias) {
-        if !P::caches_mmio(slots.in_flux()) {
+        if !self.policy().caches_mmio(slots.in_flux()) {
             return;
         }
         let mut mmu = self.mmu_lock.lock();
         if mmu.shadow_pages.to_recycle(usize::from(self.tables.root_level())).is_some() {
             return;
         }
-        let walked = P::walked(self.vm.stolen(), gpa);
+        let walked = self.policy().walked(self.vm.stolen(), gpa);
         // Where there is a large leaf, there is memory.
-        let at = mmu.shadow_pages.entry_or_alloc::<P, F>(&self.tables, walked, gfn, alias, 1);
+        let at = mmu.shadow_pages.entry_or_alloc(self.policy(), &self.tables, walked, gfn, alias, 1);
         if let Ok(at) = at
             && !self.tables.get(at).is_present()
         {
-            self.tables.set(at, Entry::mmio(P::mmio_gfn(gfn, alias), P::mmio_generation(slots.generation())));
+            let generation = self.policy().mmio_generation(slots.generation());
+            self.tables.set(at, Entry::mmio(self.policy().mmio_gfn(gfn, alias), generation));
         }
     }
 
@@ -201,7 +202,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let restored = entry.restored();
         let fixed = match access {
             // A large leaf would have all of its pages written and one of them logged.
-            Access::Write if at.level > 1 && P::keeps_large_protected() && Self::is_logged(slots, gfn) => return false,
+            Access::Write if at.level > 1 && self.policy().keeps_large_protected() && Self::is_logged(slots, gfn) => {
+                return false;
+            }
             Access::Write if restored.is_mmu_writable() => restored.writable(),
             Access::Read | Access::Execute if entry.is_idle() && restored.rights().contains(Rights::needed(access)) => {
                 restored
@@ -212,7 +215,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return false;
         }
         if fixed.is_writable() {
-            self.mark_dirty(slots, vcpu, P::fast_dirty_key(gfn, alias), alias);
+            self.mark_dirty(slots, vcpu, self.policy().fast_dirty_key(gfn, alias), alias);
         }
         true
     }
@@ -226,20 +229,20 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         fault: &PageFault,
     ) -> Resolved {
         let resolved = self.direct_map(host, slots, tlb, fault);
-        Self::finish_page_fault(host, fault, resolved);
+        self.finish_page_fault(host, fault, resolved);
         resolved
     }
 
     /// The page is mapped, or not needed after all (`kvm_mmu_finish_page_fault()`).
-    pub(crate) fn finish_page_fault(host: &dyn HostPages, fault: &PageFault, resolved: Resolved) {
-        if P::holds_until_mapped() && (resolved != Resolved::Retry || P::releases_stale()) {
+    pub(crate) fn finish_page_fault(&self, host: &dyn HostPages, fault: &PageFault, resolved: Resolved) {
+        if self.policy().holds_until_mapped() && (resolved != Resolved::Retry || self.policy().releases_stale()) {
             host.release(fault.pfn);
         }
     }
 
     /// What becomes of a fault whose page nobody can have.
-    fn no_page() -> FaultIn {
-        if P::tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
+    fn no_page(&self) -> FaultIn {
+        if self.policy().tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
     }
 
     /// Map the page, unless what was looked up may be out of date (`__direct_map()`).
@@ -256,9 +259,9 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         self.make_mmu_pages_available(&mut mmu, slots, usize::from(self.tables.root_level()), tlb);
         let slot = slots.find(fault.gfn);
-        let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
+        let tracked = slot.is_some_and(|slot| self.is_tracked(slot, fault.gfn, fault.alias));
         let rights = if tracked { fault.rights.minus(Rights::W) } else { fault.rights };
-        let rights = Self::unsync_for(&mut mmu, slot, fault, rights);
+        let rights = self.unsync_for(&mut mmu, slot, fault, rights);
         let wanted = slot.map_or(Level::Page4K, |slot| self.mapping_level(host, &mmu, slot, fault));
         let level = if self.disallows_large(fault.access) { Level::Page4K } else { wanted };
         let rights = self.leaf_rights(level, rights);
@@ -266,14 +269,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if level < wanted {
             self.account_split(&mut mmu, fault, wanted);
         }
-        let gfn = P::base_gfn(fault.gfn, fault.alias).align_down(level.pages());
+        let gfn = self.policy().base_gfn(fault.gfn, fault.alias).align_down(level.pages());
         let leaf = fault.gfn.align_down(level.pages());
-        let pfn = fault.pfn.before(P::offset_in_leaf(self.vm.stolen(), fault.gpa, leaf));
+        let pfn = fault.pfn.before(self.policy().offset_in_leaf(self.vm.stolen(), fault.gpa, leaf));
         let mut owed = FlushOwed::nothing();
         let old = self.tables.get(at);
         let mut retired = Retired::new();
         if old.is_present() && !old.is_leaf(at.level) {
-            match P::FAMILY {
+            match self.policy().family() {
                 Family::Rmap => self.zap_link(&mut mmu, at),
                 Family::Tdp => self.tdp_unlink(&mut mmu, at, &mut retired),
             }
@@ -285,17 +288,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let leaf = Leaf { pfn, rights, level, host_writable: fault.host_writable, young: true };
         self.set_leaf(&mut mmu, at, gfn, fault.alias, Entry::leaf(leaf));
         if rights.contains(Rights::W) {
-            self.mark_dirty(slots, fault.vcpu, P::dirty_key(gfn, fault.alias), fault.alias);
+            self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(gfn, fault.alias), fault.alias);
         }
-        owed.range::<P>(self.vm.stolen(), gfn, level.pages(), tlb);
+        owed.range(self.policy(), self.vm.stolen(), gfn, level.pages(), tlb);
         self.free(&mut mmu, &retired, tlb);
-        let neighbours = P::FAMILY == Family::Rmap && (P::prefetches_in_invalidation() || !self.notifier.is_active());
+        let neighbours = self.policy().family() == Family::Rmap
+            && (self.policy().prefetches_in_invalidation() || !self.notifier.is_active());
         if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
         }
         // Tracking began after the fault did.
         if tracked && fault.access == Access::Write {
-            self.mark_dirty(slots, fault.vcpu, P::dirty_key(fault.gfn, fault.alias), fault.alias);
+            self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(fault.gfn, fault.alias), fault.alias);
             return Resolved::Write;
         }
         Resolved::Fixed
@@ -303,23 +307,23 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Whether what was looked up without the lock may be out of date (`is_page_fault_stale()`).
     pub(crate) fn is_stale(&self, mmu: &Locked, slots: &Memslots, fault: &PageFault) -> bool {
-        let raced = P::checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
-        let obsolete = P::checks_slots() && slots.generation() != fault.slots_generation;
+        let raced = self.policy().checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
+        let obsolete = self.policy().checks_slots() && slots.generation() != fault.slots_generation;
         raced || obsolete || mmu.attributes.is_changing(fault.gfn, 1)
     }
 
     /// How large a leaf may map the fault (`kvm_mmu_hugepage_adjust()`). Everything is asked under the lock.
     fn mapping_level(&self, host: &dyn HostPages, mmu: &Locked, slot: &Memslot, fault: &PageFault) -> Level {
-        let of_host = P::host_level(host.level(fault.hva), fault.host_level);
+        let of_host = self.policy().host_level(host.level(fault.hva), fault.host_level);
         let may = |level: &Level| {
-            P::may_map_large(LargeSeen {
+            self.policy().may_map_large(LargeSeen {
                 inside_slot: slot.holds_leaf(fault.gfn, *level),
                 congruent: slot.is_congruent(*level),
                 logged: slot.flags.log_dirty,
                 tracked: slot.tracks_in_leaf(fault.gfn, *level),
                 one_type: self.is_of_one_type(mmu, fault.gpa, *level),
                 split: !self.disallows_large(fault.access) && self.is_split(mmu, fault, *level),
-                alike: mmu.attributes.are_alike::<P>(fault.gfn, *level),
+                alike: mmu.attributes.are_alike(self.policy(), fault.gfn, *level),
                 zapped: self.notifier.is_zapping(fault.gfn.align_down(level.pages()), level.pages()),
             })
         };
@@ -328,18 +332,19 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The entry for a leaf of `level`, with large leaves in the way to it dropped (`drop_large_spte()`).
     fn make_way(&self, mmu: &mut Locked, fault: &PageFault, level: Level, tlb: &mut dyn TlbFlush) -> Sptep {
-        let walked = P::walked(self.vm.stolen(), fault.gpa);
-        let gfn = P::base_gfn(fault.gfn, fault.alias);
+        let walked = self.policy().walked(self.vm.stolen(), fault.gpa);
+        let gfn = self.policy().base_gfn(fault.gfn, fault.alias);
         loop {
             let tables = &self.tables;
-            let entry = mmu.shadow_pages.entry_or_alloc::<P, F>(tables, walked, gfn, fault.alias, table_level(level));
+            let entry =
+                mmu.shadow_pages.entry_or_alloc(self.policy(), tables, walked, gfn, fault.alias, table_level(level));
             match entry {
                 Ok(at) => return at,
                 Err(large) => {
                     let mut owed = FlushOwed::nothing();
                     self.owe(mmu, large, fault.gfn, &mut owed);
                     self.zap(mmu, large);
-                    owed.range::<P>(self.vm.stolen(), fault.gfn, 1, tlb);
+                    owed.range(self.policy(), self.vm.stolen(), fault.gfn, 1, tlb);
                 }
             }
         }
@@ -350,7 +355,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         owed.owe();
         if at.level > 1 {
             let (leaf, table) = (mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).gfn);
-            let (first, pages) = P::flushed_for_large(leaf, pages_of_entry(at.level), table, gfn);
+            let (first, pages) = self.policy().flushed_for_large(leaf, pages_of_entry(at.level), table, gfn);
             owed.owe_large(first, pages);
         }
     }
@@ -406,15 +411,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             self.zap(&mut mmu, at);
             owed.owe();
         }
-        if P::flushes_collapsed() {
-            owed.range::<P>(self.vm.stolen(), first, pages, tlb);
+        if self.policy().flushes_collapsed() {
+            owed.range(self.policy(), self.vm.stolen(), first, pages, tlb);
         }
     }
 
     /// Write a leaf, and tell the rmap (`mmu_set_spte()`).
     pub(crate) fn set_leaf(&self, mmu: &mut Locked, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
-        if P::FAMILY == Family::Rmap && !self.tables.get(at).is_present() {
-            mmu.rmap.add(P::rmap_key(gfn, alias), at);
+        if self.policy().family() == Family::Rmap && !self.tables.get(at).is_present() {
+            mmu.rmap.add(self.policy().rmap_key(gfn, alias), at);
         }
         self.tables.set(at, entry);
     }
@@ -435,10 +440,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             if mmu.attributes.is_changing(gfn, 1) {
                 continue;
             }
-            let may =
-                P::may_prefetch(key.alias, slot.id) && (P::shows_private(key.guest_mode) || !slot.id.is_private());
+            let may = self.policy().may_prefetch(key.alias, slot.id)
+                && (self.policy().shows_private(key.guest_mode) || !slot.id.is_private());
             if let (true, true, Some(hva)) = (plain, may, slot.hva_of(gfn)) {
-                let rights = key.access.intersect(Self::unasked_rights(slot, gfn, key.alias));
+                let rights = key.access.intersect(self.unasked_rights(slot, gfn, key.alias));
                 if !rights.contains(Rights::R) {
                     continue;
                 }
@@ -452,8 +457,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
     pub(crate) fn zap(&self, mmu: &mut Locked, at: Sptep) {
-        if P::FAMILY == Family::Rmap {
-            let gfn = P::remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
+        if self.policy().family() == Family::Rmap {
+            let gfn = self.policy().remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
             mmu.rmap.remove(gfn, at);
         }
         self.tables.set(at, Entry::ABSENT);
@@ -461,7 +466,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Take away what maps `pages` pages from `first`, under every alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        match P::FAMILY {
+        match self.policy().family() {
             Family::Rmap => _ = self.zap_some_gfns(mmu, first, pages, u64::MAX, owed),
             Family::Tdp => self.tdp_unmap(mmu, first, pages, owed),
         }
@@ -477,16 +482,16 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         owed: &mut FlushOwed,
     ) -> bool {
         let chains = mmu.rmap.within(first, pages);
-        let mut leaves = chains.flat_map(|chain| &chain[..P::zapped(chain.len())]).copied();
+        let mut leaves = chains.flat_map(|chain| &chain[..self.policy().zapped(chain.len())]).copied();
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let some: SmallVec<[Sptep; 16]> = leaves.by_ref().take(most).collect();
         let all = leaves.next().is_none();
         drop(leaves);
         for at in some {
             let entry = self.tables.get(at);
-            let reached = at.level == 1 || P::zaps_large();
-            if reached && P::can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
-                if !entry.is_idle() || P::flushes_idle() {
+            let reached = at.level == 1 || self.policy().zaps_large();
+            if reached && self.policy().can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
+                if !entry.is_idle() || self.policy().flushes_idle() {
                     self.owe(mmu, at, first, owed);
                 }
                 self.zap(mmu, at);
@@ -505,7 +510,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             pages,
             |len| len,
             |at| {
-                if P::ages(mmu.shadow_pages.key(at.table).alias) {
+                if self.policy().ages(mmu.shadow_pages.key(at.table).alias) {
                     let entry = self.tables.update(at, Entry::aged);
                     young |= entry.is_present() && entry.is_accessed();
                 }
@@ -524,7 +529,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         reached: impl Fn(usize) -> usize,
         mut visit: impl FnMut(Sptep),
     ) {
-        match P::FAMILY {
+        match self.policy().family() {
             Family::Rmap => {
                 let chains = mmu.rmap.within(first, pages).map(|chain| &chain[..reached(chain.len())]);
                 chains.flatten().for_each(|&at| visit(at));

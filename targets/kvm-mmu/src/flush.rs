@@ -92,18 +92,25 @@ impl FlushOwed {
 
     /// Flush the frames from `gfn` under every alias, and what large leaves reach beyond them, if anything is owed
     /// (`kvm_flush_remote_tlbs_with_address()`).
-    pub(crate) fn range<P: Policy>(self, stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+    pub(crate) fn range(
+        self,
+        policy: &(impl Policy + ?Sized),
+        stolen: StolenMask,
+        gfn: Gfn,
+        pages: u64,
+        tlb: &mut dyn TlbFlush,
+    ) {
         if self.owed {
             let (start, end) = self.large.unwrap_or((gfn, gfn));
             let (start, end) = (start.min(gfn), end.max(gfn.add(pages)));
-            P::flush_range(stolen, start, end.offset_from(start).unwrap_or(pages), tlb);
+            policy.flush_range(stolen, start, end.offset_from(start).unwrap_or(pages), tlb);
         }
     }
 
     /// Flush everything, if anything is owed (`kvm_flush_remote_tlbs()`).
-    pub(crate) fn all<P: Policy>(self, tlb: &mut dyn TlbFlush) {
+    pub(crate) fn all(self, policy: &(impl Policy + ?Sized), tlb: &mut dyn TlbFlush) {
         if self.owed {
-            P::flush_all(tlb);
+            policy.flush_all(tlb);
         }
     }
 }

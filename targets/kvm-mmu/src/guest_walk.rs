@@ -3,7 +3,7 @@
 
 use crate::guest_pte::GuestPte;
 use crate::memslots::Memslots;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::limits::GUEST_LEVELS;
@@ -33,7 +33,7 @@ pub(crate) struct GuestPath {
     pub(crate) gpa: Gpa,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Where `gva` leads from the table at `root`, for a program in user mode.
     pub(crate) fn guest_walk(&self, host: &Host, root: Gpa, gva: Gva, access: Access) -> Result<Gpa, Fault> {
         self.walk_addr(host, &self.slots.read(), root, gva, access).map(|path| path.gpa)
@@ -53,8 +53,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut path = GuestPath { steps: [step; GUEST_LEVELS + 1], leaf_level: 1, rights: Rights::RWX, gpa: root };
         let reserved = self.guest_reserved(paging);
         let mut rights = Rights::RWX;
-        let mut table = P::table_gfn(stolen, paging, GuestPte::of_root(paging, root));
-        let mut level = P::walk_levels(paging);
+        let mut table = self.policy().table_gfn(stolen, paging, GuestPte::of_root(paging, root));
+        let mut level = self.policy().walk_levels(paging);
         loop {
             // A table that cannot be read: the guest gets the page fault that its own walk would have got.
             let entry = self.read_guest_pte(host, slots, table, gva.index(level), level).ok_or(Fault::NotPresent)?;
@@ -67,7 +67,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             rights = rights.intersect(entry.rights());
             path.steps[usize::from(level)] = Step { pointer: entry.address(), own: entry.rights(), rights };
             if entry.is_leaf() {
-                let leaf = address_of(P::leaf_gfn(stolen, paging, entry.address()));
+                let leaf = address_of(self.policy().leaf_gfn(stolen, paging, entry.address()));
                 if entry.is_unaligned(leaf) {
                     return Err(Fault::Reserved);
                 }
@@ -77,7 +77,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
                 let gpa = leaf.align_down(paging.pages(level)).add_pages(gva.offset(paging, level));
                 return Ok(GuestPath { gpa, leaf_level: level, rights, ..path });
             }
-            table = P::table_gfn(stolen, paging, entry.address());
+            table = self.policy().table_gfn(stolen, paging, entry.address());
             level -= 1;
         }
     }
@@ -86,7 +86,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn guest_reserved(&self, paging: GuestPaging) -> u64 {
         let maxphyaddr = self.vm.maxphyaddr();
         if paging.strips_stolen_bits() {
-            P::reserved_gpa_bits(self.vm.stolen(), maxphyaddr)
+            self.policy().reserved_gpa_bits(self.vm.stolen(), maxphyaddr)
         } else {
             StolenMask::NONE.reserved_gpa_bits(maxphyaddr)
         }
@@ -113,8 +113,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if (table.raw() | leaf.raw()) & self.guest_reserved(paging) != 0 {
             return Exit::GuestFault(Fault::Reserved);
         }
-        match self.slots.read().find(P::table_gfn(stolen, paging, table)) {
-            Some(slot) if !slot.invalid => Exit::Translated(address_of(P::leaf_gfn(stolen, paging, leaf))),
+        match self.slots.read().find(self.policy().table_gfn(stolen, paging, table)) {
+            Some(slot) if !slot.invalid => Exit::Translated(address_of(self.policy().leaf_gfn(stolen, paging, leaf))),
             _ => Exit::GuestFault(Fault::NotPresent),
         }
     }

@@ -79,7 +79,7 @@ pub use dirty_ring::DirtyGfn;
 pub use export::{ExportError, Placement};
 pub use flush::TlbFlush;
 pub use memslots::SlotError;
-pub use policy::{AliasFault, Corrected, DirectMirror, Family, LargeSeen, Policy, RfcV3, SlotSeen};
+pub use policy::{AliasFault, Corrected, DirectMirror, Family, HasPolicy, LargeSeen, Policy, RfcV3, SlotSeen};
 pub use roots::GfnFilter;
 pub use second_stage::{HostPages, PfnError, SecondStage};
 pub use shadow::ShadowError;

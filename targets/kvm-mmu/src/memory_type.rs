@@ -1,16 +1,16 @@
 //! Memory types by gfn, as the guest's MTRRs give them. A large leaf has one for all of its pages.
 
 use crate::flush::TlbFlush;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::Format;
 use gpa_model::{Gfn, Gpa, Level, MemoryType};
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The guest gives `pages` frames from `first` another memory type (`update_mtrr()`): what maps them goes, so that what maps
     /// them next has the new one.
     pub fn set_memory_type(&self, first: Gfn, pages: u64, memory: MemoryType, tlb: &mut dyn TlbFlush) {
-        let zap = P::zaps_for_memory_type().then(|| self.zap_begin(first, pages));
+        let zap = self.policy().zaps_for_memory_type().then(|| self.zap_begin(first, pages));
         self.mmu_lock.lock().uncacheable.set(first, pages, memory == MemoryType::Uncacheable);
         if let Some(zap) = zap {
             self.zap_end(zap, tlb);
@@ -20,7 +20,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Whether all pages of the leaf of `level` that would map `gpa` are of one type
     /// (`kvm_mtrr_check_gfn_range_consistency()`).
     pub(crate) fn is_of_one_type(&self, mmu: &Locked, gpa: Gpa, level: Level) -> bool {
-        let leaf = P::memory_type_gfn(self.vm.stolen(), gpa).align_down(level.pages());
+        let leaf = self.policy().memory_type_gfn(self.vm.stolen(), gpa).align_down(level.pages());
         !mmu.uncacheable.divides(leaf, level.pages())
     }
 }

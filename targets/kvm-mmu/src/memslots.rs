@@ -130,7 +130,13 @@ impl Memslots {
     }
 
     /// Whether `change` can be made to slot `id` (`kvm_arch_prepare_memory_region()` and the checks before it).
-    pub(crate) fn check<P: Policy>(&self, stolen: StolenMask, id: SlotId, change: SlotChange) -> Result<(), SlotError> {
+    pub(crate) fn check(
+        &self,
+        policy: &(impl Policy + ?Sized),
+        stolen: StolenMask,
+        id: SlotId,
+        change: SlotChange,
+    ) -> Result<(), SlotError> {
         let slot = self.get(id);
         let (gfn, pages) = match (change, slot) {
             (SlotChange::Create { .. }, Some(_)) => return Err(SlotError::Exists(id)),
@@ -143,7 +149,7 @@ impl Memslots {
             return Err(SlotError::Empty);
         }
         // A range that begins and ends below the lowest stolen bit carries none in between.
-        if P::refuses_aliased_slots() && (stolen.taints(gfn.raw()) || stolen.taints(gfn.add(pages - 1).raw())) {
+        if policy.refuses_aliased_slots() && (stolen.taints(gfn.raw()) || stolen.taints(gfn.add(pages - 1).raw())) {
             return Err(SlotError::Aliased(gfn));
         }
         let mut others = self.slots.iter().filter(|other| other.id != id);

@@ -4,7 +4,8 @@
 //! mistake again that Linux once made, with the commit that mended it or the CVE; U*n* is wrong in upstream's design. To add one: a
 //! policy that overrides one method, in the table of the file for what it breaks.
 
-use gpa_model::{Alias, Gfn, Gpa, Mmu};
+use crate::{Format, KvmMmu, Policy};
+use gpa_model::{Alias, Gfn, Gpa, Mmu, Vm};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug)]
@@ -15,15 +16,27 @@ pub struct Mutant {
     pub breaks: &'static str,
     /// The oracle meant to catch it, and the clause.
     pub caught_by: (&'static str, &'static str),
-    /// Not generic, so that each mutant is compiled once, here.
-    make: fn() -> Box<dyn Mmu>,
+    /// The decisions, one of them wrong.
+    pub policy: &'static dyn Policy,
+    /// Generic in the format alone, so that the MMU is compiled once for each, here.
+    make: fn(&'static dyn Policy) -> Box<dyn Mmu>,
 }
 
 impl Mutant {
     /// The mutant, ready to run.
     pub fn mmu(&self) -> Box<dyn Mmu> {
-        (self.make)()
+        (self.make)(self.policy)
     }
+
+    /// The same, with tables in format `F`.
+    const fn on<F: Format>(self) -> Self {
+        Self { make: make::<F>, ..self }
+    }
+}
+
+/// An MMU that decides by `policy`, with tables in format `F`.
+fn make<F: Format>(policy: &'static dyn Policy) -> Box<dyn Mmu> {
+    Box::new(KvmMmu::<_, F>::with_policy(policy, &Vm::default()))
 }
 
 /// The mutant called `name`, or `None` if there is none.
@@ -36,8 +49,8 @@ macro_rules! mutants {
     ($($policy:ident $(on $format:ident)? = $name:literal, $breaks:literal, $oracle:literal / $clause:literal, { $($body:tt)* })*) => {
         $(
             #[doc = concat!($name, ": ", $breaks, ".")]
-            #[derive(Clone, Copy, Debug)]
-            pub enum $policy {}
+            #[derive(Debug)]
+            struct $policy;
 
             impl $crate::Policy for $policy { $($body)* }
         )*
@@ -47,29 +60,23 @@ macro_rules! mutants {
                 name: $name,
                 breaks: $breaks,
                 caught_by: ($oracle, $clause),
-                make: {
-                    // A closure would be compiled, with the whole MMU, by every crate that looks at the list.
-                    #[inline(never)]
-                    fn make() -> Box<dyn gpa_model::Mmu> {
-                        Box::new($crate::KvmMmu::<$policy $(, $format)?>::default())
-                    }
-                    make
-                },
-            },)*
+                policy: &$policy,
+                make: super::make::<$crate::Ept>,
+            } $(.on::<$format>())?,)*
         ];
     };
 }
 
-pub mod claims;
+mod claims;
 mod equivalent;
-pub mod faults;
-pub mod flush;
-pub mod guest_tables;
-pub mod history;
-pub mod mapping;
-pub mod shadow_pages;
-pub mod tdp;
-pub mod unalias;
+mod faults;
+mod flush;
+mod guest_tables;
+mod history;
+mod mapping;
+mod shadow_pages;
+mod tdp;
+mod unalias;
 
 pub use equivalent::{EQUIVALENT, Equivalent};
 

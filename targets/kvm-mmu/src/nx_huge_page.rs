@@ -3,21 +3,21 @@
 
 use crate::fault::PageFault;
 use crate::flush::TlbFlush;
-use crate::policy::{Family, Policy};
+use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::{Format, table_level};
 use crate::tdp_mmu::Retired;
 use gpa_model::{Access, Level, Rights};
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Whether a fetch may be served by small leaves only (`huge_page_disallowed`).
     pub(crate) fn disallows_large(&self, access: Access) -> bool {
-        self.vm.nx_huge_pages() && access == Access::Execute && P::splits_for_execute()
+        self.vm.nx_huge_pages() && access == Access::Execute && self.policy().splits_for_execute()
     }
 
     /// What a leaf of `level` may grant of `rights` (`make_spte()`).
     pub(crate) fn leaf_rights(&self, level: Level, rights: Rights) -> Rights {
-        let executable = level == Level::Page4K || !self.vm.nx_huge_pages() || P::large_executable();
+        let executable = level == Level::Page4K || !self.vm.nx_huge_pages() || self.policy().large_executable();
         if executable { rights } else { rights.minus(Rights::X) }
     }
 
@@ -45,7 +45,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         let Some(table) = mmu.shadow_pages.oldest_nx_split() else { return };
         let mut retired = Retired::new();
-        match (P::FAMILY, mmu.shadow_pages.parent(table)) {
+        match (self.policy().family(), mmu.shadow_pages.parent(table)) {
             (Family::Tdp, Some(parent)) => self.tdp_unlink(&mut mmu, parent, &mut retired),
             _ => {
                 self.retire(&mut mmu, &slots, table);
@@ -53,6 +53,6 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
         }
         mmu.shadow_pages.remove_nx_split(table);
-        self.commit_zap(&mut mmu, &retired, P::flushes_recovered(), tlb);
+        self.commit_zap(&mut mmu, &retired, self.policy().flushes_recovered(), tlb);
     }
 }

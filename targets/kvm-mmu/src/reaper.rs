@@ -4,7 +4,7 @@
 use crate::dirty_ring::DirtyGfn;
 use crate::flush::TlbFlush;
 use crate::page_set::PageSet;
-use crate::policy::Policy;
+use crate::policy::HasPolicy;
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::limits::{SLOTS, VCPUS};
@@ -22,21 +22,21 @@ impl Reaper {
     }
 
     /// Take what all rings list.
-    fn reap<P: Policy, F: Format>(&self, mmu: &SecondStage<P, F>) {
+    fn reap<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>) {
         for vcpu in 0..VCPUS as u8 {
             mmu.harvest_dirty_ring(vcpu, |DirtyGfn { slot, offset }| self.dirty[slot.index()].insert(offset));
         }
     }
 
     /// The frames of `id` that are dirty.
-    pub(crate) fn dirty_frames<P: Policy, F: Format>(&self, mmu: &SecondStage<P, F>, id: SlotId) -> FrameSet {
+    pub(crate) fn dirty_frames<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, id: SlotId) -> FrameSet {
         self.reap(mmu);
         let slots = mmu.slots.read();
         slots.get(id).map_or(FrameSet::EMPTY, |slot| mmu.frames_of_pages(slot, &self.dirty[id.index()]))
     }
 
     /// Forget the pages, as `KVM_CLEAR_DIRTY_LOG` would. Rings are reset as a whole; what else they listed stays in the bitmaps.
-    pub(crate) fn forget<P: Policy, F: Format>(
+    pub(crate) fn forget<P: HasPolicy, F: Format>(
         &self,
         mmu: &SecondStage<P, F>,
         (id, first, pages): (SlotId, Gfn, u64),
@@ -50,7 +50,7 @@ impl Reaper {
     }
 
     /// The memslot is about to change. What is still listed belongs to it as it was; only a move keeps its pages.
-    pub(crate) fn memslot_changes<P: Policy, F: Format>(
+    pub(crate) fn memslot_changes<P: HasPolicy, F: Format>(
         &mut self,
         mmu: &SecondStage<P, F>,
         id: SlotId,
@@ -65,7 +65,7 @@ impl Reaper {
     }
 
     /// Report what is kept by gfn, here and in the rings.
-    pub(crate) fn inspect<P: Policy, F: Format>(&self, mmu: &SecondStage<P, F>, visit: &mut dyn FnMut(Keyed)) {
+    pub(crate) fn inspect<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, visit: &mut dyn FnMut(Keyed)) {
         for slot in mmu.slots.read().iter() {
             let mut listed = |page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw()));
             self.dirty[slot.id.index()].iter().for_each(&mut listed);

@@ -6,13 +6,13 @@
 
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::shadow_page::SpKey;
 use crate::spte::{Entry, Format};
 use crate::tdp_mmu::Retired;
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// From now on there are at most `pages` shadow pages (`KVM_SET_NR_MMU_PAGES`), but never fewer than one path needs.
     pub fn set_mmu_pages(&self, pages: usize, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
@@ -34,18 +34,18 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             self.retire(mmu, slots, table);
             retired.push(table);
         }
-        self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
+        self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
     }
 
     /// Retire the pages that stand for tables of the guest in `slot`, which is going.
     pub(crate) fn retire_tables_in(&self, mmu: &mut Locked, slots: &Memslots, slot: &Memslot, tlb: &mut dyn TlbFlush) {
-        let goes = |key: &SpKey| P::goes_with_slot(key) && slot.contains(key.gfn);
+        let goes = |key: &SpKey| self.policy().goes_with_slot(key) && slot.contains(key.gfn);
         let pages = mmu.shadow_pages.active();
         let retired: Retired = pages.filter(|&table| goes(mmu.shadow_pages.key(table))).collect();
         for &table in &retired {
             self.retire(mmu, slots, table);
         }
-        self.commit_zap(mmu, &retired, P::flushes_recycled(), tlb);
+        self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
     }
 
     /// Tables that were retired may be made anew, once no TLB knows what was mapped through them (`kvm_mmu_commit_zap_page()`).
@@ -57,11 +57,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         if flushes {
             owed.owe();
         }
-        if !P::flushes_before_free() {
+        if !self.policy().flushes_before_free() {
             self.free(mmu, retired, tlb);
         }
-        owed.all::<P>(tlb);
-        if P::flushes_before_free() {
+        owed.all(self.policy(), tlb);
+        if self.policy().flushes_before_free() {
             self.free(mmu, retired, tlb);
         }
     }
@@ -77,7 +77,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Nothing is mapped through `table` any more, and nobody finds it (`kvm_mmu_prepare_zap_page()`).
     pub(crate) fn retire(&self, mmu: &mut Locked, slots: &Memslots, table: u32) {
-        if P::unlists_zapped() {
+        if self.policy().unlists_zapped() {
             mmu.shadow_pages.remove_nx_split(table);
         }
         for parent in mmu.shadow_pages.retire(table) {

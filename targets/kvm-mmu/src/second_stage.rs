@@ -16,7 +16,7 @@ use crate::gfn_ranges::GfnRanges;
 use crate::memslots::{Memslot, Memslots, SlotError};
 use crate::notifier::Notifier;
 use crate::page_set::PageSet;
-use crate::policy::{Corrected, Family, Policy};
+use crate::policy::{Corrected, Family, HasPolicy, Policy};
 use crate::rmap::Rmap;
 use crate::roots::Root;
 use crate::shadow_page::ShadowPages;
@@ -26,7 +26,6 @@ use crate::tables::Tables;
 use gpa_model::limits::VCPUS;
 use gpa_model::{Alias, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, StolenMask, Vm};
 use smallvec::SmallVec;
-use std::marker::PhantomData;
 
 /// Why there is no page behind an hva (`KVM_PFN_ERR_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +103,7 @@ pub(crate) struct Locked {
 
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
-pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
+pub struct SecondStage<P: HasPolicy = Corrected, F: Format = Ept> {
     pub(crate) vm: Vm,
     /// Held for a whole change of memslots or attributes (`kvm->slots_lock`).
     pub(crate) slots_lock: Lock<()>,
@@ -120,19 +119,27 @@ pub struct SecondStage<P: Policy = Corrected, F: Format = Ept> {
     pub(crate) async_pf: [Lock<AsyncPf>; VCPUS],
     /// What was warned of and not told yet.
     pub(crate) warning: Lock<Option<&'static str>>,
-    policy: PhantomData<P>,
+    policy: P,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
-    pub fn new(vm: &Vm) -> Self {
-        let levels = P::levels(vm.levels());
-        let (shadow_pages, rmap) = (ShadowPages::new(levels, &aliases_of_roots::<P>(vm)), Rmap::new());
+    pub fn new(vm: &Vm) -> Self
+    where
+        P: Default,
+    {
+        Self::with_policy(P::default(), vm)
+    }
+
+    /// The same, with the decisions of `policy`.
+    pub fn with_policy(policy: P, vm: &Vm) -> Self {
+        let levels = policy.policy().levels(vm.levels());
+        let (shadow_pages, rmap) = (ShadowPages::new(levels, &aliases_of_roots(policy.policy(), vm)), Rmap::new());
         let (uncacheable, attributes) = (GfnRanges::default(), Attributes::default());
         let (retired_roots, held_roots) = (SmallVec::new(), SmallVec::new());
         let locked = Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots, held_roots };
         let mut tables = Tables::new(levels);
-        tables.split_roots(direct_bits::<P>(vm));
+        tables.split_roots(direct_bits(policy.policy(), vm));
         Self {
             vm: *vm,
             slots_lock: Lock::default(),
@@ -144,17 +151,23 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             rings: Default::default(),
             async_pf: Default::default(),
             warning: Lock::default(),
-            policy: PhantomData,
+            policy,
         }
+    }
+
+    /// Who decides.
+    pub(crate) fn policy(&self) -> &P::Policy {
+        self.policy.policy()
     }
 
     /// As it was made, for `vm`; memory is kept.
     pub(crate) fn reset(&mut self, vm: &Vm) {
+        let policy = self.policy.policy();
         self.vm = *vm;
         self.slots.get_mut().clear();
         let Locked { shadow_pages, rmap, uncacheable, attributes, retired_roots, held_roots } = self.mmu_lock.get_mut();
-        shadow_pages.clear(&mut self.tables, P::levels(vm.levels()), &aliases_of_roots::<P>(vm));
-        self.tables.split_roots(direct_bits::<P>(vm));
+        shadow_pages.clear(&mut self.tables, policy.levels(vm.levels()), &aliases_of_roots(policy, vm));
+        self.tables.split_roots(direct_bits(policy, vm));
         rmap.clear();
         retired_roots.clear();
         held_roots.clear();
@@ -172,10 +185,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin(range);
         let mut owed = FlushOwed::nothing();
-        for (first, pages) in gfns_of::<P>(&slots, range) {
+        for (first, pages) in self.gfns_of(&slots, range) {
             self.zap_gfns(&mut mmu, first, pages, &mut owed);
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
+    }
+
+    /// The gfns that pages of `range` back, in any slot: the first, and how many.
+    fn gfns_of(&self, slots: &Memslots, range: HvaRange) -> impl Iterator<Item = (Gfn, u64)> {
+        slots.iter().filter(|slot| self.policy().invalidates(slot.id)).filter_map(move |slot| slot.gfns_of(range))
     }
 
     /// `invalidate_range_end`.
@@ -194,7 +212,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let slots = self.slots.read();
         let mmu = self.mmu_lock.lock();
         // Every gfn is aged, also after the first young one.
-        gfns_of::<P>(&slots, range).fold(false, |young, (first, pages)| young | self.age_gfns(&mmu, first, pages))
+        self.gfns_of(&slots, range).fold(false, |young, (first, pages)| young | self.age_gfns(&mmu, first, pages))
     }
 
     /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
@@ -223,7 +241,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
     pub(crate) fn slot_begin(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) -> Result<(), SlotError> {
         let mut slots = self.slots.write();
-        slots.check::<P>(self.vm.stolen(), id, change)?;
+        slots.check(self.policy(), self.vm.stolen(), id, change)?;
         self.next_generation(&mut slots, true);
         let Some(slot) = slots.get_mut(id) else { return Ok(()) };
         match change {
@@ -241,29 +259,29 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     fn zap_slot(&self, id: SlotId, change: &SlotChange, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
-        let Some(slot) = slots.get(id).filter(|_| P::zaps_for(change)) else { return };
+        let Some(slot) = slots.get(id).filter(|_| self.policy().zaps_for(change)) else { return };
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
-        match P::FAMILY {
+        match self.policy().family() {
             Family::Rmap if self.vm.slot_zap_all() => self.zap_all_fast(&mut mmu, &mut owed),
             Family::Rmap => self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed),
             Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
         self.retire_tables_in(&mut mmu, &slots, slot, tlb);
     }
 
     /// The memslots change, and their generation with them, before anybody can look at either. When the number wraps, MMIO
     /// entries of an older round must not come back to life (`kvm_mmu_invalidate_mmio_sptes()`).
     fn next_generation(&self, slots: &mut Memslots, in_flux: bool) {
-        if slots.next_generation(in_flux) && P::drops_mmio_on_wrap() {
+        if slots.next_generation(in_flux) && self.policy().drops_mmio_on_wrap() {
             self.mmu_lock.lock().shadow_pages.drop_mmio(&self.tables);
         }
     }
 
     /// The second half (`kvm_commit_memory_region()`).
     pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
-        match P::FAMILY {
+        match self.policy().family() {
             Family::Rmap => self.zap_obsolete_pages(tlb),
             Family::Tdp => self.tdp_zap_retired_roots(tlb),
         }
@@ -299,20 +317,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 }
 
 /// The bit that tells the two roots of a VM apart, if it has two.
-pub(crate) fn direct_bits<P: Policy>(vm: &Vm) -> StolenMask {
-    match P::FAMILY {
+pub(crate) fn direct_bits(policy: &(impl Policy + ?Sized), vm: &Vm) -> StolenMask {
+    match policy.family() {
         Family::Rmap => StolenMask::NONE,
         Family::Tdp => vm.stolen(),
     }
 }
 
-fn aliases_of_roots<P: Policy>(vm: &Vm) -> SmallVec<[Alias; 2]> {
-    let direct = direct_bits::<P>(vm);
+fn aliases_of_roots(policy: &(impl Policy + ?Sized), vm: &Vm) -> SmallVec<[Alias; 2]> {
+    let direct = direct_bits(policy, vm);
     let roots = if direct.gfn_mask() == 0 { &Root::ALL[..1] } else { &Root::ALL };
     roots.iter().map(|root| root.alias(direct)).collect()
-}
-
-/// The gfns that pages of `range` back, in any slot: the first, and how many.
-fn gfns_of<P: Policy>(slots: &Memslots, range: HvaRange) -> impl Iterator<Item = (Gfn, u64)> {
-    slots.iter().filter(|slot| P::invalidates(slot.id)).filter_map(move |slot| slot.gfns_of(range))
 }

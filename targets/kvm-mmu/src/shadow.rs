@@ -12,7 +12,7 @@ use crate::fault::{FaultIn, PageFault, Resolved};
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::guest_walk::GuestPath;
 use crate::memslots::{Memslot, Memslots};
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::{HostPages, Locked, SecondStage};
 use crate::shadow_page::SpKey;
 use crate::spte::{Entry, Format, Leaf, pages_of_entry};
@@ -49,7 +49,7 @@ struct Virtual {
     access: Access,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// An access to `gva` by a program of the guest, through the guest's own tables from `root`, with the fault it needs.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             FaultIn::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
             FaultIn::Map(fault) => {
                 let resolved = self.fetch(host, &slots, tlb, (at, &path), &fault);
-                Self::finish_page_fault(host, &fault, resolved);
+                self.finish_page_fault(host, &fault, resolved);
                 match resolved {
                     Resolved::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),
                     Resolved::Write => Exit::Emulated(fault.pfn()),
@@ -111,8 +111,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     fn root_key(&self, root: Gpa) -> SpKey {
         let (paging, stolen) = (self.vm.paging(), self.vm.stolen());
         let pointer = paging.root(root);
-        let gfn = P::table_gfn(stolen, paging, pointer);
-        let alias = P::indirect_alias(stolen, pointer);
+        let gfn = self.policy().table_gfn(stolen, paging, pointer);
+        let alias = self.policy().indirect_alias(stolen, pointer);
         let guest_mode = paging.is_nested();
         SpKey { gfn, alias, level: paging.levels(), direct: false, access: Rights::RWX, guest_mode }
     }
@@ -120,7 +120,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// A walk of the shadow tables by the processor; `None` if it faults. No write is logged here: what is not dirty faults.
     fn shadow_walk(&self, slots: &Memslots, Virtual { root, gva, access }: Virtual) -> Option<Exit> {
         let mmu = self.mmu_lock.lock();
-        let mut table = mmu.shadow_pages.find::<P>(&self.root_key(root))?;
+        let mut table = mmu.shadow_pages.find(self.policy(), &self.root_key(root))?;
         for level in (2..=self.vm.paging().levels()).rev() {
             let entry = self.tables.get(Sptep::new(table, gva.index(level).into(), level));
             if !entry.is_present() {
@@ -132,7 +132,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         loop {
             let entry = self.tables.get(at);
             if let Some(generation) = entry.mmio_generation() {
-                let current = P::mmio_is_current(generation, slots.generation(), slots.in_flux());
+                let current = self.policy().mmio_is_current(generation, slots.generation(), slots.in_flux());
                 return current.then(|| Exit::Mmio(self.vm.stolen().join(entry.mmio_gfn(), Alias::NONE)));
             }
             let dirties = access == Access::Write && !entry.is_dirty();
@@ -160,7 +160,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         }
         let paging = self.vm.paging();
         let gva = Gpa::from_page(at.gva.offset(paging, paging.levels() + 1));
-        if P::warns_of_fault(self.vm.stolen(), gva, fault.gfn) {
+        if self.policy().warns_of_fault(self.vm.stolen(), gva, fault.gfn) {
             self.warn("a fault at an address with a stolen bit");
         }
         let mut owed = FlushOwed::nothing();
@@ -168,10 +168,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let sptep = self.shadow_entry(host, slots, &mut mmu, (at, path), &mut owed);
         let slot = slots.find(fault.gfn);
         // The page may be one of the tables on the way, tracked only since now.
-        let tracked = slot.is_some_and(|slot| Self::is_tracked(slot, fault.gfn, fault.alias));
+        let tracked = slot.is_some_and(|slot| self.is_tracked(slot, fault.gfn, fault.alias));
         let rights = path.rights.intersect(fault.rights);
         let rights = if tracked { rights.minus(Rights::W) } else { rights };
-        let rights = Self::unsync_for(&mut mmu, slot, fault, rights);
+        let rights = self.unsync_for(&mut mmu, slot, fault, rights);
         let old = self.tables.get(sptep);
         if old.is_present() && (old.pfn() != fault.pfn() || mmu.shadow_pages.gfn_of(sptep) != fault.gfn) {
             self.zap(&mut mmu, sptep);
@@ -184,14 +184,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         mmu.shadow_pages.set_gfn(sptep, fault.gfn);
         self.set_leaf(&mut mmu, sptep, fault.gfn, fault.alias, Entry::leaf(leaf));
         if rights.contains(Rights::W) {
-            self.mark_dirty(slots, fault.vcpu, P::dirty_key(fault.gfn, fault.alias), fault.alias);
+            self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(fault.gfn, fault.alias), fault.alias);
         }
-        if P::prefetches_in_invalidation() || !self.notifier.is_active() {
+        if self.policy().prefetches_in_invalidation() || !self.notifier.is_active() {
             self.prefetch_gptes(host, slots, &mut mmu, sptep);
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
         if tracked && fault.access == Access::Write {
-            self.mark_dirty(slots, fault.vcpu, P::dirty_key(fault.gfn, fault.alias), fault.alias);
+            self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(fault.gfn, fault.alias), fault.alias);
             return Resolved::Write;
         }
         Resolved::Fixed
@@ -200,21 +200,21 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Remember that there is no memory where the guest's tables lead (`mark_mmio_spte()`).
     fn shadow_mmio(&self, host: &Host, slots: &Memslots, tlb: &mut dyn TlbFlush, (at, path): (Virtual, &GuestPath)) {
         let gfn = self.vm.stolen().split(path.gpa).0;
-        let entry = Entry::mmio(gfn, P::mmio_generation(slots.generation()));
+        let entry = Entry::mmio(gfn, self.policy().mmio_generation(slots.generation()));
         // An entry has fewer address bits than the guest's.
-        if !P::caches_mmio(slots.in_flux()) || entry.mmio_gfn() != gfn {
+        if !self.policy().caches_mmio(slots.in_flux()) || entry.mmio_gfn() != gfn {
             return;
         }
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         self.make_mmu_pages_available(&mut mmu, slots, GUEST_LEVELS, tlb);
         let sptep = self.shadow_entry(host, slots, &mut mmu, (at, path), &mut owed);
-        if self.tables.get(sptep).is_present() && P::drops_before_mmio() {
+        if self.tables.get(sptep).is_present() && self.policy().drops_before_mmio() {
             self.zap(&mut mmu, sptep);
             owed.owe();
         }
         self.tables.set(sptep, entry);
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
     }
 
     /// The entry for the access in a table of leaves, with the shadow pages on the way to it.
@@ -231,7 +231,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let sptep = Sptep::new(table, at.gva.index(level).into(), level);
             let wanted = self.child_key(path, level);
             let entry = self.tables.get(sptep);
-            if entry.is_present() && P::reuses_child(mmu.shadow_pages.key(entry.table()), &wanted) {
+            if entry.is_present() && self.policy().reuses_child(mmu.shadow_pages.key(entry.table()), &wanted) {
                 table = entry.table();
                 continue;
             }
@@ -258,15 +258,15 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             return SpKey { access: path.rights, guest_mode, ..SpKey::direct(gfn, alias, level - 1) };
         }
         let step = path.steps[usize::from(level)];
-        let gfn = P::table_gfn(stolen, paging, step.pointer);
-        let alias = P::indirect_alias(stolen, step.pointer);
-        let access = P::child_access(step.rights, step.own);
+        let gfn = self.policy().table_gfn(stolen, paging, step.pointer);
+        let alias = self.policy().indirect_alias(stolen, step.pointer);
+        let access = self.policy().child_access(step.rights, step.own);
         SpKey { gfn, alias, level: level - 1, direct: false, access, guest_mode }
     }
 
     /// The shadow page for `key`, in step with the guest's table and told of writes to it (`kvm_mmu_get_page()`).
     fn shadow_page(&self, host: &Host, slots: &Memslots, mmu: &mut Locked, key: SpKey, owed: &mut FlushOwed) -> u32 {
-        let (table, new) = mmu.shadow_pages.find_or_alloc::<P>(key);
+        let (table, new) = mmu.shadow_pages.find_or_alloc(self.policy(), key);
         if key.direct {
             return table;
         }
@@ -291,8 +291,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             if self.tables.get(at).is_present() {
                 continue;
             }
-            let gfn = P::prefetch_gfn(stolen, paging, gpte.address());
-            if P::warns_of_gpte(stolen, gpte.address(), gfn, gpte.is_present()) {
+            let gfn = self.policy().prefetch_gfn(stolen, paging, gpte.address());
+            if self.policy().warns_of_gpte(stolen, gpte.address(), gfn, gpte.is_present()) {
                 self.warn("an entry of the guest with a stolen bit");
             }
             let odd = gpte.is_reserved(self.guest_reserved(paging)) || mmu.attributes.is_changing(gfn, 1);
@@ -302,7 +302,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let Some(slot) = slots.find(gfn) else { continue };
             let plain = !slot.invalid && !slot.flags.readonly && !slot.flags.log_dirty && !self.hides(slot);
             let allowed = key.access.intersect(gpte.rights());
-            let rights = allowed.intersect(Self::unasked_rights(slot, gfn, Alias::NONE));
+            let rights = allowed.intersect(self.unasked_rights(slot, gfn, Alias::NONE));
             if let (true, true, Some(hva)) = (plain, rights.contains(Rights::R), slot.hva_of(gfn)) {
                 let Ok(pfn) = host.pfn_nowait(hva) else { continue };
                 let leaf = Leaf { pfn, rights, level: Level::Page4K, host_writable: true, young: false };
@@ -315,7 +315,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// Whether a slot that is there is none for those that go by the guest's tables (`kvm_is_visible_memslot()`).
     fn hides(&self, slot: &Memslot) -> bool {
-        slot.id.is_private() && !slot.invalid && !P::shows_private(self.vm.paging().is_nested())
+        slot.id.is_private() && !slot.invalid && !self.policy().shows_private(self.vm.paging().is_nested())
     }
 
     /// Something happened that should not (`WARN_ON()`).

@@ -283,8 +283,9 @@ impl ShadowPages {
     ///
     /// # Errors
     /// Where a large leaf is in the way. It has to go first.
-    pub(crate) fn entry_or_alloc<P: Policy, F: Format>(
+    pub(crate) fn entry_or_alloc<F: Format>(
         &mut self,
+        policy: &(impl Policy + ?Sized),
         tables: &Tables<F>,
         walked: Gpa,
         gfn: Gfn,
@@ -302,8 +303,8 @@ impl ShadowPages {
             } else {
                 let gfn = gfn.align_down(pages_of_entry(above));
                 let key = SpKey::direct(gfn, alias, above - 1);
-                let child = match P::FAMILY {
-                    Family::Rmap => self.find_or_alloc::<P>(key).0,
+                let child = match policy.family() {
+                    Family::Rmap => self.find_or_alloc(policy, key).0,
                     Family::Tdp => self.alloc(key),
                 };
                 self.link(tables, child, at);
@@ -320,20 +321,20 @@ impl ShadowPages {
     }
 
     /// The page for `key`, if there is one that is not obsolete.
-    pub(crate) fn find<P: Policy>(&self, key: &SpKey) -> Option<u32> {
+    pub(crate) fn find(&self, policy: &(impl Policy + ?Sized), key: &SpKey) -> Option<u32> {
         let bucket = &self.buckets[bucket_of(key)];
         bucket.iter().copied().find(|&table| {
-            P::same_shadow_page(self.key(table), key) && (!self.is_obsolete(table) || P::finds_obsolete())
+            policy.same_shadow_page(self.key(table), key) && (!self.is_obsolete(table) || policy.finds_obsolete())
         })
     }
 
     /// The page for `key`, and whether it is new (`kvm_mmu_get_page()`).
-    pub(crate) fn find_or_alloc<P: Policy>(&mut self, key: SpKey) -> (u32, bool) {
-        if let Some(table) = self.find::<P>(&key) {
+    pub(crate) fn find_or_alloc(&mut self, policy: &(impl Policy + ?Sized), key: SpKey) -> (u32, bool) {
+        if let Some(table) = self.find(policy, &key) {
             return (table, false);
         }
-        let table = self.alloc(P::stored_key(key));
-        self.buckets[bucket_of(&P::bucket_key(P::stored_key(key)))].push(table);
+        let table = self.alloc(policy.stored_key(key));
+        self.buckets[bucket_of(&policy.bucket_key(policy.stored_key(key)))].push(table);
         self.active.push_back(table);
         (table, true)
     }

@@ -8,7 +8,7 @@
 
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslot;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::roots::{GfnFilter, Root};
 use crate::second_stage::{Locked, SecondStage};
 use crate::shadow_page::SpKey;
@@ -42,7 +42,7 @@ impl RootWalk {
     }
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The roots that vCPUs load.
     fn valid_roots(&self, names: GfnFilter) -> impl Iterator<Item = Root> {
         let mirrored = self.tables.direct_bits().gfn_mask() != 0;
@@ -64,13 +64,13 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The host takes away the pages behind `pages` frames from `first` (`kvm_tdp_mmu_unmap_gfn_range()`).
     pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        for root in self.valid_roots(P::invalidated_names()) {
-            if !P::keeps_flush_of_other_roots() {
+        for root in self.valid_roots(self.policy().invalidated_names()) {
+            if !self.policy().keeps_flush_of_other_roots() {
                 *owed = FlushOwed::nothing();
             }
             self.zap_leafs(mmu, self.tables.root(root), first, pages, owed);
         }
-        let retired = if P::invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };
+        let retired = if self.policy().invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };
         for &root in retired {
             self.zap_leafs(mmu, root, first, pages, owed);
         }
@@ -122,11 +122,11 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             for (at, _) in self.iter(mmu, root, walk.next, pages).filter(|(at, entry)| is_leaf(*at, *entry)) {
                 if left == 0 {
                     let entry = mmu.shadow_pages.gfn_of(at);
-                    walk.next = P::restarted_at(entry, pages_of_entry(at.level)).max(walk.next);
-                    let flushes = P::flushes_before_yield(walk.owed.is_owed(), owed.is_owed());
+                    walk.next = self.policy().restarted_at(entry, pages_of_entry(at.level)).max(walk.next);
+                    let flushes = self.policy().flushes_before_yield(walk.owed.is_owed(), owed.is_owed());
                     walk.owed.add(owed);
                     if flushes {
-                        walk.owed.take().range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
+                        walk.owed.take().range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
                     }
                     return false;
                 }
@@ -138,7 +138,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             walk.done += 1;
             walk.next = zap.first;
         }
-        walk.owed.take().range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
+        walk.owed.take().range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
         true
     }
 
@@ -161,7 +161,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let mut retired = Retired::new();
             for (at, _) in self.tables.entries(root, self.tables.root_level()) {
                 let end = Gpa::new(0).add_pages((u64::from(at.index) + 1) * pages_of_entry(at.level));
-                if P::takes_apart(end, self.vm.maxphyaddr()) {
+                if self.policy().takes_apart(end, self.vm.maxphyaddr()) {
                     self.tdp_unlink(&mut mmu, at, &mut retired);
                 }
             }
@@ -173,7 +173,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
             let mut owed = FlushOwed::nothing();
             owed.owe();
-            owed.all::<P>(tlb);
+            owed.all(self.policy(), tlb);
             self.free(&mut mmu, &retired, tlb);
         }
     }
@@ -187,7 +187,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             for (below, _) in self.tables.entries(table, at.level - 1) {
                 self.tdp_unlink(mmu, below, retired);
             }
-            if P::unlists_zapped() {
+            if self.policy().unlists_zapped() {
                 mmu.shadow_pages.remove_nx_split(table);
             }
             mmu.shadow_pages.retire(table);
@@ -242,7 +242,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// The entry that a walk for `gpa` ends at, as software finds it (`kvm_tdp_mmu_get_walk()`).
     pub(crate) fn tdp_get_walk(&self, gpa: Gpa) -> Option<Entry<F>> {
-        let (gfn, alias) = P::walk_key(self.tables.direct_bits(), gpa);
+        let (gfn, alias) = self.policy().walk_key(self.tables.direct_bits(), gpa);
         let root = self.tables.root_of(gpa);
         TdpIter::new(&self.tables, root, alias, gfn, 1).last().map(|(_, entry)| entry)
     }

@@ -2,12 +2,12 @@
 
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::Memslot;
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::{Alias, Gfn};
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Emulate writes to `gfn` from now on (`kvm_write_track_add_gfn()`): no SPTE may stay writable, or be made so again
     /// without asking.
     pub fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
@@ -15,7 +15,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         let mut owed = FlushOwed::nothing();
         let mmu = self.mmu_lock.lock();
         self.write_protect(&mmu, gfn, 1, true, &mut owed);
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
     }
 
     /// Let writes to `gfn` through again.
@@ -35,8 +35,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// Whether writes to `gfn` of `slot` are emulated: somebody asked for that, or it holds a table of the guest above the last.
-    pub(crate) fn is_tracked(slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
-        let page = P::track_key(gfn, alias).offset_from(slot.gfn);
+    pub(crate) fn is_tracked(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
+        let page = self.policy().track_key(gfn, alias).offset_from(slot.gfn);
         page.is_some_and(|page| slot.tracked.contains(page) || slot.upper_tables.contains(page))
     }
 }

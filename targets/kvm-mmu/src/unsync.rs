@@ -3,7 +3,7 @@
 use crate::fault::PageFault;
 use crate::flush::{FlushOwed, TlbFlush};
 use crate::memslots::{Memslot, Memslots};
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::{Locked, SecondStage};
 use crate::shadow_page::SpKey;
 use crate::spte::{Entry, Format};
@@ -12,7 +12,7 @@ use gpa_model::limits::GPTES;
 use gpa_model::{Access, Alias, Gfn, Gpa, Host, Rights};
 use smallvec::SmallVec;
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The guest empties its TLB: what it reaches from here on is what its tables say now (`kvm_mmu_sync_roots()`).
     pub(crate) fn guest_flush(&self, host: &Host, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
@@ -23,7 +23,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         for table in behind {
             self.sync_page(host, &slots, &mut mmu, table, &mut owed);
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
     }
 
     /// Drop what the guest's table does not say any more, and be told of the next write to it (`FNAME(sync_page)()`).
@@ -50,14 +50,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             let allowed = key.access.intersect(gpte.rights());
             gpte.is_present()
                 && !gpte.is_reserved(self.guest_reserved(paging))
-                && P::sync_gfn(self.vm.stolen(), paging, gpte.address()) == gfn
+                && self.policy().sync_gfn(self.vm.stolen(), paging, gpte.address()) == gfn
                 && allowed.contains(entry.restored().rights())
         })
     }
 
     /// A write to a table of the guest was emulated: what was made of the entry is dropped (`kvm_mmu_pte_write()`).
     pub(crate) fn guest_pte_written(&self, gpa: Gpa, index: u8, tlb: &mut dyn TlbFlush) {
-        let gfn = P::unalias(self.vm.stolen(), gpa);
+        let gfn = self.policy().unalias(self.vm.stolen(), gpa);
         let mut mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();
         let tables: SmallVec<[u32; 4]> = mmu.shadow_pages.indirect_of(gfn).collect();
@@ -75,7 +75,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
             }
             self.tables.set(at, Entry::ABSENT);
         }
-        owed.all::<P>(tlb);
+        owed.all(self.policy(), tlb);
     }
 
     /// There is a new shadow page: writes to the guest's table must show (`account_shadowed()`). One that is an upper table from
@@ -110,8 +110,14 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
 
     /// What of `rights` a fault gets. A write to a table of leaves puts what was made of it out of step, and is let through; for
     /// anything less such a table stays write-protected (`mmu_try_to_unsync_pages()`).
-    pub(crate) fn unsync_for(mmu: &mut Locked, slot: Option<&Memslot>, fault: &PageFault, rights: Rights) -> Rights {
-        let is_table = |slot: &Memslot| Self::is_table(slot, fault.gfn, fault.alias);
+    pub(crate) fn unsync_for(
+        &self,
+        mmu: &mut Locked,
+        slot: Option<&Memslot>,
+        fault: &PageFault,
+        rights: Rights,
+    ) -> Rights {
+        let is_table = |slot: &Memslot| self.is_table(slot, fault.gfn, fault.alias);
         if !rights.contains(Rights::W) || !slot.is_some_and(is_table) {
             return rights;
         }
@@ -126,12 +132,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     }
 
     /// What a page gets that nobody has asked for.
-    pub(crate) fn unasked_rights(slot: &Memslot, gfn: Gfn, alias: Alias) -> Rights {
-        let protected = Self::is_tracked(slot, gfn, alias) || Self::is_table(slot, gfn, alias);
+    pub(crate) fn unasked_rights(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> Rights {
+        let protected = self.is_tracked(slot, gfn, alias) || self.is_table(slot, gfn, alias);
         if protected { Rights::RX } else { Rights::RWX }
     }
 
-    fn is_table(slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
-        P::track_key(gfn, alias).offset_from(slot.gfn).is_some_and(|page| slot.tables.contains(page))
+    fn is_table(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
+        self.policy().track_key(gfn, alias).offset_from(slot.gfn).is_some_and(|page| slot.tables.contains(page))
     }
 }

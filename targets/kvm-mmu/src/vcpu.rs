@@ -4,12 +4,12 @@ use crate::async_pf::Wait;
 use crate::fault::{FaultIn, PageFault, Resolved};
 use crate::flush::TlbFlush;
 use crate::memslots::Memslots;
-use crate::policy::{Family, Policy};
+use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::{HostPages, SecondStage};
 use crate::spte::Format;
 use gpa_model::{Access, Exit, Gpa, Rights};
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// An access of the guest on `vcpu`, with the fault it needs.
     pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         let slots = self.slots.read();
@@ -49,8 +49,8 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
         loop {
             let entry = self.tables.get(at);
             if let Some(generation) = entry.mmio_generation() {
-                let current = P::mmio_is_current(generation, slots.generation(), slots.in_flux());
-                if P::FAMILY == Family::Tdp && self.tdp_get_walk(gpa).is_none_or(|found| found != entry) {
+                let current = self.policy().mmio_is_current(generation, slots.generation(), slots.in_flux());
+                if self.policy().family() == Family::Tdp && self.tdp_get_walk(gpa).is_none_or(|found| found != entry) {
                     // Somebody was quicker, and took it away: the guest faults again (`handle_mmio_page_fault()`).
                     return Some(Exit::Retry);
                 }
@@ -93,10 +93,10 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
     pub fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa) -> Exit {
         let slots = self.slots.read();
-        if P::refuses_aliased_prefault() && self.vm.stolen().taints(gpa.page()) {
+        if self.policy().refuses_aliased_prefault() && self.vm.stolen().taints(gpa.page()) {
             return Exit::Refused;
         }
-        let gpa = P::prefaulted(self.vm.stolen(), gpa);
+        let gpa = self.policy().prefaulted(self.vm.stolen(), gpa);
         if self.tables.walk(gpa).is_some() {
             return Exit::Done;
         }

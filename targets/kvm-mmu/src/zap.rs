@@ -5,7 +5,7 @@
 //! are retried until the zap has ended, so that what is behind the walk stays as it is.
 
 use crate::flush::{FlushOwed, TlbFlush};
-use crate::policy::{Family, Policy};
+use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use crate::tdp_mmu::RootWalk;
@@ -24,7 +24,7 @@ pub(crate) struct GfnZap {
     pub(crate) walk: RootWalk,
 }
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Take away what maps `pages` frames from `first`, under every alias. Others have their turn whenever `leaves` leaves are gone; 0 is
     /// taken for 1.
     pub fn zap_gfn_range(&self, first: Gfn, pages: u64, leaves: u64, tlb: &mut dyn TlbFlush) {
@@ -37,7 +37,7 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     pub(crate) fn zap_begin(&self, first: Gfn, pages: u64) -> GfnZap {
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin_gfns(first, pages);
-        let walk = match P::FAMILY {
+        let walk = match self.policy().family() {
             Family::Rmap => RootWalk::over(),
             Family::Tdp => self.get_roots(&mut mmu, first),
         };
@@ -47,12 +47,12 @@ impl<P: Policy, F: Format> SecondStage<P, F> {
     /// Take away `leaves` leaves. True if there are no more.
     pub(crate) fn zap_some(&self, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
         let mut mmu = self.mmu_lock.lock();
-        match P::FAMILY {
+        match self.policy().family() {
             Family::Rmap => {
                 let mut owed = FlushOwed::nothing();
                 // What is gone is not found again, so every turn begins with the first that is there.
                 let all = self.zap_some_gfns(&mut mmu, zap.first, zap.pages, leaves, &mut owed);
-                owed.range::<P>(self.vm.stolen(), zap.first, zap.pages, tlb);
+                owed.range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
                 all
             }
             Family::Tdp => self.tdp_zap_some(&mmu, zap, leaves, tlb),

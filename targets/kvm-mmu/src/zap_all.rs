@@ -5,20 +5,20 @@
 //! when the change ends; until then its leaves are in the rmap, because the host still has to hear of what they map.
 
 use crate::flush::{FlushOwed, TlbFlush};
-use crate::policy::Policy;
+use crate::policy::{HasPolicy, Policy};
 use crate::roots::Root;
 use crate::second_stage::{Locked, SecondStage};
 use crate::spte::Format;
 use crate::tdp_mmu::Retired;
 use gpa_model::Alias;
 
-impl<P: Policy, F: Format> SecondStage<P, F> {
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Nothing that vCPUs can reach is mapped when what is owed was flushed (`kvm_mmu_zap_all_fast()`).
     pub(crate) fn zap_all_fast(&self, mmu: &mut Locked, owed: &mut FlushOwed) {
         mmu.shadow_pages.next_generation();
         let root = mmu.shadow_pages.alloc_root(self.tables.root_level(), Alias::NONE);
         self.tables.set_root(Root::Direct, root);
-        if P::flushes_obsolete() {
+        if self.policy().flushes_obsolete() {
             owed.owe();
         }
     }

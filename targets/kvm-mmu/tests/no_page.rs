@@ -2,7 +2,7 @@
 //! mapped or logged for it.
 
 use gpa_model::{Access, Exit, FlushBackend, Hva, Pfn, SlotChange, SlotFlags, SlotId, Vm};
-use kvm_mmu::{Corrected, DirectMirror, HostPages, PfnError, Policy, SecondStage};
+use kvm_mmu::{Corrected, DirectMirror, HasPolicy, HostPages, PfnError, SecondStage};
 
 /// Every page but the second.
 struct Failed;
@@ -15,7 +15,7 @@ impl HostPages for Failed {
 
 const SLOT: SlotId = SlotId::user(0);
 
-fn machine<P: Policy>(vm: &Vm, log_dirty: bool) -> (SecondStage<P>, FlushBackend) {
+fn machine<P: HasPolicy + Default>(vm: &Vm, log_dirty: bool) -> (SecondStage<P>, FlushBackend) {
     let (mmu, mut tlb) = (SecondStage::new(vm), FlushBackend::default());
     let flags = SlotFlags { readonly: false, log_dirty };
     let create = SlotChange::Create { gfn: vm.base(), pages: 4, hva: vm.hva(0), flags };
@@ -24,7 +24,7 @@ fn machine<P: Policy>(vm: &Vm, log_dirty: bool) -> (SecondStage<P>, FlushBackend
 }
 
 /// Also where the guest could be told to wait: there is nothing to wait for.
-fn every_access_fails<P: Policy>() {
+fn every_access_fails<P: HasPolicy + Default>() {
     for vm in [Vm::default(), Vm::default().with_async_pf(true)] {
         let (mmu, mut tlb) = machine::<P>(&vm, false);
         for gpa in [vm.gpa(1, 0), vm.gpa(1, 1)] {

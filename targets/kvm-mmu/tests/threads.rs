@@ -11,7 +11,7 @@ use gpa_model::{
     Access, BackendMode, FrameSet, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,
     StolenMask, VcpuSet, Vm,
 };
-use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HostPages, PfnError, Policy, SecondStage, TlbFlush};
+use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HasPolicy, HostPages, PfnError, SecondStage, TlbFlush};
 
 #[cfg(not(shuttle))]
 use std::{sync, thread};
@@ -42,7 +42,7 @@ enum Wrong {
 type Tlb = [[Option<Spte>; ALIASES]; PAGES];
 
 /// The machine around the MMU: TLBs, host pages, and what was written.
-struct Machine<P: Policy> {
+struct Machine<P: HasPolicy> {
     mmu: SecondStage<P>,
     tlbs: [Mutex<Tlb>; VCPUS],
     /// The page behind each hva; the slot maps frame n to hva n.
@@ -61,7 +61,7 @@ struct Machine<P: Policy> {
     wrong: Mutex<Option<Wrong>>,
 }
 
-impl<P: Policy> HostPages for Machine<P> {
+impl<P: HasPolicy> HostPages for Machine<P> {
     fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
         self.held.fetch_add(1, SeqCst);
         Ok(Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32))
@@ -73,9 +73,9 @@ impl<P: Policy> HostPages for Machine<P> {
 }
 
 /// The flush back-end of one thread.
-struct Ipi<'a, P: Policy>(&'a Machine<P>);
+struct Ipi<'a, P: HasPolicy>(&'a Machine<P>);
 
-impl<P: Policy> TlbFlush for Ipi<'_, P> {
+impl<P: HasPolicy> TlbFlush for Ipi<'_, P> {
     fn has_range(&self) -> bool {
         true
     }
@@ -109,10 +109,10 @@ fn locate(gpa: Gpa) -> Option<(usize, usize)> {
     (frame < PAGES).then_some((frame, vm().stolen().alias_index(alias)))
 }
 
-impl<P: Policy> Machine<P> {
-    fn new(vm: &Vm) -> Arc<Self> {
+impl<P: HasPolicy> Machine<P> {
+    fn new(policy: P, vm: &Vm) -> Arc<Self> {
         let machine = Self {
-            mmu: SecondStage::new(vm),
+            mmu: SecondStage::with_policy(policy, vm),
             tlbs: Default::default(),
             pages: std::array::from_fn(|page| AtomicU64::new(page as u64 + 1)),
             next: AtomicU64::new(PAGES as u64 + 1),
@@ -257,10 +257,10 @@ enum Beside {
 }
 
 /// vCPUs with `accesses` each, and `rounds` of what happens beside them.
-fn run<P: Policy>(beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine<P>> {
+fn run<P: HasPolicy>(policy: P, beside: Beside, accesses: usize, rounds: usize) -> Arc<Machine<P>> {
     let vm = vm().with_slot_zap_all(beside == Beside::ZapAll);
     let rings = if beside == Beside::Rings { vm.with_dirty_ring(DIRTY_RING_MIN).expect("a small ring") } else { vm };
-    let machine = Machine::<P>::new(&rings);
+    let machine = Machine::new(policy, &rings);
     let vcpu = |vcpu| {
         let machine = machine.clone();
         thread::spawn(move || machine.vcpu(vcpu, accesses, beside == Beside::ZapApart))
@@ -312,20 +312,20 @@ const ALL: [Beside; 8] = [
 #[cfg(not(shuttle))]
 #[test]
 fn nothing_is_stale_or_lost_while_threads_run() {
-    stress::<Corrected>();
+    stress(Corrected);
 }
 
 #[cfg(not(shuttle))]
 #[test]
 fn nothing_is_stale_or_lost_where_roots_come_and_go() {
-    stress::<DirectMirror>();
+    stress(DirectMirror);
 }
 
 #[cfg(not(shuttle))]
-fn stress<P: Policy>() {
+fn stress(policy: impl HasPolicy + Copy) {
     let (accesses, rounds) = if cfg!(miri) { (200, 20) } else { (2_000_000, 20_000) };
     for beside in ALL {
-        let machine = run::<P>(beside, accesses, rounds);
+        let machine = run(policy, beside, accesses, rounds);
         assert_eq!(machine.verdict(), None, "{beside:?}");
         assert!(machine.answered.load(SeqCst) > 0 && machine.faults.load(SeqCst) > 0, "{beside:?}: nothing was judged");
     }
@@ -333,13 +333,13 @@ fn stress<P: Policy>() {
 
 /// Run interleavings until something is wrong, at most `interleavings`.
 #[cfg(shuttle)]
-fn explore<P: Policy>(beside: Beside, interleavings: usize) -> Option<Wrong> {
+fn explore(policy: impl HasPolicy + Copy, beside: Beside, interleavings: usize) -> Option<Wrong> {
     // Not one that is scheduled: it outlives the interleavings.
     let wrong = Arc::new(std::sync::Mutex::new(None));
     let found = wrong.clone();
     let body = move || {
         if found.lock().unwrap().is_none() {
-            *found.lock().unwrap() = run::<P>(beside, 12, 2).verdict();
+            *found.lock().unwrap() = run(policy, beside, 12, 2).verdict();
         }
     };
     // Its atomics are larger than a machine's, and so is a table page, which is made on a stack.
@@ -353,8 +353,8 @@ fn explore<P: Policy>(beside: Beside, interleavings: usize) -> Option<Wrong> {
 #[test]
 fn no_interleaving_leaves_anything_stale_or_lost() {
     for beside in ALL {
-        assert_eq!(explore::<Corrected>(beside, 3000), None, "{beside:?}");
-        assert_eq!(explore::<DirectMirror>(beside, 3000), None, "{beside:?}, with roots that come and go");
+        assert_eq!(explore(Corrected, beside, 3000), None, "{beside:?}");
+        assert_eq!(explore(DirectMirror, beside, 3000), None, "{beside:?}, with roots that come and go");
     }
 }
 
@@ -362,21 +362,21 @@ fn no_interleaving_leaves_anything_stale_or_lost() {
 #[cfg(shuttle)]
 #[test]
 fn the_mutants_of_the_races_are_found() {
-    fn finds<P: Policy>(beside: Beside) {
+    let finds = |name, beside| {
+        let mutant = kvm_mmu::mutants::named(name).unwrap_or_else(|| panic!("no mutant is called {name}"));
         // The rarest shows once in some ten thousand.
-        assert_ne!(explore::<P>(beside, 400_000), None, "{}", std::any::type_name::<P>());
-    }
-    use kvm_mmu::mutants::{claims, faults, flush, shadow_pages, tdp};
-    finds::<faults::NotifierUnchecked>(Beside::Replace);
-    finds::<faults::StaleNotReleased>(Beside::Replace);
-    finds::<claims::UnmapFirstOnly>(Beside::Replace);
-    finds::<claims::UnmapFirstOnly>(Beside::Recreate);
-    finds::<flush::FlushOneVcpu>(Beside::Replace);
-    finds::<flush::FlushBaseOnly>(Beside::Harvest);
-    finds::<claims::WrprotFirstOnly>(Beside::Harvest);
-    finds::<claims::FastpfDirtyRaw>(Beside::Harvest);
-    finds::<claims::ResetUnflushed>(Beside::Rings);
-    finds::<shadow_pages::RecycledUnflushed>(Beside::Recycle);
-    finds::<tdp::FlushOfLastRoot>(Beside::Replace);
-    finds::<tdp::YieldOwing>(Beside::ZapApart);
+        assert_ne!(explore(mutant.policy, beside, 400_000), None, "{name}");
+    };
+    finds("M5V-notifier-unchecked", Beside::Replace);
+    finds("M5W-stale-not-released", Beside::Replace);
+    finds("M87-unmap-first-spte-only", Beside::Replace);
+    finds("M87-unmap-first-spte-only", Beside::Recreate);
+    finds("M1V-flush-one-vcpu", Beside::Replace);
+    finds("M10-flush-base-only", Beside::Harvest);
+    finds("M81-wrprot-first-spte-only", Beside::Harvest);
+    finds("M89-fastpf-dirty-raw", Beside::Harvest);
+    finds("M8U-reset-unflushed", Beside::Rings);
+    finds("M2V-recycled-unflushed", Beside::Recycle);
+    finds("B07-flush-of-last-root", Beside::Replace);
+    finds("B01-yield-owing", Beside::ZapApart);
 }

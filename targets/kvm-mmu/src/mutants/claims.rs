@@ -7,107 +7,107 @@ use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
 mutants! {
     DirtyByRaw = "M80-dirty-by-raw", "claim: the dirty log is kept by gfn", "dirty_log" / "missing", {
-        fn dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+        fn dirty_key(&self, gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
         }
     }
     WrprotFirstOnly = "M81-wrprot-first-spte-only", "claim: write-protection reaches every alias", "dirty_log" / "write-protected", {
-        fn write_protected(len: usize) -> usize {
+        fn write_protected(&self, len: usize) -> usize {
             len.min(1)
         }
     }
     MtrrByRaw = "M83-mtrr-by-raw", "claim: memory types are looked up by gfn (gap G5)", "large_leaf" / "memory-type", {
-        fn memory_type_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+        fn memory_type_gfn(&self, _: StolenMask, gpa: Gpa) -> Gfn {
             raw_gfn(gpa)
         }
     }
     MtrrWithoutZap = "M83V-mtrr-without-zap", "claim: what maps frames goes when their memory type changes", "large_leaf" / "memory-type", {
-        fn zaps_for_memory_type() -> bool {
+        fn zaps_for_memory_type(&self) -> bool {
             false
         }
     }
     ApfDedupeByRaw = "M84-apf-dedupe-by-raw", "claim: a vCPU waits for a page once, by whatever name it is faulted on", "gfn_unalias" / "exit", {
-        fn awaited_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+        fn awaited_gfn(&self, _: StolenMask, gpa: Gpa) -> Gfn {
             raw_gfn(gpa)
         }
     }
     ApfReadyDropsAlias = "M85-apf-ready-drops-alias", "claim: a page that was waited for is mapped under the name that was faulted on", "progress" / "mapped", {
-        fn ready_gpa(stolen: StolenMask, gpa: Gpa) -> Gpa {
+        fn ready_gpa(&self, stolen: StolenMask, gpa: Gpa) -> Gpa {
             stolen.base(gpa)
         }
     }
     MmioGfnAliased = "M86-mmio-spte-gfn-aliased", "claim: an MMIO entry remembers the gfn", "gfn_unalias" / "keyed", {
-        fn mmio_gfn(gfn: Gfn, alias: Alias) -> Gfn {
+        fn mmio_gfn(&self, gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
         }
     }
     UnmapFirstOnly = "M87-unmap-first-spte-only", "claim: unmapping reaches every alias", "gfn_unalias" / "spte", {
-        fn zapped(len: usize) -> usize {
+        fn zapped(&self, len: usize) -> usize {
             len.min(1)
         }
     }
     AgeBaseOnly = "M88-age-base-only", "claim: ageing reaches every alias", "gfn_unalias" / "age", {
-        fn ages(alias: Alias) -> bool {
+        fn ages(&self, alias: Alias) -> bool {
             alias.is_none()
         }
     }
     IdleUnflushed on EptNoAd = "M88V-idle-unflushed", "claim: what ageing took the rights from may still be in a TLB", "alias_flush" / "stale-page", {
-        fn flushes_idle() -> bool {
+        fn flushes_idle(&self) -> bool {
             false
         }
     }
     FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {
-        fn fast_dirty_key(gfn: Gfn, alias: Alias) -> Gfn {
+        fn fast_dirty_key(&self, gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
         }
     }
     PmlRaw = "M8A-pml-raw", "claim: addresses logged by the processor are unaliased (gap G6)", "dirty_log" / "missing", {
-        fn pml_gfn(_: StolenMask, gpa: Gpa) -> Gfn {
+        fn pml_gfn(&self, _: StolenMask, gpa: Gpa) -> Gfn {
             raw_gfn(gpa)
         }
     }
     RingOverruns = "M8S-ring-overruns", "claim: no entry of a dirty ring is lost for want of room", "dirty_log" / "missing", {
-        fn stops_when_full() -> bool {
+        fn stops_when_full(&self) -> bool {
             false
         }
     }
     RingByRaw = "M80V-ring-by-raw", "claim: a dirty ring lists frames without stolen bits", "dirty_log" / "missing", {
-        fn listed_gfn(gfn: Gfn, alias: Alias) -> Gfn {
+        fn listed_gfn(&self, gfn: Gfn, alias: Alias) -> Gfn {
             aliased(gfn, alias)
         }
     }
     ResetByCount = "M8T-reset-by-count", "claim: the reset of a dirty ring reaches each page that it listed, not as many from the first one on", "dirty_log" / "write-protected", {
-        fn continues_run(first: DirtyGfn, _: u64, next: DirtyGfn) -> bool {
+        fn continues_run(&self, first: DirtyGfn, _: u64, next: DirtyGfn) -> bool {
             next.slot == first.slot
         }
     }
     ResetUnflushed = "M8U-reset-unflushed", "claim: what the reset of a dirty ring write-protects is flushed", "alias_flush" / "stale-write", {
-        fn flushes_reset() -> bool {
+        fn flushes_reset(&self) -> bool {
             false
         }
     }
     PmlNotDrained = "M8V-pml-not-drained", "claim: the log holds what the processor has logged", "dirty_log" / "missing", {
-        fn drains_pml() -> bool {
+        fn drains_pml(&self) -> bool {
             false
         }
     }
     SmallZappedOnly = "M8W-large-not-zapped", "claim: unmapping reaches leaves of every size", "gfn_unalias" / "spte", {
-        fn zaps_large() -> bool {
+        fn zaps_large(&self) -> bool {
             false
         }
     }
     FastpfLarge = "M8X-fastpf-large", "claim: a large leaf is not made writable where writes are logged", "dirty_log" / "missing", {
-        fn keeps_large_protected() -> bool {
+        fn keeps_large_protected(&self) -> bool {
             false
         }
     }
     PmlLarge = "M8Y-pml-large", "claim: no dirty bit of a large leaf logs writes", "dirty_log" / "missing", {
-        fn protects_large_for_pml() -> bool {
+        fn protects_large_for_pml(&self) -> bool {
             false
         }
     }
     CollapseUnflushed = "M8Z-collapse-unflushed", "claim: what makes room for large leaves is flushed", "alias_flush" / "stale-page", {
-        fn flushes_collapsed() -> bool {
+        fn flushes_collapsed(&self) -> bool {
             false
         }
     }

@@ -10,72 +10,72 @@ use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
 mutants! {
     RangeFlushUnshifted = "U1-range-flush-unshifted", "upstream: a range is flushed by its gfns, under which nothing direct is cached", "alias_flush" / "stale-write", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn flush_range(stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
+        fn flush_range(&self, stolen: StolenMask, gfn: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
             flush_or_all(tlb, stolen.join(gfn, Alias::NONE), pages);
         }
     }
     GetWalkRaw = "U2-get-walk-raw", "upstream: software walks by the raw address and finds no entry (kvm_tdp_mmu_get_walk())", "progress" / "retry", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn walk_key(stolen: StolenMask, gpa: Gpa) -> (Gfn, Alias) {
+        fn walk_key(&self, stolen: StolenMask, gpa: Gpa) -> (Gfn, Alias) {
             (raw_gfn(gpa), stolen.split(gpa).1)
         }
     }
     NotifierOneRoot = "U2V-notifier-one-root", "upstream: the notifier asks for shared names where private ones are behind an hva too", "gfn_unalias" / "spte", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn invalidated_names() -> GfnFilter {
+        fn invalidated_names(&self) -> GfnFilter {
             GfnFilter::Shared
         }
     }
     SeedOnTdpMmu = "G4-seed-on-tdp-mmu", "scope: the TDP MMU knows of no alias and maps the base address (gap G4)", "progress" / "retry", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn walked(stolen: StolenMask, gpa: Gpa) -> Gpa {
+        fn walked(&self, stolen: StolenMask, gpa: Gpa) -> Gpa {
             stolen.base(gpa)
         }
     }
     YieldOwing = "B01-yield-owing", "history: a walk yields in one root and still owes the flush for another (a835429cda91)", "alias_flush" / "yield", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn flushes_before_yield(_: bool, of_this_root: bool) -> bool {
+        fn flushes_before_yield(&self, _: bool, of_this_root: bool) -> bool {
             of_this_root
         }
     }
     RestartAdvances = "B12-restart-advances", "history: a walk that yielded goes on behind the entry that it was at (CVE-2021-47094)", "gfn_unalias" / "zapped", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn restarted_at(next: Gfn, pages: u64) -> Gfn {
+        fn restarted_at(&self, next: Gfn, pages: u64) -> Gfn {
             next.add(pages)
         }
     }
     FlushOfLastRoot = "B07-flush-of-last-root", "history: what the walk of one root owes is forgotten by that of the next (873dd122172f)", "alias_flush" / "stale-page", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn keeps_flush_of_other_roots() -> bool {
+        fn keeps_flush_of_other_roots(&self) -> bool {
             false
         }
     }
     BoundedByMaxphyaddr = "B10-bounded-by-maxphyaddr", "history: tables that translate more than a guest can address are left when all is zapped (524a1e4e381f)", "structure" / "leaked", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn takes_apart(end: Gpa, maxphyaddr: u8) -> bool {
+        fn takes_apart(&self, end: Gpa, maxphyaddr: u8) -> bool {
             end.raw() <= 1 << maxphyaddr
         }
     }
     RetiredRootForgotten = "B11-retired-root-forgotten", "history: the notifier visits only roots that vCPUs load (d62007edf01f)", "structure" / "retired", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn invalidates_retired_roots() -> bool {
+        fn invalidates_retired_roots(&self) -> bool {
             false
         }
     }
     PrefaultDirect = "B49W-prefault-direct", "history: asked for a frame, the TDP MMU maps it in the root of its other name (aa2024c01a9a)", "progress" / "mapped", {
-        const FAMILY: Family = DirectMirror::FAMILY;
+        fn family(&self) -> Family { DirectMirror.family() }
 
-        fn prefaulted(stolen: StolenMask, gpa: Gpa) -> Gpa {
+        fn prefaulted(&self, stolen: StolenMask, gpa: Gpa) -> Gpa {
             stolen.join(stolen.split(gpa).0, stolen.alias(stolen.alias_count() - 1))
         }
     }
