@@ -83,7 +83,7 @@ pub fn profile() -> Profile {
         held_faults: true,
         private_slots: false,
         pml: false,
-        slot_zap_all: false,
+        slot_zap_all: 0,
         dirty_rings: false,
         strides: false,
         stolen_low,

@@ -40,8 +40,8 @@ pub struct Profile {
     pub drivers: Drivers,
     /// Whether VMs may log writes by [`Logging::Pml`](crate::Logging::Pml).
     pub pml: bool,
-    /// Whether in some VMs everything that is mapped goes with a memslot.
-    pub slot_zap_all: bool,
+    /// In one of how many VMs everything that is mapped goes with a memslot; 0 for none.
+    pub slot_zap_all: u32,
     /// Whether vCPUs may have dirty rings.
     pub dirty_rings: bool,
     /// Whether frames may lie so far apart that leaves of 2 MiB and 1 GiB hold several.
@@ -69,7 +69,7 @@ impl Default for Profile {
             private_slots: true,
             drivers: Drivers::NONE,
             pml: true,
-            slot_zap_all: true,
+            slot_zap_all: 4,
             dirty_rings: true,
             strides: true,
             stolen_low: StolenMask::LOWEST_BIT,
@@ -403,7 +403,7 @@ impl Generator {
         let driver = drivers.iter().nth(choices.below(drivers.len() as u32) as usize);
         // These take a thousand times as long as the rest.
         let slow = matches!(driver, Some(Driver::Collapse | Driver::Fork));
-        driver.filter(|_| !slow || choices.chance(1, 4))
+        driver.filter(|_| !slow || choices.chance(1, 16))
     }
 
     fn gpa(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {

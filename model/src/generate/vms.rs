@@ -58,7 +58,7 @@ impl Generator {
         let vm = vm.and_then(|vm| vm.with_levels(levels)?.with_maxphyaddr(self.maxphyaddr(choices)));
         let nx = plain.stride() > 1 && self.profile.allows(OpKind::NxRecover) && choices.chance(1, 2);
         let vm = vm.unwrap_or_default().with_backend(mode).with_logging(logging).with_nx_huge_pages(nx);
-        let slot_zap_all = self.profile.slot_zap_all && choices.chance(1, 4);
+        let slot_zap_all = self.profile.slot_zap_all > 0 && choices.chance(1, self.profile.slot_zap_all);
         let vm = vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices));
         let ringed = if rings { vm.with_dirty_ring(choices.pick(&[4, 4, 8, 16])) } else { Ok(vm) };
         let async_pf = self.profile.allows(OpKind::PageOut) && choices.chance(1, 8);
