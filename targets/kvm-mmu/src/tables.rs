@@ -59,9 +59,9 @@ impl TablePage {
         self.entry(index)
     }
 
-    /// The indices of the entries that may be there.
-    fn indices(&self) -> impl Iterator<Item = usize> {
-        let mut left = self.written.load(Ordering::Relaxed);
+    /// The indices of the entries that may be there, from the line of `first` on.
+    fn indices(&self, first: usize) -> impl Iterator<Item = usize> {
+        let mut left = self.written.load(Ordering::Relaxed) & (u64::MAX << (first / LINE));
         let lines = std::iter::from_fn(move || {
             let line = (left != 0).then(|| left.trailing_zeros() as usize)?;
             left &= left - 1;
@@ -72,7 +72,7 @@ impl TablePage {
 
     /// Make every entry absent again.
     fn clear(&self) {
-        self.indices().for_each(|index| self.entry(index).store(0, Ordering::Relaxed));
+        self.indices(0).for_each(|index| self.entry(index).store(0, Ordering::Relaxed));
         self.written.store(0, Ordering::Relaxed);
     }
 }
@@ -274,9 +274,18 @@ impl<F: Format> Tables<F> {
 
     /// The entries of table `table`, which is of `level`, that are not absent, with where they are.
     pub(crate) fn entries(&self, table: u32, level: u8) -> impl Iterator<Item = (Sptep, Entry<F>)> {
-        let page = self.page(table);
+        self.entries_from_line(Sptep::new(table, 0, level))
+    }
+
+    /// The entry that comes after `at` in the same table, of those that are not absent.
+    pub(crate) fn next_entry(&self, at: Sptep) -> Option<(Sptep, Entry<F>)> {
+        self.entries_from_line(at).find(|(next, _)| next.index > at.index)
+    }
+
+    fn entries_from_line(&self, at: Sptep) -> impl Iterator<Item = (Sptep, Entry<F>)> {
+        let (Sptep { table, index, level }, page) = (at, self.page(at.table));
         let entry = |index: usize| Entry::from_raw(page.entry(index).load(Ordering::Acquire));
-        let all = page.indices().map(move |index| (Sptep::new(table, index, level), entry(index)));
+        let all = page.indices(index.into()).map(move |index| (Sptep::new(table, index, level), entry(index)));
         all.filter(|(_, entry)| *entry != Entry::ABSENT)
     }
 }
