@@ -7,6 +7,7 @@ use crate::sync::{AtomicU64, Ordering, spin};
 use gpa_model::limits::{FRAMES, OPS};
 use gpa_model::{Gpa, Levels, Spte, StolenMask};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Where an entry is: table number, index, and level of the table.
@@ -242,29 +243,45 @@ impl<F: Format> Tables<F> {
 
     /// The same for the frames of the window from `gpa`, `stride` pages apart, which is a power of two: each that is mapped.
     pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
-        let shift = stride.trailing_zeros();
+        self.walk_frames((gpa, stride.trailing_zeros()), (self.root_of(gpa), self.root_level), 0..FRAMES, visit);
+    }
+
+    /// The same for those `frames` of the window that are translated from `table`, which is of `level`.
+    fn walk_frames(
+        &self,
+        window: (Gpa, u32),
+        (table, level): (u32, u8),
+        frames: Range<usize>,
+        visit: &mut dyn FnMut(usize, Spte),
+    ) {
+        let (gpa, shift) = window;
         let gpa_of = |frame: usize| gpa.add_pages((frame as u64) << shift);
-        let mut rest = 0..FRAMES;
+        if level == 1 {
+            let first = gpa_of(frames.start);
+            self.entries(table, 1).for_each(|(leaf, entry)| {
+                if let Some(pages) = usize::from(leaf.index).checked_sub(index(first, 1))
+                    && pages % (1 << shift) == 0
+                    && pages >> shift < frames.len()
+                    && let Some(spte) = entry.spte(first, 1)
+                {
+                    visit(frames.start + (pages >> shift), spte);
+                }
+            });
+            return;
+        }
+        let mut rest = frames;
         while !rest.is_empty() {
             let first = gpa_of(rest.start);
-            let (at, entry) = self.end_of_walk(first);
-            // One walk is enough for all that the entry translates, or that lies in the same table of leaves.
-            let run = ((pages_from(first, at.level.max(2)) - 1) >> shift) as usize + 1;
+            // One look is enough for all that the entry translates.
+            let run = ((pages_from(first, level) - 1) >> shift) as usize + 1;
             let frames = rest.start..rest.end.min(rest.start + run);
             rest.start = frames.end;
-            if at.level == 1 {
-                self.entries(at.table, 1).for_each(|(leaf, entry)| {
-                    if let Some(pages) = usize::from(leaf.index).checked_sub(at.index.into())
-                        && pages % (1 << shift) == 0
-                        && pages >> shift < frames.len()
-                        && let Some(spte) = entry.spte(first, 1)
-                    {
-                        visit(frames.start + (pages >> shift), spte);
-                    }
-                });
+            let entry = self.get(Sptep::new(table, index(first, level), level));
+            if entry.is_present() && !entry.is_leaf(level) {
+                self.walk_frames(window, (entry.table(), level - 1), frames, visit);
             } else if entry.is_present() {
                 for frame in frames {
-                    if let Some(spte) = entry.spte(gpa_of(frame), at.level) {
+                    if let Some(spte) = entry.spte(gpa_of(frame), level) {
                         visit(frame, spte);
                     }
                 }
