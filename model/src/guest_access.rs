@@ -33,7 +33,8 @@ pub(crate) struct StaleGpte {
 struct Reach {
     /// The tables on the way.
     tables: FrameSet,
-    ends: FrameSet,
+    /// By their base names, and by others: a large page of the guest may span a low stolen bit.
+    ends: [FrameSet; 2],
     outside: bool,
     faults: [bool; Fault::ALL.len()],
     in_flux: bool,
@@ -116,37 +117,40 @@ impl Model {
     fn access_to_one(
         &mut self,
         host: &Host,
-        ends: FrameSet,
+        ends: [FrameSet; 2],
         now: Result<Gpa, Fault>,
         access: Access,
         exit: &Exit,
     ) -> Allowed {
-        let spoken_of = ends.iter().filter(|&frame| self.speaks_of(host, frame, exit));
+        let spoken_of = ends[0].union(ends[1]).iter().filter(|&frame| self.speaks_of(host, frame, exit));
         let taken = spoken_of.fold(FrameSet::EMPTY, |set, frame| set.union(FrameSet::one(frame)));
+        // Of a frame that either leads to, an alias is what was met if no memory was.
+        let by_alias = |frame| ends[1].contains(frame) && (!ends[0].contains(frame) || matches!(exit, Exit::Mmio(_)));
         match (taken.first(), taken.len()) {
-            (Some(frame), 1) => self.access_frame(host, frame, access, exit),
+            (Some(frame), 1) => self.access_frame(host, (frame, by_alias(frame)), access, exit),
             (Some(_), _) => {
                 // Frames of one page: one of them was written, and nobody can say which.
                 let vm = *self.vm();
                 taken.iter().fold(Allowed::default(), |admitting, frame| {
-                    let allowed = self.access_frame(host, frame, access, &Exit::Retry);
+                    let allowed = self.access_frame(host, (frame, by_alias(frame)), access, &Exit::Retry);
                     if admitting.admits(&vm, exit) { admitting } else { allowed }
                 })
             }
             (None, _) => match now.map(|gpa| self.vm().locate(gpa)) {
-                Ok(Some((frame, _))) => self.access_frame(host, frame, access, exit),
+                Ok(Some((frame, alias))) => self.access_frame(host, (frame, !alias.is_none()), access, exit),
                 _ => Allowed { retry: self.in_flux(host), ..Allowed::default() },
             },
         }
     }
 
-    /// What an access to `frame` may come to. A private slot is the guest's own: a guest of the guest finds no memory there.
-    fn access_frame(&mut self, host: &Host, frame: usize, access: Access, exit: &Exit) -> Allowed {
+    /// What an access to `frame` may come to, by an alias or by its base name. A private slot is the guest's own: a guest of the guest
+    /// finds no memory there.
+    fn access_frame(&mut self, host: &Host, (frame, by_alias): (usize, bool), access: Access, exit: &Exit) -> Allowed {
         if self.hides(frame) {
             let (mmio, error) = (Some(self.vm().gfn(frame)), access == Access::Execute);
             return Allowed { mmio, error, retry: self.in_flux(host), ..Allowed::default() };
         }
-        self.access(host, self.vm().gpa(frame, 0), access, exit)
+        self.access(host, self.vm().gpa(frame, by_alias.into()), access, exit)
     }
 
     /// Whether who goes by the guest's tables finds no memory at `frame` because what is there is private.
@@ -226,7 +230,10 @@ impl Model {
                 _ if is_leaf && !rights.contains(Rights::needed(access)) => {
                     reach.faults[Fault::Protection as usize] = true;
                 }
-                Some((frame, _)) if is_leaf => reach.ends = reach.ends.union(FrameSet::one(frame)),
+                Some((frame, alias)) if is_leaf => {
+                    let ends = &mut reach.ends[usize::from(!alias.is_none())];
+                    *ends = ends.union(FrameSet::one(frame));
+                }
                 Some((frame, Alias::NONE)) => below[frame] |= 1 << rights.bits(),
                 None if is_leaf => reach.outside = true,
                 _ => reach.faults[Fault::NotPresent as usize] = true,

@@ -109,7 +109,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// What of `rights` a fault gets. A write to a table of leaves puts what was made of it out of step, and is let through; for
-    /// anything less such a table stays write-protected (`mmu_try_to_unsync_pages()`).
+    /// anything less such a table stays write-protected, unless it is out of step already (`mmu_try_to_unsync_pages()`).
     pub(crate) fn unsync_for(
         &self,
         mmu: &mut Locked,
@@ -121,10 +121,12 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if !rights.contains(Rights::W) || !slot.is_some_and(is_table) {
             return rights;
         }
-        if fault.access != Access::Write {
-            return rights.minus(Rights::W);
-        }
         let tables: SmallVec<[u32; 4]> = mmu.shadow_pages.indirect_of(fault.gfn).collect();
+        if fault.access != Access::Write {
+            // What is mapped may be writable then, and whoever takes that back owes a flush.
+            let in_step = tables.iter().any(|&table| !mmu.shadow_pages.is_unsync(table));
+            return if in_step { rights.minus(Rights::W) } else { rights };
+        }
         for table in tables {
             mmu.shadow_pages.set_unsync(table, true);
         }
