@@ -180,7 +180,11 @@ impl Generator {
         let focus = self.focus(choices, &vm, &sketch);
         let walks = focus.has(OpKind::GuestWalk) || focus.has(OpKind::GuestAccess);
         if focus.has(OpKind::WriteGpte) && walks && choices.chance(1, 2) {
-            self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
+            let access = self.tree(choices, &vm, &mut sketch, &focus, &mut program.ops);
+            if focus.has(OpKind::GuestAccess) && vm.stride() == 1 && choices.chance(1, 2) {
+                program.ops.push(access);
+                self.remap(choices, &vm, &mut sketch, &focus, access, &mut program.ops);
+            }
         }
         let wanted = program.ops.len() as u32 + 2 + choices.below(self.profile.ops_max.saturating_sub(4).max(1));
         while (program.ops.len() as u32) < wanted.min(self.profile.ops_max) {

@@ -1,6 +1,7 @@
 //! Ops on the guest's own page tables: entries that lead to tables that hold entries, and ways through them.
 
-use super::{Focus, Generator, Sketch};
+use super::sketch::{Sketch, SketchSlot};
+use super::{Focus, Generator};
 use crate::addr::Gpa;
 use crate::choices::Choices;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
@@ -128,10 +129,11 @@ impl Generator {
         ops: &mut Vec<Op>,
     ) {
         let Some(way) = Way::of(vm, sketch, op) else { return };
-        let made = match choices.below(6) {
+        let made = match choices.below(7) {
             0 => self.lose(choices, vm, sketch, focus, way),
             1 | 2 => self.allow_less(choices, vm, sketch, focus, way),
             3 | 4 => self.rewrite_unseen(choices, vm, sketch, focus, way),
+            5 if self.profile.windows => Self::overtake(choices, vm, sketch, way),
             _ => self.rewrite(choices, vm, sketch, focus, way),
         };
         for op in made.into_iter().flatten() {
@@ -149,6 +151,30 @@ impl Generator {
         let lost = write(Gpte::new(hole, GpteFlags::PLAIN));
         let [read, again] = [Access::Read, Access::Write].map(|access| Some(way.by(way.gva, access)));
         [write(read_only(page)), read, lost, again, None, None, None]
+    }
+
+    /// A fault on a table of leaves is over only after it has been shadowed, and a write to it has put that out of step. In a slot that
+    /// is logged a write that nobody is told of is noticed.
+    fn overtake(choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, way: Way) -> Remapping {
+        let late = (way.vcpu + 1) % vm.vcpus();
+        let Some(leaves) = way.tables[1].filter(|_| late != way.vcpu && !sketch.faults[usize::from(late)]) else {
+            return NOTHING;
+        };
+        let (gpa, gfn) = (vm.gpa(leaves, Self::alias(choices, vm)), vm.gfn(leaves));
+        let unlogged = |_, slot: &SketchSlot| slot.holds(leaves) && !slot.flags.log_dirty;
+        let logged = sketch.any_slot(choices, unlogged).map(|(id, slot)| {
+            let flags = SlotFlags { log_dirty: true, ..slot.flags };
+            Op::Slot { id, change: SlotChange::Flags(flags) }
+        });
+        [
+            logged,
+            Some(Op::FaultBegin { vcpu: late, gpa, access: choices.pick(&Access::ALL) }),
+            Some(way.by(way.gva, Access::Read)),
+            Some(Op::Access { vcpu: way.vcpu, gpa, access: Access::Write }),
+            Some(Op::FaultEnd { vcpu: late }),
+            Some(Op::WriteProtect { gfn }),
+            None,
+        ]
     }
 
     /// Another entry leads to the same table, and through it less is allowed of a page that is none. What an entry itself forbids
@@ -220,7 +246,7 @@ impl Generator {
         choices.below(vm.stolen().alias_count() as u32) as usize
     }
 
-    /// A table for each level, one leading to the next.
+    /// A table for each level, one leading to the next; the access that goes through all of them.
     pub(super) fn tree(
         &self,
         choices: &mut impl Choices,
@@ -228,12 +254,19 @@ impl Generator {
         sketch: &mut Sketch,
         focus: &Focus,
         ops: &mut Vec<Op>,
-    ) {
-        let mut gpa = self.table(choices, vm, sketch, focus);
+    ) -> Op {
+        let root = self.table(choices, vm, sketch, focus);
+        let (mut gpa, mut indices) = (root, [0; GUEST_LEVELS]);
+        let indices = &mut indices[..usize::from(vm.paging().levels())];
         for level in (1..=vm.paging().levels()).rev() {
             let private = if level == 1 { Self::private_page(choices, vm, sketch) } else { None };
-            let to = private.unwrap_or_else(|| self.table(choices, vm, sketch, focus));
+            // A table of leaves that is no upper one, too, may come to be out of step.
+            let to = private.unwrap_or_else(|| match level {
+                2 if choices.chance(1, 2) => self.last_page(choices, vm, sketch, focus),
+                _ => self.table(choices, vm, sketch, focus),
+            });
             let index = choices.below(GPTES as u32) as u8;
+            indices[usize::from(vm.paging().levels() - level)] = index;
             let mut write = |index, to, flags| {
                 let op = Op::WriteGpte { vcpu: 0, gpa, index, gpte: Gpte::new(to, flags) };
                 sketch.note(vm, &op);
@@ -246,6 +279,7 @@ impl Generator {
             write(index, to, GpteFlags::PLAIN);
             gpa = to;
         }
+        Op::GuestAccess { vcpu: 0, root, gva: Gva::new(indices), access: Access::Read }
     }
 }
 

@@ -129,6 +129,11 @@ pub trait Policy: Debug + Send + Sync + 'static {
         self.leaf_gfn(stolen, paging, leaf)
     }
 
+    /// Whether a read leaves a table of the guest writable that is out of step. To take that right back is to owe a flush.
+    fn leaves_unsync_writable(&self) -> bool {
+        true
+    }
+
     /// The frame that is mapped for a neighbouring entry of the guest (`FNAME(prefetch_gpte)()`).
     fn prefetch_gfn(&self, stolen: StolenMask, paging: GuestPaging, leaf: Gpa) -> Gfn {
         self.leaf_gfn(stolen, paging, leaf)

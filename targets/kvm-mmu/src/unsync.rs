@@ -125,7 +125,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if fault.access != Access::Write {
             // What is mapped may be writable then, and whoever takes that back owes a flush.
             let in_step = tables.iter().any(|&table| !mmu.shadow_pages.is_unsync(table));
-            return if in_step { rights.minus(Rights::W) } else { rights };
+            let writable = !in_step && self.policy().leaves_unsync_writable();
+            return if writable { rights } else { rights.minus(Rights::W) };
         }
         for table in tables {
             mmu.shadow_pages.set_unsync(table, true);

@@ -52,4 +52,9 @@ mutants! {
             RfcV3.reserved_gpa_bits(stolen, maxphyaddr)
         }
     }
+    UnsyncReadProtects = "M7U-unsync-read-protects", "shadowed guest tables: a read takes from a table out of step the right to write, without a flush", "alias_flush" / "stale-write", {
+        fn leaves_unsync_writable(&self) -> bool {
+            false
+        }
+    }
 }
