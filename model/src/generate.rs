@@ -231,6 +231,9 @@ impl Generator {
         if vm.largest_leaf() != Level::Page4K && focus.has(OpKind::SlotFlags) && choices.chance(1, 4) {
             Self::log_from_now(choices, vm, sketch, op, ops);
         }
+        if focus.has(OpKind::DirtyClear) && choices.chance(1, 6) {
+            Self::write_again(choices, vm, sketch, focus, op, ops);
+        }
         if vm.dirty_ring().is_some() && choices.chance(1, 3) {
             Self::fill_ring(choices, vm, op, ops);
         }

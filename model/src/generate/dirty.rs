@@ -1,10 +1,10 @@
 //! Ops about the dirty log, and writes that it is full of.
 
-use super::Generator;
 use super::sketch::{Sketch, SketchSlot};
+use super::{Focus, Generator};
 use crate::choices::Choices;
 use crate::limits::FRAMES;
-use crate::op::{Access, Op, SlotChange, SlotFlags, SlotId};
+use crate::op::{Access, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::vm::Vm;
 
 impl Generator {
@@ -22,6 +22,29 @@ impl Generator {
             }
             None => Op::DirtyClear { id: SlotId::user(0), gfn: vm.base(), pages: vm.stride() as u32 },
         }
+    }
+
+    /// After a write to a memslot that is logged, the log forgets it, and the page is written again by any of its names: what was
+    /// expected to show that write has to, even if something else has come to expect writes to the page meanwhile.
+    pub(super) fn write_again(
+        choices: &mut impl Choices,
+        vm: &Vm,
+        sketch: &Sketch,
+        focus: &Focus,
+        op: Op,
+        ops: &mut Vec<Op>,
+    ) {
+        let Op::Access { vcpu, gpa, access: Access::Write } = op else { return };
+        let Some((frame, _)) = vm.locate(gpa) else { return };
+        let logged = |_, slot: &SketchSlot| slot.flags.log_dirty && slot.holds(frame);
+        let Some((id, _)) = sketch.any_slot(choices, logged) else { return };
+        let gfn = vm.gfn(frame);
+        ops.push(Op::DirtyClear { id, gfn, pages: vm.stride() as u32 });
+        if focus.has(OpKind::Track) && choices.chance(1, 4) {
+            ops.push(Op::Track { gfn });
+        }
+        let gpa = vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize);
+        ops.push(Op::Access { vcpu, gpa, access: Access::Write });
     }
 
     /// After a write, writes of the same vCPU to the frames that follow: some of them fill a small ring.
