@@ -164,8 +164,7 @@ type Check = fn(Make<'_>, &mut Lockstep, &Program) -> Result<(), String>;
 
 /// What `check` says against the MMUs of `make`, for each program it says anything against.
 fn failures(check: Check, make: Make<'_>) -> impl Iterator<Item = String> {
-    let (mut choices, generator) =
-        (FromRng(Xoshiro256PlusPlus::seed_from_u64(7)), Generator::new(Profile::default()));
+    let (mut choices, generator) = (FromRng(Xoshiro256PlusPlus::seed_from_u64(7)), Generator::new(Profile::default()));
     let (mut lockstep, mut program) = (Lockstep::default(), Program::default());
     (0..PROGRAMS).filter_map(move |n| {
         generator.program(&mut choices, &mut program);
