@@ -43,8 +43,7 @@ impl Generator {
         if focus.has(OpKind::Track) && choices.chance(1, 4) {
             ops.push(Op::Track { gfn });
         }
-        let gpa = vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize);
-        ops.push(Op::Access { vcpu, gpa, access: Access::Write });
+        ops.push(Op::Access { vcpu, gpa: vm.gpa(frame, Self::alias(choices, vm)), access: Access::Write });
     }
 
     /// After a write, writes of the same vCPU to the frames that follow: some of them fill a small ring.
@@ -53,9 +52,8 @@ impl Generator {
             && let Some((frame, _)) = vm.locate(gpa)
         {
             let after = frame + 1..FRAMES.min(frame + 1 + choices.below(6) as usize);
-            let aliases = vm.stolen().alias_count() as u32;
             ops.extend(after.map(|frame| {
-                let gpa = vm.gpa(frame, choices.below(aliases) as usize);
+                let gpa = vm.gpa(frame, Self::alias(choices, vm));
                 Op::Access { vcpu, gpa, access: Access::Write }
             }));
         }

@@ -136,7 +136,7 @@ impl Generator {
             5 if self.profile.windows => Self::overtake(choices, vm, sketch, way),
             _ => self.rewrite(choices, vm, sketch, focus, way),
         };
-        for op in made.into_iter().flatten() {
+        for op in made.into_iter().flatten().filter(|op| self.profile.allows(op.kind())) {
             sketch.note(vm, &op);
             ops.push(op);
         }
