@@ -1,8 +1,8 @@
 //! Catalogues of mutants: those of `kvm-mmu`, and those of the real kernel in the lab.
 
 use crate::targets::{MUTANT, STOLEN_MUTANTS_OF};
+use kernels::stolen;
 use kvm_mmu::mutants::{self, EQUIVALENT, Equivalent};
-use linux_kvm::stolen;
 
 /// The mutants of one target.
 #[derive(Clone, Debug)]

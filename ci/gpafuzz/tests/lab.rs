@@ -4,7 +4,8 @@
 use gpa_model::choices::Choices;
 use gpa_model::generate::Generator;
 use gpa_model::{Program, StolenMask, text};
-use linux_kvm::{Choice, Emulator, Lab, Setup};
+use kernels::Choice;
+use linux_kvm::{Emulator, Lab, Setup};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,11 +1,13 @@
 //! Bochs: VMX with EPT. It boots from a disc only, so the kernel goes onto one; the console is the first serial line, which goes
 //! to a file, and the second serial line is a pseudo-terminal.
 
-use crate::error::{LabError, at, output};
 use crate::machine::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, console, errors};
 use crate::port::{self, Port};
 use crate::run_dir::RunDir;
 use crate::supervise::Supervised;
+use kernels::Error;
+use kernels::command::output;
+use kernels::error::at;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,20 +32,20 @@ const DISC_PACKAGES: &str = "grub-common, and grub-pc-bin, xorriso and mtools wi
 /// Whether this machine has all that is needed.
 ///
 /// # Errors
-/// [`LabError::Absent`] if it has not.
-pub(crate) fn check() -> Result<(), LabError> {
+/// [`Error::Absent`] if it has not.
+pub(crate) fn check() -> Result<(), Error> {
     output(Command::new(DISC_MAKER).arg("--version"), DISC_PACKAGES)?;
     Command::new(BOCHS).arg("--help").output().map_err(absent(BOCHS, PACKAGE))?;
     match FIRMWARE.iter().find(|(file, _)| !Path::new(file).exists()) {
         None => Ok(()),
         Some((file, package)) => {
-            Err(LabError::Absent(format!("expected the file {file}, found none; install the package {package}")))
+            Err(Error::Absent(format!("expected the file {file}, found none; install the package {package}")))
         }
     }
 }
 
 /// Start `image`, with all files of the machine in `dir`.
-pub(crate) fn start(image: &Image, dir: &RunDir) -> Result<Started, LabError> {
+pub(crate) fn start(image: &Image, dir: &RunDir) -> Result<Started, Error> {
     let file = |name: &str| dir.path().join(name);
     let (disc, setup, script) = (file("disc"), file("bochsrc"), file("script"));
     make_disc(image, &file("files"), &disc)?;
@@ -81,8 +83,8 @@ fn configuration(disc: &Path, console: &Path, port: &Path, log: &Path) -> String
 }
 
 /// Its screen wants to be a terminal; nobody looks at it, but somebody has to read what goes there.
-fn with_display(command: &mut Command) -> Result<Supervised, LabError> {
-    let failed = |error: io::Error| LabError::Failed(format!("cannot make a terminal: {error}"));
+fn with_display(command: &mut Command) -> Result<Supervised, Error> {
+    let failed = |error: io::Error| Error::Failed(format!("cannot make a terminal: {error}"));
     let (mut screen, path) = port::pseudo_terminal(0).map_err(failed)?;
     let end = || port::open(&path, 0).map(Stdio::from).map_err(failed);
     command.stdin(end()?).stdout(end()?).stderr(end()?);
@@ -95,7 +97,7 @@ fn with_display(command: &mut Command) -> Result<Supervised, LabError> {
 }
 
 /// Put the kernel, its first file system and a boot loader into the file `disc`, by way of the folder `files`.
-fn make_disc(image: &Image, files: &Path, disc: &Path) -> Result<(), LabError> {
+fn make_disc(image: &Image, files: &Path, disc: &Path) -> Result<(), Error> {
     let grub = files.join("boot/grub");
     let (kernel, initrd, menu) = (files.join("kernel"), files.join("initrd"), grub.join("grub.cfg"));
     fs::create_dir_all(&grub).map_err(at(&grub))?;

@@ -5,8 +5,10 @@
 //! and it would take what the other built for up to date. Each is built and read under one lock, and what a lab uses is a copy.
 //! Where the cache is read-only, that folder is beside what cargo builds of the checkout otherwise.
 
-use crate::error::{LabError, at, output};
-use crate::{Cache, Say};
+use kernels::Error;
+use kernels::command::output;
+use kernels::error::at;
+use kernels::{Cache, Progress};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -18,20 +20,20 @@ use std::process::Command;
 const TRIPLES: [&str; 2] = ["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"];
 
 /// The workspace this was built from.
-fn workspace() -> Result<&'static Path, LabError> {
+fn workspace() -> Result<&'static Path, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
     if root.join("Cargo.toml").is_file() {
         return Ok(root);
     }
     let root = root.display();
-    Err(LabError::Absent(format!("expected the sources of the runner in {root}, found none; run from a checkout")))
+    Err(Error::Absent(format!("expected the sources of the runner in {root}, found none; run from a checkout")))
 }
 
 /// The runner, ready to be the first process of a lab. Cargo says whether it is up to date.
 ///
 /// # Errors
 /// If cargo is missing, or the runner cannot be built.
-pub fn runner(cache: &Cache, say: Say<'_>) -> Result<Vec<u8>, LabError> {
+pub fn runner(cache: &Cache, say: Progress<'_>) -> Result<Vec<u8>, Error> {
     let has_musl = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLES[1]]), "rustc")
         .is_ok_and(|folder| Path::new(String::from_utf8_lossy(&folder).trim()).is_dir());
     let triple = TRIPLES[usize::from(has_musl)];
@@ -44,7 +46,7 @@ pub fn runner(cache: &Cache, say: Say<'_>) -> Result<Vec<u8>, LabError> {
 ///
 /// # Errors
 /// If it cannot be built.
-pub fn plugin(cache: &Cache, major: u32, say: Say<'_>) -> Result<Vec<u8>, LabError> {
+pub fn plugin(cache: &Cache, major: u32, say: Progress<'_>) -> Result<Vec<u8>, Error> {
     // From 9.0 on QEMU speaks no version 1 any more; before, it speaks no other.
     let version = if major < 9 { "1" } else { "2" };
     let args = ["--package", "linux-kvm-plugin", "--lib"];
@@ -57,8 +59,8 @@ fn cargo(
     args: &[&str],
     environment: &[(&str, &str)],
     product: &str,
-    say: Say<'_>,
-) -> Result<Vec<u8>, LabError> {
+    say: Progress<'_>,
+) -> Result<Vec<u8>, Error> {
     let root = workspace()?;
     let name = format!("target-{:016x}", digest(root));
     let own;
@@ -86,7 +88,7 @@ fn cargo(
 
 /// Where to build instead if `cache` is read-only. What it has of the folder `name` is copied first, so that only what has changed since is
 /// built again: cargo asks for times.
-fn beside(cache: &Cache, root: &Path, name: &str, say: Say<'_>) -> Result<Cache, LabError> {
+fn beside(cache: &Cache, root: &Path, name: &str, say: Progress<'_>) -> Result<Cache, Error> {
     let usual = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let own = Cache::at(&std::path::absolute(&usual).map_err(at(&usual))?.join("lab"))?;
     let built = cache.root().join(name);

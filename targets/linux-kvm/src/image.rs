@@ -1,8 +1,10 @@
 //! What a lab boots: the runner as first process, and the modules that it loads.
 
 use crate::cpio::Archive;
-use crate::error::{LabError, at, output};
-use crate::kernel::Kernel;
+use kernels::Error;
+use kernels::Kernel;
+use kernels::command::output;
+use kernels::error::at;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ pub struct Module {
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn modules(kernel: &Kernel, wanted: &[&str], instead: Option<&Path>) -> Result<Vec<Module>, LabError> {
+pub fn modules(kernel: &Kernel, wanted: &[&str], instead: Option<&Path>) -> Result<Vec<Module>, Error> {
     let mut files = BTreeMap::new();
     find(&kernel.modules, &mut files)?;
     if let Some(instead) = instead {
@@ -36,7 +38,7 @@ pub fn modules(kernel: &Kernel, wanted: &[&str], instead: Option<&Path>) -> Resu
 }
 
 /// Note every module below `folder` by its name.
-fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), LabError> {
+fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), Error> {
     for entry in fs::read_dir(folder).map_err(at(folder))?.flatten() {
         let path = entry.path();
         // Links are not followed: those of a build lead to the source, and around.
@@ -54,7 +56,7 @@ fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), LabE
     Ok(())
 }
 
-fn add(name: &str, files: &BTreeMap<String, PathBuf>, found: &mut Vec<Module>) -> Result<(), LabError> {
+fn add(name: &str, files: &BTreeMap<String, PathBuf>, found: &mut Vec<Module>) -> Result<(), Error> {
     // What has no file is built into the kernel.
     let Some(path) = files.get(name).filter(|_| found.iter().all(|module| module.name != name)) else { return Ok(()) };
     let object = read(path)?;
@@ -65,7 +67,7 @@ fn add(name: &str, files: &BTreeMap<String, PathBuf>, found: &mut Vec<Module>) -
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LabError> {
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let end = path.extension().map(|end| format!(".{}", end.to_string_lossy()));
     match end.as_deref().and_then(unpacker) {
         Some((command, package)) => output(Command::new(command).arg("-dc").arg(path), package),

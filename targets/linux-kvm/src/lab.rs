@@ -1,11 +1,10 @@
 //! A lab: boots when it is first asked something, and again when the kernel in it has come to its end.
 
 use crate::console::{Complaint, Kind, complaint};
-use crate::error::LabError;
-use crate::kernel::Kernel;
 use crate::machine::{ANSWER_SECONDS, Emulator, Image, Machine, REARM, Silence};
 use crate::snapshot::Place;
-use crate::{Cache, Say, Setup, bochs, build, image, kbuild, protected, qemu, stolen};
+use crate::{Setup, bochs, build, image, qemu};
+use kernels::{Cache, Error, Kernel, Progress, kbuild, protected, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -69,8 +68,8 @@ impl Lab {
     /// Prepare what `setup` needs, and boot it.
     ///
     /// # Errors
-    /// [`LabError::Absent`] if this machine lacks something that the lab needs.
-    pub fn boot(setup: &Setup, say: Say<'_>) -> Result<Self, LabError> {
+    /// [`Error::Absent`] if this machine lacks something that the lab needs.
+    pub fn boot(setup: &Setup, say: Progress<'_>) -> Result<Self, Error> {
         // Before anything is downloaded.
         setup.emulator.patience()?;
         let qemu = match setup.emulator {
@@ -123,7 +122,7 @@ impl Lab {
         Ok(lab)
     }
 
-    fn switch_on(&mut self, say: Say<'_>) -> Result<(), LabError> {
+    fn switch_on(&mut self, say: Progress<'_>) -> Result<(), Error> {
         let start = Instant::now();
         let mut new = None;
         let (machine, hello) = match self.resume(say) {
@@ -136,17 +135,17 @@ impl Lab {
         self.boots += 1;
         self.boot_time = start.elapsed();
         if let Some(why) = hello.strip_prefix(LACKING) {
-            return Err(LabError::Absent(format!("inside the lab: {why}")));
+            return Err(Error::Absent(format!("inside the lab: {why}")));
         }
         (self.drivers, self.modules) = first_message(&hello)
-            .ok_or_else(|| LabError::Failed(format!("expected the runner's first message, found `{hello}`")))?;
+            .ok_or_else(|| Error::Failed(format!("expected the runner's first message, found `{hello}`")))?;
         let machine = self.machine.insert(machine);
         if let (Some(new), Some(place)) = (new, &self.place)
             && let Err(why) = machine.keep(&hello, new, place)
         {
             say(&format!("lab: its state cannot be kept, so the next one boots, too: {why}"));
             if !machine.answers() {
-                return Err(LabError::Failed(format!("the lab stopped when its state was to be kept: {why}")));
+                return Err(Error::Failed(format!("the lab stopped when its state was to be kept: {why}")));
             }
         }
         // What it says while it boots is not about any program.
@@ -155,7 +154,7 @@ impl Lab {
     }
 
     /// Go on with a machine that has come up before, if there is one and it answers.
-    fn resume(&self, say: Say<'_>) -> Option<(Machine, String)> {
+    fn resume(&self, say: Progress<'_>) -> Option<(Machine, String)> {
         let place = self.place.as_ref()?;
         match Machine::resume(&self.image, place.find()?) {
             Ok(up) => Some(up),
@@ -171,11 +170,11 @@ impl Lab {
     ///
     /// # Errors
     /// If it cannot be booted.
-    pub fn ask(&mut self, question: &str) -> Result<Answer, LabError> {
+    pub fn ask(&mut self, question: &str) -> Result<Answer, Error> {
         if self.machine.is_none() {
             self.switch_on(&mut |_| {})?;
         }
-        let Some(machine) = &mut self.machine else { return Err(LabError::Failed("the lab is off".into())) };
+        let Some(machine) = &mut self.machine else { return Err(Error::Failed("the lab is off".into())) };
         let answer = machine.ask(question);
         let said = complaint(&machine.news(), self.emulator.excused());
         let silence = |kind, line: &str| Complaint { kind, function: None, line: line.to_owned() };
@@ -237,7 +236,7 @@ impl Lab {
     ///
     /// # Errors
     /// If the lab fails, or the kernel's source cannot be fetched.
-    pub fn functions(&mut self, say: Say<'_>) -> Result<Vec<Function>, LabError> {
+    pub fn functions(&mut self, say: Progress<'_>) -> Result<Vec<Function>, Error> {
         if !self.watches() {
             return Ok(Vec::new());
         }
@@ -297,7 +296,7 @@ impl Lab {
 }
 
 /// The first number of the version of `qemu`, if it takes plugins and what the kernel executes is to be seen.
-fn plugins(qemu: &qemu::Version, wanted: bool, say: Say<'_>) -> Option<u32> {
+fn plugins(qemu: &qemu::Version, wanted: bool, say: Progress<'_>) -> Option<u32> {
     if wanted && !qemu.plugins {
         let name = &qemu.name;
         say(&format!("lab: {name} takes no plugins, so what the kernel executes is not seen and guides nothing"));

@@ -1,7 +1,7 @@
 //! The lab: Linux's own KVM, with a real MMU over real nested page tables, on any machine and without privileges.
 //!
 //! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
-//! `/dev/kvm`. The lab fetches such a kernel from Debian ([`packages`]), or takes a developer's own ([`kernel`]), packs it with the
+//! `/dev/kvm`. The lab takes such a kernel, Debian's or a developer's own, from [`kernels`], packs it with the
 //! runner of the workspace as its first process ([`image`]), boots it ([`machine`]), and from then on programs go in and traces
 //! come out of one serial port ([`Lab::ask`]). It is booted once for any number of programs, and its state is kept, from which
 //! the next lab goes on within a second. Bochs, far slower, emulates Intel's
@@ -12,36 +12,24 @@
 
 mod bochs;
 pub mod build;
-pub mod cache;
 pub mod console;
 pub mod coverage;
 pub mod cpio;
-pub mod edits;
-pub mod error;
 pub mod image;
-pub mod kbuild;
-pub mod kernel;
 pub mod lab;
 pub mod machine;
 mod monitor;
-pub mod packages;
 mod port;
-mod protected;
 pub mod qemu;
 mod run_dir;
 mod snapshot;
-pub mod stolen;
 mod supervise;
 
-pub use cache::Cache;
 pub use console::Complaint;
-pub use error::LabError;
-pub use kernel::{Choice, Kernel};
 pub use lab::{Answer, Function, Lab};
 pub use machine::Emulator;
 
-/// Where what is going on is said, a line at a time.
-pub type Say<'a> = &'a mut dyn FnMut(&str);
+use kernels::{Choice, stolen};
 
 /// A kernel and how its KVM is set up: what a lab boots.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,15 @@
 
 use crate::console::Console;
 use crate::coverage::Map;
-use crate::error::{LabError, at};
 use crate::monitor::Monitor;
 use crate::port::Port;
 use crate::run_dir::RunDir;
 use crate::snapshot::{Place, Snapshot, Unfinished, Words};
 use crate::supervise::Supervised;
-use crate::{Say, bochs, qemu};
+use crate::{bochs, qemu};
+use kernels::Error;
+use kernels::Progress;
+use kernels::error::at;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ pub(crate) const MEMORY_MB: &str = "640";
 const LOOK: Duration = Duration::from_millis(500);
 /// After how long a boot says how far it has come, and then again.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Says how many seconds an answer may take.
+/// Progresss how many seconds an answer may take.
 pub const ANSWER_SECONDS: &str = "GPAFUZZ_LAB_SECONDS";
 /// More than any answer is long.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -107,8 +109,8 @@ impl Emulator {
     /// How long an answer may take.
     ///
     /// # Errors
-    /// [`LabError::Absent`] if [`ANSWER_SECONDS`] is no number of seconds.
-    pub(crate) fn patience(self) -> Result<Duration, LabError> {
+    /// [`Error::Absent`] if [`ANSWER_SECONDS`] is no number of seconds.
+    pub(crate) fn patience(self) -> Result<Duration, Error> {
         seconds(std::env::var_os(ANSWER_SECONDS).as_deref(), self.answer_limit())
     }
 }
@@ -160,9 +162,9 @@ impl Machine {
     /// Switch a machine on and wait for its first message, which is returned, too.
     ///
     /// # Errors
-    /// [`LabError::Absent`] if there is no such emulator; [`LabError::Failed`], with the end of the console's log, if it does not
+    /// [`Error::Absent`] if there is no such emulator; [`Error::Failed`], with the end of the console's log, if it does not
     /// come up.
-    pub(crate) fn boot(image: &Image, emulator: Emulator, say: Say<'_>) -> Result<(Self, String), LabError> {
+    pub(crate) fn boot(image: &Image, emulator: Emulator, say: Progress<'_>) -> Result<(Self, String), Error> {
         let dir = RunDir::new()?;
         let mut machine = Self::start(emulator, dir, "", |dir| match emulator {
             Emulator::Qemu => qemu::start(image, dir, None),
@@ -189,7 +191,7 @@ impl Machine {
     ///
     /// # Errors
     /// If it does not answer.
-    pub(crate) fn resume(image: &Image, snapshot: Snapshot) -> Result<(Self, String), LabError> {
+    pub(crate) fn resume(image: &Image, snapshot: Snapshot) -> Result<(Self, String), Error> {
         let Snapshot { stream, words } = snapshot;
         let start = |dir: &RunDir| qemu::start(image, dir, Some(stream));
         let mut machine = Self::start(Emulator::Qemu, RunDir::new()?, &words.log, start)?;
@@ -204,8 +206,8 @@ impl Machine {
         emulator: Emulator,
         dir: RunDir,
         log: &str,
-        start: impl FnOnce(&RunDir) -> Result<Started, LabError>,
-    ) -> Result<Self, LabError> {
+        start: impl FnOnce(&RunDir) -> Result<Started, Error>,
+    ) -> Result<Self, Error> {
         let console = console(&dir);
         std::fs::write(&console, log).map_err(at(&console))?;
         let Started { process, port, map } = start(&dir)?;
@@ -233,7 +235,7 @@ impl Machine {
     }
 
     /// Why it did not come up.
-    fn stillborn(mut self, silence: &Silence) -> LabError {
+    fn stillborn(mut self, silence: &Silence) -> Error {
         let name = self.emulator.name();
         let why = match silence {
             Silence::Hang(limit) => format!("did not come up within {limit:?}"),
@@ -244,7 +246,7 @@ impl Machine {
         let lines: Vec<&str> = log.lines().take_while(|line| !line.contains("Call Trace:")).collect();
         let tail = lines[lines.len().saturating_sub(12)..].join("\n  ");
         let said = complaints(&self.dir);
-        LabError::Failed(format!("the kernel in {name} {why}; its last words:\n  {tail}\n{}", said.trim()))
+        Error::Failed(format!("the kernel in {name} {why}; its last words:\n  {tail}\n{}", said.trim()))
     }
 
     /// Send a message and wait for the answer.
@@ -319,13 +321,13 @@ impl Machine {
 }
 
 /// As many seconds as `said`, if anything is.
-fn seconds(said: Option<&OsStr>, otherwise: Duration) -> Result<Duration, LabError> {
+fn seconds(said: Option<&OsStr>, otherwise: Duration) -> Result<Duration, Error> {
     const MOST: u64 = 86_400;
     let Some(said) = said else { return Ok(otherwise) };
     let seconds = said.to_str().and_then(|text| text.parse().ok()).filter(|seconds| (1..=MOST).contains(seconds));
     let wrong =
         || format!("expected ${ANSWER_SECONDS} to be a number of seconds from 1 to {MOST}, found `{}`", said.display());
-    seconds.map(Duration::from_secs).ok_or_else(|| LabError::Absent(wrong()))
+    seconds.map(Duration::from_secs).ok_or_else(|| Error::Absent(wrong()))
 }
 
 /// The file that a machine in `dir` writes its console to.
@@ -344,10 +346,10 @@ pub(crate) fn complaints(dir: &RunDir) -> String {
 }
 
 /// What to say if the emulator cannot be started. `package` is the one that has it.
-pub(crate) fn absent(command: &str, package: &str) -> impl Fn(io::Error) -> LabError {
+pub(crate) fn absent(command: &str, package: &str) -> impl Fn(io::Error) -> Error {
     let (command, package) = (command.to_owned(), package.to_owned());
     move |error| {
-        LabError::Absent(format!("expected the command `{command}`, found: {error}; install the package {package}"))
+        Error::Absent(format!("expected the command `{command}`, found: {error}; install the package {package}"))
     }
 }
 

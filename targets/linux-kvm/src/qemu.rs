@@ -1,11 +1,13 @@
 //! QEMU: SVM with nested paging; the console goes to a file, and a virtio serial port is a socket.
 
 use crate::coverage::Map;
-use crate::error::{LabError, at, output};
 use crate::machine::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, complaints, console, errors};
 use crate::port::Port;
 use crate::run_dir::RunDir;
 use crate::supervise::Supervised;
+use kernels::Error;
+use kernels::command::output;
+use kernels::error::at;
 use std::fs::File;
 use std::hash::Hash;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,7 +32,7 @@ pub(crate) fn monitor(dir: &RunDir) -> PathBuf {
 }
 
 /// Start `image`, with all files of the machine in `dir`: from power-on, or from the `state` of one that has come up.
-pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<Started, LabError> {
+pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<Started, Error> {
     let file = |name: &str| dir.path().join(name);
     let (port, initrd, errors) = (file("port"), file("initrd"), errors(dir));
     std::fs::write(&initrd, &image.initrd).map_err(at(&initrd))?;
@@ -62,7 +64,7 @@ pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<
     command.stdin(stdin).stdout(Stdio::null()).stderr(stderr);
     let mut process = Supervised::spawn(&mut command).map_err(absent(QEMU, PACKAGE))?;
     let Some(stream) = accept(&listener, || process.ended().is_some()) else {
-        return Err(LabError::Failed(format!("{QEMU} does not start:\n{}", complaints(dir).trim())));
+        return Err(Error::Failed(format!("{QEMU} does not start:\n{}", complaints(dir).trim())));
     };
     Ok(Started { process, port: Port::socket(stream).map_err(at(&port))?, map })
 }
@@ -101,8 +103,8 @@ impl Version {
 /// Ask this machine's QEMU what it is.
 ///
 /// # Errors
-/// [`LabError::Absent`] if there is none.
-pub fn version() -> Result<Version, LabError> {
+/// [`Error::Absent`] if there is none.
+pub fn version() -> Result<Version, Error> {
     let ask = |question| {
         let said = output(Command::new(QEMU).arg(question), PACKAGE)?;
         Ok(String::from_utf8_lossy(&said).into_owned())

@@ -1,6 +1,7 @@
 //! The folder of one running lab: nobody else can look into it, and it goes when the lab goes.
 
-use crate::error::{LabError, at};
+use kernels::Error;
+use kernels::error::at;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub(crate) struct RunDir {
 
 impl RunDir {
     /// Make one, and remove those that killed labs have left.
-    pub(crate) fn new() -> Result<Self, LabError> {
+    pub(crate) fn new() -> Result<Self, Error> {
         let parent = std::env::temp_dir();
         tidy(&parent);
         loop {
@@ -31,7 +32,7 @@ impl RunDir {
         }
     }
 
-    fn unchecked(parent: &Path) -> Result<Self, LabError> {
+    fn unchecked(parent: &Path) -> Result<Self, Error> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));

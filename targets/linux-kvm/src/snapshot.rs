@@ -2,8 +2,8 @@
 //!
 //! The file has what the runner inside said first, what the kernel had said by then, and QEMU's own stream of the machine's state.
 
-use crate::Cache;
 use crate::machine::Image;
+use kernels::Cache;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};

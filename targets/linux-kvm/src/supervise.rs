@@ -1,6 +1,6 @@
 //! Processes that do not outlive this one, however it ends.
-#![expect(unsafe_code, reason = "a process can only ask to die with its parent between fork and exec")]
 
+use kernels::command::end_with_us;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -8,17 +8,6 @@ use std::process::{Child, Command};
 /// A process that is killed when this value goes, and by the kernel if this process is killed itself.
 #[derive(Debug)]
 pub(crate) struct Supervised(Child);
-
-/// Have `command`, once started, get `signal` when the thread that starts it ends, however it ends.
-pub(crate) fn end_with_us(command: &mut Command, signal: libc::c_int) -> &mut Command {
-    // SAFETY: prctl with these arguments is a system call without memory, which may stand between fork and exec.
-    unsafe {
-        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        })
-    }
-}
 
 impl Supervised {
     /// Start `command` in a process group of its own, so that a terminal's Ctrl-C is for us alone.

@@ -9,9 +9,10 @@ use gpa_model::generate::Profile;
 use gpa_model::{BackendMode, Driver, Op, OpKind, Program, StolenMask, Vm, text};
 use gpa_oracles::{Signature, Violation};
 use hw_runner::{Realisation, Trace};
+use kernels::stolen::{self, Design};
+use kernels::{Choice, Error};
 use linux_kvm::console::Kind;
-use linux_kvm::stolen::{self, Design};
-use linux_kvm::{Choice, Complaint, Emulator, Function, Lab, LabError, Setup};
+use linux_kvm::{Complaint, Emulator, Function, Lab, Setup};
 use std::collections::BTreeSet;
 
 /// A way to set up the lab's KVM.
@@ -353,10 +354,10 @@ fn parse(name: &str, text: &str) -> Result<Trace, TargetError> {
     }
 }
 
-fn failed(name: &'static str, error: &LabError) -> TargetError {
+fn failed(name: &'static str, error: &Error) -> TargetError {
     match error {
-        LabError::Absent(why) => TargetError::Absent { name, why: why.clone() },
-        LabError::Failed(why) => TargetError::Failed(why.clone()),
+        Error::Absent(why) => TargetError::Absent { name, why: why.clone() },
+        Error::Failed(why) => TargetError::Failed(why.clone()),
     }
 }
 

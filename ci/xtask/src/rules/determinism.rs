@@ -4,8 +4,8 @@ use super::{Breach, Exception, is_excepted};
 use crate::tokens::{Token, begins, without_tests};
 use crate::tree::Tree;
 
-/// A launcher of machines: it waits for them, and decides nothing that a program comes to.
-const LAUNCHER: &str = "targets/linux-kvm/";
+/// What prepares and launches machines: it waits for them, and decides nothing that a program comes to.
+const LAUNCHERS: [&str; 2] = ["targets/kernels/", "targets/linux-kvm/"];
 
 pub(super) const LAW: &str = "the core (model, oracles, targets) reads no clock, draws no randomness but what a caller passes \
                               in, and uses no hash map without a fixed hasher: same program, same trace, byte for byte.";
@@ -50,7 +50,9 @@ pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {
 
 fn is_core(path: &str) -> bool {
     let folder = |name: &str| path.split_once("/src/").is_some_and(|(before, _)| before == name);
-    let target = path.starts_with("targets/") && path.contains("/src/") && !path.starts_with(LAUNCHER);
+    let target = path.starts_with("targets/")
+        && path.contains("/src/")
+        && !LAUNCHERS.iter().any(|launcher| path.starts_with(launcher));
     (folder("model") || folder("oracles") || target) && !path.ends_with("/tests.rs")
 }
 

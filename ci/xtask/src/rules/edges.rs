@@ -16,14 +16,19 @@ struct Layer {
     tests_use: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer { name: "gpa-model", uses: &[], tests_use: &[] },
     Layer { name: "gpa-oracles", uses: &["gpa-model"], tests_use: &[] },
     Layer { name: "kvm-mmu", uses: &["gpa-model"], tests_use: &["gpa-oracles"] },
-    Layer { name: "linux-kvm", uses: &[], tests_use: &[] },
-    Layer { name: "linux-kvm-plugin", uses: &["linux-kvm"], tests_use: &[] },
+    Layer { name: "kernels", uses: &[], tests_use: &[] },
+    Layer { name: "linux-kvm", uses: &["kernels"], tests_use: &[] },
+    Layer { name: "linux-kvm-plugin", uses: &["kernels", "linux-kvm"], tests_use: &[] },
     Layer { name: "hw-runner", uses: &["gpa-model", "gpa-oracles"], tests_use: &[] },
-    Layer { name: "gpafuzz", uses: &["gpa-model", "gpa-oracles", "kvm-mmu", "linux-kvm", "hw-runner"], tests_use: &[] },
+    Layer {
+        name: "gpafuzz",
+        uses: &["gpa-model", "gpa-oracles", "kvm-mmu", "kernels", "linux-kvm", "hw-runner"],
+        tests_use: &[],
+    },
     Layer { name: "xtask", uses: &[], tests_use: &[] },
 ];
 

@@ -1,10 +1,11 @@
 //! Building KVM's modules out of tree, from Debian's source and headers of the kernel that is booted.
 
+use crate::command::output;
 use crate::edits::{self, Edit};
-use crate::error::{LabError, at, output};
+use crate::error::{Error, at};
 use crate::kernel::Kernel;
 use crate::packages;
-use crate::{Cache, Say, stolen};
+use crate::{Cache, Progress, stolen};
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -19,7 +20,7 @@ const PARTS: [&str; 2] = ["arch/x86/kvm", "virt"];
 ///
 /// # Errors
 /// If it cannot be fetched or unpacked.
-pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, LabError> {
+pub fn source(cache: &Cache, kernel: &Kernel, say: Progress<'_>) -> Result<PathBuf, Error> {
     if !kernel.is_packaged() {
         return Ok(kernel.modules.clone());
     }
@@ -41,7 +42,7 @@ pub fn source(cache: &Cache, kernel: &Kernel, say: Say<'_>) -> Result<PathBuf, L
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
+pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, Error> {
     let mut functions = BTreeMap::new();
     let mut left: Vec<PathBuf> = PARTS.iter().map(|part| source.join(part)).collect();
     while let Some(path) = left.pop() {
@@ -72,7 +73,13 @@ pub fn functions(source: &Path) -> Result<BTreeMap<String, String>, LabError> {
 ///
 /// # Errors
 /// If something needed is missing, or the compiler objects.
-pub fn modules(cache: &Cache, kernel: &Kernel, name: &str, script: &[Edit], say: Say<'_>) -> Result<PathBuf, LabError> {
+pub fn modules(
+    cache: &Cache,
+    kernel: &Kernel,
+    name: &str,
+    script: &[Edit],
+    say: Progress<'_>,
+) -> Result<PathBuf, Error> {
     // Before anything is looked for: its source must be one that the script was written for.
     kernel.package_version()?;
     cache.folder(&format!("kvm-{}-{:016x}-both", kernel.release, digest(script)), say, |folder, say| {
@@ -104,7 +111,7 @@ struct Tree {
     pristine: PathBuf,
 }
 
-fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Say<'_>) -> Result<Tree, LabError> {
+fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Progress<'_>) -> Result<Tree, Error> {
     let (release, version) = (&kernel.release, kernel.package_version()?);
     let plain = release.strip_suffix(packages::FLAVOUR).unwrap_or(release);
     let names =
@@ -127,7 +134,7 @@ fn tree(cache: &Cache, kernel: &Kernel, source: &Path, say: Say<'_>) -> Result<T
     Ok(Tree { headers, common, pristine: root.join("pristine") })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::create_dir_all(to).map_err(at(to))?;
     for entry in fs::read_dir(from).map_err(at(from))?.flatten() {
         let (source, target) = (entry.path(), to.join(entry.file_name()));

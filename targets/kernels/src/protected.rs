@@ -4,10 +4,10 @@
 use crate::edits::{Edit, Rewrite};
 
 /// What the runner calls aliases in such a VM.
-pub(crate) const REALISATION: &str = "sw-protected";
+pub const REALISATION: &str = "sw-protected";
 
 /// KVM with `CONFIG_KVM_SW_PROTECTED_VM`.
-pub(crate) const SCRIPT: [Edit; 2] = [enable("arch/x86/kvm/x86.c"), enable("arch/x86/kvm/mmu/mmu.c")];
+pub const SCRIPT: [Edit; 2] = [enable("arch/x86/kvm/x86.c"), enable("arch/x86/kvm/mmu/mmu.c")];
 
 const fn enable(file: &'static str) -> Edit {
     Edit { file, within: "", rewrite: Rewrite::Replace("IS_ENABLED(CONFIG_KVM_SW_PROTECTED_VM)", "true") }

@@ -2,8 +2,9 @@
 //!
 //! What is there can be used where nothing can be added, as in a cache that is mounted read-only.
 
-use crate::Say;
-use crate::error::{LabError, at, output};
+use crate::Progress;
+use crate::command::output;
+use crate::error::{Error, at};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,13 +28,12 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn of_user() -> Result<Self, LabError> {
+    pub fn of_user() -> Result<Self, Error> {
         let place = std::env::var_os(PLACE).map(PathBuf::from);
         let base = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
         let root = place.or_else(|| base().or_else(home).map(|base| base.join("gpafuzz-lab")));
-        let root =
-            root.ok_or_else(|| LabError::Absent(format!("expected $HOME or ${PLACE} to be set, found neither")))?;
+        let root = root.ok_or_else(|| Error::Absent(format!("expected $HOME or ${PLACE} to be set, found neither")))?;
         Self::at(&root)
     }
 
@@ -41,12 +41,10 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn at(root: &Path) -> Result<Self, LabError> {
+    pub fn at(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(|error| {
             let root = root.display();
-            LabError::Absent(format!(
-                "expected a folder for the lab at {root}, found: {error}; name another in ${PLACE}"
-            ))
+            Error::Absent(format!("expected a folder for the lab at {root}, found: {error}; name another in ${PLACE}"))
         })?;
         Ok(Self { root: root.to_owned() })
     }
@@ -64,9 +62,9 @@ impl Cache {
     pub fn folder(
         &self,
         name: &str,
-        say: Say<'_>,
-        fill: impl FnOnce(&Path, Say<'_>) -> Result<(), LabError>,
-    ) -> Result<PathBuf, LabError> {
+        say: Progress<'_>,
+        fill: impl FnOnce(&Path, Progress<'_>) -> Result<(), Error>,
+    ) -> Result<PathBuf, Error> {
         let folder = self.root.join(name);
         if folder.is_dir() {
             return Ok(folder);
@@ -86,35 +84,35 @@ impl Cache {
     }
 
     /// The same error, and how much room there is if it is little: few commands name that as what they failed for.
-    pub(crate) fn with_room(&self, error: LabError) -> LabError {
+    pub fn with_room(&self, error: Error) -> Error {
         // What was made for the sake of something else has said so already.
         if error.to_string().contains(PLACE) {
             return error;
         }
         let Some(free) = free_mb(&self.root).filter(|free| *free < ENOUGH_MB) else { return error };
         let root = self.root.display();
-        LabError::Absent(format!(
+        Error::Absent(format!(
             "{error}\n  expected about {ENOUGH_MB} MB free for the lab in {root}, found {free} MB; make room, or name another place in ${PLACE}"
         ))
     }
 
     /// Its folder is there, and `name` cannot be made in it.
-    fn unwritable(&self, name: &str, error: &io::Error) -> LabError {
+    fn unwritable(&self, name: &str, error: &io::Error) -> Error {
         let root = self.root.display();
-        LabError::Absent(format!(
+        Error::Absent(format!(
             "expected to make {name} in the lab's folder {root}, found: {error}; name another in ${PLACE}"
         ))
     }
 
     /// Whether nobody here can work on `name`, however much room there is: the cache is mounted read-only, or another user's.
-    pub(crate) fn is_read_only(&self, name: &str) -> bool {
+    pub fn is_read_only(&self, name: &str) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         File::create(self.lock_file(name))
             .is_err_and(|error| matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem))
     }
 
     /// Wait until no other lab works on `name`.
-    pub(crate) fn lock(&self, name: &str, say: Say<'_>) -> Result<File, LabError> {
+    pub fn lock(&self, name: &str, say: Progress<'_>) -> Result<File, Error> {
         let path = self.lock_file(name);
         let file = File::create(&path).map_err(|error| self.unwritable(name, &error))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -156,9 +154,9 @@ mod tests {
         let cache = Cache::at(dir.path()).unwrap();
         let halfway = cache.folder("kernel", &mut |_| {}, |new, _| {
             fs::write(new.join("first"), "1").unwrap();
-            Err(LabError::Failed("power cut".into()))
+            Err(Error::Failed("power cut".into()))
         });
-        assert_eq!(halfway, Err(LabError::Failed("power cut".into())));
+        assert_eq!(halfway, Err(Error::Failed("power cut".into())));
         assert!(!dir.path().join("kernel").exists(), "a folder that is not whole must not have its name");
         let whole = cache.folder("kernel", &mut |_| {}, |new, _| {
             assert_eq!(fs::read_to_string(new.join("first")).unwrap(), "1");
@@ -174,7 +172,7 @@ mod tests {
         let cache = Cache::at(dir.path()).unwrap();
         let nothing = cache.folder("kernel", &mut |_| {}, |new, _| {
             fs::create_dir(new.join("packages")).unwrap();
-            Err(LabError::Absent("there is no such kernel".into()))
+            Err(Error::Absent("there is no such kernel".into()))
         });
         assert!(nothing.is_err());
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
@@ -225,12 +223,12 @@ mod tests {
     #[test]
     fn a_place_that_cannot_be_is_explained() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let Err(LabError::Absent(why)) = Cache::at(&file.path().join("x")) else { panic!("a file is no folder") };
+        let Err(Error::Absent(why)) = Cache::at(&file.path().join("x")) else { panic!("a file is no folder") };
         assert!(why.contains(PLACE), "{why}");
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
         drop(dir);
-        let Err(LabError::Absent(why)) = cache.lock("kernel", &mut |_| {}) else { panic!("nothing can be put there") };
+        let Err(Error::Absent(why)) = cache.lock("kernel", &mut |_| {}) else { panic!("nothing can be put there") };
         assert!(why.contains(PLACE) && why.contains("expected to make kernel in"), "{why}");
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel that a lab boots: one of Debian's, fetched, or a developer's own build.
 
-use crate::error::{LabError, at};
-use crate::{Cache, Say, packages};
+use crate::error::{Error, at};
+use crate::{Cache, Progress, packages};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -67,8 +67,8 @@ impl Kernel {
     /// The kernel that was chosen, fetched if it is Debian's and not in the cache.
     ///
     /// # Errors
-    /// [`LabError::Absent`] if there is no such kernel, or there is no way to fetch it.
-    pub fn find(cache: &Cache, choice: &Choice, say: Say<'_>) -> Result<Self, LabError> {
+    /// [`Error::Absent`] if there is no such kernel, or there is no way to fetch it.
+    pub fn find(cache: &Cache, choice: &Choice, say: Progress<'_>) -> Result<Self, Error> {
         match choice {
             Choice::Version(version) => {
                 let root = packages::kernel(cache, version, say)?;
@@ -79,15 +79,15 @@ impl Kernel {
     }
 
     /// The kernel in `folder`; the newest, if there are several.
-    fn within(folder: &Path) -> Result<Self, LabError> {
+    fn within(folder: &Path) -> Result<Self, Error> {
         fs::read_dir(folder).map_err(|error| {
-            LabError::Absent(format!("expected a folder with a kernel at {}, found: {error}", folder.display()))
+            Error::Absent(format!("expected a folder with a kernel at {}, found: {error}", folder.display()))
         })?;
         let usual = [BUILT].iter().chain(&PLAIN).map(|image| folder.join(image));
         let boot = folder.join(BOOT);
         let others = [folder, &boot].into_iter().flat_map(installed);
         let image = usual.chain(others).find(|image| image.is_file()).ok_or_else(|| {
-            LabError::Absent(format!(
+            Error::Absent(format!(
                 "expected a kernel in {} ({BUILT}, {}, {INSTALLED}RELEASE or {BOOT}/{INSTALLED}RELEASE), found none; name the top \
                  of a kernel's build, or the folder that its package is unpacked in",
                 folder.display(),
@@ -95,7 +95,7 @@ impl Kernel {
             ))
         })?;
         let release = release(&image).map_err(at(&image))?.ok_or_else(|| {
-            LabError::Absent(format!(
+            Error::Absent(format!(
                 "{}: expected a kernel image for x86 (bzImage), found something else",
                 image.display()
             ))
@@ -112,10 +112,10 @@ impl Kernel {
     /// The version of its package.
     ///
     /// # Errors
-    /// [`LabError::Absent`] if it does not come from one.
-    pub(crate) fn package_version(&self) -> Result<String, LabError> {
+    /// [`Error::Absent`] if it does not come from one.
+    pub fn package_version(&self) -> Result<String, Error> {
         let root = self.package.as_ref().ok_or_else(|| {
-            LabError::Absent(format!(
+            Error::Absent(format!(
                 "expected a kernel of Debian's, whose source can be fetched and changed, found one of your own, with its modules in {}; \
                  leave --kernel-dir out",
                 self.modules.display()
@@ -125,7 +125,7 @@ impl Kernel {
     }
 
     /// Whether Debian has the source that it was built from.
-    pub(crate) fn is_packaged(&self) -> bool {
+    pub fn is_packaged(&self) -> bool {
         self.package.is_some()
     }
 }
@@ -141,7 +141,7 @@ fn installed(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The folder below which the modules of `image` are, a kernel of that `release` in `folder`: never those of another release.
-fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, LabError> {
+fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, Error> {
     // What was once installed below a build need not be what the build has now.
     if image == folder.join(BUILT) {
         return Ok(folder.to_owned());
@@ -154,7 +154,7 @@ fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, LabErr
     if image.parent() == Some(folder) && !places.iter().any(|place| place.is_dir()) {
         return Ok(folder.to_owned());
     }
-    Err(LabError::Absent(format!(
+    Err(Error::Absent(format!(
         "expected the modules of {} in {}, found no such folder; some distributions have them in a package of their own",
         image.display(),
         own.map(|own| own.display().to_string()).join(" or ")
@@ -254,7 +254,7 @@ mod tests {
     /// Why there is no kernel in `folder`.
     fn missing(folder: &Path) -> String {
         match Kernel::within(folder) {
-            Err(LabError::Absent(why)) => why,
+            Err(Error::Absent(why)) => why,
             other => panic!("{other:?}"),
         }
     }

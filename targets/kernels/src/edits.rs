@@ -1,6 +1,6 @@
 //! Changes to C source that name functions and say what to rewrite in them, so that no text of the kernel has to be kept.
 
-use crate::error::{LabError, at};
+use crate::error::{Error, at};
 use std::fs;
 use std::path::Path;
 
@@ -32,12 +32,12 @@ pub enum Rewrite {
 ///
 /// # Errors
 /// If a function or a text is not there: the script does not know this kernel.
-pub fn apply(file: &str, source: &str, edits: &[Edit]) -> Result<String, LabError> {
+pub fn apply(file: &str, source: &str, edits: &[Edit]) -> Result<String, Error> {
     let mut text = source.to_owned();
     for edit in edits.iter().filter(|edit| edit.file == file) {
         text = rewritten(&text, edit).ok_or_else(|| {
             let place = if edit.within.is_empty() { String::new() } else { format!(" in `{}`", edit.within) };
-            LabError::Absent(format!(
+            Error::Absent(format!(
                 "{file}: expected a place for {:?}{place}, found none: this change was written for Linux 6.12",
                 edit.rewrite
             ))
@@ -50,7 +50,7 @@ pub fn apply(file: &str, source: &str, edits: &[Edit]) -> Result<String, LabErro
 ///
 /// # Errors
 /// As [`apply`], or if a file cannot be read or written.
-pub fn apply_to_tree(from: &Path, to: &Path, files: &[&str], edits: &[Edit]) -> Result<(), LabError> {
+pub fn apply_to_tree(from: &Path, to: &Path, files: &[&str], edits: &[Edit]) -> Result<(), Error> {
     for file in files {
         let (source, target) = (from.join(file), to.join(file));
         let edited = apply(file, &fs::read_to_string(&source).map_err(at(&source))?, edits)?;
@@ -165,7 +165,7 @@ mod tests {
     const SOURCE: &str = "struct page {\n\tint gfn;\n};\n\nstatic int map(int gfn);\n\nstatic int find(int gfn)\n{\n\treturn gfn != 0;\n}\n\n\
                           static int\nFNAME(map)(int gfn,\n\t   int level)\n{\n\treturn find(gfn);\n}\n";
 
-    fn edited(within: &'static str, rewrite: Rewrite) -> Result<String, LabError> {
+    fn edited(within: &'static str, rewrite: Rewrite) -> Result<String, Error> {
         apply("a.c", SOURCE, &[Edit { file: "a.c", within, rewrite }])
     }
 
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_named() {
         for (within, rewrite) in [("find", Rewrite::Replace("level", "")), ("walk", Rewrite::InFront(""))] {
-            let LabError::Absent(why) = edited(within, rewrite).unwrap_err() else { panic!("it is not there") };
+            let Error::Absent(why) = edited(within, rewrite).unwrap_err() else { panic!("it is not there") };
             assert!(why.contains("a.c") && why.contains(within), "{why}");
         }
     }

@@ -1,8 +1,9 @@
 //! Debian's packages: found in the machine's own package lists, downloaded, recorded with their checksums, unpacked; never
 //! installed.
 
-use crate::error::{LabError, at, output};
-use crate::{Cache, Say};
+use crate::command::output;
+use crate::error::{Error, at};
+use crate::{Cache, Progress};
 use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ const CHECKSUMS: &str = "SHA256SUMS";
 /// Fetch the newest kernel of `version`, such as `6.12`, if it is not in the cache: where its package is unpacked.
 ///
 /// # Errors
-/// [`LabError::Absent`] if this machine's package lists have no such kernel, or there is no way to fetch it.
-pub(crate) fn kernel(cache: &Cache, version: &str, say: Say<'_>) -> Result<PathBuf, LabError> {
+/// [`Error::Absent`] if this machine's package lists have no such kernel, or there is no way to fetch it.
+pub(crate) fn kernel(cache: &Cache, version: &str, say: Progress<'_>) -> Result<PathBuf, Error> {
     if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte)) {
-        return Err(LabError::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
+        return Err(Error::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
     }
     cache.folder(&format!("kernel-{version}"), say, |folder, say| {
         let release = newest(version, &available()?)?;
@@ -31,21 +32,21 @@ pub(crate) fn kernel(cache: &Cache, version: &str, say: Say<'_>) -> Result<PathB
 
 /// The version of the package that is unpacked in `root`, such as `6.12.117-1~deb12u1`, from the name of the file that was
 /// downloaded.
-pub(crate) fn version_in(root: &Path) -> Result<String, LabError> {
+pub(crate) fn version_in(root: &Path) -> Result<String, Error> {
     let path = root.join(CHECKSUMS);
     let sums = fs::read_to_string(&path).map_err(at(&path))?;
     let version = sums.split('_').nth(1).map(|version| version.replace("%3a", ":"));
-    version.ok_or_else(|| LabError::Failed(format!("{}: no package is named in it", path.display())))
+    version.ok_or_else(|| Error::Failed(format!("{}: no package is named in it", path.display())))
 }
 
 /// Download `packages` into `folder` and unpack them there. What an interrupted download has left is used.
-pub(crate) fn fetch(folder: &Path, packages: &[String], say: Say<'_>) -> Result<(), LabError> {
+pub(crate) fn fetch(folder: &Path, packages: &[String], say: Progress<'_>) -> Result<(), Error> {
     let downloads = folder.join("packages");
     fs::create_dir_all(&downloads).map_err(at(&downloads))?;
     say(&format!("lab: downloading {} (once; kept in {})", packages.join(", "), folder.display()));
     let mut apt = Command::new("apt-get");
     output(apt.arg("download").args(packages).current_dir(&downloads), "apt").map_err(|error| match error {
-        LabError::Failed(why) => LabError::Absent(format!(
+        Error::Failed(why) => Error::Absent(format!(
             "cannot download {}: {why}\n  kernels that this machine's package lists have: {}; bring them up to date with \
              `apt-get update`, or name another with --kernel",
             packages.join(", "),
@@ -69,7 +70,7 @@ pub(crate) fn fetch(folder: &Path, packages: &[String], say: Say<'_>) -> Result<
 }
 
 /// The releases of all kernels in this machine's package lists, ascending.
-fn available() -> Result<Vec<String>, LabError> {
+fn available() -> Result<Vec<String>, Error> {
     let names = output(Command::new("apt-cache").args(["pkgnames", IMAGE]), "apt")?;
     let names = String::from_utf8_lossy(&names).into_owned();
     let release = |name: &str| {
@@ -85,13 +86,13 @@ fn available() -> Result<Vec<String>, LabError> {
 }
 
 /// The last of `available` that is a `version`.
-fn newest(version: &str, available: &[String]) -> Result<String, LabError> {
+fn newest(version: &str, available: &[String]) -> Result<String, Error> {
     let is_one = |release: &&String| {
         let rest = release.strip_prefix(version);
         rest.is_some_and(|rest| rest.starts_with(['.', '-', '+']))
     };
     available.iter().rev().find(is_one).cloned().ok_or_else(|| {
-        LabError::Absent(format!(
+        Error::Absent(format!(
             "expected a kernel {version} in this machine's package lists, found {}; bring them up to date with \
              `apt-get update`, or name another with --kernel",
             if available.is_empty() { "none at all".to_owned() } else { available.join(", ") }
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(newest("6.1", &releases).unwrap(), "6.1.0-56-amd64");
         assert_eq!(newest("6.12", &releases).unwrap(), "6.12.117+deb12-amd64");
         assert_eq!(newest("6.12.9", &releases).unwrap(), "6.12.9+deb12-amd64");
-        let LabError::Absent(why) = newest("6.13", &releases).unwrap_err() else { panic!("there is no 6.13") };
+        let Error::Absent(why) = newest("6.13", &releases).unwrap_err() else { panic!("there is no 6.13") };
         assert!(why.contains("expected a kernel 6.13") && why.contains("6.1.0-56-amd64"), "{why}");
     }
 }
