@@ -5,7 +5,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Program, Vm};
+use gpa_model::{Program, VmConfig};
 use gpa_oracles::Lockstep;
 use hw_runner::{Machine, MachineError, Replay, Trace, profile};
 use rand::SeedableRng;
@@ -52,7 +52,7 @@ fn random(machine: &mut Machine, kind: &str, profile: Profile) -> Result<(), Mac
 
 /// One slot and as many accesses as a program can hold, all of one vCPU: what batching can give.
 fn dense(machine: &mut Machine) -> Result<(), MachineError> {
-    let vm = Vm::default();
+    let vm = VmConfig::default();
     let mut text = String::from("gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n");
     text.push_str("slot 0 create gfn=0x1e0 pages=64 hva=0\n");
     for n in 1..gpa_model::limits::OPS {

@@ -10,7 +10,7 @@ mod verify;
 
 pub(crate) use stress::one as stress;
 
-use crate::Realisation;
+use crate::AliasMethod;
 use crate::export::Language;
 use clap::{Parser, Subcommand};
 use gpa_model::limits::VCPUS;
@@ -55,8 +55,8 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         times: u32,
         /// How aliases come about; that of the trace, or slots, if none is given
-        #[arg(long, value_name = "NAME", value_parser = realisation)]
-        realisation: Option<Realisation>,
+        #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method)]
+        alias_method: Option<AliasMethod>,
     },
     /// Run programs on /dev/kvm, write what is observed as traces, and judge it
     Record {
@@ -70,8 +70,8 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         samples: u32,
         /// How aliases come about
-        #[arg(long, value_name = "NAME", value_parser = realisation, default_value_t)]
-        realisation: Realisation,
+        #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method, default_value_t)]
+        alias_method: AliasMethod,
     },
     /// Print a program, or that of a trace, as source code that needs nothing of this project
     Export {
@@ -88,8 +88,8 @@ enum Command {
         #[arg(long, group = "language")]
         selftest: bool,
         /// How aliases come about; that of the trace, or slots, if none is given
-        #[arg(long, value_name = "NAME", value_parser = realisation)]
-        realisation: Option<Realisation>,
+        #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method)]
+        alias_method: Option<AliasMethod>,
     },
     /// Let vCPUs spin on all names of pages while the host takes them away, harvests the dirty log and changes memslots
     Stress {
@@ -100,8 +100,8 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
         vcpus: u8,
         /// How aliases come about; as often as there are several, each that exists here if none is given
-        #[arg(long = "realisation", value_name = "NAME", value_parser = realisation)]
-        realisations: Vec<Realisation>,
+        #[arg(long = "alias-method", alias = "realisation", value_name = "NAME", value_parser = alias_method)]
+        alias_methods: Vec<AliasMethod>,
     },
     /// Judge recorded traces by the reference model; needs no /dev/kvm
     Verify {
@@ -115,8 +115,8 @@ enum Command {
         #[arg(value_name = "PORT")]
         port: PathBuf,
         /// How aliases come about
-        #[arg(long, value_name = "NAME", value_parser = realisation, default_value_t)]
-        realisation: Realisation,
+        #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method, default_value_t)]
+        alias_method: AliasMethod,
         /// Modules in the order of loading, as FILE or FILE:PARAMETER,…
         #[arg(value_name = "MODULE")]
         modules: Vec<String>,
@@ -127,23 +127,23 @@ enum Command {
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     match &args.command {
         Command::Probe => probe::run(out, err),
-        Command::Run { files, times, realisation } => run::run(files, *times, *realisation, out, err),
-        Command::Record { programs, output, samples, realisation } => {
-            record::run(programs, output, *samples, *realisation, out, err)
+        Command::Run { files, times, alias_method } => run::run(files, *times, *alias_method, out, err),
+        Command::Record { programs, output, samples, alias_method } => {
+            record::run(programs, output, *samples, *alias_method, out, err)
         }
-        Command::Export { file, rust, selftest, realisation, .. } => {
+        Command::Export { file, rust, selftest, alias_method, .. } => {
             let language = match (rust, selftest) {
                 (true, _) => Language::Rust,
                 (_, true) => Language::Selftest,
                 _ => Language::C,
             };
-            export::run(file, *realisation, language, out, err)
+            export::run(file, *alias_method, language, out, err)
         }
-        Command::Stress { seconds, vcpus, realisations } => {
-            stress::run(Duration::from_secs(*seconds), (*vcpus).into(), realisations, out, err)
+        Command::Stress { seconds, vcpus, alias_methods } => {
+            stress::run(Duration::from_secs(*seconds), (*vcpus).into(), alias_methods, out, err)
         }
         Command::Verify { traces } => verify::run(traces, out, err),
-        Command::Serve { port, realisation, modules } => match crate::serve::run(port, *realisation, modules) {
+        Command::Serve { port, alias_method, modules } => match crate::serve::run(port, *alias_method, modules) {
             Ok(()) => Status::Clean,
             Err(error) => {
                 line(err, error);
@@ -153,9 +153,9 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     }
 }
 
-fn realisation(name: &str) -> Result<Realisation, String> {
-    let known = || Realisation::ALL.map(Realisation::name).join(", ");
-    Realisation::named(name).ok_or_else(|| format!("expected one of {}", known()))
+fn alias_method(name: &str) -> Result<AliasMethod, String> {
+    let known = || AliasMethod::ALL.map(AliasMethod::name).join(", ");
+    AliasMethod::named(name).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// Write a line. A reader that went away wants no more of them, which is no reason to fail.

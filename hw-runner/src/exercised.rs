@@ -1,10 +1,10 @@
 //! What has been exercised on real KVM: how often each way to change its MMU or to look at it was carried out, and how often not.
 
-use crate::{Realisation, Trace};
-use gpa_model::{Access, Driver, Exit, Op, OpKind, SlotChange};
+use crate::{AliasMethod, Trace};
+use gpa_model::{Access, Exit, Op, OpKind, Reclaim, SlotChange};
 use std::fmt;
 
-/// Ways that are no [`Driver`] of an unmap.
+/// Ways that are no [`Reclaim`] of an unmap.
 const OTHERS: [&str; 14] = [
     OpKind::SlotCreate.name(),
     OpKind::SlotDelete.name(),
@@ -43,14 +43,14 @@ pub struct Count {
 /// Counts of all ways, those of drivers first.
 #[derive(Clone, Debug)]
 pub struct Exercised {
-    counts: [Count; Driver::ALL.len() + OTHERS.len()],
+    counts: [Count; Reclaim::ALL.len() + OTHERS.len()],
 }
 
 impl Default for Exercised {
     fn default() -> Self {
-        let way = |at: usize| match Driver::ALL.get(at) {
-            Some(driver) => driver.name(),
-            None => OTHERS[at - Driver::ALL.len()],
+        let way = |at: usize| match Reclaim::ALL.get(at) {
+            Some(reclaim) => reclaim.name(),
+            None => OTHERS[at - Reclaim::ALL.len()],
         };
         Self { counts: std::array::from_fn(|at| Count { way: way(at), done: 0, unsupported: 0 }) }
     }
@@ -60,11 +60,11 @@ impl Exercised {
     /// Add what `trace` shows.
     pub fn add(&mut self, trace: &Trace) {
         let stolen = trace.program.vm.stolen();
-        let rings = trace.fingerprint.realisation == Realisation::Ioeventfds;
+        let rings = trace.fingerprint.alias_method == AliasMethod::Ioeventfds;
         for (op, exit) in trace.program.ops.iter().zip(&trace.observations) {
             let Some(exit) = exit else { continue };
             match *op {
-                Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::driver::DEFAULT).name(), exit),
+                Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::reclaim::DEFAULT).name(), exit),
                 Op::FaultBegin { .. } if *exit == Exit::Pending => self.count(HELD_FAULT, exit),
                 Op::Access { access: Access::Write, .. } if matches!(exit, Exit::Mmio(_)) && rings => {
                     self.count(IOEVENTFD, exit);

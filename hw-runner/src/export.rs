@@ -3,13 +3,14 @@
 //! What each op must come to is worked out here, by the reference model, and stands in the source. So the source says PASS
 //! wherever KVM keeps the promise that every name of a frame is that frame.
 
+use crate::alias_method::AliasMethod;
 use crate::machine::end_of_fault;
-use crate::realisation::Realisation;
 use crate::support::supports;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::text::{print, print_op};
 use gpa_model::{
-    Access, Allowed, Driver, Exit, FrameSet, Gpa, Host, Hva, Model, Op, Pfn, Program, SlotChange, SlotFlags, Vm,
+    Access, Allowed, Exit, FrameSet, Gpa, Host, HostPage, Model, Op, Pfn, Program, Reclaim, SlotChange, SlotFlags,
+    VmConfig,
 };
 use std::fmt::Write;
 
@@ -20,7 +21,7 @@ const HELD: &str = include_str!("export/held.c");
 /// How dirty pages are told: by a bitmap for each memslot, or by a ring for each vCPU.
 const BITMAPS: &str = include_str!("export/bitmaps.c");
 const RINGS: &str = include_str!("export/rings.c");
-/// What only some realisations have, and what stands for it elsewhere.
+/// What only some alias methods have, and what stands for it elsewhere.
 const PROTECTED: &str = include_str!("export/protected.c");
 const BELLS: &str = include_str!("export/bells.c");
 const NOTHING_PRIVATE: &str = include_str!("export/nothing_private.c");
@@ -37,18 +38,18 @@ pub enum Language {
     Selftest,
 }
 
-/// `program` as source code, with its aliases made by `realisation`.
-pub fn export(program: &Program, realisation: Realisation, language: Language) -> String {
+/// `program` as source code, with its aliases made by `alias_method`.
+pub fn export(program: &Program, alias_method: AliasMethod, language: Language) -> String {
     match language {
-        Language::C => c(program, realisation),
-        Language::Rust => rust(program, realisation),
-        Language::Selftest => selftest(program, realisation),
+        Language::C => c(program, alias_method),
+        Language::Rust => rust(program, alias_method),
+        Language::Selftest => selftest(program, alias_method),
     }
 }
 
 /// Whether real KVM can carry out any of `program`; otherwise its source would pass and mean nothing.
 pub fn is_worthwhile(program: &Program) -> bool {
-    !steps(program, Realisation::default(), false).is_empty()
+    !steps(program, AliasMethod::default(), false).is_empty()
 }
 
 /// One op that is carried out, with what it must come to.
@@ -58,19 +59,19 @@ struct Step<'a> {
     allowed: Allowed,
     host: Host,
     /// The host page that a fault waits for from here on.
-    awaits: Option<Hva>,
+    awaits: Option<HostPage>,
 }
 
 /// Go through what real KVM can carry out of `program`; the rest is left out, for the model too. Where none is to be held open, a fault
 /// is over at once.
-fn steps(program: &Program, realisation: Realisation, holds: bool) -> Vec<Step<'_>> {
+fn steps(program: &Program, alias_method: AliasMethod, holds: bool) -> Vec<Step<'_>> {
     // What only a kernel that strips stolen bits can do is not written down.
-    let realisation = if realisation == Realisation::Native { Realisation::default() } else { realisation };
+    let alias_method = if alias_method == AliasMethod::Native { AliasMethod::default() } else { alias_method };
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
     for (at, op) in program.ops.iter().enumerate() {
-        let private = matches!(op, Op::Slot { id, .. } if id.is_private());
-        if private || !supports(&program.vm, op, realisation) || !model.accepts(&host, op) {
+        let private = matches!(op, Op::Slot { id, .. } if id.is_internal());
+        if private || !supports(&program.vm, op, alias_method) || !model.accepts(&host, op) {
             continue;
         }
         host.apply(op);
@@ -88,11 +89,11 @@ fn steps(program: &Program, realisation: Realisation, holds: bool) -> Vec<Step<'
 }
 
 /// The host page that `pfn` is now.
-fn page_of(host: &Host, pfn: Pfn) -> Option<Hva> {
-    (0..HOST_PAGES as u64).map(Hva::new).find(|hva| host.pfn(*hva) == pfn)
+fn page_of(host: &Host, pfn: Pfn) -> Option<HostPage> {
+    (0..HOST_PAGES as u64).map(HostPage::new).find(|hva| host.pfn(*hva) == pfn)
 }
 
-fn c(program: &Program, realisation: Realisation) -> String {
+fn c(program: &Program, alias_method: AliasMethod) -> String {
     let vm = &program.vm;
     let bits: Vec<String> = vm.stolen().bits().iter().map(u8::to_string).collect();
     let mut out = comment(program, " * ", "/*\n", " */\n");
@@ -100,12 +101,12 @@ fn c(program: &Program, realisation: Realisation) -> String {
         ("BASE", format!("{:#x}UL", vm.base().raw())),
         ("VCPUS", vm.vcpus().to_string()),
         ("ALIASES", vm.stolen().alias_count().to_string()),
-        ("EACH", realisation.slots(vm).to_string()),
-        ("MAPPINGS", realisation.mappings().to_string()),
-        ("GUEST_PTES", u8::from(matches!(realisation, Realisation::GuestPtes | Realisation::SwProtected)).to_string()),
-        ("SMM", u8::from(realisation == Realisation::Smm).to_string()),
-        ("PROTECTED", u8::from(realisation == Realisation::SwProtected).to_string()),
-        ("IOEVENTFDS", u8::from(realisation == Realisation::Ioeventfds).to_string()),
+        ("EACH", alias_method.slots(vm).to_string()),
+        ("MAPPINGS", alias_method.mappings().to_string()),
+        ("GUEST_PTES", u8::from(matches!(alias_method, AliasMethod::GuestPtes | AliasMethod::SwProtected)).to_string()),
+        ("SMM", u8::from(alias_method == AliasMethod::Smm).to_string()),
+        ("PROTECTED", u8::from(alias_method == AliasMethod::SwProtected).to_string()),
+        ("IOEVENTFDS", u8::from(alias_method == AliasMethod::Ioeventfds).to_string()),
         ("ZAP_SLOT", u8::from(!vm.slot_zap_all()).to_string()),
     ] {
         let _ = writeln!(out, "#define {name} {value}");
@@ -113,12 +114,12 @@ fn c(program: &Program, realisation: Realisation) -> String {
     // An array of no bits would be no C; bit 63 is in no GPA.
     let bits = if bits.is_empty() { "63".to_owned() } else { bits.join(", ") };
     let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}");
-    let either = |is: Realisation, this, other| if realisation == is { this } else { other };
-    let log = either(Realisation::Rings, RINGS, BITMAPS);
-    let private = either(Realisation::SwProtected, PROTECTED, NOTHING_PRIVATE);
-    let _ = writeln!(out, "{log}\n{private}\n{}", either(Realisation::Ioeventfds, BELLS, NO_BELLS));
+    let either = |is: AliasMethod, this, other| if alias_method == is { this } else { other };
+    let log = either(AliasMethod::Rings, RINGS, BITMAPS);
+    let private = either(AliasMethod::SwProtected, PROTECTED, NOTHING_PRIVATE);
+    let _ = writeln!(out, "{log}\n{private}\n{}", either(AliasMethod::Ioeventfds, BELLS, NO_BELLS));
     // Private memory has no hva for a fault to wait for.
-    let steps = steps(program, realisation, realisation != Realisation::SwProtected);
+    let steps = steps(program, alias_method, alias_method != AliasMethod::SwProtected);
     if steps.iter().any(|step| step.awaits.is_some()) {
         let _ = writeln!(out, "{HELD}");
     }
@@ -127,7 +128,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
         let _ = writeln!(out, "\t/* {} */\n\t{}", print_op(vm, step.op), c_call(vm, &step));
     }
     out.push_str(UNUSED);
-    out.push_str(either(Realisation::SwProtected, "\t(void)attributes_;\n}\n", "}\n"));
+    out.push_str(either(AliasMethod::SwProtected, "\t(void)attributes_;\n}\n", "}\n"));
     out
 }
 
@@ -135,7 +136,7 @@ fn c(program: &Program, realisation: Realisation) -> String {
 const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)prot_none, (void)access_;\n\
                       \t(void)dirty_get, (void)dirty_clear, (void)left_out;\n";
 
-fn c_call(vm: &Vm, step: &Step<'_>) -> String {
+fn c_call(vm: &VmConfig, step: &Step<'_>) -> String {
     let Step { at, op, allowed, host, .. } = step;
     match **op {
         Op::Slot { id, change } => match change {
@@ -149,7 +150,7 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
         Op::FaultBegin { vcpu, gpa, access } if step.awaits.is_some() => {
             let (name, memory) = (c_name(vm, gpa), c_page(allowed.memory));
             let (kind, expected) = (access.name().to_uppercase(), expected(allowed));
-            let page = step.awaits.map_or(0, Hva::page);
+            let page = step.awaits.map_or(0, HostPage::page);
             format!("fault_begin({at}, {vcpu}, {kind}, {name}, {page}, {memory}, \"{expected}\");")
         }
         Op::FaultEnd { .. } => format!("fault_end({}, \"{}\");", c_page(allowed.memory), expected(allowed)),
@@ -160,8 +161,8 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
             format!("access_({at}, {vcpu}, {kind}, {name}, {memory}, {mmio}, {error}, \"{}\");", expected(allowed))
         }
         Op::Unmap { range, by } => {
-            let driver = c_driver(by.unwrap_or(crate::driver::DEFAULT));
-            format!("unmap({at}, {driver}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
+            let reclaim = c_driver(by.unwrap_or(crate::reclaim::DEFAULT));
+            format!("unmap({at}, {reclaim}, {}, {}, {});", range.start.page(), range.pages, host.pfn(range.start).raw())
         }
         Op::ProtNone { range } => format!("prot_none({}, {});", range.start.page(), range.pages),
         Op::DirtyGet { id } => {
@@ -177,7 +178,7 @@ fn c_call(vm: &Vm, step: &Step<'_>) -> String {
 }
 
 /// A gfn, and the number of the alias under which it is named.
-fn c_name(vm: &Vm, gpa: Gpa) -> String {
+fn c_name(vm: &VmConfig, gpa: Gpa) -> String {
     let (gfn, alias) = vm.stolen().split(gpa);
     format!("{gfn}, {}", vm.stolen().alias_index(alias))
 }
@@ -204,21 +205,21 @@ fn c_flags(flags: SlotFlags) -> &'static str {
     }
 }
 
-const fn c_driver(driver: Driver) -> &'static str {
-    match driver {
-        Driver::Dontneed => "DONTNEED",
-        Driver::Mremap => "MREMAP",
-        Driver::Munmap => "MUNMAP",
-        Driver::Mprotect => "MPROTECT",
-        Driver::MprotectRead => "MPROTECT_READ",
-        Driver::PunchHole => "PUNCH_HOLE",
-        Driver::Fork => "FORK",
-        Driver::Collapse => "COLLAPSED",
-        Driver::Pageout => "PAGEOUT",
-        Driver::Cold => "COLD",
-        Driver::Guard => "GUARD",
-        Driver::UffdWriteProtect => "UFFD_WP",
-        Driver::UffdCopy => "UFFD_COPY",
+const fn c_driver(reclaim: Reclaim) -> &'static str {
+    match reclaim {
+        Reclaim::Dontneed => "DONTNEED",
+        Reclaim::Mremap => "MREMAP",
+        Reclaim::Munmap => "MUNMAP",
+        Reclaim::Mprotect => "MPROTECT",
+        Reclaim::MprotectRead => "MPROTECT_READ",
+        Reclaim::PunchHole => "PUNCH_HOLE",
+        Reclaim::Fork => "FORK",
+        Reclaim::Collapse => "COLLAPSED",
+        Reclaim::Pageout => "PAGEOUT",
+        Reclaim::Cold => "COLD",
+        Reclaim::Guard => "GUARD",
+        Reclaim::UffdWriteProtect => "UFFD_WP",
+        Reclaim::UffdCopy => "UFFD_COPY",
     }
 }
 
@@ -230,16 +231,16 @@ fn comment(program: &Program, line: &str, open: &str, close: &str) -> String {
     format!("{open}{lines}{close}")
 }
 
-fn rust(program: &Program, realisation: Realisation) -> String {
+fn rust(program: &Program, alias_method: AliasMethod) -> String {
     let text: String = print(program).lines().map(|line| format!("    {line:?},\n")).collect();
     format!(
         "//! A program of GPA aliasing that must be clean on this host's /dev/kvm.\n\n\
-         use gpa_model::text;\nuse gpa_oracles::{{Lockstep, report}};\nuse hw_runner::{{Machine, Realisation, Replay}};\n\n\
+         use gpa_model::text;\nuse gpa_oracles::{{Lockstep, report}};\nuse hw_runner::{{Machine, AliasMethod, Replay}};\n\n\
          const PROGRAM: &[&str] = &[\n{text}];\n\n\
          #[test]\nfn every_name_of_a_frame_is_that_frame() {{\n\
          \x20   let program = text::parse(&PROGRAM.join(\"\\n\")).expect(\"a program\");\n\
-         \x20   let realisation = Realisation::named(\"{realisation}\").expect(\"a realisation\");\n\
-         \x20   let mut machine = match Machine::open_with(realisation) {{\n\
+         \x20   let alias_method = AliasMethod::named(\"{alias_method}\").expect(\"an alias method\");\n\
+         \x20   let mut machine = match Machine::open_with(alias_method) {{\n\
          \x20       Ok(machine) => machine,\n\
          \x20       Err(error) if error.is_absence() => return println!(\"SKIPPED: {{error}}\"),\n\
          \x20       Err(error) => panic!(\"{{error}}\"),\n\
@@ -252,16 +253,16 @@ fn rust(program: &Program, realisation: Realisation) -> String {
     )
 }
 
-fn selftest(program: &Program, realisation: Realisation) -> String {
+fn selftest(program: &Program, alias_method: AliasMethod) -> String {
     let vm = &program.vm;
     let mut out = comment(program, " * ", "/*\n", " */\n");
     let _ = write!(
         out,
         "#include \"test_util.h\"\n#include \"kvm_util.h\"\n#include \"processor.h\"\n\n\
-         /* TODO: memory for the pages of `hva=`, and guest mappings of every name (aliases by {realisation}). */\n\
+         /* TODO: memory for the pages of `hva=`, and guest mappings of every name (aliases by {alias_method}). */\n\
          static void guest_code(void)\n{{\n"
     );
-    let steps = steps(program, realisation, false);
+    let steps = steps(program, alias_method, false);
     for (stage, step) in steps.iter().enumerate() {
         match *step.op {
             Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {

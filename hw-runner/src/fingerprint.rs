@@ -1,7 +1,7 @@
 //! Which KVM a trace was recorded on: enough to read it by, and nothing that names a machine.
 
+use crate::alias_method::AliasMethod;
 use crate::error::MachineError;
-use crate::realisation::Realisation;
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, VmFd};
 use std::fs;
@@ -25,7 +25,7 @@ pub struct Fingerprint {
     /// What of KVM the runner used, ascending.
     pub capabilities: Vec<String>,
     /// How aliases came about.
-    pub realisation: Realisation,
+    pub alias_method: AliasMethod,
     /// Whether it is proven that guest accesses ran natively.
     pub native: bool,
     /// The counters that prove it, as `name=value`: what they grew by while accesses of known number ran.
@@ -42,7 +42,7 @@ impl Default for Fingerprint {
             paging: "unknown".into(),
             maxphyaddr: 0,
             capabilities: Vec::new(),
-            realisation: Realisation::default(),
+            alias_method: AliasMethod::default(),
             native: false,
             witness: Vec::new(),
         }

@@ -23,7 +23,7 @@ pub(crate) use names::{Entry, name, name_by, window_address, write_window, write
 
 use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
 use gpa_model::limits::{ALIASES, FRAMES, OPS, VCPUS};
-use gpa_model::{Access, Gpa, Pfn, Vm};
+use gpa_model::{Access, Gpa, Pfn, VmConfig};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
 /// First gfn of code, stacks and requests.
@@ -132,7 +132,7 @@ const START: u64 = 0x00;
 const NEXT: u64 = 0x03;
 
 /// Whether `vm` has no frames where the guest's own memory is.
-pub(crate) fn leaves_room(vm: &Vm) -> bool {
+pub(crate) fn leaves_room(vm: &VmConfig) -> bool {
     vm.gfn(FRAMES - 1).raw() < OWN_GFN || vm.base().raw() >= END_GFN
 }
 

@@ -52,7 +52,7 @@ impl GuestMemfd {
 
     /// Discard `pages` pages from number `page` on.
     pub(crate) fn punch_hole(&self, page: usize, pages: usize) -> io::Result<()> {
-        crate::driver::punch_hole_into(&self.0, page, pages)
+        crate::reclaim::punch_hole_into(&self.0, page, pages)
     }
 }
 

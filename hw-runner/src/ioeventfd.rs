@@ -29,11 +29,11 @@ const KEPT: usize = 512;
 
 /// Eventfds at addresses that are written, and at those that must not be taken for them.
 #[derive(Debug, Default)]
-pub(crate) struct Bells(BTreeMap<u64, Ioeventfd>);
+pub(crate) struct IoeventfdSet(BTreeMap<u64, Ioeventfd>);
 
 /// What rang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rung {
+pub(crate) enum Signalled {
     /// Nothing.
     Nothing,
     /// The eventfd of the address, once.
@@ -42,7 +42,7 @@ pub(crate) enum Rung {
     Wrong,
 }
 
-impl Bells {
+impl IoeventfdSet {
     /// Have one at each of `gpas`.
     pub(crate) fn hang(&mut self, fd: &VmFd, gpas: [Gpa; 2]) -> Result<(), MachineError> {
         if self.0.len() + gpas.len() > KEPT {
@@ -57,13 +57,13 @@ impl Bells {
     }
 
     /// What a write to `gpa` rang.
-    pub(crate) fn rung(&self, gpa: Gpa) -> Result<Rung, MachineError> {
-        let mut rung = Rung::Nothing;
+    pub(crate) fn rung(&self, gpa: Gpa) -> Result<Signalled, MachineError> {
+        let mut rung = Signalled::Nothing;
         for (&at, bell) in &self.0 {
             rung = match (bell.rings().doing("read an eventfd")?, rung) {
                 (0, rung) => rung,
-                (1, Rung::Nothing) if at == gpa.raw() => Rung::Own,
-                _ => Rung::Wrong,
+                (1, Signalled::Nothing) if at == gpa.raw() => Signalled::Own,
+                _ => Signalled::Wrong,
             };
         }
         Ok(rung)

@@ -5,8 +5,8 @@
 //! is judged the same on a machine without `/dev/kvm`.
 
 mod address_space;
+pub mod alias_method;
 pub mod cli;
-pub mod driver;
 pub mod error;
 pub mod exercised;
 pub mod explain;
@@ -20,11 +20,11 @@ mod ioeventfd;
 pub mod machine;
 mod memory;
 mod memslots;
-pub mod realisation;
+pub mod mmu_debugfs;
+pub mod reclaim;
 pub mod replay;
 mod ring;
 pub mod serve;
-pub mod sight;
 mod slot_window;
 mod spinner;
 mod stats;
@@ -37,14 +37,14 @@ pub mod walker;
 mod watchdog;
 pub mod witness;
 
-pub use driver::{DriverCount, DriverTable};
+pub use alias_method::AliasMethod;
 pub use error::MachineError;
 pub use exercised::Exercised;
 pub use fingerprint::Fingerprint;
 pub use machine::{Machine, Proof, StressReport};
-pub use realisation::Realisation;
+pub use mmu_debugfs::MmuEvent;
+pub use reclaim::{ReclaimCount, ReclaimTable};
 pub use replay::Replay;
-pub use sight::Seen;
 pub use support::{profile, supports};
 pub use trace::Trace;
 pub use walker::Walker;

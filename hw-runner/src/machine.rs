@@ -10,7 +10,7 @@ mod halves;
 mod helper;
 mod hold;
 mod host_ops;
-mod inside;
+mod mmu_watch;
 mod private;
 mod program;
 mod protected;
@@ -21,16 +21,16 @@ pub(crate) use hold::end_of_fault;
 pub use stress::StressReport;
 
 use crate::address_space::AddressSpace;
-use crate::driver::DriverTable;
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::fingerprint::{self, Fingerprint};
 use crate::guest;
 use crate::guest_memfd;
 use crate::ioctl::{Region, set_region, stats_file};
-use crate::ioeventfd::Bells;
+use crate::ioeventfd::IoeventfdSet;
 use crate::memory::{Pages, shared_mappings};
 use crate::memslots::{KVM_SLOTS, Memslots};
-use crate::realisation::Realisation;
+use crate::reclaim::ReclaimTable;
 use crate::ring::{self, Ring};
 use crate::stats::Stats;
 use crate::support::STOLEN_BITS;
@@ -40,11 +40,11 @@ use crate::witness::Witness;
 use accesses::Batches;
 use capabilities::{enable_local_apics, enable_manual_protect, enable_rings, zap_slots_alone};
 use gpa_model::limits::{HOST_PAGES, VCPUS};
-use gpa_model::{Exit, Gpa, Pfn, Vm};
+use gpa_model::{Exit, Gpa, Pfn, VmConfig};
 use helper::Helper;
-use inside::Inside;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::VmFd;
+use mmu_watch::MmuWatch;
 use private::{Private, Wanted};
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub struct Machine {
     private: Vec<Private>,
     /// Whether it is KVM that answers at the address of the local APIC.
     has_local_apics: bool,
-    drivers: DriverTable,
+    reclaims: ReclaimTable,
     own: Arc<Pages>,
     tables: Pages,
     watchdog: Watchdog,
@@ -81,7 +81,7 @@ pub struct Machine {
     /// Entries of each vCPU's dirty ring, if there are rings.
     ring_entries: usize,
     /// The VM whose frames each window shows.
-    windows: Vec<Vm>,
+    windows: Vec<VmConfig>,
     /// The window of the program that runs.
     window: usize,
     /// How often all windows were given up.
@@ -91,9 +91,9 @@ pub struct Machine {
     /// The memslot change that is in its middle.
     half: Option<halves::Half>,
     /// What is seen of the program that runs.
-    inside: Inside,
+    inside: MmuWatch,
     batches: Batches,
-    bells: Bells,
+    bells: IoeventfdSet,
     accesses: u64,
     /// What the write enqueued last leaves in its word.
     values: u64,
@@ -114,31 +114,31 @@ impl Machine {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here.
     pub fn open() -> Result<Self, MachineError> {
-        Self::open_with(Realisation::default())
+        Self::open_with(AliasMethod::default())
     }
 
-    /// The same, with aliases made by `realisation`.
+    /// The same, with aliases made by `alias_method`.
     ///
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here, or it does not offer that.
-    pub fn open_with(realisation: Realisation) -> Result<Self, MachineError> {
-        Self::open_for(realisation, &Vm::default())
+    pub fn open_with(alias_method: AliasMethod) -> Result<Self, MachineError> {
+        Self::open_for(alias_method, &VmConfig::default())
     }
 
     /// The same for programs of `vm`.
-    pub(crate) fn open_for(realisation: Realisation, vm: &Vm) -> Result<Self, MachineError> {
-        Self::open_as(realisation, None, vm)
+    pub(crate) fn open_for(alias_method: AliasMethod, vm: &VmConfig) -> Result<Self, MachineError> {
+        Self::open_as(alias_method, None, vm)
     }
 
     /// Native for programs of `vm`, on a kernel that was told to strip its stolen bits. Whether it does is for programs to find out.
-    pub(crate) fn open_stripping(vm: &Vm) -> Result<Self, MachineError> {
-        Self::open_as(Realisation::Native, Some(vm.stolen().bits()), vm)
+    pub(crate) fn open_stripping(vm: &VmConfig) -> Result<Self, MachineError> {
+        Self::open_as(AliasMethod::Native, Some(vm.stolen().bits()), vm)
     }
 
-    fn open_as(realisation: Realisation, stripped: Option<&[u8]>, vm: &Vm) -> Result<Self, MachineError> {
-        let mut machine = Self::create(realisation, &[], vm)?;
-        if realisation == Realisation::Native {
-            machine.inside = Inside::of(&machine.fd);
+    fn open_as(alias_method: AliasMethod, stripped: Option<&[u8]>, vm: &VmConfig) -> Result<Self, MachineError> {
+        let mut machine = Self::create(alias_method, &[], vm)?;
+        if alias_method == AliasMethod::Native {
+            machine.inside = MmuWatch::of(&machine.fd);
             machine.stealable = match stripped {
                 Some(bits) => bits.to_vec(),
                 None => machine.bits_stripped()?,
@@ -153,26 +153,26 @@ impl Machine {
     /// A machine of which nothing is proven yet, for programs of `vm`, with those of the private memslots `wanted` that KVM makes. Dirty
     /// rings, if it has any, are small if programs have small ones and they can be. As shipped, KVM zaps everything when a memslot goes;
     /// it is asked for less unless programs want that.
-    fn create(realisation: Realisation, wanted: &[Wanted], vm: &Vm) -> Result<Self, MachineError> {
+    fn create(alias_method: AliasMethod, wanted: &[Wanted], vm: &VmConfig) -> Result<Self, MachineError> {
         let kvm = crate::ioctl::open()?;
-        let protected = realisation == Realisation::SwProtected;
+        let protected = alias_method == AliasMethod::SwProtected;
         if protected {
             guest_memfd::require(&kvm)?;
         }
         let fd = crate::ioctl::create_vm(&kvm, if protected { guest_memfd::VM_TYPE } else { 0 })?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
-        let mut fingerprint = Fingerprint { realisation, ..fingerprint::read(&fd, &cpuid)? };
+        let mut fingerprint = Fingerprint { alias_method, ..fingerprint::read(&fd, &cpuid)? };
         if !vm.slot_zap_all() && zap_slots_alone(&fd) {
             fingerprint.capabilities.push("zap-slot".into());
         }
-        let memory = match realisation.mappings() {
+        let memory = match alias_method.mappings() {
             1 => Pages::new(HOST_PAGES),
             mappings => Pages::shared(HOST_PAGES, mappings),
         };
         let memory = memory.doing("map memory for the guest")?;
         let huge = || Pages::huge().doing("map memory for the guest");
         let (own, tables) = (huge()?, huge()?);
-        if realisation == Realisation::Smm {
+        if alias_method == AliasMethod::Smm {
             AddressSpace::require_all(&fd)?;
             fingerprint.capabilities.push("smm".into());
         }
@@ -180,12 +180,12 @@ impl Machine {
             guest_memfd::require_in(&fd)?;
             fingerprint.capabilities.push("guest-memfd".into());
         }
-        if realisation == Realisation::Ioeventfds {
+        if alias_method == AliasMethod::Ioeventfds {
             crate::ioeventfd::require(&fd)?;
             fingerprint.capabilities.push("ioeventfd-any-length".into());
         }
         let mut ring_entries = ring::AMPLE;
-        if realisation == Realisation::Rings {
+        if alias_method == AliasMethod::Rings {
             ring_entries = enable_rings(&fd, vm.dirty_ring().is_some())?;
             fingerprint.capabilities.push("dirty-log-ring".into());
         } else {
@@ -194,7 +194,7 @@ impl Machine {
         fingerprint.capabilities.sort();
         guest::load_code(&own);
         guest::write_tables(&tables);
-        for space in realisation.address_spaces() {
+        for space in alias_method.address_spaces() {
             map_whole(&fd, &own, space.slot(OWN_SLOT), guest::OWN_GFN)?;
             map_whole(&fd, &tables, space.slot(TABLE_SLOT), guest::TABLE_GFN)?;
         }
@@ -210,7 +210,7 @@ impl Machine {
             vcpus.iter_mut().try_for_each(Vcpu::disable_local_apic)?;
         }
         let mut memslots = Memslots::default();
-        if realisation == Realisation::Rings {
+        if alias_method == AliasMethod::Rings {
             let rings = vcpus.iter_mut().map(|vcpu| Ring::new(vcpu.fd(), ring_entries));
             memslots.use_rings(rings.collect::<Result<_, _>>().doing("map a dirty ring")?);
         }
@@ -220,7 +220,7 @@ impl Machine {
             vcpus,
             helper: None,
             fd: Arc::new(fd),
-            drivers: DriverTable::probe(&memory),
+            reclaims: ReclaimTable::probe(&memory),
             memory,
             private,
             has_local_apics,
@@ -238,9 +238,9 @@ impl Machine {
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
             half: None,
-            inside: Inside::default(),
+            inside: MmuWatch::default(),
             batches: Batches::default(),
-            bells: Bells::default(),
+            bells: IoeventfdSet::default(),
             accesses: 0,
             values: 0,
         })
@@ -278,8 +278,8 @@ impl Machine {
     }
 
     /// By what means pages are taken away here, and how often each was used.
-    pub fn drivers(&self) -> &DriverTable {
-        &self.drivers
+    pub fn reclaims(&self) -> &ReclaimTable {
+        &self.reclaims
     }
 
     /// Guest accesses carried out so far.

@@ -1,18 +1,18 @@
-//! A program's memslots on KVM: each is as many KVM slots as its [`Realisation`] takes, all over the same host pages.
+//! A program's memslots on KVM: each is as many KVM slots as its [`AliasMethod`] takes, all over the same host pages.
 //!
 //! Stock KVM strips nothing from a GPA, so a stolen bit can be played by a second slot at `gpa | bit`. To the guest that is
 //! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
 
 mod protected;
 
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest_memfd::{self, GuestMemfd};
 use crate::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
 use crate::memory::Pages;
-use crate::realisation::Realisation;
 use crate::ring::{self, Ring};
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
-use gpa_model::{FrameSet, Gfn, Gpa, Hva, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{FrameSet, Gfn, Gpa, HostPage, SlotChange, SlotFlags, SlotId, VmConfig};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use kvm_ioctls::VmFd;
 
@@ -23,7 +23,7 @@ pub(crate) const KVM_SLOTS: u32 = (USER_SLOTS * ALIASES) as u32;
 struct Slot {
     gfn: Gfn,
     pages: u32,
-    hva: Hva,
+    hva: HostPage,
     flags: SlotFlags,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Memslots {
     shared: FrameSet,
     /// Frames that are not, before a slot has them.
     private: FrameSet,
-    realisation: Realisation,
+    alias_method: AliasMethod,
     /// KVM slots that each of them takes.
     each: usize,
     /// The rings of all vCPUs, if there are any.
@@ -58,7 +58,7 @@ pub(crate) struct Changed {
 pub(crate) struct Backing<'a> {
     pub(crate) fd: &'a VmFd,
     pub(crate) memory: &'a Pages,
-    pub(crate) vm: &'a Vm,
+    pub(crate) vm: &'a VmConfig,
 }
 
 impl Memslots {
@@ -81,10 +81,10 @@ impl Memslots {
         }
     }
 
-    /// Start with no slots of `vm`, whose aliases are made by `realisation`. There must be none left.
-    pub(crate) fn begin(&mut self, vm: &Vm, realisation: Realisation) {
-        self.realisation = realisation;
-        self.each = realisation.slots(vm);
+    /// Start with no slots of `vm`, whose aliases are made by `alias_method`. There must be none left.
+    pub(crate) fn begin(&mut self, vm: &VmConfig, alias_method: AliasMethod) {
+        self.alias_method = alias_method;
+        self.each = alias_method.slots(vm);
         (self.shared, self.private) = (FrameSet::EMPTY, FrameSet::EMPTY);
     }
 
@@ -112,13 +112,13 @@ impl Memslots {
             self.delete(kvm.fd, id.index())?;
             self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.is_protected(&new)));
         }
-        if self.realisation == Realisation::SwProtected
+        if self.alias_method == AliasMethod::SwProtected
             && let Some(new) = new
         {
             self.set_protected(kvm, id, &new)?;
         } else if let Some(new) = new {
             for alias in 0..self.each {
-                set_region(kvm.fd, kvm.memory, region(kvm.vm, self.realisation, id.index(), alias, &new))
+                set_region(kvm.fd, kvm.memory, region(kvm.vm, self.alias_method, id.index(), alias, &new))
                     .doing("set a memslot")?;
             }
         }
@@ -135,8 +135,8 @@ impl Memslots {
             _ => None,
         };
         let ioctl = match &new {
-            Some(new) => RegionChange::set(kvm.memory, region(kvm.vm, self.realisation, id.index(), 0, new)),
-            None => RegionChange::delete(kvm_slot(self.realisation, id.index(), 0)),
+            Some(new) => RegionChange::set(kvm.memory, region(kvm.vm, self.alias_method, id.index(), 0, new)),
+            None => RegionChange::delete(kvm_slot(self.alias_method, id.index(), 0)),
         };
         (ioctl, Changed { id, new })
     }
@@ -153,9 +153,9 @@ impl Memslots {
         id: SlotId,
         gpa: Gpa,
         pages: u32,
-        hva: Hva,
+        hva: HostPage,
     ) -> Result<bool, MachineError> {
-        let slot = kvm_slot(self.realisation, id.index(), 0);
+        let slot = kvm_slot(self.alias_method, id.index(), 0);
         let region = Region { slot, flags: 0, gpa, mapping: 0, page: hva.page() as usize, pages: pages as usize };
         match set_region(kvm.fd, kvm.memory, region) {
             Ok(()) => delete_region(kvm.fd, slot).doing("delete a memslot").map(|()| true),
@@ -178,7 +178,7 @@ impl Memslots {
     fn delete(&mut self, fd: &VmFd, id: usize) -> Result<(), MachineError> {
         let Some(slot) = self.slots[id] else { return Ok(()) };
         for alias in 0..self.each {
-            delete_region(fd, kvm_slot(self.realisation, id, alias)).doing("delete a memslot")?;
+            delete_region(fd, kvm_slot(self.alias_method, id, alias)).doing("delete a memslot")?;
         }
         if self.is_protected(&slot) {
             // Without that they would not even be a hole once their memslot is gone.
@@ -192,7 +192,7 @@ impl Memslots {
     /// Delete whatever may be there, after a failure that left a change half done.
     pub(crate) fn scrub(&mut self, fd: &VmFd) {
         for slot in 0..KVM_SLOTS {
-            for space in self.realisation.address_spaces() {
+            for space in self.alias_method.address_spaces() {
                 // Most do not exist, which KVM answers with an error.
                 let _ = delete_region(fd, space.slot(slot));
             }
@@ -202,7 +202,7 @@ impl Memslots {
     }
 
     /// The host page behind `frame`.
-    pub(crate) fn host_page(&self, vm: &Vm, frame: usize) -> Option<usize> {
+    pub(crate) fn host_page(&self, vm: &VmConfig, frame: usize) -> Option<usize> {
         self.slots.iter().flatten().find_map(|slot| {
             let offset = vm.gfn(frame).offset_from(slot.gfn).filter(|&offset| offset < slot.pages.into())?;
             Some(slot.hva.add(offset).page() as usize)
@@ -217,7 +217,7 @@ impl Memslots {
         let mut bits = self.taken[id.index()];
         let logs = if self.rings.is_empty() { self.each } else { 0 };
         for alias in 0..logs {
-            let slot = kvm_slot(self.realisation, id.index(), alias);
+            let slot = kvm_slot(self.alias_method, id.index(), alias);
             let log = kvm.fd.get_dirty_log(slot, bytes).doing("get a dirty log")?;
             bits |= log.first().copied().unwrap_or(0);
         }
@@ -243,7 +243,7 @@ impl Memslots {
             return ring::reset(kvm.fd).doing("reset the dirty rings");
         }
         for alias in 0..self.each {
-            let log = kvm_slot(self.realisation, id.index(), alias);
+            let log = kvm_slot(self.alias_method, id.index(), alias);
             clear_dirty_log(kvm.fd, log, slot.pages, bits).doing("clear a dirty log")?;
         }
         Ok(())
@@ -252,11 +252,11 @@ impl Memslots {
 
 const _: () = assert!(FRAMES <= u64::BITS as usize);
 
-fn kvm_slot(realisation: Realisation, id: usize, alias: usize) -> u32 {
-    realisation.address_space(alias).slot((id * ALIASES + alias) as u32)
+fn kvm_slot(alias_method: AliasMethod, id: usize, alias: usize) -> u32 {
+    alias_method.address_space(alias).slot((id * ALIASES + alias) as u32)
 }
 
-fn region(vm: &Vm, realisation: Realisation, id: usize, alias: usize, slot: &Slot) -> Region {
+fn region(vm: &VmConfig, alias_method: AliasMethod, id: usize, alias: usize, slot: &Slot) -> Region {
     let stolen = vm.stolen();
     let mut flags = 0;
     if slot.flags.readonly {
@@ -266,10 +266,10 @@ fn region(vm: &Vm, realisation: Realisation, id: usize, alias: usize, slot: &Slo
         flags |= KVM_MEM_LOG_DIRTY_PAGES;
     }
     Region {
-        slot: kvm_slot(realisation, id, alias),
+        slot: kvm_slot(alias_method, id, alias),
         flags,
-        gpa: stolen.join(slot.gfn, stolen.alias(realisation.alias_in_tables(alias))),
-        mapping: alias % realisation.mappings(),
+        gpa: stolen.join(slot.gfn, stolen.alias(alias_method.alias_in_tables(alias))),
+        mapping: alias % alias_method.mappings(),
         page: slot.hva.page() as usize,
         pages: slot.pages as usize,
     }

@@ -1,9 +1,9 @@
 //! A recorded trace as an [`Mmu`], so that the oracles judge real KVM where there is none.
 
-use crate::sight::Seen;
+use crate::mmu_debugfs::MmuEvent;
 use crate::support::supports;
 use crate::trace::Trace;
-use gpa_model::{Exit, FlushBackend, Gpa, Host, Keyed, Mmu, Model, Op, Shows, Spte, Vm};
+use gpa_model::{Capabilities, Exit, FlushBackend, GfnIndexed, Gpa, Host, Mmu, Model, Op, Spte, VmConfig};
 use std::collections::BTreeMap;
 
 /// Answers each op with what was observed when it was recorded.
@@ -16,7 +16,7 @@ pub struct Replay {
     /// The tables after the op before that, as far as they were seen.
     tables: BTreeMap<Gpa, Spte>,
     /// What was kept by gfn at the end.
-    keys: Vec<Keyed>,
+    keys: Vec<GfnIndexed>,
 }
 
 impl Replay {
@@ -64,10 +64,10 @@ impl Replay {
     fn see(&mut self, at: usize, flush: &mut FlushBackend) {
         for seen in self.trace.seen.iter().take(at + 1).skip(self.at).flatten() {
             match *seen {
-                Seen::Spte(gpa, Some(spte)) => drop(self.tables.insert(gpa, spte)),
-                Seen::Spte(gpa, None) => drop(self.tables.remove(&gpa)),
-                Seen::Flush(asked) => flush.observed(asked),
-                Seen::Key(key) => self.keys.push(key),
+                MmuEvent::Spte(gpa, Some(spte)) => drop(self.tables.insert(gpa, spte)),
+                MmuEvent::Spte(gpa, None) => drop(self.tables.remove(&gpa)),
+                MmuEvent::Flush(asked) => flush.observed(asked),
+                MmuEvent::Key(key) => self.keys.push(key),
             }
         }
     }
@@ -98,23 +98,23 @@ impl Mmu for Replay {
         self.tables.get(&gpa).copied()
     }
 
-    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+    fn inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         self.keys.iter().copied().for_each(visit);
     }
 
     fn supports(&self, op: &Op) -> bool {
-        let realisation = self.trace.fingerprint.realisation;
-        supports(&self.trace.program.vm, op, realisation) && self.find(op).is_some_and(|at| self.known[at])
+        let alias_method = self.trace.fingerprint.alias_method;
+        supports(&self.trace.program.vm, op, alias_method) && self.find(op).is_some_and(|at| self.known[at])
     }
 
-    fn shows(&self) -> Shows {
+    fn capabilities(&self) -> Capabilities {
         let inside = !self.trace.seen.is_empty();
         let native = self.trace.fingerprint.native;
-        Shows { tables: inside, flushes: inside, keys: inside, rmap: inside, native, ..Shows::EXITS }
+        Capabilities { tables: inside, flushes: inside, keys: inside, rmap: inside, native, ..Capabilities::EXITS }
     }
 
     /// Back to the start of the same trace.
-    fn reset(&mut self, _vm: &Vm) {
+    fn reset(&mut self, _vm: &VmConfig) {
         self.start();
     }
 }

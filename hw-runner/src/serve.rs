@@ -9,7 +9,7 @@
 //! module kvm_amd 0xffffffffc0561000 225280
 //! ```
 //!
-//! with the means by which pages can be taken away ([`Driver`](gpa_model::Driver)), and the modules of KVM, where they lie and
+//! with the means by which pages can be taken away ([`Reclaim`](gpa_model::Reclaim)), and the modules of KVM, where they lie and
 //! how many bytes they are long; or it is `lacking ` and why aliases cannot be made there as was asked for, and the machine switches
 //! itself off. Then the outside asks and the inside answers:
 //!
@@ -24,9 +24,9 @@
 
 use crate::init;
 use crate::stolen::Machines;
-use crate::{MachineError, Realisation, Trace, trace};
+use crate::{AliasMethod, MachineError, Trace, trace};
 use gpa_model::limits::FILE_BYTES;
-use gpa_model::{Drivers, text};
+use gpa_model::{ReclaimSet, text};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -45,18 +45,18 @@ const KALLSYMS: &str = "/proc/kallsyms";
 ///
 /// # Errors
 /// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
-pub fn run(port: &Path, realisation: Realisation, modules: &[String]) -> io::Result<()> {
+pub fn run(port: &Path, alias_method: AliasMethod, modules: &[String]) -> io::Result<()> {
     init::mount_kernel_file_systems()?;
     for module in modules {
         let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
         init::load_module(Path::new(file), &parameters.replace(',', " "))
             .map_err(|error| io::Error::other(format!("cannot load the module {module}: {error}")))?;
     }
-    let mut machines = Machines::new(realisation);
+    let mut machines = Machines::new(alias_method);
     let port = open_port(port)?;
     let opened = machines.open_plain().and_then(|()| machines.plain());
-    match opened.map(|machine| machine.drivers().available()) {
-        Ok(drivers) => serve(&mut machines, drivers, &port)?,
+    match opened.map(|machine| machine.reclaims().available()) {
+        Ok(reclaims) => serve(&mut machines, reclaims, &port)?,
         Err(error) if error.is_absence() => send(&port, format!("lacking {error}"))?,
         Err(error) => return Err(io::Error::other(error)),
     }
@@ -74,9 +74,9 @@ fn open_port(path: &Path) -> io::Result<File> {
     }
 }
 
-fn serve(machines: &mut Machines, drivers: Drivers, port: &File) -> io::Result<()> {
+fn serve(machines: &mut Machines, reclaims: ReclaimSet, port: &File) -> io::Result<()> {
     let mut questions = BufReader::new(port);
-    send(port, hello(drivers)?)?;
+    send(port, hello(reclaims)?)?;
     let (mut question, mut trace) = (Vec::new(), Trace::default());
     loop {
         question.clear();
@@ -132,9 +132,9 @@ fn wrong(error: &dyn std::error::Error) -> String {
 }
 
 /// By what means pages can be taken away, and where each module of KVM lies, from the kernel's own list.
-fn hello(drivers: Drivers) -> io::Result<String> {
+fn hello(reclaims: ReclaimSet) -> io::Result<String> {
     let mut hello = "ready\ndrivers".to_owned();
-    drivers.iter().for_each(|driver| hello.push_str(&format!(" {}", driver.name())));
+    reclaims.iter().for_each(|reclaim| hello.push_str(&format!(" {}", reclaim.name())));
     hello.push('\n');
     for line in fs::read_to_string("/proc/modules")?.lines() {
         // NAME BYTES USERS DEPENDENCIES STATE ADDRESS

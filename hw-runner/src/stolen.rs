@@ -1,8 +1,8 @@
 //! The machines of a KVM, one for each kind of VM: what a VM zaps when a memslot goes it is told once, and on a KVM that strips stolen bits
 //! itself it keeps the mask it was created with. Such a KVM is told by its parameters.
 
-use crate::{Machine, MachineError, Realisation};
-use gpa_model::{BackendMode, StolenMask, Vm};
+use crate::{AliasMethod, Machine, MachineError};
+use gpa_model::{BackendMode, StolenMask, VmConfig};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) struct Machines {
     /// KVM.
     open: BTreeMap<(u64, bool), Machine>,
     /// How aliases come about where KVM does not strip them.
-    realisation: Realisation,
+    alias_method: AliasMethod,
     /// Whether KVM strips stolen bits.
     strips: bool,
     /// The back-end that is set.
@@ -33,26 +33,26 @@ pub(crate) struct Machines {
 
 impl Machines {
     /// None yet; whether this KVM knows stolen bits its parameters say.
-    pub(crate) fn new(realisation: Realisation) -> Self {
-        Self { open: BTreeMap::new(), realisation, strips: Path::new(MASK).exists(), backend: None, mask: None }
+    pub(crate) fn new(alias_method: AliasMethod) -> Self {
+        Self { open: BTreeMap::new(), alias_method, strips: Path::new(MASK).exists(), backend: None, mask: None }
     }
 
     /// A machine for programs without stolen bits.
     pub(crate) fn plain(&mut self) -> Result<&mut Machine, MachineError> {
-        let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent);
+        let vm = VmConfig::new(StolenMask::NONE, 1, VmConfig::DEFAULT_BASE, BackendMode::Absent);
         self.of(&vm.unwrap_or_default())
     }
 
     /// Open those of programs without stolen bits. What opening one takes is then no program's, and no program is taken to have executed it.
     pub(crate) fn open_plain(&mut self) -> Result<(), MachineError> {
-        let vm = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
+        let vm = VmConfig::default().with_stolen(StolenMask::NONE).unwrap_or_default();
         // Campaigns on a KVM that strips bits itself have nothing but its own zapped.
         let kinds: &[bool] = if self.strips { &[false] } else { &[false, true] };
         kinds.iter().try_for_each(|&zap_all| self.of(&vm.with_slot_zap_all(zap_all)).map(drop))
     }
 
     /// A machine for programs of `vm`.
-    pub(crate) fn of(&mut self, vm: &Vm) -> Result<&mut Machine, MachineError> {
+    pub(crate) fn of(&mut self, vm: &VmConfig) -> Result<&mut Machine, MachineError> {
         let mut mask = 0;
         if self.strips {
             mask = vm.stolen().gpa_mask();
@@ -72,7 +72,7 @@ impl Machines {
                 self.open.clear();
             }
             let machine = match mask {
-                0 => Machine::open_for(self.realisation, vm),
+                0 => Machine::open_for(self.alias_method, vm),
                 _ => Machine::open_stripping(vm),
             };
             self.open.insert(kind, machine?);

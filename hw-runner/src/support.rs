@@ -1,22 +1,22 @@
 //! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
 
+use crate::alias_method::AliasMethod;
 use crate::guest;
-use crate::realisation::Realisation;
 use gpa_model::generate::Profile;
-use gpa_model::{Op, OpKind, SlotChange, Vm};
+use gpa_model::{Op, OpKind, SlotChange, VmConfig};
 
 /// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
 /// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and not where the runner's guest has its own
-/// memory, and whose aliases come about as by `realisation`.
+/// memory, and whose aliases come about as by `alias_method`.
 ///
 /// User space sees memslot changes and invalidations only as wholes, can have private slots made and never reach them, and on
 /// stock KVM plays an alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
 /// alias, and, in the lab, to stay in the middle of a change.
-pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
+pub fn supports(vm: &VmConfig, op: &Op, alias_method: AliasMethod) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
-    let logs_so = vm.dirty_ring().is_none() || realisation == Realisation::Rings;
+    let logs_so = vm.dirty_ring().is_none() || alias_method == AliasMethod::Rings;
     realisable
         && logs_so
         && vm.stride() == 1
@@ -24,19 +24,19 @@ pub fn supports(vm: &Vm, op: &Op, realisation: Realisation) -> bool {
         // Whether a page has to be read in is for the host to say, and whether a fault waits for it for KVM.
         && !vm.async_pf()
         && (supports_kind(op.kind())
-            || realisation == Realisation::Native && supports_kind_natively(op.kind())
-            || realisation.has_attributes() && op.kind() == OpKind::Attributes)
+            || alias_method == AliasMethod::Native && supports_kind_natively(op.kind())
+            || alias_method.has_attributes() && op.kind() == OpKind::Attributes)
         && match *op {
-            Op::Slot { id, change: SlotChange::Create { .. } } if id.is_private() => true,
-            Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_private(),
+            Op::Slot { id, change: SlotChange::Create { .. } } if id.is_internal() => true,
+            Op::Slot { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } => !id.is_internal(),
             Op::SlotBegin { id, change } => {
-                realisation == Realisation::Native
-                    && !id.is_private()
+                alias_method == AliasMethod::Native
+                    && !id.is_internal()
                     && matches!(change, SlotChange::Delete | SlotChange::Move { .. })
             }
-            Op::SlotAliased { id, .. } => !id.is_private(),
+            Op::SlotAliased { id, .. } => !id.is_internal(),
             // Private memory is none of the host's mappings.
-            Op::ProtNone { .. } => !realisation.has_attributes(),
+            Op::ProtNone { .. } => !alias_method.has_attributes(),
             Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } | Op::SlotEnd => true,
             // Of those begun in one half there is none.
             Op::Attributes { .. } => true,
@@ -64,7 +64,7 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::ZapBegin | OpKind::ZapEnd => false,
         OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
-        OpKind::Track | OpKind::Untrack | OpKind::SlotAliased => false,
+        OpKind::WriteTrack | OpKind::WriteUntrack | OpKind::SlotAliased => false,
         // Only where memory can be private at all.
         OpKind::Attributes | OpKind::AttributesEnd => false,
         // Guests of this runner have no MTRRs of their own.
@@ -81,7 +81,7 @@ pub fn profile() -> Profile {
     let profile = Profile {
         windows: false,
         held_faults: true,
-        private_slots: false,
+        internal_slots: false,
         pml: false,
         slot_zap_all: 0,
         dirty_rings: false,

@@ -24,7 +24,7 @@
 //!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
-//! Where KVM can be looked into ([`crate::sight`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
+//! Where KVM can be looked into ([`crate::mmu_debugfs`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
 //! which flushes it took, and below the last op that was carried out what is kept by gfn. Where there is no such line, nothing changed.
 //!
 //! ```text
@@ -53,7 +53,7 @@ pub use parse::parse;
 pub use print::{print, print_observation};
 
 use crate::fingerprint::Fingerprint;
-use crate::sight::Seen;
+use crate::mmu_debugfs::MmuEvent;
 use crate::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
@@ -82,7 +82,7 @@ pub struct Trace {
     /// One for each op; `None` if it was not carried out.
     pub observations: Vec<Option<Exit>>,
     /// What was seen inside KVM, a list for each op; empty where it shows nothing.
-    pub seen: Vec<Vec<Seen>>,
+    pub seen: Vec<Vec<MmuEvent>>,
     /// How often the program was run.
     pub samples: u32,
     /// What was observed instead in some of these runs, ordered by op.
@@ -131,7 +131,7 @@ impl Trace {
     pub fn missing(&self) -> Option<usize> {
         let (mut host, mut model) = (Host::new(&self.program.vm), Model::new(&self.program.vm));
         for (at, op) in self.program.ops.iter().enumerate() {
-            if supports(&self.program.vm, op, self.fingerprint.realisation) && model.accepts(&host, op) {
+            if supports(&self.program.vm, op, self.fingerprint.alias_method) && model.accepts(&host, op) {
                 let Some(exit) = self.observation(at) else { return Some(at) };
                 // What could not be carried out left everything as it was.
                 if exit != Exit::Unsupported {

@@ -5,7 +5,7 @@
 
 use crate::stats::Stats;
 use gpa_model::limits::{FRAMES, OPS};
-use gpa_model::{Access, BackendMode, Hva, Op, Program, SlotChange, SlotFlags, SlotId, StolenMask, Vm};
+use gpa_model::{Access, BackendMode, HostPage, Op, Program, SlotChange, SlotFlags, SlotId, StolenMask, VmConfig};
 use std::fmt;
 
 /// Names of the counters, as the kernel has them, that this runner looks at.
@@ -108,13 +108,13 @@ pub(crate) fn one_alias(bit: u8) -> Program {
     Program { vm, ops, comment: Vec::new() }
 }
 
-fn stealing(bit: Option<u8>) -> Vm {
+fn stealing(bit: Option<u8>) -> VmConfig {
     let stolen = StolenMask::new(bit.as_slice()).unwrap_or(StolenMask::NONE);
-    Vm::new(stolen, 1, Vm::DEFAULT_BASE, BackendMode::Works).unwrap_or_default()
+    VmConfig::new(stolen, 1, VmConfig::DEFAULT_BASE, BackendMode::Works).unwrap_or_default()
 }
 
-fn whole_window(vm: &Vm) -> Op {
+fn whole_window(vm: &VmConfig) -> Op {
     let flags = SlotFlags::default();
-    let change = SlotChange::Create { gfn: vm.base(), pages: FRAMES as u32, hva: Hva::new(0), flags };
+    let change = SlotChange::Create { gfn: vm.base(), pages: FRAMES as u32, hva: HostPage::new(0), flags };
     Op::Slot { id: SlotId::user(0), change }
 }

@@ -198,7 +198,7 @@ fn probe_says_what_is_here_and_what_is_not() {
     for start in ["native        ", "private       task state segment ", "aliases by slots: stolen bits 39"] {
         assert!(begins(start), "{start}: {said}");
     }
-    for realisation in hw_runner::Realisation::ALL {
-        assert!(begins(&format!("aliases by {realisation}: ")), "{realisation}: {said}");
+    for alias_method in hw_runner::AliasMethod::ALL {
+        assert!(begins(&format!("aliases by {alias_method}: ")), "{alias_method}: {said}");
     }
 }

@@ -1,7 +1,7 @@
 //! Programs as source code: what is exported compiles without a warning, and says of this host's KVM what the oracles say.
 
 use gpa_model::{Program, text};
-use hw_runner::Realisation;
+use hw_runner::AliasMethod;
 use hw_runner::export::{Language, export};
 use std::fs;
 use std::io::ErrorKind;
@@ -54,32 +54,32 @@ fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
     for (n, (path, program)) in seeds().into_iter().enumerate() {
         // Each seed in one of those that every KVM offers; by turns, since gcc takes its time. Shared memory has other drivers.
         let ways = [
-            Realisation::Slots,
-            Realisation::GuestPtes,
-            Realisation::Rings,
-            Realisation::Ioeventfds,
-            Realisation::Memfd,
+            AliasMethod::Slots,
+            AliasMethod::GuestPtes,
+            AliasMethod::Rings,
+            AliasMethod::Ioeventfds,
+            AliasMethod::Memfd,
         ];
-        let drivers = text::print(&program).contains(" by=");
-        let realisation = ways[n % if drivers { 4 } else { 5 }];
-        let Some((status, said)) = compile_and_run(&export(&program, realisation, Language::C)) else { return };
+        let reclaims = text::print(&program).contains(" by=");
+        let alias_method = ways[n % if reclaims { 4 } else { 5 }];
+        let Some((status, said)) = compile_and_run(&export(&program, alias_method, Language::C)) else { return };
         let noted = ["not held open", "discarded instead", "left out"];
         let passes = said.lines().all(|line| line == "PASS" || noted.iter().any(|note| line.contains(note)));
-        assert!(status == 0 && passes, "{} by {realisation}: {said}", path.display());
+        assert!(status == 0 && passes, "{} by {alias_method}: {said}", path.display());
     }
 }
 
-/// Each realisation compiles, and runs where it exists; what one is not to be had of is said.
+/// Each alias method compiles, and runs where it exists; what one is not to be had of is said.
 #[test]
 fn exported_c_compiles_for_every_realisation() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\ndirty-get 0\nv0 read 0x1e1\n";
     let program = text::parse(text).expect("a program");
-    for realisation in Realisation::ALL {
-        if let Some((status, said)) = compile_and_run(&export(&program, realisation, Language::C)) {
+    for alias_method in AliasMethod::ALL {
+        if let Some((status, said)) = compile_and_run(&export(&program, alias_method, Language::C)) {
             // Without stolen bits of the kernel's own the alias is a hole.
-            let wanted = if realisation == Realisation::Native { 1 } else { 0 };
-            assert_eq!(status, wanted, "{realisation}: {said}");
+            let wanted = if alias_method == AliasMethod::Native { 1 } else { 0 };
+            assert_eq!(status, wanted, "{alias_method}: {said}");
         }
     }
 }
@@ -90,12 +90,12 @@ fn exported_c_holds_faults_open() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=4 hva=0x0\n\
                 v1 fault-begin write 0x1e1@1\nunmap hva=0x1 pages=1\nunmap hva=0x0 pages=2 by=munmap\nv1 fault-end\nv0 read 0x1e1\n";
     let program = text::parse(text).expect("a program");
-    for realisation in [Realisation::Slots, Realisation::Memfd, Realisation::GuestPtes] {
-        let source = export(&program, realisation, Language::C);
+    for alias_method in [AliasMethod::Slots, AliasMethod::Memfd, AliasMethod::GuestPtes] {
+        let source = export(&program, alias_method, Language::C);
         let (begin, end) = ("fault_begin(1, 1, WRITE, 0x1e1, 1, 1, 2, ", "fault_end(67, ");
         assert!(source.contains(begin) && source.contains(end), "{source}");
         let Some((status, said)) = compile_and_run(&source) else { return };
-        assert_eq!(status, 0, "{realisation}: {said}");
+        assert_eq!(status, 0, "{alias_method}: {said}");
         if said.contains("not held open") {
             return println!("SKIPPED: {said}");
         }
@@ -103,10 +103,10 @@ fn exported_c_holds_faults_open() {
         let Some((status, said)) = compile_and_run(&source.replace(begin, &begin.replace("1, 2,", "1, 9,"))) else {
             return;
         };
-        assert_eq!((status, said.as_str()), (0, "PASS\n"), "{realisation}");
+        assert_eq!((status, said.as_str()), (0, "PASS\n"), "{alias_method}");
         let Some((status, said)) = compile_and_run(&source.replace(end, "fault_end(2, ")) else { return };
-        assert_eq!(status, 1, "{realisation}: {said}");
-        assert!(said.starts_with("op 1: found page 0x43, expected page 0x43\n"), "{realisation}: {said}");
+        assert_eq!(status, 1, "{alias_method}: {said}");
+        assert!(said.starts_with("op 1: found page 0x43, expected page 0x43\n"), "{alias_method}: {said}");
     }
 }
 
@@ -115,7 +115,7 @@ fn exported_c_holds_faults_open() {
 fn exported_c_goes_on_without_a_driver_that_is_lacking() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=2 hva=0x0\n\
                 v0 read 0x1e1\nunmap hva=0x1 pages=1 by=punch-hole\nv0 read 0x1e1@1\n";
-    let source = export(&text::parse(text).expect("a program"), Realisation::Slots, Language::C);
+    let source = export(&text::parse(text).expect("a program"), AliasMethod::Slots, Language::C);
     let note = "op 2: cannot punch a hole into private memory: Bad file descriptor; the pages are discarded instead\n";
     let Some((status, said)) = compile_and_run(&source) else { return };
     assert_eq!((status, said), (0, format!("{note}PASS\n")));
@@ -132,7 +132,7 @@ fn exported_c_fails_where_kvm_does_something_else() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\nv0 read 0x1e4\nv0 write 0x1e5@1\ndirty-get 0\n";
     let program = text::parse(text).expect("a program");
-    let (slots, rings, bells) = (Realisation::Slots, Realisation::Rings, Realisation::Ioeventfds);
+    let (slots, rings, bells) = (AliasMethod::Slots, AliasMethod::Rings, AliasMethod::Ioeventfds);
     let dirty = ("dirty_get(4, 0, 0x2UL, 0x2UL", "dirty_get(4, 0, 0x1UL, 0x2UL", "op 4: found dirty frames 0x2");
     let lies = [
         (slots, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 3, NONE", "op 1: found page 0x2")),
@@ -142,8 +142,8 @@ fn exported_c_fails_where_kvm_does_something_else() {
         (bells, ("WRITE, 0x1e5, 1, NONE, 0x1e5", "WRITE, 0x1e5, 1, NONE, NONE", "op 3: found an eventfd rung at gpa")),
         (bells, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 2, 0x1e1", "op 1: found no eventfd rung at gpa")),
     ];
-    for (realisation, (truth, lie, complaint)) in lies {
-        let source = export(&program, realisation, Language::C);
+    for (alias_method, (truth, lie, complaint)) in lies {
+        let source = export(&program, alias_method, Language::C);
         assert!(source.contains(truth), "{truth} in\n{source}");
         let Some((status, said)) = compile_and_run(&source.replace(truth, lie)) else { return };
         assert_eq!(status, 1, "{said}");
@@ -154,7 +154,7 @@ fn exported_c_fails_where_kvm_does_something_else() {
 #[test]
 fn a_comment_cannot_end_the_comment_of_the_source() {
     let text = "gpafuzz-program 1\n# */ int x; /*\nvm stolen=none vcpus=1 base=0x1e0 flush=works\n";
-    let source = export(&text::parse(text).expect("a program"), Realisation::Slots, Language::C);
+    let source = export(&text::parse(text).expect("a program"), AliasMethod::Slots, Language::C);
     assert!(source.starts_with("/*\n * gpafuzz-program 1\n * # * / int x; / *\n"), "{source}");
 }
 
@@ -163,6 +163,6 @@ fn the_rust_test_and_the_selftest_skeleton() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nunmap hva=0x1 pages=1 by=fork\nv0 read 0x1e1\n";
     let program = text::parse(text).expect("a program");
-    insta::assert_snapshot!("rust", export(&program, Realisation::GuestPtes, Language::Rust));
-    insta::assert_snapshot!("selftest", export(&program, Realisation::Slots, Language::Selftest));
+    insta::assert_snapshot!("rust", export(&program, AliasMethod::GuestPtes, Language::Rust));
+    insta::assert_snapshot!("selftest", export(&program, AliasMethod::Slots, Language::Selftest));
 }

@@ -2,9 +2,9 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Driver, Exit, Op, OpKind, Pfn, Program};
+use gpa_model::{Exit, Op, OpKind, Pfn, Program, Reclaim};
 use gpa_oracles::{Lockstep, Tally};
-use hw_runner::{Exercised, Machine, Realisation, Replay, Trace, profile};
+use hw_runner::{AliasMethod, Exercised, Machine, Replay, Trace, profile};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use std::path::Path;
@@ -119,52 +119,52 @@ fn a_program_with_other_stolen_bits_is_unsupported() {
     assert_eq!(run.counts().unsupported, 1);
 }
 
-/// Every realisation that exists here keeps the same promise, whatever means pages are taken away by.
+/// Every alias method that exists here keeps the same promise, whatever means pages are taken away by.
 #[test]
 fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
-    for realisation in Realisation::ALL {
-        let mut machine = match Machine::open_with(realisation) {
+    for alias_method in AliasMethod::ALL {
+        let mut machine = match Machine::open_with(alias_method) {
             Ok(machine) => machine,
             Err(error) if error.is_absence() => {
-                println!("SKIPPED {realisation}: {error}");
+                println!("SKIPPED {alias_method}: {error}");
                 continue;
             }
-            Err(error) => panic!("{realisation}: {error}"),
+            Err(error) => panic!("{alias_method}: {error}"),
         };
-        let drivers = machine.drivers().available();
-        let mut profile = Profile { drivers, ..profile() };
+        let reclaims = machine.reclaims().available();
+        let mut profile = Profile { reclaims, ..profile() };
         if machine.can_prefault() {
             profile.kinds = profile.kinds.with(OpKind::Prefault);
         }
-        if realisation.has_attributes() {
+        if alias_method.has_attributes() {
             profile.kinds = profile.kinds.with(OpKind::Attributes);
         }
         let programs = programs(profile, 120);
         let (mut run, mut replay, mut exercised) = (Lockstep::default(), Replay::default(), Exercised::default());
         for (n, program) in programs.iter().enumerate() {
-            let trace = machine.run(program).unwrap_or_else(|error| panic!("{realisation}, program {n}: {error}"));
-            assert_eq!(trace.missing(), None, "{realisation}, program {n}");
+            let trace = machine.run(program).unwrap_or_else(|error| panic!("{alias_method}, program {n}: {error}"));
+            assert_eq!(trace.missing(), None, "{alias_method}, program {n}");
             exercised.add(&trace);
             replay.load(trace);
             let (report, violation) = gpa_oracles::report(&mut run, &mut replay, program, "kvm");
-            assert!(violation.is_none(), "{realisation}, program {n}\n{report}");
+            assert!(violation.is_none(), "{alias_method}, program {n}\n{report}");
         }
-        println!("{realisation}: {}", machine.drivers());
-        for (driver, count) in machine.drivers().counts() {
+        println!("{alias_method}: {}", machine.reclaims());
+        for (reclaim, count) in machine.reclaims().counts() {
             let used = count.done + count.declined > 0;
-            assert_eq!(used, drivers.contains(driver), "{realisation}: {} {count:?}", driver.name());
+            assert_eq!(used, reclaims.contains(reclaim), "{alias_method}: {} {count:?}", reclaim.name());
         }
-        println!("{realisation}: {exercised}");
+        println!("{alias_method}: {exercised}");
         for count in exercised.counts() {
-            let why = Driver::named(count.way).and_then(|driver| machine.drivers().lacking(driver));
+            let why = Reclaim::named(count.way).and_then(|reclaim| machine.reclaims().lacking(reclaim));
             let elsewhere = match count.way {
                 "prefault" => !machine.can_prefault(),
-                "attributes" => !realisation.has_attributes(),
-                "ioeventfd" => realisation != Realisation::Ioeventfds,
+                "attributes" => !alias_method.has_attributes(),
+                "ioeventfd" => alias_method != AliasMethod::Ioeventfds,
                 "held-fault" => machine.holds_no_faults().is_some(),
                 _ => false,
             };
-            assert!(count.done > 0 || why.is_some_and(|why| !why.is_empty()) || elsewhere, "{realisation}: {count:?}");
+            assert!(count.done > 0 || why.is_some_and(|why| !why.is_empty()) || elsewhere, "{alias_method}: {count:?}");
         }
     }
 }
@@ -173,12 +173,12 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
 #[test]
 fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
     let Some(mut machine) = machine() else { return };
-    let lacking = Driver::ALL.into_iter().find(|driver| machine.drivers().lacking(*driver).is_some());
-    let Some(driver) = lacking else { return println!("SKIPPED: this host lacks no driver") };
+    let lacking = Reclaim::ALL.into_iter().find(|reclaim| machine.reclaims().lacking(*reclaim).is_some());
+    let Some(reclaim) = lacking else { return println!("SKIPPED: this host lacks no reclaim") };
     let text = format!(
         "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
          slot 0 create gfn=0x1e0 pages=1 hva=3\nunmap hva=3 pages=1 by={}\nv0 read 0x1e0@1\n",
-        driver.name()
+        reclaim.name()
     );
     let program = gpa_model::text::parse(&text).expect("a program");
     let trace = machine.run(&program).expect("a run");

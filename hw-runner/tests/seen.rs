@@ -1,10 +1,10 @@
 //! What was seen inside KVM, in a trace of version 3: it prints and parses back, what is hostile is refused with its place, and each
 //! law that it bears on objects once it is falsified.
 
-use gpa_model::{Flush, Gpa, Keyed, Level, Pfn, Rights, Spte, VcpuSet};
+use gpa_model::{Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Spte, VcpuSet};
 use gpa_oracles::{Lockstep, Violation, report};
 use hw_runner::trace::{Trace, parse, print};
-use hw_runner::{Replay, Seen};
+use hw_runner::{MmuEvent, Replay};
 
 /// What the corrected kernel showed in the lab, less some of its shadow pages.
 const WATCHED: &str = "\
@@ -133,25 +133,25 @@ fn everything_that_can_be_seen_prints_and_parses_back() {
     let spte = |rights| Spte::new(Pfn::new(u32::MAX), rights);
     let (gfn, pfn) = (0x1e3, Pfn::new(7));
     let mut all = vec![
-        Seen::Spte(gpa, None),
-        Seen::Spte(gpa, spte(Rights::R).map(|spte| spte.at_level(level))),
-        Seen::Flush(Flush::All { vcpus: VcpuSet::ALL }),
-        Seen::Flush(Flush::Range { gpa, pages: 512, ok: true }),
-        Seen::Flush(Flush::Range { gpa, pages: 1, ok: false }),
+        MmuEvent::Spte(gpa, None),
+        MmuEvent::Spte(gpa, spte(Rights::R).map(|spte| spte.at_level(level))),
+        MmuEvent::Flush(Flush::All { vcpus: VcpuSet::ALL }),
+        MmuEvent::Flush(Flush::Range { gpa, pages: 512, ok: true }),
+        MmuEvent::Flush(Flush::Range { gpa, pages: 1, ok: false }),
     ];
     let keys = [
-        Keyed::direct_page(gfn, alias, 5),
-        Keyed::NxSplit { gfn, alias, level: 1 },
-        Keyed::Retired { gfn, pfn, level },
-        Keyed::DirtyLog(gfn),
-        Keyed::Mmio(gfn),
-        Keyed::AsyncPf(gfn),
+        GfnIndexed::direct_page(gfn, alias, 5),
+        GfnIndexed::NxSplit { gfn, alias, level: 1 },
+        GfnIndexed::Retired { gfn, pfn, level },
+        GfnIndexed::DirtyLog(gfn),
+        GfnIndexed::Mmio(gfn),
+        GfnIndexed::AsyncPf(gfn),
     ];
     let with_flag = [false, true].into_iter().flat_map(|flag| {
-        let rmap = Keyed::Rmap { gfn, gpa: Gpa::from_page(gfn), level, idle: flag };
-        [rmap, Keyed::Table { gfn, alias, level: 2, reached: flag }]
+        let rmap = GfnIndexed::Rmap { gfn, gpa: Gpa::from_page(gfn), level, idle: flag };
+        [rmap, GfnIndexed::Table { gfn, alias, level: 2, reached: flag }]
     });
-    all.extend(keys.into_iter().chain(with_flag).map(Seen::Key));
+    all.extend(keys.into_iter().chain(with_flag).map(MmuEvent::Key));
     trace.seen[1] = all;
     assert_eq!(parse(&print(&trace)), Ok(trace));
 }

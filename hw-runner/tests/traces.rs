@@ -71,7 +71,7 @@ fn what_is_printed_parses_back_identically() {
     }
 }
 
-/// Version 1, as it was written before there were realisations.
+/// Version 1, as it was written before there were alias methods.
 #[test]
 fn traces_of_version_1_are_still_read() {
     let old = SMALL.replace("gpafuzz-trace 2\ncpu TestCpu\nkernel 6.1.2\n", "gpafuzz-trace 1\n");
@@ -157,9 +157,9 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
         let (report, violation, run) = judge(&trace);
         assert!(violation.is_none(), "{}\n{report}", path.display());
         // A host may lack a driver, and nothing else.
-        let drivers = trace.program.ops.iter().filter(|op| matches!(op, Op::Unmap { by: Some(_), .. })).count();
+        let reclaims = trace.program.ops.iter().filter(|op| matches!(op, Op::Unmap { by: Some(_), .. })).count();
         assert_eq!(run.counts().skipped, 0, "{}\n{report}", path.display());
-        assert!(run.counts().unsupported <= drivers as u64, "{}\n{report}", path.display());
+        assert!(run.counts().unsupported <= reclaims as u64, "{}\n{report}", path.display());
         // What stands before the underscore says where it was recorded, the rest which program.
         let name = path.file_stem().expect("a name").to_string_lossy();
         let (_, program) = name.split_once('_').expect("where it was recorded");

@@ -25,7 +25,7 @@ pub struct Alias(u64);
 
 /// The number of a page of the host process's address space that backs the guest, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hva(u64);
+pub struct HostPage(u64);
 
 /// The number of a physical page, which is the identity of its contents: a page that is unmapped and faulted in again has
 /// another one.
@@ -195,7 +195,7 @@ impl Alias {
     }
 }
 
-impl Hva {
+impl HostPage {
     /// Host page number `page`.
     #[inline]
     pub const fn new(page: u64) -> Self {
@@ -494,7 +494,7 @@ shown! {
     Gfn: Debug as "gfn {:#x}";
     Gfn: Display as "{:#x}";
     Alias: Debug as "alias {:#x}";
-    Hva: Debug as "hva {:#x}";
+    HostPage: Debug as "hva {:#x}";
     Pfn: Debug as "pfn {}";
     Pfn: Display as "pfn {}";
 }

@@ -2,7 +2,7 @@
 
 use crate::addr::{Gfn, Gpa, Pfn};
 use crate::mmu::{Exit, Fault, Rights};
-use crate::vm::{FrameSet, Vm};
+use crate::vm::{FrameSet, VmConfig};
 
 /// The exits that are right for one op, and what must be gone when it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Allowed {
 
 impl Allowed {
     /// Whether `exit` is one of them. What the dirty log and aging report is for their oracles to judge.
-    pub fn admits(&self, vm: &Vm, exit: &Exit) -> bool {
+    pub fn admits(&self, vm: &VmConfig, exit: &Exit) -> bool {
         match *exit {
             Exit::Done => self.done,
             Exit::Memory(pfn) => self.memory == Some(pfn),
@@ -78,7 +78,7 @@ impl Allowed {
                 self.guest_fault == Some(fault) || self.table_in_flux && fault == Fault::NotPresent
             }
             Exit::Error => self.error,
-            Exit::Misattributed => false,
+            Exit::MemoryFault => false,
             Exit::Unsupported => true,
         }
     }

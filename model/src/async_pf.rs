@@ -5,13 +5,13 @@
 //! vCPU halts. That the page is there the guest is told by the name it faulted on first, and that name is mapped. Nobody has to
 //! wait so: to sleep until the page is read in is right at any time.
 
-use crate::addr::{Gpa, Hva};
+use crate::addr::{Gpa, HostPage};
 use crate::allowed::Allowed;
 use crate::host::Host;
 use crate::limits::ASYNC_PF;
 use crate::mmu::Exit;
 use crate::model::{Model, SlotKind};
-use crate::op::{Access, HvaRange};
+use crate::op::{Access, HostPageRange};
 use crate::vm::FrameSet;
 
 /// A page that a vCPU waits for (`struct kvm_async_pf`).
@@ -23,7 +23,7 @@ pub(crate) struct AsyncPf {
     gpa: Gpa,
     access: Access,
     /// What is read in. The memslot may be another by the time it is.
-    hva: Hva,
+    hva: HostPage,
     read_in: bool,
 }
 
@@ -53,11 +53,11 @@ impl Model {
 
     fn waits(&self, frame: usize, access: Access) -> bool {
         let emulated = access == Access::Write && self.tracked.contains(frame);
-        self.slot_kind(frame) != SlotKind::Invalid && !emulated && !self.divisions().private().contains(frame)
+        self.slot_kind(frame) != SlotKind::Invalid && !emulated && !self.memory_attributes().private().contains(frame)
     }
 
     /// The pages of `range` have been read in, for whoever waits for them.
-    pub(crate) fn read_in(&mut self, range: HvaRange) {
+    pub(crate) fn read_in(&mut self, range: HostPageRange) {
         let done = self.async_pf.iter_mut().filter(|page| range.contains(page.hva));
         done.for_each(|page| page.read_in = true);
     }

@@ -25,8 +25,7 @@
 
 mod states;
 
-use crate::addr::{Gfn, Gpa, Hva, Level, StolenMask};
-use crate::divisions::MemoryType;
+use crate::addr::{Gfn, Gpa, HostPage, Level, StolenMask};
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::host::Host;
@@ -34,12 +33,13 @@ use crate::limits::{
     DIRTY_RING, DIRTY_RING_MIN, FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS, SCOPE_FRAMES, SCOPE_OPS,
     SCOPE_SLOTS, STRIDE, VCPUS,
 };
+use crate::memory_attributes::MemoryType;
 use crate::mmu::Exit;
 use crate::model::Model;
-use crate::op::{Access, HvaRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
+use crate::op::{Access, HostPageRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
 use crate::op_kinds::OpKinds;
 use crate::program::Program;
-use crate::vm::{Logging, Vm};
+use crate::vm::{Logging, VmConfig};
 use states::States;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -47,7 +47,7 @@ use std::ops::ControlFlow;
 /// A VM with few of everything, and what may be done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope {
-    vm: Vm,
+    vm: VmConfig,
     frames: usize,
     slots: usize,
     kinds: OpKinds,
@@ -126,7 +126,7 @@ pub struct Explored {
 enum Class {
     Vcpu,
     UserSlot,
-    PrivateSlot,
+    InternalSlot,
     HostBlock,
     Window,
     StolenBit,
@@ -165,8 +165,8 @@ impl Scope {
             _ => return Err(ScopeError::Aliases(aliases)),
         };
         let stolen = StolenMask::new(bits).map_err(|_| ScopeError::Aliases(aliases))?;
-        let base = if frames < 3 { Vm::DEFAULT_BASE } else { Gfn::new(TABLE_EDGE.raw() + 1 - frames as u64) };
-        let vm = Vm::new(stolen, vcpus, base, BackendMode::Works).map_err(|_| ScopeError::Vcpus(vcpus))?;
+        let base = if frames < 3 { VmConfig::DEFAULT_BASE } else { Gfn::new(TABLE_EDGE.raw() + 1 - frames as u64) };
+        let vm = VmConfig::new(stolen, vcpus, base, BackendMode::Works).map_err(|_| ScopeError::Vcpus(vcpus))?;
         Ok(Self { vm, frames, slots, kinds: OpKinds::ALL, folded: true })
     }
 
@@ -176,14 +176,15 @@ impl Scope {
     pub fn standard() -> [(Scope, usize); 8] {
         use OpKind::{
             AsyncPfClear, Backend, DirtyClear, DirtyGet, FaultBegin, FaultEnd, PageIn, PageOut, PageReady, Read,
-            SlotCreate, SlotDelete, SlotEnd, SlotFlags, SlotMove, Track, Unmap, Write, WriteProtect, ZapBegin, ZapEnd,
+            SlotCreate, SlotDelete, SlotEnd, SlotFlags, SlotMove, Unmap, Write, WriteProtect, WriteTrack, ZapBegin,
+            ZapEnd,
         };
         let scope = |frames, slots, aliases, vcpus| Self::new(frames, slots, aliases, vcpus).expect("a legal scope");
         let edges =
             [SlotCreate, SlotDelete, SlotMove, SlotFlags, Read, Write, Unmap, DirtyClear, WriteProtect, Backend];
         let races = [
-            SlotCreate, SlotDelete, SlotFlags, Read, Write, FaultBegin, FaultEnd, Unmap, DirtyGet, DirtyClear, Track,
-            Backend,
+            SlotCreate, SlotDelete, SlotFlags, Read, Write, FaultBegin, FaultEnd, Unmap, DirtyGet, DirtyClear,
+            WriteTrack, Backend,
         ];
         let rings = [SlotCreate, SlotFlags, Read, Write, DirtyGet, DirtyClear];
         let yields = [SlotCreate, Read, ZapBegin, ZapEnd];
@@ -257,7 +258,7 @@ impl Scope {
     }
 
     /// The VM of its programs.
-    pub fn vm(&self) -> &Vm {
+    pub fn vm(&self) -> &VmConfig {
         &self.vm
     }
 
@@ -285,7 +286,7 @@ impl Scope {
     fn ids(&self) -> impl Iterator<Item = SlotId> {
         let private = usize::from(self.slots > 1);
         let users = (0..self.slots - private).map(|n| SlotId::user(n as u8));
-        users.chain((0..private).map(|n| SlotId::private(n as u8)))
+        users.chain((0..private).map(|n| SlotId::internal(n as u8)))
     }
 
     /// Every run of frames: the first, and how many.
@@ -304,7 +305,7 @@ impl Scope {
         let flags = |readonly, log_dirty| SlotFlags { readonly, log_dirty };
         let all_flags = [flags(false, false), flags(false, true), flags(true, false)];
         for id in self.ids() {
-            let of_id = if id.is_private() { &all_flags[..1] } else { &all_flags[..] };
+            let of_id = if id.is_internal() { &all_flags[..1] } else { &all_flags[..] };
             let mut changes = Vec::new();
             for (gfn, pages) in self.runs() {
                 for block in 0..self.slots {
@@ -313,7 +314,7 @@ impl Scope {
                 }
             }
             changes.push(SlotChange::Delete);
-            if !id.is_private() {
+            if !id.is_internal() {
                 changes.extend((0..self.frames).map(|frame| SlotChange::Move { gfn: self.vm.gfn(frame) }));
                 changes.extend(of_id.iter().map(|&flags| SlotChange::Flags(flags)));
             }
@@ -328,7 +329,7 @@ impl Scope {
 
     fn aliased_slots(&self, id: SlotId, ops: &mut Vec<Op>) {
         let aliases = self.vm.stolen().aliases().filter(|alias| !alias.is_none());
-        for alias in aliases.filter(|_| !id.is_private()) {
+        for alias in aliases.filter(|_| !id.is_internal()) {
             for (gfn, pages) in self.runs() {
                 let gpa = self.vm.stolen().join(gfn, alias);
                 let blocks = (0..self.slots).map(|block| self.hva(block, 0));
@@ -351,16 +352,16 @@ impl Scope {
         }
     }
 
-    fn hva(&self, block: usize, page: usize) -> Hva {
+    fn hva(&self, block: usize, page: usize) -> HostPage {
         self.vm.hva(block * self.frames + page)
     }
 
     /// Each page of each block, and each whole block.
     fn host_ops(&self, ops: &mut Vec<Op>) {
         for block in 0..self.slots {
-            let pages =
-                (0..self.frames).map(|page| HvaRange { start: self.hva(block, page), pages: self.vm.stride() as u32 });
-            let whole = HvaRange { start: self.hva(block, 0), pages: self.vm.pages_of(self.frames) as u32 };
+            let pages = (0..self.frames)
+                .map(|page| HostPageRange { start: self.hva(block, page), pages: self.vm.stride() as u32 });
+            let whole = HostPageRange { start: self.hva(block, 0), pages: self.vm.pages_of(self.frames) as u32 };
             for range in pages.chain((self.frames > 1).then_some(whole)) {
                 ops.extend([Op::Unmap { range, by: None }, Op::ProtNone { range }, Op::Age { range }]);
                 ops.extend(range.holds_huge().then_some(Op::Collapse { range }));
@@ -371,12 +372,12 @@ impl Scope {
     }
 
     fn log_ops(&self, ops: &mut Vec<Op>) {
-        for id in self.ids().filter(|id| !id.is_private()) {
+        for id in self.ids().filter(|id| !id.is_internal()) {
             ops.push(Op::DirtyGet { id });
             ops.extend(self.runs().map(|(gfn, pages)| Op::DirtyClear { id, gfn, pages }));
         }
         for gfn in (0..self.frames).map(|frame| self.vm.gfn(frame)) {
-            ops.extend([Op::WriteProtect { gfn }, Op::Track { gfn }, Op::Untrack { gfn }]);
+            ops.extend([Op::WriteProtect { gfn }, Op::WriteTrack { gfn }, Op::WriteUntrack { gfn }]);
         }
     }
 
@@ -426,7 +427,7 @@ impl Scope {
     fn paging_ops(&self, ops: &mut Vec<Op>) {
         if self.vm.async_pf() {
             let blocks = (0..self.slots).map(|block| self.hva(block, 0));
-            let ranges = blocks.map(|start| HvaRange { start, pages: self.vm.pages_of(self.frames) as u32 });
+            let ranges = blocks.map(|start| HostPageRange { start, pages: self.vm.pages_of(self.frames) as u32 });
             ops.extend(ranges.flat_map(|range| [Op::PageOut { range }, Op::PageIn { range }]));
             ops.extend((0..self.vm.vcpus()).flat_map(|vcpu| [Op::PageReady { vcpu }, Op::AsyncPfClear { vcpu }]));
         }
@@ -441,11 +442,11 @@ impl Scope {
 
     fn letter(&self, op: Op) -> Letter {
         let vcpu = |vcpu| Some((Class::Vcpu, vcpu));
-        let slot = |id: SlotId| match id.is_private() {
-            true => Some((Class::PrivateSlot, (id.index() - SlotId::private(0).index()) as u8)),
+        let slot = |id: SlotId| match id.is_internal() {
+            true => Some((Class::InternalSlot, (id.index() - SlotId::internal(0).index()) as u8)),
             false => Some((Class::UserSlot, id.index() as u8)),
         };
-        let block = |hva: Hva| Some((Class::HostBlock, (self.vm.hva_index(hva) / self.frames) as u8));
+        let block = |hva: HostPage| Some((Class::HostBlock, (self.vm.hva_index(hva) / self.frames) as u8));
         let bit = |gpa| {
             let (_, alias) = self.vm.stolen().split(gpa);
             // An alias of several bits tells none of them apart from the others.
@@ -477,7 +478,7 @@ impl Scope {
             Op::Translate { vcpu: v, table, leaf } => [vcpu(v), bit(table), bit(leaf)],
             Op::WriteGpte { vcpu: v, gpa, gpte, .. } => [vcpu(v), bit(gpa), bit(gpte.gpa())],
             Op::GuestWalk { vcpu: v, root, .. } | Op::GuestAccess { vcpu: v, root, .. } => [vcpu(v), bit(root), None],
-            Op::SlotEnd | Op::WriteProtect { .. } | Op::Track { .. } | Op::Untrack { .. } => [None; NAMES],
+            Op::SlotEnd | Op::WriteProtect { .. } | Op::WriteTrack { .. } | Op::WriteUntrack { .. } => [None; NAMES],
             Op::Attributes { .. } | Op::AttributesBegin { .. } | Op::AttributesEnd => [None; NAMES],
             Op::ZapBegin { .. } | Op::ZapEnd => [None; NAMES],
             Op::MemoryType { .. } | Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => [None; NAMES],

@@ -1,28 +1,28 @@
 //! Making programs: near the edges where aliasing bugs live, with some kinds of op left out of each program.
 
 mod dirty;
+mod expected_state;
 mod guest_tables;
 mod mutate;
 mod pages;
-mod sketch;
 mod slots;
 mod vms;
 
 pub use mutate::readdress;
 
-use sketch::Sketch;
+use expected_state::ExpectedState;
 use slots::slot_size;
 
 use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
-use crate::divisions::MemoryType;
-use crate::driver::{Driver, Drivers};
 use crate::flush::BackendMode;
 use crate::limits::{FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS};
-use crate::op::{Access, HvaRange, Op, OpKind, SlotId};
+use crate::memory_attributes::MemoryType;
+use crate::op::{Access, HostPageRange, Op, OpKind, SlotId};
 use crate::op_kinds::OpKinds;
 use crate::program::Program;
-use crate::vm::Vm;
+use crate::reclaim::{Reclaim, ReclaimSet};
+use crate::vm::VmConfig;
 use arbitrary::{Arbitrary, Unstructured};
 
 /// What a target can be given.
@@ -35,9 +35,9 @@ pub struct Profile {
     /// Whether a fault may be split where whole ops may not: it ends right after a few unmaps.
     pub held_faults: bool,
     /// Whether private slots can be made.
-    pub private_slots: bool,
+    pub internal_slots: bool,
     /// What to unmap pages by; if there is none, the target has no choice or does not care.
-    pub drivers: Drivers,
+    pub reclaims: ReclaimSet,
     /// Whether VMs may log writes by [`Logging::Pml`](crate::Logging::Pml).
     pub pml: bool,
     /// In one of how many VMs everything that is mapped goes with a memslot; 0 for none.
@@ -66,8 +66,8 @@ impl Default for Profile {
             kinds: OpKinds::ALL,
             windows: true,
             held_faults: false,
-            private_slots: true,
-            drivers: Drivers::NONE,
+            internal_slots: true,
+            reclaims: ReclaimSet::NONE,
             pml: true,
             slot_zap_all: 4,
             dirty_rings: true,
@@ -114,8 +114,8 @@ const WEIGHTS: [(OpKind, u32); 39] = [
     (OpKind::DirtyGet, 6),
     (OpKind::DirtyClear, 8),
     (OpKind::WriteProtect, 4),
-    (OpKind::Track, 3),
-    (OpKind::Untrack, 2),
+    (OpKind::WriteTrack, 3),
+    (OpKind::WriteUntrack, 2),
     (OpKind::SlotAliased, 1),
     (OpKind::Attributes, 3),
     (OpKind::AttributesEnd, 3),
@@ -175,7 +175,7 @@ impl Generator {
         program.ops.clear();
         program.vm = self.vm(choices);
         let vm = program.vm;
-        let mut sketch = Sketch::default();
+        let mut sketch = ExpectedState::default();
         self.layout(choices, &vm, &mut sketch, &mut program.ops);
         let focus = self.focus(choices, &vm, &sketch);
         let walks = focus.has(OpKind::GuestWalk) || focus.has(OpKind::GuestAccess);
@@ -199,7 +199,14 @@ impl Generator {
     }
 
     /// One op more, and at times what makes it tell: what it races with, or what it leads to.
-    fn extend(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, focus: &Focus, ops: &mut Vec<Op>) {
+    fn extend(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &mut ExpectedState,
+        focus: &Focus,
+        ops: &mut Vec<Op>,
+    ) {
         let op = self.op(choices, vm, sketch, focus);
         sketch.note(vm, &op);
         ops.push(op);
@@ -242,7 +249,7 @@ impl Generator {
         }
     }
 
-    fn focus(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Focus {
+    fn focus(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState) -> Focus {
         let mut hot = [0; 3];
         for frame in &mut hot {
             *frame = match sketch.any_slot(choices, |_, _| true) {
@@ -279,7 +286,7 @@ impl Generator {
         Focus { hot, kinds }
     }
 
-    fn op(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+    fn op(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Op {
         let on = |kind| focus.has(kind);
         let total: u32 = WEIGHTS.iter().filter(|(kind, _)| on(*kind)).map(|(_, weight)| weight).sum();
         let translate = if on(OpKind::Translate) { TRANSLATE_WEIGHT } else { 0 };
@@ -343,14 +350,14 @@ impl Generator {
                 let (gfn, _) = vm.stolen().split(self.gpa(choices, vm, sketch, focus));
                 Op::WriteProtect { gfn }
             }
-            OpKind::Track | OpKind::Untrack => {
+            OpKind::WriteTrack | OpKind::WriteUntrack => {
                 let (gfn, _) = vm.stolen().split(self.gpa(choices, vm, sketch, focus));
-                if kind == OpKind::Track { Op::Track { gfn } } else { Op::Untrack { gfn } }
+                if kind == OpKind::WriteTrack { Op::WriteTrack { gfn } } else { Op::WriteUntrack { gfn } }
             }
             OpKind::SlotAliased => self.slot_aliased(choices, vm, sketch, focus),
             OpKind::SlotEnd if sketch.slot_pending => Op::SlotEnd,
             OpKind::SlotCreate | OpKind::SlotEnd => {
-                let private = self.profile.private_slots && choices.chance(1, 4);
+                let private = self.profile.internal_slots && choices.chance(1, 4);
                 let id = sketch.free_id(choices, private);
                 let frame = u32::from(focus.hot[choices.below(3) as usize]);
                 let frames = if vm.stride() > 1 { slot_size(choices, vm) } else { 1 + choices.below(8) };
@@ -398,22 +405,22 @@ impl Generator {
         }
     }
 
-    fn unmap(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
-        Op::Unmap { range: self.hva(choices, vm, sketch, focus), by: self.driver(choices) }
+    fn unmap(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Op {
+        Op::Unmap { range: self.hva(choices, vm, sketch, focus), by: self.reclaim(choices) }
     }
 
-    fn driver(&self, choices: &mut impl Choices) -> Option<Driver> {
-        let drivers = self.profile.drivers;
-        if drivers.is_empty() {
+    fn reclaim(&self, choices: &mut impl Choices) -> Option<Reclaim> {
+        let reclaims = self.profile.reclaims;
+        if reclaims.is_empty() {
             return None;
         }
-        let driver = drivers.iter().nth(choices.below(drivers.len() as u32) as usize);
+        let reclaim = reclaims.iter().nth(choices.below(reclaims.len() as u32) as usize);
         // These take a thousand times as long as the rest.
-        let slow = matches!(driver, Some(Driver::Collapse | Driver::Fork));
-        driver.filter(|_| !slow || choices.chance(1, 16))
+        let slow = matches!(reclaim, Some(Reclaim::Collapse | Reclaim::Fork));
+        reclaim.filter(|_| !slow || choices.chance(1, 16))
     }
 
-    fn gpa(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
+    fn gpa(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Gpa {
         let mut frame = match choices.below(8) {
             0 => choices.below(FRAMES as u32) as usize,
             1 => sketch.any_slot_frame(choices).unwrap_or(0),
@@ -426,7 +433,7 @@ impl Generator {
     }
 
     /// A few frames from one that is in use, or all that a large leaf there would translate.
-    fn gfns(choices: &mut impl Choices, vm: &Vm, focus: &Focus) -> (Gfn, u32) {
+    fn gfns(choices: &mut impl Choices, vm: &VmConfig, focus: &Focus) -> (Gfn, u32) {
         let hot = u32::from(focus.hot[choices.below(3) as usize]);
         let whole = vm.stride() > 1 && choices.chance(1, 4);
         let (first, frames) = if whole { (edge_near(vm, hot), large_frames(vm)) } else { (hot, 1 + choices.below(3)) };
@@ -434,7 +441,7 @@ impl Generator {
         (vm.gfn(first as usize), vm.pages_of(frames) as u32)
     }
 
-    fn hva(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> HvaRange {
+    fn hva(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> HostPageRange {
         let index = match sketch.any_slot(choices, |_, _| true) {
             Some((_, slot)) => {
                 let frame = focus.hot[choices.below(3) as usize];
@@ -452,42 +459,42 @@ impl Generator {
     }
 
     /// A range of host pages with a whole huge one in it, or any where the host has none.
-    fn collapse(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+    fn collapse(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Op {
         let range = self.hva(choices, vm, sketch, focus);
         if vm.largest_leaf() == Level::Page4K {
-            return Op::Unmap { range, by: self.driver(choices) };
+            return Op::Unmap { range, by: self.reclaim(choices) };
         }
         Op::Collapse { range: large_around(choices, vm, vm.hva_index(range.start) as u32) }
     }
 }
 
-fn hva_near(choices: &mut impl Choices, vm: &Vm, index: u32) -> HvaRange {
+fn hva_near(choices: &mut impl Choices, vm: &VmConfig, index: u32) -> HostPageRange {
     let start = index.saturating_sub(choices.below(4) / 2).min(HOST_PAGES as u32 - 1);
     let blocks = (1 + choices.below(4)).min(HOST_PAGES as u32 - start);
-    HvaRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
+    HostPageRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
 }
 
 /// One or two of the large pages of a strided VM, from that in which host block `index` lies.
-fn large_around(choices: &mut impl Choices, vm: &Vm, index: u32) -> HvaRange {
+fn large_around(choices: &mut impl Choices, vm: &VmConfig, index: u32) -> HostPageRange {
     let large = large_frames(vm);
     let start = index / large * large;
     let blocks = (large * (1 + choices.below(2))).min(HOST_PAGES as u32 - start);
-    HvaRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
+    HostPageRange { start: vm.hva(start as usize), pages: vm.pages_of(blocks as usize) as u32 }
 }
 
 /// Frames in one of the smallest large leaves of `vm` that hold several; at least 1.
-fn large_frames(vm: &Vm) -> u32 {
+fn large_frames(vm: &VmConfig) -> u32 {
     let several = |level: &Level| level.pages() > vm.stride();
     [Level::Page2M, Level::Page1G].into_iter().find(several).map_or(1, |level| (level.pages() / vm.stride()) as u32)
 }
 
 /// How many strides into the address space `frame` lies.
-fn gfn_index(vm: &Vm, frame: u32) -> u32 {
+fn gfn_index(vm: &VmConfig, frame: u32) -> u32 {
     (vm.gfn(frame as usize).raw() / vm.stride()) as u32
 }
 
 /// The first frame of the large leaf that `frame` lies in.
-fn edge_near(vm: &Vm, frame: u32) -> u32 {
+fn edge_near(vm: &VmConfig, frame: u32) -> u32 {
     frame.saturating_sub(gfn_index(vm, frame) % large_frames(vm))
 }
 

@@ -56,7 +56,7 @@ impl Model {
             if !gpte.has(GpteFlags::PRESENT) {
                 continue; // no TLB holds it
             }
-            for frame in self.frames_of(crate::op::HvaRange { start: hva, pages: 1 }).iter() {
+            for frame in self.frames_of(crate::op::HostPageRange { start: hva, pages: 1 }).iter() {
                 let vcpus = u8::MAX >> (u8::BITS as u8 - self.vm().vcpus());
                 let lasting = written != Some(frame);
                 let frame = frame as u8;
@@ -155,7 +155,7 @@ impl Model {
 
     /// Whether who goes by the guest's tables finds no memory at `frame` because what is there is private.
     pub fn hides(&self, frame: usize) -> bool {
-        self.vm().paging().is_nested() && self.slot_kind(frame) == SlotKind::Private
+        self.vm().paging().is_nested() && self.slot_kind(frame) == SlotKind::Internal
     }
 
     /// Whether `exit` can be that of an access to `frame`.

@@ -1,6 +1,6 @@
 //! Where the guest's own page tables lead: the specification of the software walk (`walk_addr_generic()` in KVM).
 
-use crate::addr::{Gpa, Hva};
+use crate::addr::{Gpa, HostPage};
 use crate::guest_paging::{GpteFlags, Gva};
 use crate::host::Host;
 use crate::mmu::{Fault, Rights};
@@ -54,7 +54,7 @@ impl Model {
 
     /// The page behind the table at `gpa`, and whether it is being taken away; `None` where there is no memory. Whatever a
     /// memslot is for, a table in it is read.
-    pub(crate) fn table_page(&self, host: &Host, gpa: Gpa) -> Option<(Hva, bool)> {
+    pub(crate) fn table_page(&self, host: &Host, gpa: Gpa) -> Option<(HostPage, bool)> {
         let (frame, alias) = self.vm().locate(gpa).filter(|(_, alias)| alias.is_none())?;
         let hva = self.hva(frame)?;
         Some((hva, self.entitled(host, frame, alias) == Entitled::InFlux))

@@ -1,13 +1,13 @@
 //! The host's side of memory: which page stands behind each hva, how large a mapping it is part of, which hvas are being
 //! invalidated, and who holds a page.
 
-use crate::addr::{Hva, Level, Pfn};
+use crate::addr::{HostPage, Level, Pfn};
 use crate::guest_paging::Gpte;
 use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
 use crate::mmu::Exit;
-use crate::op::{HvaRange, Op};
+use crate::op::{HostPageRange, Op};
 use crate::pins::Pins;
-use crate::vm::{FrameSet, Vm};
+use crate::vm::{FrameSet, VmConfig};
 use std::hash::{Hash, Hasher};
 
 /// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
@@ -26,23 +26,23 @@ pub struct Host {
     levels: [Level; HOST_PAGES],
     /// The next physical page that was never used.
     next: u64,
-    windows: [Option<HvaRange>; NOTIFIER_WINDOWS],
+    windows: [Option<HostPageRange>; NOTIFIER_WINDOWS],
     /// Pages that have to be read in before anybody can use them, one bit each.
     out: u64,
     /// Pages that nobody can have.
     gone: u64,
     pins: Pins,
-    changed: Option<HvaRange>,
+    changed: Option<HostPageRange>,
     gptes: [[Gpte; GPTES]; HOST_PAGES],
     /// Pages that hold other entries than zeros, so that only these have to be cleared.
     written: u64,
-    overwritten: Vec<(Hva, u8, Gpte)>,
+    overwritten: Vec<(HostPage, u8, Gpte)>,
 }
 
 impl Default for Host {
     /// The host of a VM whose stride is 1.
     fn default() -> Self {
-        Self::new(&Vm::default())
+        Self::new(&VmConfig::default())
     }
 }
 
@@ -50,7 +50,7 @@ const _: () = assert!(HOST_PAGES <= u64::BITS as usize);
 
 impl Host {
     /// The host of `vm`, before its first op.
-    pub fn new(vm: &Vm) -> Self {
+    pub fn new(vm: &VmConfig) -> Self {
         let mut host = Self {
             stride_shift: 0,
             pfns: [Pfn::new(0); HOST_PAGES],
@@ -70,7 +70,7 @@ impl Host {
     }
 
     /// Become `Self::new(vm)`.
-    pub fn reset(&mut self, vm: &Vm) {
+    pub fn reset(&mut self, vm: &VmConfig) {
         let (stride, level) = (vm.stride(), vm.largest_leaf());
         // Page 0 stays unused; where there are huge pages, so does all of the first.
         let first = level.pages().max(stride);
@@ -113,12 +113,12 @@ impl Host {
         }
     }
 
-    fn index(&self, hva: Hva) -> usize {
+    fn index(&self, hva: HostPage) -> usize {
         (hva.page() >> self.stride_shift) as usize
     }
 
-    const fn hva(&self, index: usize) -> Hva {
-        Hva::new((index as u64) << self.stride_shift)
+    const fn hva(&self, index: usize) -> HostPage {
+        HostPage::new((index as u64) << self.stride_shift)
     }
 
     /// The page behind `hva` (`hva_to_pfn()`). While `hva` is being invalidated this is still the old page, which must
@@ -126,7 +126,7 @@ impl Host {
     ///
     /// # Panics
     /// If `hva` lies above the [`HOST_PAGES`] blocks of the host; programs cannot name such a page.
-    pub fn pfn(&self, hva: Hva) -> Pfn {
+    pub fn pfn(&self, hva: HostPage) -> Pfn {
         let index = self.index(hva);
         self.pfns[index].add(hva.page() - self.hva(index).page())
     }
@@ -135,10 +135,10 @@ impl Host {
     ///
     /// # Panics
     /// As [`Host::pfn`].
-    pub fn level(&self, hva: Hva) -> Level {
+    pub fn level(&self, hva: HostPage) -> Level {
         let mut level = self.levels[self.index(hva)];
         let split = |level: Level| {
-            let block = HvaRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
+            let block = HostPageRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
             self.windows.iter().flatten().any(|window| window.overlaps(&block))
         };
         while level != Level::Page4K && split(level) {
@@ -151,7 +151,7 @@ impl Host {
     ///
     /// # Panics
     /// As [`Host::pfn`].
-    pub fn is_out(&self, hva: Hva) -> bool {
+    pub fn is_out(&self, hva: HostPage) -> bool {
         self.out != 0 && self.out >> self.index(hva) & 1 != 0
     }
 
@@ -159,7 +159,7 @@ impl Host {
     ///
     /// # Panics
     /// As [`Host::pfn`].
-    pub fn is_gone(&self, hva: Hva) -> bool {
+    pub fn is_gone(&self, hva: HostPage) -> bool {
         self.gone != 0 && self.gone >> self.index(hva) & 1 != 0
     }
 
@@ -169,7 +169,7 @@ impl Host {
     }
 
     /// Whether an invalidation of `hva` has begun and not ended.
-    pub fn invalidating(&self, hva: Hva) -> bool {
+    pub fn invalidating(&self, hva: HostPage) -> bool {
         self.windows.iter().flatten().any(|range| range.contains(hva))
     }
 
@@ -179,12 +179,12 @@ impl Host {
     }
 
     /// The hvas being invalidated in window `window`.
-    pub fn window(&self, window: u8) -> Option<HvaRange> {
+    pub fn window(&self, window: u8) -> Option<HostPageRange> {
         self.windows[usize::from(window)]
     }
 
     /// The hvas whose page, or whose invalidation, the op applied last has changed.
-    pub fn changed(&self) -> Option<HvaRange> {
+    pub fn changed(&self) -> Option<HostPageRange> {
         self.changed
     }
 
@@ -193,12 +193,12 @@ impl Host {
     /// # Panics
     /// As [`Host::pfn`], or if `index` is [`GPTES`] or above; programs cannot name such an entry.
     #[inline]
-    pub fn gpte(&self, hva: Hva, index: u8) -> Gpte {
+    pub fn gpte(&self, hva: HostPage, index: u8) -> Gpte {
         self.gptes[self.index(hva)][usize::from(index)]
     }
 
     /// The entries of guest page tables that the last op has overwritten: the page they were in, their number, what they were.
-    pub fn overwritten(&self) -> &[(Hva, u8, Gpte)] {
+    pub fn overwritten(&self) -> &[(HostPage, u8, Gpte)] {
         &self.overwritten
     }
 
@@ -266,14 +266,14 @@ impl Host {
     }
 
     /// One bit for each page of `range`.
-    fn pages(&self, range: HvaRange) -> u64 {
-        let (start, end) = (self.index(range.start), self.index(Hva::new(range.end())));
+    fn pages(&self, range: HostPageRange) -> u64 {
+        let (start, end) = (self.index(range.start), self.index(HostPage::new(range.end())));
         FrameSet::range(start, end - start).bits()
     }
 
     /// New pages behind `range` are full of zeros.
-    fn clear(&mut self, range: HvaRange) {
-        for index in self.index(range.start)..self.index(Hva::new(range.end())) {
+    fn clear(&mut self, range: HostPageRange) {
+        for index in self.index(range.start)..self.index(HostPage::new(range.end())) {
             let (hva, lost) = (self.hva(index), std::mem::take(&mut self.gptes[index]));
             let lost = (0..).zip(lost).filter(|(_, gpte)| *gpte != Gpte::default());
             self.overwritten.extend(lost.map(|(at, gpte)| (hva, at, gpte)));
@@ -281,14 +281,14 @@ impl Host {
     }
 
     /// Put new pages behind `range`, as large as `most` and its ends allow.
-    fn replace(&mut self, range: HvaRange, most: Level) {
+    fn replace(&mut self, range: HostPageRange, most: Level) {
         let pages = self.pages(range);
         self.out &= !pages;
         self.gone &= !pages;
-        for index in self.index(range.start)..self.index(Hva::new(range.end())) {
+        for index in self.index(range.start)..self.index(HostPage::new(range.end())) {
             let hva = self.hva(index);
             let fits = |level: &Level| {
-                let block = HvaRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
+                let block = HostPageRange { start: hva.align_down(level.pages()), pages: level.pages() as u32 };
                 *level <= most && range.covers(&block)
             };
             let level = Level::LARGE.into_iter().find(fits).unwrap_or_default();
@@ -304,10 +304,11 @@ impl Host {
     }
 
     /// Take apart the huge pages that lost some of their pages with `range`.
-    fn split_around(&mut self, range: HvaRange) {
+    fn split_around(&mut self, range: HostPageRange) {
         for large in Level::LARGE {
             for index in 0..HOST_PAGES {
-                let block = HvaRange { start: self.hva(index).align_down(large.pages()), pages: large.pages() as u32 };
+                let block =
+                    HostPageRange { start: self.hva(index).align_down(large.pages()), pages: large.pages() as u32 };
                 if self.levels[index] == large && range.overlaps(&block) && !range.covers(&block) {
                     self.levels[index] = large.smaller();
                 }

@@ -13,9 +13,9 @@ pub const VCPUS: usize = 4;
 /// Memslots user space may create; the model's `KVM_USER_MEM_SLOTS`.
 pub const USER_SLOTS: usize = 8;
 /// Memslots only the hypervisor may create: TSS, APIC access page and identity map in KVM.
-pub const PRIVATE_SLOTS: usize = 3;
+pub const INTERNAL_SLOTS: usize = 3;
 /// All memslots: ids at and above [`USER_SLOTS`] are private.
-pub const SLOTS: usize = USER_SLOTS + PRIVATE_SLOTS;
+pub const SLOTS: usize = USER_SLOTS + INTERNAL_SLOTS;
 /// Bits stolen from the GPA of one VM.
 pub const STOLEN_BITS: usize = 3;
 /// Names of one frame: one for each subset of the stolen bits.

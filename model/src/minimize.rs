@@ -4,9 +4,9 @@ use crate::addr::{Gfn, StolenMask};
 use crate::flush::BackendMode;
 use crate::generate::readdress;
 use crate::limits::MAXPHYADDR_MAX;
-use crate::op::{Access, HvaRange, Op, SlotChange};
+use crate::op::{Access, HostPageRange, Op, SlotChange};
 use crate::program::Program;
-use crate::vm::{Levels, Logging, Vm};
+use crate::vm::{Levels, Logging, VmConfig};
 
 /// What a minimisation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,13 +90,13 @@ impl Shrink<'_> {
         });
         let usual = std::iter::once((0..bits.len() as u8).map(|i| 40 + i).collect::<Vec<_>>());
         let masks = fewer.chain(usual).filter_map(|bits| StolenMask::new(&bits).ok());
-        let mut candidates: Vec<Vm> = masks.filter_map(|mask| vm.with_stolen(mask).ok()).collect();
+        let mut candidates: Vec<VmConfig> = masks.filter_map(|mask| vm.with_stolen(mask).ok()).collect();
         candidates.extend((1..vm.vcpus()).filter_map(|vcpus| vm.with_vcpus(vcpus).ok()));
-        candidates.extend(vm.with_frames(Vm::DEFAULT_BASE, 1));
-        if vm.stride() > Vm::STRIDE_2M {
+        candidates.extend(vm.with_frames(VmConfig::DEFAULT_BASE, 1));
+        if vm.stride() > VmConfig::STRIDE_2M {
             // Eight frames in 2 MiB instead of in 1 GiB.
-            let base = Gfn::new(vm.base().raw() / vm.stride() * Vm::STRIDE_2M);
-            candidates.extend(vm.with_frames(base, Vm::STRIDE_2M));
+            let base = Gfn::new(vm.base().raw() / vm.stride() * VmConfig::STRIDE_2M);
+            candidates.extend(vm.with_frames(base, VmConfig::STRIDE_2M));
         }
         candidates.push(vm.with_backend(BackendMode::Works));
         candidates.push(vm.with_logging(Logging::WriteProtect));
@@ -119,7 +119,7 @@ impl Shrink<'_> {
 }
 
 /// Up to six ops that are strictly simpler than `op`, so that simplifying ends.
-fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
+fn simpler_ops(vm: &VmConfig, op: Op, out: &mut [Option<Op>; 6]) {
     let stride = vm.stride() as u32;
     match op {
         Op::Access { vcpu, gpa, access } => {
@@ -169,7 +169,7 @@ fn simpler_ops(vm: &Vm, op: Op, out: &mut [Option<Op>; 6]) {
         Op::Unmap { range, by } => {
             let rest = range.start.add(stride.into());
             for (slot, start, pages) in [(0, range.start, stride), (1, rest, range.pages - stride)] {
-                let shorter = Op::Unmap { range: HvaRange { start, pages }, by };
+                let shorter = Op::Unmap { range: HostPageRange { start, pages }, by };
                 out[slot] = Some(shorter).filter(|_| range.pages > stride);
             }
             out[2] = by.map(|_| Op::Unmap { range, by: None });

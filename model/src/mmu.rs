@@ -5,7 +5,7 @@ use crate::flush::FlushBackend;
 use crate::host::Host;
 use crate::limits::FRAMES;
 use crate::op::{Access, Op};
-use crate::vm::{FrameSet, Vm};
+use crate::vm::{FrameSet, VmConfig};
 use std::fmt;
 use std::num::NonZeroU64;
 
@@ -226,7 +226,7 @@ pub enum Exit {
     /// The access failed in a way that user space sees as an error.
     Error,
     /// The access was refused as one to shared memory where its frame is private, or the other way round (`KVM_EXIT_MEMORY_FAULT`).
-    Misattributed,
+    MemoryFault,
     /// There is no memory where some was asked for (`ENOENT`).
     NotFound,
     /// The request was refused: it makes no sense (`EINVAL`).
@@ -259,7 +259,7 @@ impl Exit {
             Exit::Translated(_) => "translated",
             Exit::GuestFault(_) => "guest-fault",
             Exit::Error => "error",
-            Exit::Misattributed => "misattributed",
+            Exit::MemoryFault => "misattributed",
             Exit::NotFound => "not-found",
             Exit::Refused => "refused",
             Exit::RingFull => "ring-full",
@@ -273,7 +273,7 @@ impl Exit {
 
 /// Something a target keeps by gfn. Frame numbers are given as the target holds them, right or wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keyed {
+pub enum GfnIndexed {
     /// The reverse map lists a leaf.
     Rmap {
         /// The key it is listed under: the first frame that it translates.
@@ -354,7 +354,7 @@ pub enum Keyed {
     AsyncPf(u64),
 }
 
-impl Keyed {
+impl GfnIndexed {
     /// A shadow page of the direct kind, on whose way the guest forbids nothing: where its tables are not shadowed, all are.
     pub const fn direct_page(gfn: u64, alias: Alias, level: u8) -> Self {
         Self::ShadowPage { gfn, alias, level, direct: true, access: Rights::RWX, guest_mode: false }
@@ -363,32 +363,34 @@ impl Keyed {
     /// The frame number used as key.
     pub const fn raw(self) -> u64 {
         match self {
-            Keyed::Rmap { gfn: raw, .. } | Keyed::ShadowPage { gfn: raw, .. } => raw,
-            Keyed::NxSplit { gfn: raw, .. } | Keyed::Table { gfn: raw, .. } | Keyed::Retired { gfn: raw, .. } => raw,
-            Keyed::ShadowRmap { gfn: raw, .. } | Keyed::ShadowLeaf { gfn: raw, .. } => raw,
-            Keyed::DirtyLog(raw) | Keyed::Mmio(raw) | Keyed::AsyncPf(raw) => raw,
+            GfnIndexed::Rmap { gfn: raw, .. } | GfnIndexed::ShadowPage { gfn: raw, .. } => raw,
+            GfnIndexed::NxSplit { gfn: raw, .. }
+            | GfnIndexed::Table { gfn: raw, .. }
+            | GfnIndexed::Retired { gfn: raw, .. } => raw,
+            GfnIndexed::ShadowRmap { gfn: raw, .. } | GfnIndexed::ShadowLeaf { gfn: raw, .. } => raw,
+            GfnIndexed::DirtyLog(raw) | GfnIndexed::Mmio(raw) | GfnIndexed::AsyncPf(raw) => raw,
         }
     }
 
     /// The name of the table.
     pub const fn table(self) -> &'static str {
         match self {
-            Keyed::Rmap { .. } | Keyed::ShadowRmap { .. } => "rmap",
-            Keyed::ShadowLeaf { .. } => "leaf of a shadow page",
-            Keyed::ShadowPage { .. } => "shadow page",
-            Keyed::NxSplit { .. } => "list of pages to recover",
-            Keyed::Table { .. } => "table page",
-            Keyed::Retired { .. } => "leaf of a retired root",
-            Keyed::DirtyLog(_) => "dirty log",
-            Keyed::Mmio(_) => "MMIO entry",
-            Keyed::AsyncPf(_) => "list of pages that a vCPU waits for",
+            GfnIndexed::Rmap { .. } | GfnIndexed::ShadowRmap { .. } => "rmap",
+            GfnIndexed::ShadowLeaf { .. } => "leaf of a shadow page",
+            GfnIndexed::ShadowPage { .. } => "shadow page",
+            GfnIndexed::NxSplit { .. } => "list of pages to recover",
+            GfnIndexed::Table { .. } => "table page",
+            GfnIndexed::Retired { .. } => "leaf of a retired root",
+            GfnIndexed::DirtyLog(_) => "dirty log",
+            GfnIndexed::Mmio(_) => "MMIO entry",
+            GfnIndexed::AsyncPf(_) => "list of pages that a vCPU waits for",
         }
     }
 }
 
 /// What of itself a target can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shows {
+pub struct Capabilities {
     /// [`Mmu::walk`] finds what is mapped.
     pub tables: bool,
     /// Flushes go through the [`FlushBackend`].
@@ -407,9 +409,9 @@ pub struct Shows {
     pub native: bool,
 }
 
-impl Shows {
+impl Capabilities {
     /// How ops end, and nothing else.
-    pub const EXITS: Shows = Shows {
+    pub const EXITS: Capabilities = Capabilities {
         tables: false,
         flushes: false,
         keys: false,
@@ -426,7 +428,7 @@ impl Shows {
 /// `step` sees only ops that the reference model accepts and [`Mmu::supports`] allows, after the [`Host`] has changed.
 pub trait Mmu {
     /// Be `vm` from now on, with no memslot and nothing mapped, whatever was before; even a panic in the middle of an op.
-    fn reset(&mut self, vm: &Vm);
+    fn reset(&mut self, vm: &VmConfig);
 
     /// Carry out one op. Flushes are asked of `flush`.
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit;
@@ -445,7 +447,7 @@ pub trait Mmu {
     }
 
     /// Report everything kept by gfn.
-    fn inspect(&self, _visit: &mut dyn FnMut(Keyed)) {}
+    fn inspect(&self, _visit: &mut dyn FnMut(GfnIndexed)) {}
 
     /// What the last op made the implementation warn of, as the kernel does in its log. A guest must not be able to.
     fn warning(&self) -> Option<&'static str> {
@@ -458,19 +460,19 @@ pub trait Mmu {
     }
 
     /// Whether it can be such a VM at all. In one that it cannot, every op is skipped.
-    fn supports_vm(&self, _vm: &Vm) -> bool {
+    fn supports_vm(&self, _vm: &VmConfig) -> bool {
         true
     }
 
     /// What oracles can see here.
-    fn shows(&self) -> Shows {
-        Shows { tables: true, flushes: true, ..Shows::EXITS }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { tables: true, flushes: true, ..Capabilities::EXITS }
     }
 }
 
 /// Any MMU, where which one is not known before the program runs.
 impl Mmu for Box<dyn Mmu> {
-    fn reset(&mut self, vm: &Vm) {
+    fn reset(&mut self, vm: &VmConfig) {
         (**self).reset(vm);
     }
 
@@ -486,7 +488,7 @@ impl Mmu for Box<dyn Mmu> {
         (**self).walk_window(gpa, stride, visit);
     }
 
-    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+    fn inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         (**self).inspect(visit);
     }
 
@@ -498,11 +500,11 @@ impl Mmu for Box<dyn Mmu> {
         (**self).supports(op)
     }
 
-    fn supports_vm(&self, vm: &Vm) -> bool {
+    fn supports_vm(&self, vm: &VmConfig) -> bool {
         (**self).supports_vm(vm)
     }
 
-    fn shows(&self) -> Shows {
-        (**self).shows()
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
     }
 }

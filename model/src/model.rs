@@ -3,16 +3,16 @@
 //! It has no page table, no TLB and no locks. What it keeps beside the memslots is only what a program leaves open: the
 //! memslot change, invalidations and faults in progress, the pages that vCPUs wait for, and what must or may stand in the dirty log.
 
-use crate::addr::{Alias, Gfn, Gpa, Hva, Level, Pfn};
+use crate::addr::{Alias, Gfn, Gpa, HostPage, Level, Pfn};
 use crate::allowed::Allowed;
 use crate::async_pf::AsyncPf;
-use crate::divisions::{Divisions, divides};
 use crate::guest_access::StaleGpte;
 use crate::host::Host;
 use crate::limits::{DIRTY_RING_RESERVED, FRAMES, SLOTS, USER_SLOTS, VCPUS};
+use crate::memory_attributes::{MemoryAttributes, divides};
 use crate::mmu::{Exit, Fault, Rights};
-use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
-use crate::vm::{FrameSet, Vm};
+use crate::op::{Access, HostPageRange, Op, SlotChange, SlotFlags, SlotId};
+use crate::vm::{FrameSet, VmConfig};
 use std::hash::{Hash, Hasher};
 
 /// A memslot as the model knows it.
@@ -20,7 +20,7 @@ use std::hash::{Hash, Hasher};
 pub struct Slot {
     frame: u8,
     frames: u8,
-    hva: Hva,
+    hva: HostPage,
     flags: SlotFlags,
     invalid: bool,
 }
@@ -30,7 +30,7 @@ impl Slot {
         FrameSet::range(self.frame.into(), self.frames.into())
     }
 
-    fn hva_of(&self, vm: &Vm, frame: usize) -> Hva {
+    fn hva_of(&self, vm: &VmConfig, frame: usize) -> HostPage {
         self.hva.add(vm.pages_of(frame - usize::from(self.frame)))
     }
 }
@@ -60,7 +60,7 @@ pub enum SlotKind {
     /// A read-only user slot.
     ReadOnly,
     /// A private slot.
-    Private,
+    Internal,
     /// A slot that is being deleted or moved.
     Invalid,
 }
@@ -73,7 +73,7 @@ impl SlotKind {
             SlotKind::User => "user",
             SlotKind::Logged => "logged",
             SlotKind::ReadOnly => "readonly",
-            SlotKind::Private => "private",
+            SlotKind::Internal => "private",
             SlotKind::Invalid => "invalid",
         }
     }
@@ -96,7 +96,7 @@ struct PendingFault {
 /// The reference model of one VM.
 #[derive(Clone, Debug)]
 pub struct Model {
-    vm: Vm,
+    vm: VmConfig,
     slots: [Option<Slot>; SLOTS],
     slot_of: [u8; FRAMES],
     alias_holes: FrameSet,
@@ -112,7 +112,7 @@ pub struct Model {
     pub(crate) stale: Vec<StaleGpte>,
     /// The pages that vCPUs wait for.
     pub(crate) async_pf: Vec<AsyncPf>,
-    divisions: Divisions,
+    memory_attributes: MemoryAttributes,
     /// The frames of the zap that has begun and not ended.
     zapping: Option<FrameSet>,
 }
@@ -121,7 +121,7 @@ const NO_SLOT: u8 = u8::MAX;
 
 impl Model {
     /// A VM without memslots.
-    pub fn new(vm: &Vm) -> Self {
+    pub fn new(vm: &VmConfig) -> Self {
         Self {
             vm: *vm,
             slots: [None; SLOTS],
@@ -136,7 +136,7 @@ impl Model {
             shadowed: FrameSet::EMPTY,
             stale: Vec::new(),
             async_pf: Vec::new(),
-            divisions: Divisions::default(),
+            memory_attributes: MemoryAttributes::default(),
             zapping: None,
         }
     }
@@ -155,19 +155,19 @@ impl Model {
             log_may,
             ring_may,
             tracked,
-            divisions,
+            memory_attributes,
             zapping,
             shadowed,
             stale,
             async_pf,
         } = self;
         (slots, change, faults, zapping).hash(hasher);
-        (log_must, log_may, ring_may, tracked, divisions).hash(hasher);
+        (log_must, log_may, ring_may, tracked, memory_attributes).hash(hasher);
         (shadowed, stale, async_pf).hash(hasher);
     }
 
     /// The VM.
-    pub fn vm(&self) -> &Vm {
+    pub fn vm(&self) -> &VmConfig {
         &self.vm
     }
 
@@ -208,15 +208,15 @@ impl Model {
     }
 
     /// What divides the frames, so that no leaf may translate both sides.
-    pub fn divisions(&self) -> &Divisions {
-        &self.divisions
+    pub fn memory_attributes(&self) -> &MemoryAttributes {
+        &self.memory_attributes
     }
 
     /// Whether a leaf of `level` may translate `frame`, whatever page it leads to.
     pub fn admits_leaf(&self, frame: usize, level: Level) -> bool {
         level == Level::Page4K || {
             let leaf = self.vm.frames_of_leaf(self.vm.gfn(frame), level);
-            !divides(self.divisions.uncacheable(), leaf) && !divides(self.divisions.private(), leaf)
+            !divides(self.memory_attributes.uncacheable(), leaf) && !divides(self.memory_attributes.private(), leaf)
         }
     }
 
@@ -225,7 +225,7 @@ impl Model {
         match self.slot_at(frame) {
             None => SlotKind::Hole,
             Some((_, slot)) if slot.invalid => SlotKind::Invalid,
-            Some((id, _)) if id.is_private() => SlotKind::Private,
+            Some((id, _)) if id.is_internal() => SlotKind::Internal,
             Some((_, slot)) if slot.flags.readonly => SlotKind::ReadOnly,
             Some((_, slot)) if slot.flags.log_dirty => SlotKind::Logged,
             Some(_) => SlotKind::User,
@@ -238,11 +238,11 @@ impl Model {
     /// and a page under invalidation may not be mapped by anyone.
     pub fn entitled(&self, host: &Host, frame: usize, alias: Alias) -> Entitled {
         let Some((id, slot)) = self.slot_at(frame) else { return Entitled::Hole };
-        if id.is_private() && !alias.is_none() {
+        if id.is_internal() && !alias.is_none() {
             return Entitled::Hole;
         }
         let hva = slot.hva_of(&self.vm, frame);
-        if slot.invalid || host.invalidating(hva) || self.divisions.changing().contains(frame) {
+        if slot.invalid || host.invalidating(hva) || self.memory_attributes.changing().contains(frame) {
             return Entitled::InFlux;
         }
         if host.is_gone(hva) {
@@ -260,7 +260,7 @@ impl Model {
     }
 
     /// The host page behind `frame`, whatever its memslot is for and whether it is being taken away.
-    pub(crate) fn hva(&self, frame: usize) -> Option<Hva> {
+    pub(crate) fn hva(&self, frame: usize) -> Option<HostPage> {
         self.slot_at(frame).map(|(_, slot)| slot.hva_of(&self.vm, frame))
     }
 
@@ -304,14 +304,14 @@ impl Model {
                 self.slots_lock_is_free() && self.is_logged(id) && frames.minus(self.slot_frames(id)).is_empty()
             }
             // Whoever tracks holds the memslots still meanwhile.
-            Op::Track { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(false),
-            Op::Untrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
+            Op::WriteTrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(false),
+            Op::WriteUntrack { gfn } => self.change.is_none() && self.is_tracked(gfn) == Some(true),
             Op::SlotAliased { id, .. } => self.slots_lock_is_free() && self.slots[id.index()].is_none(),
             Op::Collapse { range } => range.holds_huge(),
             Op::PageOut { .. } | Op::PageIn { .. } => self.vm.async_pf(),
             Op::Unmap { .. } | Op::ProtNone { .. } | Op::Age { .. } | Op::WriteProtect { .. } => true,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => self.slots_lock_is_free(),
-            Op::AttributesEnd => self.divisions.is_changing(),
+            Op::AttributesEnd => self.memory_attributes.is_changing(),
             Op::ZapBegin { .. } => self.zapping.is_none(),
             Op::ZapEnd => self.zapping.is_some(),
             Op::NxRecover => self.vm.nx_huge_pages(),
@@ -321,7 +321,7 @@ impl Model {
 
     /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
     fn slots_lock_is_free(&self) -> bool {
-        self.change.is_none() && !self.divisions.is_changing()
+        self.change.is_none() && !self.memory_attributes.is_changing()
     }
 
     /// Whether something is going on for which any access may be retried.
@@ -344,15 +344,15 @@ impl Model {
         match change {
             SlotChange::Create { gfn, pages, flags, .. } => {
                 let plain = flags == SlotFlags::default();
-                slot.is_none() && (plain || !id.is_private()) && self.is_free(gfn, self.vm.frames_in(pages.into()), id)
+                slot.is_none() && (plain || !id.is_internal()) && self.is_free(gfn, self.vm.frames_in(pages.into()), id)
             }
             SlotChange::Delete => slot.is_some(),
             SlotChange::Move { gfn } => slot.is_some_and(|slot| {
-                !id.is_private()
+                !id.is_internal()
                     && self.vm.frame(gfn) != Some(slot.frame.into())
                     && self.is_free(gfn, slot.frames.into(), id)
             }),
-            SlotChange::Flags(flags) => slot.is_some_and(|slot| !id.is_private() && slot.flags != flags),
+            SlotChange::Flags(flags) => slot.is_some_and(|slot| !id.is_internal() && slot.flags != flags),
         }
     }
 
@@ -365,8 +365,8 @@ impl Model {
     }
 
     /// The frames that any page of `range` backs.
-    pub fn frames_of(&self, range: HvaRange) -> FrameSet {
-        let (start, end) = (self.vm.hva_index(range.start), self.vm.hva_index(Hva::new(range.end())));
+    pub fn frames_of(&self, range: HostPageRange) -> FrameSet {
+        let (start, end) = (self.vm.hva_index(range.start), self.vm.hva_index(HostPage::new(range.end())));
         let mut frames = FrameSet::EMPTY;
         for slot in self.slots.iter().flatten() {
             let first = self.vm.hva_index(slot.hva);
@@ -446,9 +446,9 @@ impl Model {
                 allowed.done = true;
                 (allowed.revoked, allowed.revoked_rights) = (self.vm.frames(gfn, 1), Rights::W);
             }
-            Op::Track { gfn } | Op::Untrack { gfn } => {
+            Op::WriteTrack { gfn } | Op::WriteUntrack { gfn } => {
                 let frames = self.vm.frames(gfn, 1);
-                let on = matches!(op, Op::Track { .. });
+                let on = matches!(op, Op::WriteTrack { .. });
                 self.tracked = if on { self.tracked.union(frames) } else { self.tracked.minus(frames) };
                 allowed.done = true;
                 allowed.changed = frames;
@@ -456,18 +456,18 @@ impl Model {
             Op::SlotAliased { .. } => allowed.refused = true,
             Op::Attributes { gfn, pages, private } => {
                 self.attributes_begin(gfn, pages, private, &mut allowed);
-                self.divisions.end_attributes();
+                self.memory_attributes.end_attributes();
             }
             Op::AttributesBegin { gfn, pages, private } => self.attributes_begin(gfn, pages, private, &mut allowed),
             Op::AttributesEnd => {
                 self.race_faults();
                 allowed.done = true;
-                allowed.changed = self.divisions.end_attributes();
+                allowed.changed = self.memory_attributes.end_attributes();
             }
             Op::MemoryType { gfn, pages, memory } => {
                 self.race_faults();
                 let frames = self.vm.frames(gfn, pages.into());
-                self.divisions.set_memory_type(frames, memory);
+                self.memory_attributes.set_memory_type(frames, memory);
                 allowed.done = true;
                 allowed.changed = frames;
             }
@@ -514,7 +514,7 @@ impl Model {
         self.race_faults();
         allowed.done = true;
         allowed.changed = self.vm.frames(gfn, pages.into());
-        self.divisions.begin_attributes(allowed.changed, private);
+        self.memory_attributes.begin_attributes(allowed.changed, private);
     }
 
     /// What an access may come to that `vcpu` enters the guest for.

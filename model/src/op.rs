@@ -1,11 +1,11 @@
 //! The alphabet: everything a program can do to a VM, to its memslots and to the host memory behind them.
 
-use crate::addr::{Gfn, Gpa, Hva, Level};
-use crate::divisions::MemoryType;
-use crate::driver::Driver;
+use crate::addr::{Gfn, Gpa, HostPage, Level};
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, Gva};
-use crate::limits::{PRIVATE_SLOTS, SLOTS, USER_SLOTS};
+use crate::limits::{INTERNAL_SLOTS, SLOTS, USER_SLOTS};
+use crate::memory_attributes::MemoryType;
+use crate::reclaim::Reclaim;
 use std::fmt;
 
 /// What a guest access does with the page.
@@ -49,8 +49,8 @@ impl SlotId {
     }
 
     /// Private slot `n`, modulo their number.
-    pub const fn private(n: u8) -> Self {
-        Self(USER_SLOTS as u8 + n % PRIVATE_SLOTS as u8)
+    pub const fn internal(n: u8) -> Self {
+        Self(USER_SLOTS as u8 + n % INTERNAL_SLOTS as u8)
     }
 
     /// The id as an index below [`SLOTS`].
@@ -59,14 +59,14 @@ impl SlotId {
     }
 
     /// Whether the id is at or above `KVM_USER_MEM_SLOTS`.
-    pub const fn is_private(self) -> bool {
+    pub const fn is_internal(self) -> bool {
         self.index() >= USER_SLOTS
     }
 }
 
 impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_private() { write!(f, "p{}", self.0 - USER_SLOTS as u8) } else { write!(f, "{}", self.0) }
+        if self.is_internal() { write!(f, "p{}", self.0 - USER_SLOTS as u8) } else { write!(f, "{}", self.0) }
     }
 }
 
@@ -81,21 +81,21 @@ pub struct SlotFlags {
 
 /// Consecutive host pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct HvaRange {
+pub struct HostPageRange {
     /// The first.
-    pub start: Hva,
+    pub start: HostPage,
     /// How many, at least 1.
     pub pages: u32,
 }
 
-impl HvaRange {
+impl HostPageRange {
     /// Whether `hva` is one of them.
-    pub const fn contains(&self, hva: Hva) -> bool {
+    pub const fn contains(&self, hva: HostPage) -> bool {
         hva.page() >= self.start.page() && hva.page() < self.end()
     }
 
     /// Each page.
-    pub fn iter(&self) -> impl Iterator<Item = Hva> + use<> {
+    pub fn iter(&self) -> impl Iterator<Item = HostPage> + use<> {
         let start = self.start;
         (0..u64::from(self.pages)).map(move |page| start.add(page))
     }
@@ -133,7 +133,7 @@ pub enum SlotChange {
         /// Number of pages, at least 1.
         pages: u32,
         /// First host page behind it.
-        hva: Hva,
+        hva: HostPage,
         /// Its flags.
         flags: SlotFlags,
     },
@@ -168,7 +168,7 @@ pub enum Op {
         /// Number of pages, at least 1.
         pages: u32,
         /// First host page behind it.
-        hva: Hva,
+        hva: HostPage,
     },
     /// The first half: the old slot becomes INVALID (delete, move, read-only) and what maps it is zapped, or the new
     /// flags are visible but existing SPTEs are not write-protected yet (dirty logging).
@@ -213,16 +213,16 @@ pub enum Op {
     /// The host replaces pages (`MADV_DONTNEED`, swap, migration): a whole MMU-notifier invalidation.
     Unmap {
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
         /// By what means, where that can be chosen and matters to anybody.
-        by: Option<Driver>,
+        by: Option<Reclaim>,
     },
     /// `invalidate_range_start`: from here on nothing may map the pages.
     UnmapBegin {
         /// Which of the invalidations that may be in progress at once.
         window: u8,
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// `invalidate_range_end`: the pages have been replaced.
     UnmapEnd {
@@ -232,29 +232,29 @@ pub enum Op {
     /// The host replaces pages by as few and as large ones as fit (khugepaged, `MADV_COLLAPSE`): an invalidation as well.
     Collapse {
         /// Which pages; a whole huge page is among them.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// The host writes pages to swap: an invalidation, after which they hold what they held, but whoever needs one has to wait until
     /// it was read in.
     PageOut {
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// Pages have been read in; what vCPUs left to be done about them is done (`async_pf_execute()`).
     PageIn {
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// The host takes pages away and puts none in their place (`mprotect(PROT_NONE)`, a memory failure): an invalidation, after which
     /// nobody can have them, until they are replaced.
     ProtNone {
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// Test and clear the accessed bits of host pages (`clear_young`).
     Age {
         /// Which pages.
-        range: HvaRange,
+        range: HostPageRange,
     },
     /// `KVM_GET_DIRTY_LOG` under manual protection: report, change nothing.
     DirtyGet {
@@ -277,12 +277,12 @@ pub enum Op {
     },
     /// Somebody wants to know of every write to a frame, as a hypervisor does for the page tables it shadows: from now on
     /// writes through any alias are emulated (`kvm_write_track_add_gfn()`).
-    Track {
+    WriteTrack {
         /// The frame.
         gfn: Gfn,
     },
     /// Nobody does any more.
-    Untrack {
+    WriteUntrack {
         /// The frame.
         gfn: Gfn,
     },
@@ -455,10 +455,10 @@ pub enum OpKind {
     DirtyClear,
     /// [`Op::WriteProtect`].
     WriteProtect,
-    /// [`Op::Track`].
-    Track,
-    /// [`Op::Untrack`].
-    Untrack,
+    /// [`Op::WriteTrack`].
+    WriteTrack,
+    /// [`Op::WriteUntrack`].
+    WriteUntrack,
     /// [`Op::Attributes`], whole or begun.
     Attributes,
     /// [`Op::AttributesEnd`].
@@ -517,8 +517,8 @@ impl OpKind {
         OpKind::DirtyGet,
         OpKind::DirtyClear,
         OpKind::WriteProtect,
-        OpKind::Track,
-        OpKind::Untrack,
+        OpKind::WriteTrack,
+        OpKind::WriteUntrack,
         OpKind::Attributes,
         OpKind::AttributesEnd,
         OpKind::MemoryType,
@@ -562,8 +562,8 @@ impl OpKind {
             OpKind::DirtyGet => "dirty-get",
             OpKind::DirtyClear => "dirty-clear",
             OpKind::WriteProtect => "write-protect",
-            OpKind::Track => "track",
-            OpKind::Untrack => "untrack",
+            OpKind::WriteTrack => "track",
+            OpKind::WriteUntrack => "untrack",
             OpKind::Attributes => "attributes",
             OpKind::AttributesEnd => "attributes-end",
             OpKind::MemoryType => "memory-type",
@@ -614,8 +614,8 @@ impl Op {
             Op::DirtyGet { .. } => OpKind::DirtyGet,
             Op::DirtyClear { .. } => OpKind::DirtyClear,
             Op::WriteProtect { .. } => OpKind::WriteProtect,
-            Op::Track { .. } => OpKind::Track,
-            Op::Untrack { .. } => OpKind::Untrack,
+            Op::WriteTrack { .. } => OpKind::WriteTrack,
+            Op::WriteUntrack { .. } => OpKind::WriteUntrack,
             Op::Attributes { .. } | Op::AttributesBegin { .. } => OpKind::Attributes,
             Op::AttributesEnd => OpKind::AttributesEnd,
             Op::MemoryType { .. } => OpKind::MemoryType,

@@ -2,15 +2,15 @@
 
 use crate::addr::{Gfn, Gpa};
 use crate::limits::{COMMENT_LINES, FRAMES, GPTES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, OPS};
-use crate::op::{HvaRange, Op, SlotChange};
-use crate::vm::{Vm, VmError};
+use crate::op::{HostPageRange, Op, SlotChange};
+use crate::vm::{VmConfig, VmError};
 use std::fmt;
 
 /// A VM and what is done to it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Program {
     /// The VM.
-    pub vm: Vm,
+    pub vm: VmConfig,
     /// The ops, at most [`OPS`].
     pub ops: Vec<Op>,
     /// What the program shows: the comment at the head of its file, a line each, without the `#`.
@@ -21,19 +21,19 @@ pub struct Program {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramError {
     /// The VM is refused.
-    Vm(VmError),
+    VmConfig(VmError),
     /// An address whose frame is outside the VM's window, or with bits that are neither frame nor stolen.
-    Outside(Gpa, Vm),
+    Outside(Gpa, VmConfig),
     /// An aliased memslot whose address is a base name.
     NotAliased(Gpa),
     /// A range of guest frames that is empty or leaves the window.
-    GfnRange(Vm),
+    GfnRange(VmConfig),
     /// A range of host pages that is empty or leaves the host memory.
-    HvaRange(Vm),
+    HostPageRange(VmConfig),
     /// A gfn, hva or number of pages that falls between the VM's frames.
-    OffStride(u64, Vm),
+    OffStride(u64, VmConfig),
     /// A vCPU the VM does not have.
-    Vcpu(u8, Vm),
+    Vcpu(u8, VmConfig),
     /// A notifier window that does not exist.
     Window(u8),
     /// Fewer shadow pages than [`MMU_PAGES_MIN`].
@@ -41,7 +41,7 @@ pub enum ProgramError {
     /// An entry of a guest page table that programs cannot name.
     Gpte(u8),
     /// A guest virtual page with more indices than the walk has levels.
-    Gva(Vm),
+    Gva(VmConfig),
     /// More than [`OPS`] ops.
     Ops,
     /// More than [`COMMENT_LINES`] comment lines.
@@ -50,9 +50,9 @@ pub enum ProgramError {
 
 impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let frames = |vm: &Vm| (vm.gfn(0), vm.gfn(FRAMES - 1).add(vm.stride() - 1));
+        let frames = |vm: &VmConfig| (vm.gfn(0), vm.gfn(FRAMES - 1).add(vm.stride() - 1));
         match self {
-            Self::Vm(error) => error.fmt(f),
+            Self::VmConfig(error) => error.fmt(f),
             Self::Outside(gpa, vm) => {
                 let (low, high) = frames(vm);
                 write!(f, "a page of gfn {low} to {high} with stolen bits only; this is {gpa:?}")
@@ -66,7 +66,7 @@ impl fmt::Display for ProgramError {
                     "1 to {pages} pages within gfn {low} to {high}, the frames of this VM (its base and {pages} pages)"
                 )
             }
-            Self::HvaRange(vm) => {
+            Self::HostPageRange(vm) => {
                 write!(f, "1 or more pages within host pages 0 to {}", vm.hva(HOST_PAGES).page() - 1)
             }
             Self::OffStride(found, vm) => write!(
@@ -92,7 +92,7 @@ impl std::error::Error for ProgramError {}
 
 impl From<VmError> for ProgramError {
     fn from(error: VmError) -> Self {
-        Self::Vm(error)
+        Self::VmConfig(error)
     }
 }
 
@@ -116,7 +116,7 @@ impl Program {
 ///
 /// # Errors
 /// A [`ProgramError`] that says what would be legal.
-pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
+pub fn check_op(vm: &VmConfig, op: &Op) -> Result<(), ProgramError> {
     let on_stride = |pages: u64| match pages & (vm.stride() - 1) {
         0 => Ok(()),
         _ => Err(ProgramError::OffStride(pages, *vm)),
@@ -136,16 +136,16 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
     let frame_ok = |gfn: Gfn| frames_ok(gfn, vm.stride() as u32);
     let window_ok =
         |window: u8| if usize::from(window) < NOTIFIER_WINDOWS { Ok(()) } else { Err(ProgramError::Window(window)) };
-    let hva_ok = |range: HvaRange| {
+    let hva_ok = |range: HostPageRange| {
         let inside = range.pages > 0 && range.end() <= vm.hva(HOST_PAGES).page();
-        let legal = if inside { Ok(()) } else { Err(ProgramError::HvaRange(*vm)) };
+        let legal = if inside { Ok(()) } else { Err(ProgramError::HostPageRange(*vm)) };
         legal.and(on_stride(range.start.page())).and(on_stride(range.pages.into()))
     };
     match *op {
         Op::Slot { change, .. } | Op::SlotBegin { change, .. } => match change {
             SlotChange::Create { gfn, pages, hva, .. } => {
                 frames_ok(gfn, pages)?;
-                hva_ok(HvaRange { start: hva, pages })
+                hva_ok(HostPageRange { start: hva, pages })
             }
             SlotChange::Move { gfn } => frame_ok(gfn),
             SlotChange::Delete | SlotChange::Flags(_) => Ok(()),
@@ -160,7 +160,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
                 return Err(ProgramError::NotAliased(gpa));
             }
             frames_ok(gfn, pages)?;
-            hva_ok(HvaRange { start: hva, pages })
+            hva_ok(HostPageRange { start: hva, pages })
         }
         Op::FaultEnd { vcpu } | Op::GuestFlush { vcpu } | Op::PageReady { vcpu } | Op::AsyncPfClear { vcpu } => {
             vcpu_ok(vcpu)
@@ -178,7 +178,7 @@ pub fn check_op(vm: &Vm, op: &Op) -> Result<(), ProgramError> {
         | Op::AttributesBegin { gfn, pages, .. }
         | Op::MemoryType { gfn, pages, .. }
         | Op::ZapBegin { gfn, pages, .. } => frames_ok(gfn, pages),
-        Op::WriteProtect { gfn } | Op::Track { gfn } | Op::Untrack { gfn } => frame_ok(gfn),
+        Op::WriteProtect { gfn } | Op::WriteTrack { gfn } | Op::WriteUntrack { gfn } => frame_ok(gfn),
         Op::WriteGpte { vcpu, gpa, index, gpte } => {
             vcpu_ok(vcpu).and(gpa_ok(gpa)).and(gpa_ok(gpte.gpa()))?;
             if usize::from(index) < GPTES { Ok(()) } else { Err(ProgramError::Gpte(index)) }

@@ -1,6 +1,6 @@
 //! The configuration of a VM: what a program states before its first op, and the window of frames it can name.
 
-use crate::addr::{Alias, Gfn, Gpa, Hva, Level, StolenBitError, StolenMask};
+use crate::addr::{Alias, Gfn, Gpa, HostPage, Level, StolenBitError, StolenMask};
 use crate::flush::BackendMode;
 use crate::guest_paging::GuestPaging;
 use crate::limits::{DIRTY_RING, DIRTY_RING_MIN, FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, VCPUS};
@@ -61,7 +61,7 @@ impl Levels {
 /// stride of 64 eight frames lie in each 2 MiB, with 32768 in each 1 GiB, so that a set of frames still is one machine word
 /// and leaves of every level have several frames. Gfns, hvas and page counts are real numbers all the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Vm {
+pub struct VmConfig {
     stolen: StolenMask,
     vcpus: u8,
     base: Gfn,
@@ -136,7 +136,7 @@ impl From<StolenBitError> for VmError {
     }
 }
 
-impl Default for Vm {
+impl Default for VmConfig {
     /// One stolen bit (40), two vCPUs, a working range-flush back-end, and a window that straddles a leaf-table edge.
     fn default() -> Self {
         let stolen = StolenMask::new(&[40]).expect("bit 40 is legal");
@@ -144,7 +144,7 @@ impl Default for Vm {
     }
 }
 
-impl Vm {
+impl VmConfig {
     /// Gfn 0x1e0: the 64 frames of the window then lie on both sides of gfn 0x200, where one leaf table ends.
     pub const DEFAULT_BASE: Gfn = Gfn::new(0x1e0);
     /// The stride by which eight frames lie in each 2 MiB.
@@ -398,13 +398,13 @@ impl Vm {
 
     /// Host page number `index` of those that a program can name.
     #[inline]
-    pub const fn hva(&self, index: usize) -> Hva {
-        Hva::new((index as u64) << self.stride_shift)
+    pub const fn hva(&self, index: usize) -> HostPage {
+        HostPage::new((index as u64) << self.stride_shift)
     }
 
-    /// The number of the host block that `hva` lies in: the inverse of [`Vm::hva`].
+    /// The number of the host block that `hva` lies in: the inverse of [`VmConfig::hva`].
     #[inline]
-    pub const fn hva_index(&self, hva: Hva) -> usize {
+    pub const fn hva_index(&self, hva: HostPage) -> usize {
         (hva.page() >> self.stride_shift) as usize
     }
 

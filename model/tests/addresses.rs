@@ -3,7 +3,7 @@
 use gpa_model::addr::StolenBitError;
 use gpa_model::limits::{MAXPHYADDR_MAX, MAXPHYADDR_MIN, STOLEN_BITS};
 use gpa_model::vm::VmError;
-use gpa_model::{Alias, BackendMode, Gfn, Gpa, Levels, StolenMask, Vm};
+use gpa_model::{Alias, BackendMode, Gfn, Gpa, Levels, StolenMask, VmConfig};
 
 const LEGAL: std::ops::RangeInclusive<u8> = StolenMask::LOWEST_BIT..=StolenMask::HIGHEST_BIT;
 
@@ -90,7 +90,7 @@ fn illegal_positions_are_refused_and_say_why() {
 /// Both sides of the law: above all that a table of the largest leaves translates a bit is legal, below it is refused.
 #[test]
 fn a_stolen_bit_lies_above_every_table_of_leaves() {
-    let plain = Vm::new(StolenMask::NONE, 1, Gfn::new(0), BackendMode::Works).unwrap();
+    let plain = VmConfig::new(StolenMask::NONE, 1, Gfn::new(0), BackendMode::Works).unwrap();
     for stride in (0..=15).map(|shift| 1 << shift) {
         let vm = plain.with_frames(Gfn::new(0), stride).unwrap();
         let lowest = [21, 30, 39][vm.largest_leaf() as usize];
@@ -113,7 +113,7 @@ fn a_stolen_bit_lies_above_every_table_of_leaves() {
 #[test]
 fn four_levels_translate_no_stolen_bit_from_48_on() {
     for bit in LEGAL {
-        let vm = Vm::new(StolenMask::new(&[bit]).unwrap(), 1, Gfn::new(0x100), BackendMode::Works).unwrap();
+        let vm = VmConfig::new(StolenMask::new(&[bit]).unwrap(), 1, Gfn::new(0x100), BackendMode::Works).unwrap();
         let five = bit > 47;
         assert_eq!(vm.levels() == Levels::Five, five, "as few levels as translate bit {bit}");
         let error = five.then_some(VmError::Stolen(StolenBitError::AboveRoot { bit, highest: 47 }));
@@ -133,7 +133,7 @@ fn no_stolen_bit_is_reserved_wherever_physical_addresses_end() {
             }
         }
     }
-    let vm = Vm::default();
+    let vm = VmConfig::default();
     assert_eq!(vm.with_maxphyaddr(35), Err(VmError::Maxphyaddr(35)));
     assert_eq!(vm.with_maxphyaddr(53), Err(VmError::Maxphyaddr(53)));
 }
@@ -150,7 +150,7 @@ fn the_order_in_which_bits_are_given_does_not_matter() {
 fn a_stolen_bit_is_never_an_address_bit_of_a_frame() {
     for (bits, mask) in masks().filter(|(bits, _)| bits.len() == 1) {
         for base in [0, 0x1c0, 0x1c1, 0x1e0, 0x3c0, 0x3c1, 0x3fc0] {
-            let vm = Vm::new(mask, 1, Gfn::new(base), BackendMode::Works);
+            let vm = VmConfig::new(mask, 1, Gfn::new(base), BackendMode::Works);
             let tainted = (0..64).any(|frame| mask.taints(base + frame));
             match vm {
                 Ok(vm) => {

@@ -1,7 +1,7 @@
 //! Exhaustive exploration: what it visits, and that folding leaves out renamings only.
 
 use gpa_model::exhaust::{Answer, Explored, Scope, ScopeError, Visit};
-use gpa_model::{Exit, Gpte, Host, Model, Op, OpKind, Program, SlotChange, SlotId, Vm, text};
+use gpa_model::{Exit, Gpte, Host, Model, Op, OpKind, Program, SlotChange, SlotId, VmConfig, text};
 use std::collections::BTreeSet;
 
 fn scope(frames: usize, slots: usize, aliases: usize, vcpus: u8) -> Scope {
@@ -91,7 +91,7 @@ fn renamed(program: &Program) -> String {
     };
     let mut out = String::new();
     for op in &program.ops {
-        let private = |id: SlotId| if id.is_private() { "p" } else { "u" };
+        let private = |id: SlotId| if id.is_internal() { "p" } else { "u" };
         out += &match *op {
             Op::Slot { id, change } | Op::SlotBegin { id, change } => {
                 let what = match change {
@@ -102,7 +102,7 @@ fn renamed(program: &Program) -> String {
                     "{} {}{} {what};",
                     op.kind().name(),
                     private(id),
-                    name(usize::from(id.is_private()), id.index() as u64)
+                    name(usize::from(id.is_internal()), id.index() as u64)
                 )
             }
             Op::Access { vcpu, gpa, .. } | Op::FaultBegin { vcpu, gpa, .. } => {
@@ -143,8 +143,8 @@ fn a_folded_program_says_how_many_it_stands_for() {
 }
 
 /// The op with vCPUs, user slots, notifier windows and stolen bits 0 and 1 exchanged.
-fn exchanged(vm: &Vm, op: Op) -> Op {
-    let slot = |id: SlotId| if id.is_private() || id.index() > 1 { id } else { SlotId::user(1 - id.index() as u8) };
+fn exchanged(vm: &VmConfig, op: Op) -> Op {
+    let slot = |id: SlotId| if id.is_internal() || id.index() > 1 { id } else { SlotId::user(1 - id.index() as u8) };
     let gpa = |gpa| {
         let (frame, alias) = vm.locate(gpa).unwrap();
         let number = vm.stolen().alias_index(alias);
@@ -216,7 +216,7 @@ fn what_is_cut_has_no_longer_programs_and_a_stop_ends_it() {
 
 #[test]
 fn programs_that_lead_to_the_same_are_counted_as_one_state() {
-    let scope = scope(1, 1, 2, 1).only(&[OpKind::SlotCreate, OpKind::Read, OpKind::Track, OpKind::Unmap]);
+    let scope = scope(1, 1, 2, 1).only(&[OpKind::SlotCreate, OpKind::Read, OpKind::WriteTrack, OpKind::Unmap]);
     let explored = scope.explore(3, &mut |program, _| Answer::Ended(exit(program)));
     // No slot; a slot with three sets of flags, plain or tracked. Reads leave a mark in the log of one that logs, and what is
     // unmapped comes back as it was.

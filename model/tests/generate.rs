@@ -4,7 +4,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use gpa_model::choices::{Choices, FromRng};
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::OPS;
-use gpa_model::{BackendMode, Exit, Gfn, Host, Model, Op, OpKind, Program, StolenMask, Vm};
+use gpa_model::{BackendMode, Exit, Gfn, Host, Model, Op, OpKind, Program, StolenMask, VmConfig};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -16,7 +16,7 @@ fn profiles() -> [Profile; 4] {
     let plain = Profile::default();
     [
         plain,
-        Profile { windows: false, private_slots: false, ..plain },
+        Profile { windows: false, internal_slots: false, ..plain },
         Profile { stolen_low: 36, stolen_high: 38, ops_max: 200, ..plain },
         plain.only(|kind| matches!(kind, OpKind::Write | OpKind::SlotCreate)),
     ]
@@ -50,8 +50,8 @@ fn generated_programs_are_legal_and_of_their_profile() {
             assert!(placed, "seed {seed}: {:?} of {profile:?}", bits.bits());
             let begun = |op: &Op| matches!(op, Op::SlotBegin { .. } | Op::UnmapBegin { .. } | Op::FaultBegin { .. });
             assert!(profile.windows || !program.ops.iter().any(begun), "seed {seed}: {program:?}");
-            let private = |op: &Op| matches!(op, Op::Slot { id, .. } | Op::SlotBegin { id, .. } if id.is_private());
-            assert!(profile.private_slots || !program.ops.iter().any(private), "seed {seed}: {program:?}");
+            let private = |op: &Op| matches!(op, Op::Slot { id, .. } | Op::SlotBegin { id, .. } if id.is_internal());
+            assert!(profile.internal_slots || !program.ops.iter().any(private), "seed {seed}: {program:?}");
         }
     }
 }
@@ -112,9 +112,9 @@ fn most_ops_of_a_program_mean_something() {
 #[test]
 fn an_op_said_of_another_vm_is_legal_there() {
     let masks = [&[][..], &[40], &[21], &[45, 46, 47]].map(|bits| StolenMask::new(bits).unwrap());
-    let vms: Vec<Vm> = masks
+    let vms: Vec<VmConfig> = masks
         .into_iter()
-        .flat_map(|mask| [1, 4].map(|vcpus| Vm::new(mask, vcpus, Gfn::new(0x100), BackendMode::Works).unwrap()))
+        .flat_map(|mask| [1, 4].map(|vcpus| VmConfig::new(mask, vcpus, Gfn::new(0x100), BackendMode::Works).unwrap()))
         .collect();
     let generator = Generator::new(Profile::default());
     let mut program = Program::default();

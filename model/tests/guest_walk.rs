@@ -2,8 +2,8 @@
 
 use gpa_model::limits::GPTES;
 use gpa_model::{
-    Access, BackendMode, Exit, Fault, Gfn, Gpa, Gpte, GpteFlags, GuestPaging, Gva, Host, Hva, HvaRange, Model, Op, Pfn,
-    SlotChange, SlotFlags, SlotId, StolenMask, Vm,
+    Access, BackendMode, Exit, Fault, Gfn, Gpa, Gpte, GpteFlags, GuestPaging, Gva, Host, HostPage, HostPageRange,
+    Model, Op, Pfn, SlotChange, SlotFlags, SlotId, StolenMask, VmConfig,
 };
 
 const PLAIN: GpteFlags = GpteFlags::PLAIN;
@@ -12,7 +12,7 @@ const MAXPHYADDR: u8 = 46;
 
 /// A VM with one memslot, whose frames are its guest's tables.
 struct Guest {
-    vm: Vm,
+    vm: VmConfig,
     model: Model,
     host: Host,
 }
@@ -20,10 +20,11 @@ struct Guest {
 impl Guest {
     fn new(bits: &[u8], paging: GuestPaging) -> Self {
         let stolen = StolenMask::new(bits).expect("legal bits");
-        let vm = Vm::new(stolen, 1, Gfn::new(0x1f0), BackendMode::Works).and_then(|vm| vm.with_maxphyaddr(MAXPHYADDR));
+        let vm =
+            VmConfig::new(stolen, 1, Gfn::new(0x1f0), BackendMode::Works).and_then(|vm| vm.with_maxphyaddr(MAXPHYADDR));
         let vm = vm.expect("a legal VM").with_paging(paging);
         let mut guest = Self { vm, model: Model::new(&vm), host: Host::default() };
-        let (gfn, hva) = (vm.gfn(0), Hva::new(0));
+        let (gfn, hva) = (vm.gfn(0), HostPage::new(0));
         let change = SlotChange::Create { gfn, pages: PAGES, hva, flags: SlotFlags::default() };
         guest.step(Op::Slot { id: SlotId::user(0), change }, Exit::Done);
         guest
@@ -38,7 +39,7 @@ impl Guest {
     }
 
     fn pfn(&self, frame: usize) -> Pfn {
-        self.host.pfn(Hva::new(frame as u64))
+        self.host.pfn(HostPage::new(frame as u64))
     }
 
     fn write(&mut self, table: usize, index: u8, gpa: Gpa, flags: GpteFlags) {
@@ -147,7 +148,7 @@ fn large_pages_are_where_the_mode_has_them_and_aligned() {
 fn tables_go_with_their_page() {
     let (mut guest, end) = Guest::chain(&[40], GuestPaging::Pae, 1);
     assert!(end.is_ok());
-    let range = HvaRange { start: Hva::new(1), pages: 1 };
+    let range = HostPageRange { start: HostPage::new(1), pages: 1 };
     let walk = |guest: &Guest| guest.model.guest_walk(&guest.host, guest.vm.gpa(0, 0), Gva::new(&[1, 1]), Access::Read);
     guest.step(Op::UnmapBegin { window: 0, range }, Exit::Done);
     assert!(walk(&guest).in_flux);
@@ -164,12 +165,12 @@ fn a_write_that_reached_no_page_is_in_no_table() {
     let op = Op::WriteGpte { vcpu: 0, gpa: guest.vm.gpa(0, 1), index: 2, gpte };
     for exit in [Exit::Retry, Exit::Mmio(guest.vm.gpa(0, 1)), Exit::Done] {
         guest.host.settle(&op, &exit);
-        assert_eq!(guest.host.gpte(Hva::new(0), 2), Gpte::default());
+        assert_eq!(guest.host.gpte(HostPage::new(0), 2), Gpte::default());
     }
     guest.host.settle(&op, &Exit::Emulated(guest.pfn(0)));
-    assert_eq!(guest.host.gpte(Hva::new(0), 2), gpte);
+    assert_eq!(guest.host.gpte(HostPage::new(0), 2), gpte);
     guest.host.reset(&guest.vm);
-    assert_eq!(guest.host.gpte(Hva::new(0), 2), Gpte::default());
+    assert_eq!(guest.host.gpte(HostPage::new(0), 2), Gpte::default());
 }
 
 /// By the manuals: SDM vol. 3A, tables 4-6, 4-18 and 4-20; vol. 3C, tables 29-6 and 29-7.

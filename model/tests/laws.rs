@@ -6,8 +6,8 @@
 use gpa_model::limits::FRAMES;
 use gpa_model::mmu::Rights;
 use gpa_model::{
-    Access, Alias, Allowed, BackendMode, Entitled, Exit, Fault, FrameSet, Host, Hva, HvaRange, Model, Op, SlotChange,
-    SlotFlags, SlotId, SlotKind, StolenMask, Vm,
+    Access, Alias, Allowed, BackendMode, Entitled, Exit, Fault, FrameSet, Host, HostPage, HostPageRange, Model, Op,
+    SlotChange, SlotFlags, SlotId, SlotKind, StolenMask, VmConfig,
 };
 use std::fmt;
 
@@ -17,15 +17,16 @@ const PRIVATE: usize = 2;
 const MOVED: usize = 3;
 const FRAMES_SEEN: usize = 6;
 const USER_ID: SlotId = SlotId::user(0);
-const PRIVATE_ID: SlotId = SlotId::private(0);
+const PRIVATE_ID: SlotId = SlotId::internal(0);
 
-fn vm(bits: &[u8]) -> Vm {
-    Vm::new(StolenMask::new(bits).unwrap(), 2, Vm::DEFAULT_BASE, BackendMode::Works).unwrap()
+fn vm(bits: &[u8]) -> VmConfig {
+    VmConfig::new(StolenMask::new(bits).unwrap(), 2, VmConfig::DEFAULT_BASE, BackendMode::Works).unwrap()
 }
 
-fn alphabet(vm: &Vm) -> Vec<Op> {
+fn alphabet(vm: &VmConfig) -> Vec<Op> {
     let flags = |readonly, log_dirty| SlotFlags { readonly, log_dirty };
-    let create = |frame, pages, hva, flags| SlotChange::Create { gfn: vm.gfn(frame), pages, hva: Hva::new(hva), flags };
+    let create =
+        |frame, pages, hva, flags| SlotChange::Create { gfn: vm.gfn(frame), pages, hva: HostPage::new(hva), flags };
     let user = [
         create(USER, 2, 0, flags(false, true)),
         create(USER, 2, 0, flags(true, false)),
@@ -40,7 +41,7 @@ fn alphabet(vm: &Vm) -> Vec<Op> {
     let private = [create(PRIVATE, 1, 4, flags(false, false)), SlotChange::Delete];
     let private = private.map(|change| Op::Slot { id: PRIVATE_ID, change });
     let begun_private = Op::SlotBegin { id: PRIVATE_ID, change: SlotChange::Delete };
-    let range = HvaRange { start: Hva::new(0), pages: 1 };
+    let range = HostPageRange { start: HostPage::new(0), pages: 1 };
     let last = vm.stolen().alias_count() - 1;
     let access = |frame, alias, access| Op::Access { vcpu: 0, gpa: vm.gpa(frame, alias), access };
     let fault = |frame, alias| Op::FaultBegin { vcpu: 1, gpa: vm.gpa(frame, alias), access: Access::Write };
@@ -60,7 +61,7 @@ fn alphabet(vm: &Vm) -> Vec<Op> {
         Op::FaultEnd { vcpu: 1 },
         Op::Unmap { range, by: None },
         Op::UnmapBegin { window: 0, range },
-        Op::UnmapBegin { window: 1, range: HvaRange { start: Hva::new(0), pages: 8 } },
+        Op::UnmapBegin { window: 1, range: HostPageRange { start: HostPage::new(0), pages: 8 } },
         Op::UnmapEnd { window: 0 },
         Op::UnmapEnd { window: 1 },
         Op::Age { range },
@@ -116,7 +117,7 @@ impl State {
     }
 
     /// Every answer that `allowed` admits. The sets are those that make the most difference.
-    fn answers(&self, vm: &Vm, allowed: &Allowed, op: &Op) -> Vec<Exit> {
+    fn answers(&self, vm: &VmConfig, allowed: &Allowed, op: &Op) -> Vec<Exit> {
         let gpa = match *op {
             Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } => gpa,
             _ => self.model.pending_fault(1).map_or(vm.gpa(0, 0), |(gpa, _)| gpa),
@@ -256,7 +257,7 @@ fn a_page_that_was_unmapped_is_never_seen_again() {
         for hva in range.iter() {
             let new = state.host.pfn(hva);
             for other in 0..gpa_model::limits::HOST_PAGES as u64 {
-                assert_ne!(before.host.pfn(Hva::new(other)), new, "{hva:?} after {:?}", state.path);
+                assert_ne!(before.host.pfn(HostPage::new(other)), new, "{hva:?} after {:?}", state.path);
             }
         }
         for frame in state.model.frames_of(range).iter() {

@@ -15,7 +15,7 @@ fn generated(seed: u64) -> Program {
 }
 
 /// A thing to show: a write through an alias to a slot of some kind, after so many invalidations were accepted.
-fn shows(program: &Program, kind: SlotKind, unmaps: usize) -> bool {
+fn capabilities(program: &Program, kind: SlotKind, unmaps: usize) -> bool {
     let (mut model, mut host) = (Model::new(&program.vm), Host::new(&program.vm));
     let mut seen = 0;
     for op in &program.ops {
@@ -39,12 +39,12 @@ fn shows(program: &Program, kind: SlotKind, unmaps: usize) -> bool {
 
 /// Cases that a generated program shows, with what they show.
 fn cases() -> Vec<(Program, SlotKind, usize)> {
-    let kinds = [SlotKind::Hole, SlotKind::User, SlotKind::Logged, SlotKind::Private, SlotKind::Invalid];
+    let kinds = [SlotKind::Hole, SlotKind::User, SlotKind::Logged, SlotKind::Internal, SlotKind::Invalid];
     let all = (0..600).flat_map(|seed| {
         let program = generated(seed);
         kinds.map(|kind| (program.clone(), kind, seed as usize % 3))
     });
-    all.filter(|(program, kind, unmaps)| shows(program, *kind, *unmaps)).take(200).collect()
+    all.filter(|(program, kind, unmaps)| capabilities(program, *kind, *unmaps)).take(200).collect()
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn the_result_shows_it_is_legal_and_no_longer() {
     let cases = cases();
     assert!(cases.len() > 100, "only {} cases", cases.len());
     for (program, kind, unmaps) in cases {
-        let result = minimize(&program, |candidate| shows(candidate, kind, unmaps));
-        assert!(shows(&result.program, kind, unmaps), "{:?}", result.program);
+        let result = minimize(&program, |candidate| capabilities(candidate, kind, unmaps));
+        assert!(capabilities(&result.program, kind, unmaps), "{:?}", result.program);
         assert_eq!(result.program.check(), Ok(()));
         assert_eq!(result.ops_before, program.ops.len());
         assert!(result.program.ops.len() <= program.ops.len());
@@ -77,11 +77,11 @@ fn the_result_shows_it_is_legal_and_no_longer() {
 #[test]
 fn no_op_of_the_result_can_be_left_out() {
     for (program, kind, unmaps) in cases() {
-        let result = minimize(&program, |candidate| shows(candidate, kind, unmaps)).program;
+        let result = minimize(&program, |candidate| capabilities(candidate, kind, unmaps)).program;
         for at in 0..result.ops.len() {
             let mut shorter = result.clone();
             shorter.ops.remove(at);
-            assert!(!shows(&shorter, kind, unmaps), "op {at} is not needed: {:?}", result.ops);
+            assert!(!capabilities(&shorter, kind, unmaps), "op {at} is not needed: {:?}", result.ops);
         }
     }
 }
@@ -92,11 +92,11 @@ fn the_same_program_gives_the_same_result_and_a_result_gives_itself() {
         let mut asked = 0;
         let first = minimize(&program, |candidate| {
             asked += 1;
-            shows(candidate, kind, unmaps)
+            capabilities(candidate, kind, unmaps)
         });
         assert_eq!(first.executions, asked);
-        assert_eq!(minimize(&program, |candidate| shows(candidate, kind, unmaps)), first);
-        assert_eq!(minimize(&first.program, |candidate| shows(candidate, kind, unmaps)).program, first.program);
+        assert_eq!(minimize(&program, |candidate| capabilities(candidate, kind, unmaps)), first);
+        assert_eq!(minimize(&first.program, |candidate| capabilities(candidate, kind, unmaps)).program, first.program);
     }
 }
 

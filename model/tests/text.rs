@@ -4,7 +4,7 @@ use gpa_model::choices::{Choices, FromRng};
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::limits::{COMMENT_LINES, FILE_BYTES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, OPS};
 use gpa_model::text::{parse, print};
-use gpa_model::{BackendMode, Gfn, GuestPaging, Levels, Op, OpKind, Program, StolenMask, Vm};
+use gpa_model::{BackendMode, Gfn, GuestPaging, Levels, Op, OpKind, Program, StolenMask, VmConfig};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ fn every_vm_prints_and_parses_back_equal() {
     for bits in [&[][..], &[21], &[47], &[30, 40], &[45, 46, 47], &[47, 21, 33], &[48, 56]] {
         for vcpus in 1..=4 {
             for mode in BackendMode::ALL {
-                let vm = Vm::new(StolenMask::new(bits).unwrap(), vcpus, Gfn::new(0x100), mode).unwrap();
+                let vm = VmConfig::new(StolenMask::new(bits).unwrap(), vcpus, Gfn::new(0x100), mode).unwrap();
                 let far = [1, 64, 4096, 32768].map(|stride| vm.with_frames(Gfn::new(0x38000), stride));
                 for vm in far.into_iter().flatten().chain([vm]) {
                     for (levels, maxphyaddr) in

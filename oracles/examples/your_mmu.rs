@@ -8,36 +8,37 @@
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::{
-    Access, Exit, FlushBackend, Gfn, Gpa, Host, Hva, Mmu, Op, Program, Rights, SlotChange, SlotId, Spte, Vm,
+    Access, Exit, FlushBackend, Gfn, Gpa, Host, HostPage, Mmu, Op, Program, Rights, SlotChange, SlotId, Spte, VmConfig,
 };
 use gpa_oracles::{Lockstep, report};
 use rand_xoshiro::{Xoshiro256PlusPlus, rand_core::SeedableRng};
 use std::collections::BTreeMap;
 
 struct YourMmu {
-    vm: Vm,
-    slots: Vec<(SlotId, Gfn, u64, Hva, bool)>,
+    vm: VmConfig,
+    slots: Vec<(SlotId, Gfn, u64, HostPage, bool)>,
     mapped: BTreeMap<Gpa, Spte>,
 }
 
 impl YourMmu {
-    fn new(vm: &Vm) -> Self {
+    fn new(vm: &VmConfig) -> Self {
         Self { vm: *vm, slots: Vec::new(), mapped: BTreeMap::new() }
     }
 }
 
 impl Mmu for YourMmu {
-    fn reset(&mut self, vm: &Vm) {
+    fn reset(&mut self, vm: &VmConfig) {
         *self = Self::new(vm);
     }
 
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
         if let Op::Access { gpa, access, .. } = *op {
             let (gfn, alias) = self.vm.stolen().split(gpa);
-            let page = |slot: &(SlotId, Gfn, u64, Hva, bool)| gfn.offset_from(slot.1).filter(|page| *page < slot.2);
+            let page =
+                |slot: &(SlotId, Gfn, u64, HostPage, bool)| gfn.offset_from(slot.1).filter(|page| *page < slot.2);
             let slot = self.slots.iter().find_map(|slot| Some((slot, page(slot)?)));
             let Some((&(id, _, _, hva, readonly), page)) = slot else { return Exit::Mmio(gpa) };
-            if (id.is_private() && !alias.is_none()) || (readonly && access == Access::Write) {
+            if (id.is_internal() && !alias.is_none()) || (readonly && access == Access::Write) {
                 return Exit::Mmio(gpa);
             }
             let pfn = host.pfn(hva.add(page));
@@ -75,7 +76,7 @@ impl Mmu for YourMmu {
 fn main() {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile { windows: false, ..Profile::default() });
-    let (mut run, mut mmu, mut program) = (Lockstep::default(), YourMmu::new(&Vm::default()), Program::default());
+    let (mut run, mut mmu, mut program) = (Lockstep::default(), YourMmu::new(&VmConfig::default()), Program::default());
     for number in 1..=10_000 {
         generator.program(&mut choices, &mut program);
         if run.run(&mut mmu, &program).is_some() {

@@ -23,7 +23,7 @@ mod started_over;
 use crate::gfn_unalias::{instead, is_sound};
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, Rights, Span, Spte, VcpuSet, Vm};
+use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, Rights, Span, Spte, VcpuSet, VmConfig};
 
 const STALE_PAGE: usize = 0;
 const STALE_WRITE: usize = 1;
@@ -78,7 +78,7 @@ impl Oracle for AliasFlush {
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         self.check_access(step, &mut tally[STALE_ACCESS])?;
-        if !step.shows.tables || !step.shows.flushes {
+        if !step.capabilities.tables || !step.capabilities.flushes {
             if !step.allowed.changed.is_empty() {
                 tally[STALE_PAGE].cannot();
                 tally[STARTED_OVER].cannot();
@@ -148,7 +148,7 @@ impl AliasFlush {
         }
         if matches!(step.exit, Exit::Memory(_) | Exit::Mmio(_) | Exit::Emulated(_)) {
             if outdated {
-                tally.check_if(step.shows.native);
+                tally.check_if(step.capabilities.native);
             }
             self.outdated[number] = self.outdated[number].minus(FrameSet::one(frame));
         }
@@ -182,7 +182,7 @@ impl AliasFlush {
         });
     }
 
-    fn apply(&mut self, vm: &Vm, flush: &Flush) {
+    fn apply(&mut self, vm: &VmConfig, flush: &Flush) {
         match *flush {
             Flush::All { vcpus } => {
                 for stale in &mut self.stale {

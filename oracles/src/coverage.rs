@@ -81,7 +81,7 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         return (class(is_aliased(gpa)), at(vm.locate(gpa).map(|(frame, _)| frame)));
     }
     let of = |id: SlotId| {
-        let private = id.is_private().then_some(SlotKind::Private.name());
+        let private = id.is_internal().then_some(SlotKind::Internal.name());
         private.unwrap_or_else(|| at(model.slot_frames(id).first()))
     };
     match *step.op {
@@ -99,8 +99,8 @@ fn place(step: &Step<'_>) -> (&'static str, &'static str) {
         | Op::MemoryType { gfn, .. }
         | Op::ZapBegin { gfn, .. }
         | Op::WriteProtect { gfn }
-        | Op::Track { gfn }
-        | Op::Untrack { gfn } => (NONE, at(vm.frame(gfn))),
+        | Op::WriteTrack { gfn }
+        | Op::WriteUntrack { gfn } => (NONE, at(vm.frame(gfn))),
         Op::SlotEnd
         | Op::Access { .. }
         | Op::WriteGpte { .. }

@@ -2,7 +2,7 @@
 //! there; and when the log forgets a page, no alias of it stays writable.
 
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
-use gpa_model::{Exit, FrameSet, Rights, Vm};
+use gpa_model::{Exit, FrameSet, Rights, VmConfig};
 
 const WRITE_PROTECTED: usize = 0;
 const MISSING: usize = 1;
@@ -32,7 +32,7 @@ fn check_write_protected(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objec
     if revoked.is_empty() || !step.allowed.revoked_rights.contains(Rights::W) {
         return Ok(());
     }
-    if !step.shows.tables {
+    if !step.capabilities.tables {
         tally.cannot();
         return Ok(());
     }
@@ -82,6 +82,6 @@ fn check_report(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
 
 /// The log knows gfns: what it gets wrong it gets wrong for the base name.
 #[expect(clippy::unnecessary_wraps, reason = "the form an Objection wants")]
-fn blame(vm: &Vm, frame: usize) -> Option<Blame> {
+fn blame(vm: &VmConfig, frame: usize) -> Option<Blame> {
     Some(Blame { frame, alias: vm.stolen().alias(0) })
 }

@@ -77,7 +77,7 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::Emulated(_) => 14,
         Exit::NotFound => 15,
         Exit::RingFull => 16,
-        Exit::Misattributed => 17,
+        Exit::MemoryFault => 17,
         Exit::PageNotPresent => 18,
         Exit::Halted => 19,
         Exit::PageReady(_) => 20,
@@ -122,7 +122,7 @@ fn situation(step: &Step<'_>) -> u64 {
     } else if let Op::Slot { id, .. } | Op::SlotBegin { id, .. } | Op::DirtyGet { id } | Op::DirtyClear { id, .. } =
         step.op
     {
-        bits |= u64::from(id.is_private());
+        bits |= u64::from(id.is_internal());
         bits |= slot_class(model.slot_frames(*id).first().map_or(SlotKind::Hole, |frame| model.slot_kind(frame))) << 3;
     }
     let (mut lost, mut base, mut alias) = (FrameSet::EMPTY, false, false);

@@ -57,7 +57,7 @@ impl Oracle for GfnUnalias {
         self.check_attribute(step, &mut tally[ATTRIBUTE])?;
         check_exit(step, tally)?;
         check_warning(step, &mut tally[WARN])?;
-        if step.shows.tables {
+        if step.capabilities.tables {
             check_sptes(step, &mut tally[SPTE])?;
             self.check_zapped(step, &mut tally[ZAPPED])?;
         } else if step.accessed.is_some() {
@@ -67,7 +67,7 @@ impl Oracle for GfnUnalias {
     }
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
-        if !end.shows.keys {
+        if !end.capabilities.keys {
             tally[KEYED].cannot();
             return Ok(());
         }
@@ -105,7 +105,7 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         && let Some((frame, alias)) = accessed
     {
         let kind = step.model.slot_kind(frame);
-        if kind == SlotKind::Private || kind == SlotKind::Hole && !alias.is_none() {
+        if kind == SlotKind::Internal || kind == SlotKind::Hole && !alias.is_none() {
             return Ok(());
         }
     }
@@ -114,7 +114,7 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         Exit::Retry if accessed.is_some() => tally[clause].skip(),
         Exit::Pending if step.allowed.pending => tally[clause].skip(),
         exit => {
-            tally[clause].check_if(step.shows.native);
+            tally[clause].check_if(step.capabilities.native);
             if !step.allowed.admits(step.model.vm(), &exit) {
                 let blame = accessed.map(|(frame, alias)| Blame { frame, alias });
                 return Err(Objection { clause, blame, why: wrong_exit(step, exit) });
@@ -152,7 +152,7 @@ fn check_warning(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
     if !matches!(step.op, Op::GuestAccess { .. }) {
         return Ok(());
     }
-    if !step.shows.shadows {
+    if !step.capabilities.shadows {
         tally.cannot();
         return Ok(());
     }
@@ -229,10 +229,10 @@ impl GfnUnalias {
     fn check_attribute(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
         let Some((frame, alias)) = step.accessed_frame() else { return Ok(()) };
         let one = FrameSet::one(frame);
-        let private = step.allowed.memory.is_some() && step.model.divisions().private().contains(frame);
+        let private = step.allowed.memory.is_some() && step.model.memory_attributes().private().contains(frame);
         if private && self.holes_seen.contains(frame) {
-            tally.check_if(step.shows.native);
-            if step.exit == Exit::Misattributed {
+            tally.check_if(step.capabilities.native);
+            if step.exit == Exit::MemoryFault {
                 let why = "the frame is private, but what was a hole before is still taken for shared".into();
                 return Err(Objection { clause: ATTRIBUTE, blame: Some(Blame { frame, alias }), why });
             }
@@ -251,7 +251,7 @@ impl GfnUnalias {
     fn check_age(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
         let vm = step.model.vm();
         // Where the processor sets no accessed bit, ageing itself takes the rights away.
-        if step.shows.tables && !matches!(step.op, Op::Age { .. }) {
+        if step.capabilities.tables && !matches!(step.op, Op::Age { .. }) {
             for number in 0..step.view.aliases() {
                 // A translation that was replaced took its accessed bit along.
                 self.accessed[number] = self.accessed[number].minus(step.view.changed(number));
@@ -272,7 +272,7 @@ impl GfnUnalias {
             tally.cannot();
             return Ok(());
         };
-        if !step.shows.tables {
+        if !step.capabilities.tables {
             tally.cannot();
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! A large translation that was replaced and not flushed is `alias_flush`'s to judge.
 
 use crate::step::{Blame, Clause, Objection, Oracle, Step, Tally};
-use gpa_model::divisions::divides;
+use gpa_model::memory_attributes::divides;
 use gpa_model::{FrameSet, Level, Rights, Spte};
 
 const MEMORY_TYPE: usize = 0;
@@ -26,7 +26,7 @@ impl Oracle for LargeLeaf {
 
     fn check(&mut self, step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         let vm = step.model.vm();
-        if !step.shows.tables {
+        if !step.capabilities.tables {
             if step.accessed.is_some() {
                 tally.iter_mut().for_each(Tally::cannot);
             }
@@ -35,7 +35,8 @@ impl Oracle for LargeLeaf {
         if vm.largest_leaf() == Level::Page4K {
             return Ok(());
         }
-        let (uncacheable, private) = (step.model.divisions().uncacheable(), step.model.divisions().private());
+        let (uncacheable, private) =
+            (step.model.memory_attributes().uncacheable(), step.model.memory_attributes().private());
         for number in 0..step.view.aliases() {
             let touched = step.view.changed(number).union(step.allowed.changed);
             for frame in step.view.present(number).intersect(touched).iter() {

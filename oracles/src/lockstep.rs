@@ -3,7 +3,7 @@
 use crate::features::Features;
 use crate::step::{Clause, End, Oracle, Signature, Step, Tally, Violation};
 use crate::view::View;
-use gpa_model::{BackendMode, Exit, FlushBackend, Host, Keyed, Mmu, Model, Op, Program, Shows, Vm};
+use gpa_model::{BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Host, Mmu, Model, Op, Program, VmConfig};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What became of the ops of the programs run so far.
@@ -27,7 +27,7 @@ pub struct Lockstep {
     oracles: Vec<Box<dyn Oracle + Send>>,
     tallies: Vec<Vec<Tally>>,
     features: Features,
-    keys: Vec<Keyed>,
+    keys: Vec<GfnIndexed>,
     counts: OpCounts,
     at: usize,
     last_exit: Option<Exit>,
@@ -54,7 +54,7 @@ impl Lockstep {
     /// A run judged by `oracles`, which are asked in this order.
     pub fn new(oracles: Vec<Box<dyn Oracle + Send>>) -> Self {
         let tallies = oracles.iter().map(|oracle| vec![Tally::default(); oracle.clauses().len()]).collect();
-        let vm = Vm::default();
+        let vm = VmConfig::default();
         Self {
             model: Model::new(&vm),
             host: Host::default(),
@@ -104,7 +104,7 @@ impl Lockstep {
         show: &mut dyn FnMut(Event<'_>),
     ) -> Option<Violation> {
         self.reset(mmu, &program.vm);
-        let shows = mmu.shows();
+        let capabilities = mmu.capabilities();
         let possible = mmu.supports_vm(&program.vm);
         for (at, op) in program.ops.iter().enumerate() {
             self.at = at;
@@ -119,16 +119,16 @@ impl Lockstep {
                 continue;
             }
             self.counts.judged += 1;
-            let violation = self.step(mmu, at, op, shows, show);
+            let violation = self.step(mmu, at, op, capabilities, show);
             if violation.is_some() {
                 return violation;
             }
         }
         self.at = program.ops.len();
-        self.finish(mmu, shows)
+        self.finish(mmu, capabilities)
     }
 
-    fn reset<M: Mmu>(&mut self, mmu: &mut M, vm: &Vm) {
+    fn reset<M: Mmu>(&mut self, mmu: &mut M, vm: &VmConfig) {
         self.model = Model::new(vm);
         self.host.reset(vm);
         self.backend = vm.backend();
@@ -146,7 +146,7 @@ impl Lockstep {
         mmu: &mut M,
         at: usize,
         op: &Op,
-        shows: Shows,
+        capabilities: Capabilities,
         show: &mut dyn FnMut(Event<'_>),
     ) -> Option<Violation> {
         if let Op::Backend(mode) = op {
@@ -166,7 +166,7 @@ impl Lockstep {
         self.last_exit = Some(exit);
         self.host.settle(op, &exit);
         let allowed = self.model.step(&self.host, op, &exit);
-        if shows.tables {
+        if capabilities.tables {
             self.view.sweep(self.model.vm(), mmu);
             self.model.writable_seen(self.view.writable_any(), self.view.newly_writable());
         }
@@ -182,7 +182,7 @@ impl Lockstep {
             freed_after: self.flush.freed_after(),
             view: &self.view,
             warning: mmu.warning(),
-            shows,
+            capabilities,
         };
         self.features.note(&step);
         let mut violation = None;
@@ -198,12 +198,12 @@ impl Lockstep {
         violation
     }
 
-    fn finish<M: Mmu>(&mut self, mmu: &M, shows: Shows) -> Option<Violation> {
+    fn finish<M: Mmu>(&mut self, mmu: &M, capabilities: Capabilities) -> Option<Violation> {
         self.keys.clear();
-        if shows.keys {
+        if capabilities.keys {
             mmu.inspect(&mut |key| self.keys.push(key));
         }
-        let end = End { model: &self.model, host: &self.host, view: &self.view, keys: &self.keys, shows };
+        let end = End { model: &self.model, host: &self.host, view: &self.view, keys: &self.keys, capabilities };
         for (oracle, tally) in self.oracles.iter_mut().zip(&mut self.tallies) {
             if let Err(objection) = oracle.finish(&end, tally) {
                 let clause = oracle.clauses()[objection.clause].name;

@@ -44,15 +44,15 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     };
     let clause = match step.model.slot_kind(frame) {
         _ if hidden.is_some() => NESTED_EXIT,
-        SlotKind::Private | SlotKind::Hole if !alias.is_none() => ALIAS_EXIT,
-        SlotKind::Private => BASE_EXIT,
+        SlotKind::Internal | SlotKind::Hole if !alias.is_none() => ALIAS_EXIT,
+        SlotKind::Internal => BASE_EXIT,
         _ => return Ok(()),
     };
     match step.exit {
         Exit::Unsupported => tally[clause].cannot(),
         Exit::Retry | Exit::Pending => tally[clause].skip(),
         exit => {
-            tally[clause].check_if(step.shows.native);
+            tally[clause].check_if(step.capabilities.native);
             if !step.allowed.admits(step.model.vm(), &exit) {
                 let entitled = match hidden {
                     Some(_) => Entitled::Hole,
@@ -72,7 +72,7 @@ fn check_tables(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
     if vm.stolen().alias_count() == 1 {
         return Ok(());
     }
-    if !step.shows.tables {
+    if !step.capabilities.tables {
         if step.accessed.is_some() {
             tally.cannot();
         }

@@ -36,7 +36,7 @@ impl Oracle for Progress {
                 return Err(Objection { clause: RETRY, blame, why });
             }
             // An access that an emulator answered says nothing about the MMU.
-            _ => tally[RETRY].check_if(step.shows.native),
+            _ => tally[RETRY].check_if(step.capabilities.native),
         }
         let prefaulted = step.exit == Exit::Done;
         if !matches!(step.exit, Exit::Memory(_)) && !prefaulted {
@@ -48,7 +48,7 @@ impl Oracle for Progress {
 
 /// The address leads somewhere.
 fn check_mapped(step: &Step<'_>, (frame, alias): (usize, Alias), tally: &mut Tally) -> Result<(), Objection> {
-    if !step.shows.tables {
+    if !step.capabilities.tables {
         tally.cannot();
         return Ok(());
     }

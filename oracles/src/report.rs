@@ -4,7 +4,7 @@ use crate::lockstep::{Event, Lockstep};
 use crate::step::{Step, Violation};
 use gpa_model::limits::MAXPHYADDR_MAX;
 use gpa_model::text::{print_gpa, print_op};
-use gpa_model::{Allowed, Exit, Fault, Flush, FrameSet, Levels, Logging, Mmu, Program, Vm};
+use gpa_model::{Allowed, Exit, Fault, Flush, FrameSet, Levels, Logging, Mmu, Program, VmConfig};
 use std::fmt::Write;
 
 /// Run `program` on `mmu` and write down what happens. `target` is the name shown.
@@ -79,7 +79,7 @@ fn line(out: &mut String, mark: &str, at: usize, op: &str, result: &str) {
     let _ = writeln!(out, "{mark} {:>3}  {op:<48}  {result}", at + 1);
 }
 
-fn judged(out: &mut String, vm: &Vm, step: &Step<'_>, violation: Option<&Violation>) {
+fn judged(out: &mut String, vm: &VmConfig, step: &Step<'_>, violation: Option<&Violation>) {
     let mark = if violation.is_some() { ">>>" } else { "   " };
     let admits = step.allowed.admits(vm, &step.exit);
     let got = show_exit(vm, &step.exit);
@@ -109,7 +109,7 @@ fn judged(out: &mut String, vm: &Vm, step: &Step<'_>, violation: Option<&Violati
 }
 
 /// An exit in the words of the report.
-pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
+pub fn show_exit(vm: &VmConfig, exit: &Exit) -> String {
     match exit {
         Exit::Memory(pfn) => pfn.to_string(),
         Exit::Emulated(pfn) => format!("emulated on {pfn}"),
@@ -123,7 +123,7 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
         | Exit::Retry
         | Exit::Pending
         | Exit::Error
-        | Exit::Misattributed
+        | Exit::MemoryFault
         | Exit::NotFound
         | Exit::Refused
         | Exit::RingFull
@@ -133,7 +133,7 @@ pub fn show_exit(vm: &Vm, exit: &Exit) -> String {
     }
 }
 
-fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
+fn show_allowed(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
     let mut parts = Vec::new();
     if allowed.done {
         parts.push("done".to_owned());
@@ -165,14 +165,14 @@ fn show_allowed(vm: &Vm, allowed: &Allowed) -> Vec<String> {
 }
 
 /// Where a walk of the guest's tables may lead.
-pub(crate) fn show_walk(vm: &Vm, allowed: &Allowed) -> Vec<String> {
+pub(crate) fn show_walk(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
     let flux = allowed.table_in_flux.then_some(Fault::NotPresent).filter(|fault| allowed.guest_fault != Some(*fault));
     let faults = [allowed.guest_fault, flux].into_iter().flatten().map(Exit::GuestFault);
     let exits = allowed.translated.map(Exit::Translated).into_iter().chain(faults);
     exits.map(|exit| show_exit(vm, &exit)).collect()
 }
 
-fn show_frames(vm: &Vm, frames: FrameSet) -> String {
+fn show_frames(vm: &VmConfig, frames: FrameSet) -> String {
     if frames.is_empty() {
         return "nothing".into();
     }
@@ -180,7 +180,7 @@ fn show_frames(vm: &Vm, frames: FrameSet) -> String {
     format!("{{{}}}", frames.join(" "))
 }
 
-fn show_flush(vm: &Vm, flush: &Flush) -> String {
+fn show_flush(vm: &VmConfig, flush: &Flush) -> String {
     match flush {
         Flush::All { vcpus } if vcpus.minus(gpa_model::VcpuSet::first(vm.vcpus())) == *vcpus => {
             "flush of nobody".into()

@@ -1,7 +1,7 @@
 //! What an oracle sees and what it says: [`Step`], [`Oracle`], [`Tally`], [`Violation`] and its [`Signature`].
 
 use crate::view::View;
-use gpa_model::{Alias, Allowed, Exit, Flush, Gpa, Host, Keyed, Model, Op, OpKind, Shows, SlotKind};
+use gpa_model::{Alias, Allowed, Capabilities, Exit, Flush, GfnIndexed, Gpa, Host, Model, Op, OpKind, SlotKind};
 use std::fmt;
 
 /// One op, seen from every side.
@@ -30,7 +30,7 @@ pub struct Step<'a> {
     /// What the op made the target warn of.
     pub warning: Option<&'static str>,
     /// What the target can show.
-    pub shows: Shows,
+    pub capabilities: Capabilities,
 }
 
 impl Step<'_> {
@@ -59,9 +59,9 @@ pub struct End<'a> {
     /// What the target's tables hold.
     pub view: &'a View,
     /// Everything the target keeps by gfn.
-    pub keys: &'a [Keyed],
+    pub keys: &'a [GfnIndexed],
     /// What the target can show.
-    pub shows: Shows,
+    pub capabilities: Capabilities,
 }
 
 /// How often a clause was at stake.
@@ -113,19 +113,19 @@ impl Tally {
 pub struct Clause {
     /// The name used in signatures.
     pub name: &'static str,
-    /// Whether it needs [`Shows::tables`].
+    /// Whether it needs [`Capabilities::tables`].
     pub needs_tables: bool,
-    /// Whether it needs [`Shows::flushes`].
+    /// Whether it needs [`Capabilities::flushes`].
     pub needs_flushes: bool,
-    /// Whether it needs [`Shows::keys`].
+    /// Whether it needs [`Capabilities::keys`].
     pub needs_keys: bool,
-    /// Whether it needs [`Shows::rmap`].
+    /// Whether it needs [`Capabilities::rmap`].
     pub needs_rmap: bool,
-    /// Whether it needs [`Shows::roots`].
+    /// Whether it needs [`Capabilities::roots`].
     pub needs_roots: bool,
-    /// Whether it needs [`Shows::shadows`].
+    /// Whether it needs [`Capabilities::shadows`].
     pub needs_shadows: bool,
-    /// Whether it needs [`Shows::pins`].
+    /// Whether it needs [`Capabilities::pins`].
     pub needs_pins: bool,
 }
 
@@ -179,15 +179,15 @@ impl Clause {
         Self { needs_pins: true, ..Self::exits(name) }
     }
 
-    /// Whether a target that shows `shows` can be judged by it.
-    pub const fn can_be_checked(&self, shows: Shows) -> bool {
-        (!self.needs_tables || shows.tables)
-            && (!self.needs_flushes || shows.flushes)
-            && (!self.needs_keys || shows.keys)
-            && (!self.needs_rmap || shows.rmap)
-            && (!self.needs_roots || shows.roots)
-            && (!self.needs_shadows || shows.shadows)
-            && (!self.needs_pins || shows.pins)
+    /// Whether a target with these capabilities can be judged by it.
+    pub const fn can_be_checked(&self, capabilities: Capabilities) -> bool {
+        (!self.needs_tables || capabilities.tables)
+            && (!self.needs_flushes || capabilities.flushes)
+            && (!self.needs_keys || capabilities.keys)
+            && (!self.needs_rmap || capabilities.rmap)
+            && (!self.needs_roots || capabilities.roots)
+            && (!self.needs_shadows || capabilities.shadows)
+            && (!self.needs_pins || capabilities.pins)
     }
 }
 

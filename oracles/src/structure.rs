@@ -6,7 +6,7 @@
 
 use crate::step::{Blame, Clause, End, Objection, Oracle, Step, Tally};
 use gpa_model::limits::ALIASES;
-use gpa_model::{Alias, FrameSet, Gfn, Gpa, Keyed};
+use gpa_model::{Alias, FrameSet, Gfn, GfnIndexed, Gpa};
 
 const RMAP: usize = 0;
 const UNIQUE: usize = 1;
@@ -49,7 +49,7 @@ impl Oracle for Structure {
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
         let [rmap, roots, unique] =
-            [RMAP, RETIRED, UNIQUE].map(|clause| self.clauses()[clause].can_be_checked(end.shows));
+            [RMAP, RETIRED, UNIQUE].map(|clause| self.clauses()[clause].can_be_checked(end.capabilities));
         match rmap {
             true => {
                 check_rmap(end, &mut tally[RMAP])?;
@@ -73,7 +73,7 @@ impl Oracle for Structure {
 
 /// Each fault that waits for its end holds its page, and nobody else holds any.
 fn check_pins(step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
-    if !step.shows.pins {
+    if !step.capabilities.pins {
         if step.accessed.is_some() {
             tally.cannot();
         }
@@ -109,7 +109,7 @@ fn check_rmap(end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
     let mut listed = [FrameSet::EMPTY; ALIASES];
     let mut any = false;
     for key in end.keys {
-        let Keyed::Rmap { gfn, gpa, level, idle } = *key else { continue };
+        let GfnIndexed::Rmap { gfn, gpa, level, idle } = *key else { continue };
         any = true;
         let (right, alias) = vm.stolen().split(gpa);
         if right.raw() != gfn {
@@ -144,7 +144,7 @@ fn check_roots(end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     let (mut any_leaf, mut any_table) = (false, false);
     for key in end.keys {
         match *key {
-            Keyed::Retired { gfn, pfn, level } => {
+            GfnIndexed::Retired { gfn, pfn, level } => {
                 any_leaf = true;
                 let first = Gfn::new(gfn);
                 let page = |frame: usize| pfn.add(vm.gfn(frame).offset_from(first).unwrap_or(0));
@@ -155,7 +155,7 @@ fn check_roots(end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
                     return Err(Objection { clause: RETIRED, blame: Some(Blame { frame, alias: Alias::NONE }), why });
                 }
             }
-            Keyed::Table { gfn, alias, level, reached } => {
+            GfnIndexed::Table { gfn, alias, level, reached } => {
                 any_table = true;
                 if !reached {
                     let page = format!("gfn {gfn:#x}, stolen bits {:#x}, level {level}", alias.raw());
@@ -177,8 +177,8 @@ impl Structure {
         self.leaves.clear();
         for key in end.keys {
             match *key {
-                Keyed::ShadowRmap { gfn, spte } => self.listed.push((spte, gfn)),
-                Keyed::ShadowLeaf { gfn, spte } => self.leaves.push((spte, gfn)),
+                GfnIndexed::ShadowRmap { gfn, spte } => self.listed.push((spte, gfn)),
+                GfnIndexed::ShadowLeaf { gfn, spte } => self.leaves.push((spte, gfn)),
                 _ => {}
             }
         }
@@ -209,7 +209,7 @@ impl Structure {
     fn check_unique(&mut self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         self.shadow_pages.clear();
         self.shadow_pages.extend(end.keys.iter().filter_map(|key| match *key {
-            Keyed::ShadowPage { gfn, alias, level, direct, access, guest_mode } => {
+            GfnIndexed::ShadowPage { gfn, alias, level, direct, access, guest_mode } => {
                 Some((gfn, alias.raw(), level, direct, access.bits(), guest_mode))
             }
             _ => None,
@@ -228,7 +228,7 @@ impl Structure {
     /// What recovery will take away is there, once each: after [`Structure::check_unique`], which has sorted what is there.
     fn check_nx_split(&self, end: &End<'_>, tally: &mut Tally) -> Result<(), Objection> {
         let listed = end.keys.iter().enumerate().filter_map(|(at, key)| match *key {
-            Keyed::NxSplit { gfn, alias, level } => Some((at, (gfn, alias.raw(), level))),
+            GfnIndexed::NxSplit { gfn, alias, level } => Some((at, (gfn, alias.raw(), level))),
             _ => None,
         });
         let mut any = false;

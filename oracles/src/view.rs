@@ -1,7 +1,7 @@
 //! What a target's tables hold, for every frame of the window under every alias: now, and before the last op.
 
 use gpa_model::limits::{ALIASES, FRAMES};
-use gpa_model::{FrameSet, Level, Mmu, Rights, Spte, Vm};
+use gpa_model::{FrameSet, Level, Mmu, Rights, Spte, VmConfig};
 
 type Tables = [[Option<Spte>; FRAMES]; ALIASES];
 
@@ -28,7 +28,7 @@ impl Default for View {
 
 impl View {
     /// A new VM, with nothing mapped.
-    pub fn reset(&mut self, vm: &Vm) {
+    pub fn reset(&mut self, vm: &VmConfig) {
         self.aliases = vm.stolen().alias_count();
         self.present = [FrameSet::EMPTY; ALIASES];
         self.writable = self.present;
@@ -36,7 +36,7 @@ impl View {
     }
 
     /// Look at the tables again. Most of what could be mapped is not, and most of what is stays as it was.
-    pub fn sweep<M: Mmu>(&mut self, vm: &Vm, mmu: &M) {
+    pub fn sweep<M: Mmu>(&mut self, vm: &VmConfig, mmu: &M) {
         for alias in 0..self.aliases {
             let (now, before) = (&mut self.now[alias], &mut self.before[alias]);
             let (was_present, mut present) = (self.present[alias], FrameSet::EMPTY);
@@ -77,7 +77,7 @@ impl View {
     }
 
     /// The frames that the same leaf translated as `frame` under alias number `alias` before the last op; none if there was none.
-    pub fn leaf_before(&self, vm: &Vm, alias: usize, frame: usize) -> FrameSet {
+    pub fn leaf_before(&self, vm: &VmConfig, alias: usize, frame: usize) -> FrameSet {
         self.before(alias, frame).map_or(FrameSet::EMPTY, |spte| match spte.level() {
             Level::Page4K => FrameSet::one(frame),
             level => vm.frames_of_leaf(vm.gfn(frame), level),

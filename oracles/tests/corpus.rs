@@ -5,7 +5,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Program, Shows, Spte, Vm, text};
+use gpa_model::{Capabilities, Exit, FlushBackend, Gpa, Host, Mmu, Model, Op, Program, Spte, VmConfig, text};
 use gpa_oracles::Lockstep;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -55,7 +55,7 @@ impl Ideal {
 }
 
 impl Mmu for Ideal {
-    fn reset(&mut self, vm: &Vm) {
+    fn reset(&mut self, vm: &VmConfig) {
         self.model = Model::new(vm);
     }
 
@@ -71,8 +71,8 @@ impl Mmu for Ideal {
     }
 
     /// There are no tables to show, so the exits are judged, and nothing else.
-    fn shows(&self) -> Shows {
-        Shows { flushes: true, ..Shows::EXITS }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { flushes: true, ..Capabilities::EXITS }
     }
 }
 
@@ -118,7 +118,7 @@ fn every_program_opens_with_what_it_shows() {
 fn no_oracle_objects_to_the_model_itself_on_the_corpus() {
     let mut run = Lockstep::default();
     for eager in [false, true] {
-        let mut ideal = Ideal { eager, model: Model::new(&Vm::default()) };
+        let mut ideal = Ideal { eager, model: Model::new(&VmConfig::default()) };
         for (path, _, program) in programs() {
             let violation = run.run(&mut ideal, &program);
             assert!(violation.is_none(), "{}: {}", path.display(), violation.unwrap());
@@ -133,7 +133,7 @@ fn no_oracle_objects_to_the_model_itself_on_random_programs() {
     let mut run = Lockstep::default();
     let mut program = Program::default();
     for eager in [false, true] {
-        let mut ideal = Ideal { eager, model: Model::new(&Vm::default()) };
+        let mut ideal = Ideal { eager, model: Model::new(&VmConfig::default()) };
         for seed in 0..3000 {
             generator.program(&mut FromRng(Xoshiro256PlusPlus::seed_from_u64(seed)), &mut program);
             if let Some(violation) = run.run(&mut ideal, &program) {

@@ -6,7 +6,7 @@ use crate::finding::{self, Confirmed, Finding, KnownText, Metadata, Store, Store
 use crate::known::Known;
 use crate::progress::{Left, Progress, Status};
 use crate::summary::{self, FindingSummary, Ops, TargetSummary, TargetTiming};
-use crate::target::{Seen, Target, TargetError};
+use crate::target::{RunRecord, Target, TargetError};
 use gpa_model::minimize::minimize;
 use gpa_model::{Program, text};
 use gpa_oracles::{Lockstep, Violation};
@@ -181,7 +181,7 @@ pub fn keep(
         replay: replay.clone(),
     };
     let (ops_before, ops_after) = (program.ops.len(), minimized.ops.len());
-    let seen = if smaller.reproduces { Seen::default() } else { found.seen.clone() };
+    let seen = if smaller.reproduces { RunRecord::default() } else { found.seen.clone() };
     let finding = Finding { program, minimized, report, seen, metadata };
     setting.store.save(&folder, &finding)?;
     Ok(FindingSummary {

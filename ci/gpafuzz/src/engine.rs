@@ -9,7 +9,7 @@
 //! There is no clock, no signal handler and no file here, and no choice that is not drawn from the seed: only the
 //! [`Budget`] may look at the time, and it decides nothing but when to stop.
 
-use crate::target::{Seen, Target, TargetError};
+use crate::target::{RunRecord, Target, TargetError};
 use gpa_model::choices::Choices;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::{Program, text};
@@ -68,7 +68,7 @@ pub struct Found {
     /// Which execution it was, from 1.
     pub execution: u64,
     /// What the target did.
-    pub seen: Seen,
+    pub seen: RunRecord,
 }
 
 /// A campaign in progress on one target.
@@ -324,7 +324,7 @@ impl<EM, Z> Executor<EM, Case, State, Z> for Judge<'_> {
             return Ok(ExitKind::Ok);
         };
         if self.signatures.insert(violation.signature) {
-            let (program, execution, seen) = (case.0.clone(), *state.executions(), Seen::of(self.target));
+            let (program, execution, seen) = (case.0.clone(), *state.executions(), RunRecord::of(self.target));
             self.found.push(Found { program, violation, execution, seen });
         }
         Ok(ExitKind::Crash)

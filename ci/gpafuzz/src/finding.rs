@@ -13,7 +13,7 @@
 //! a signature; finding the same again replaces it.
 
 use crate::known::Known;
-use crate::target::Seen;
+use crate::target::RunRecord;
 use gpa_model::{Program, text};
 use gpa_oracles::Signature;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ pub struct Finding {
     /// The report of it.
     pub report: String,
     /// What was seen when it was found, if that is to be kept.
-    pub seen: Seen,
+    pub seen: RunRecord,
     /// The rest.
     pub metadata: Metadata,
 }

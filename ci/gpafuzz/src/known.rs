@@ -107,7 +107,7 @@ mod tests {
     }
 
     /// A defect of Linux's own, as it was recorded; and what looks like it and is another: a page that is out of reach in some other way,
-    /// a page that is refused where there never was a hole, and another realisation.
+    /// a page that is refused where there never was a hole, and another alias method.
     #[test]
     fn a_private_memslot_where_a_hole_was_seen_is_known_and_nothing_like_it_is() {
         let recorded = objected("npt-sw-protected_private_memslot_where_a_hole_was_seen");

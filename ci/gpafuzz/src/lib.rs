@@ -16,7 +16,7 @@ pub mod input;
 pub mod interrupt;
 pub mod known;
 pub mod progress;
-pub mod quiet;
+pub mod silence;
 pub mod summary;
 pub mod target;
 pub mod targets;

@@ -2,8 +2,8 @@
 
 use gpa_model::generate::Profile;
 use gpa_model::{
-    Access, Gfn, Gpte, GpteFlags, Gva, Hva, HvaRange, Mmu, Op, OpKind, Program, Shows, SlotChange, SlotId, StolenMask,
-    Vm,
+    Access, Capabilities, Gfn, Gpte, GpteFlags, Gva, HostPage, HostPageRange, Mmu, Op, OpKind, Program, SlotChange,
+    SlotId, StolenMask, VmConfig,
 };
 use gpa_oracles::{Lockstep, Violation};
 use linux_kvm::Function;
@@ -32,7 +32,7 @@ pub trait Target {
     fn profile(&self) -> Profile;
 
     /// What oracles can see of it.
-    fn shows(&self) -> Shows;
+    fn capabilities(&self) -> Capabilities;
 
     /// The only programs it can run, if it cannot run any: it answers from a record.
     fn recorded(&self) -> Option<Vec<Program>> {
@@ -89,7 +89,7 @@ pub trait Target {
 
 /// What a target did at the last program, as far as it can tell. A race may not show again, and then this is all there is of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct RunRecord {
     /// [`Target::trace`], if there is one.
     pub trace: Option<String>,
     /// [`Target::log`], if there is one.
@@ -98,7 +98,7 @@ pub struct Seen {
     pub survived: bool,
 }
 
-impl Seen {
+impl RunRecord {
     /// What `target` did.
     pub fn of(target: &mut dyn Target) -> Self {
         Self { trace: target.trace().ok(), log: target.log(), survived: target.survived() }
@@ -153,7 +153,7 @@ impl<M> InProcess<M> {
 
 impl<M: Mmu> Target for InProcess<M> {
     fn judge(&mut self, run: &mut Lockstep, program: &Program) -> Result<Option<Violation>, TargetError> {
-        Ok(crate::quiet::quietly(|| run.run(&mut self.0, program)))
+        Ok(crate::silence::with_panics_silenced(|| run.run(&mut self.0, program)))
     }
 
     fn report(
@@ -162,33 +162,33 @@ impl<M: Mmu> Target for InProcess<M> {
         program: &Program,
         name: &str,
     ) -> Result<(String, Option<Violation>), TargetError> {
-        Ok(crate::quiet::quietly(|| gpa_oracles::report(run, &mut self.0, program, name)))
+        Ok(crate::silence::with_panics_silenced(|| gpa_oracles::report(run, &mut self.0, program, name)))
     }
 
     fn profile(&self) -> Profile {
         profile_of(&self.0)
     }
 
-    fn shows(&self) -> Shows {
-        self.0.shows()
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
     }
 }
 
 /// What `mmu` can be given, found out by asking for one op of each kind.
 pub fn profile_of(mmu: &impl Mmu) -> Profile {
-    let vm = Vm::default();
-    let (gfn, gpa, hva) = (vm.gfn(0), vm.gpa(0, 0), HvaRange { start: Hva::new(0), pages: 1 });
+    let vm = VmConfig::default();
+    let (gfn, gpa, hva) = (vm.gfn(0), vm.gpa(0, 0), HostPageRange { start: HostPage::new(0), pages: 1 });
     let whole = |kind| mmu.supports(&sample(kind, gfn, gpa, hva));
     let begun = [
         Op::FaultBegin { vcpu: 0, gpa, access: Access::Read },
         Op::UnmapBegin { window: 0, range: hva },
         Op::SlotBegin { id: SlotId::user(0), change: SlotChange::Delete },
     ];
-    let private = Op::Slot { id: SlotId::private(0), change: SlotChange::Delete };
+    let private = Op::Slot { id: SlotId::internal(0), change: SlotChange::Delete };
     let two_bits = StolenMask::new(&[40, 41]).ok().and_then(|stolen| vm.with_stolen(stolen).ok()).unwrap_or(vm);
     let profile = Profile {
         windows: begun.iter().all(|op| mmu.supports(op)),
-        private_slots: mmu.supports(&private),
+        internal_slots: mmu.supports(&private),
         stolen_bits_max: if mmu.supports_vm(&two_bits) { Profile::default().stolen_bits_max } else { 1 },
         ..Profile::default()
     };
@@ -196,7 +196,7 @@ pub fn profile_of(mmu: &impl Mmu) -> Profile {
 }
 
 /// An op of this kind, in one piece where there is a choice.
-fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
+fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HostPageRange) -> Op {
     let id = SlotId::user(0);
     let slot = |change| Op::Slot { id, change };
     let access = |access| Op::Access { vcpu: 0, gpa, access };
@@ -226,8 +226,8 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HvaRange) -> Op {
         OpKind::DirtyGet => Op::DirtyGet { id },
         OpKind::DirtyClear => Op::DirtyClear { id, gfn, pages: 1 },
         OpKind::WriteProtect => Op::WriteProtect { gfn },
-        OpKind::Track => Op::Track { gfn },
-        OpKind::Untrack => Op::Untrack { gfn },
+        OpKind::WriteTrack => Op::WriteTrack { gfn },
+        OpKind::WriteUntrack => Op::WriteUntrack { gfn },
         OpKind::Attributes => Op::Attributes { gfn, pages: 1, private: true },
         OpKind::AttributesEnd => Op::AttributesEnd,
         OpKind::MemoryType => Op::MemoryType { gfn, pages: 1, memory: gpa_model::MemoryType::Uncacheable },

@@ -83,8 +83,8 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     if let Some(lab) = linux_kvm::open(name, true) {
         return lab;
     }
-    if let Some(realisation) = name.strip_prefix(kvm::LIVE) {
-        return kvm::open_live(realisation);
+    if let Some(alias_method) = name.strip_prefix(kvm::LIVE) {
+        return kvm::open_live(alias_method);
     }
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),

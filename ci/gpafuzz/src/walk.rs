@@ -6,7 +6,7 @@
 
 use gpa_model::generate::Profile;
 use gpa_model::limits::FRAMES;
-use gpa_model::{Entitled, Flush, FlushBackend, Gpa, Host, Mmu, Model, Pfn, Program, Rights, Spte, Vm};
+use gpa_model::{Entitled, Flush, FlushBackend, Gpa, Host, Mmu, Model, Pfn, Program, Rights, Spte, VmConfig};
 use hw_runner::walker::ENTRIES;
 use hw_runner::{MachineError, Walker};
 use kvm_mmu::{Corrected, KvmMmu, Npt, Placement};
@@ -79,7 +79,7 @@ type Table = (u64, [u64; ENTRIES]);
 
 /// Where one program is.
 struct Place<'a> {
-    vm: &'a Vm,
+    vm: &'a VmConfig,
     /// The number of the op that was carried out last, from 1.
     op: usize,
 }
@@ -119,7 +119,7 @@ impl Placement for InGuest {
 impl Walk {
     /// Walk tables by `walker`; leave out one invalidation of each op if it is to be `forgetful`.
     pub fn new(walker: Walker, forgetful: bool) -> Self {
-        let mmu = KvmMmu::new(&Vm::default());
+        let mmu = KvmMmu::new(&VmConfig::default());
         Self { walker, mmu, memory: BTreeMap::new(), forgetful, counts: Counts::default() }
     }
 
@@ -198,7 +198,7 @@ impl Walk {
     }
 
     /// Every name of every frame, and where it leads by software.
-    fn translations(&self, vm: &Vm) -> Vec<(Gpa, Option<Spte>)> {
+    fn translations(&self, vm: &VmConfig) -> Vec<(Gpa, Option<Spte>)> {
         let names = (0..vm.stolen().alias_count()).flat_map(|alias| (0..FRAMES).map(move |frame| (frame, alias)));
         names.map(|(frame, alias)| vm.gpa(frame, alias)).map(|gpa| (gpa, self.mmu.walk(gpa))).collect()
     }
@@ -279,7 +279,7 @@ impl Walk {
     }
 
     /// Look at every name, by a read and by a write.
-    fn judge_all(&mut self, model: &Model, host: &Host, vm: &Vm) -> Result<Option<Wrong>, MachineError> {
+    fn judge_all(&mut self, model: &Model, host: &Host, vm: &VmConfig) -> Result<Option<Wrong>, MachineError> {
         let translations = self.translations(vm);
         let addresses: Vec<u64> = translations.iter().map(|(gpa, _)| gpa.raw()).collect();
         let found = self.walker.read(&addresses)?;

@@ -3,7 +3,7 @@
 mod toy;
 
 use gpa_model::generate::Profile;
-use gpa_model::{Op, Program, Shows, text};
+use gpa_model::{Capabilities, Op, Program, text};
 use gpa_oracles::{Lockstep, Violation};
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::{Budget, Engine};
@@ -142,8 +142,8 @@ impl Target for FromRecord {
         self.0.profile()
     }
 
-    fn shows(&self) -> Shows {
-        self.0.shows()
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
     }
 
     fn recorded(&self) -> Option<Vec<Program>> {
@@ -188,8 +188,8 @@ impl Target for NowAndThen {
         self.0.profile()
     }
 
-    fn shows(&self) -> Shows {
-        self.0.shows()
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
     }
 
     fn confirmations(&self) -> u32 {

@@ -81,21 +81,21 @@ fn a_campaign_on_the_patched_kernel_with_its_gaps_closed_is_clean() {
 #[test]
 #[ignore = "boots labs"]
 fn stress_finds_nothing_on_the_stock_kernel_in_either_address_space() {
-    for realisation in ["smm", "slots", "guest-ptes"] {
+    for alias_method in ["smm", "slots", "guest-ptes"] {
         let setup = Setup {
             kernel: Choice::default(),
             emulator: Emulator::Qemu,
             parameters: Vec::new(),
-            realisation: Some(realisation.into()),
+            alias_method: Some(alias_method.into()),
             stolen: None,
             watched: false,
         };
         let mut lab = Lab::boot(&setup, &mut |line| eprintln!("{line}")).expect("a lab");
         let answer = lab.ask("stress 5").expect("an answer");
         println!("{answer:?}");
-        assert_eq!(answer.complaint, None, "{realisation}");
+        assert_eq!(answer.complaint, None, "{alias_method}");
         let text = answer.text.expect("a report");
-        let head = format!("aliases by {realisation}: 2 vCPUs, native, ");
+        let head = format!("aliases by {alias_method}: 2 vCPUs, native, ");
         assert!(text.starts_with(&head) && text.ends_with("  0 findings\n"), "{text}");
     }
 }

@@ -1,14 +1,14 @@
 //! `export`: a program as source code.
 
 use super::{Status, files, line};
-use crate::Realisation;
+use crate::AliasMethod;
 use crate::export::{Language, export, is_worthwhile};
 use std::io::Write;
 use std::path::Path;
 
 pub(super) fn run(
     path: &Path,
-    realisation: Option<Realisation>,
+    alias_method: Option<AliasMethod>,
     language: Language,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -21,9 +21,10 @@ pub(super) fn run(
             Status::BadInput
         }
         Ok((program, recorded)) => {
-            let realisation = realisation.or(recorded.map(|trace| trace.fingerprint.realisation)).unwrap_or_default();
+            let alias_method =
+                alias_method.or(recorded.map(|trace| trace.fingerprint.alias_method)).unwrap_or_default();
             // A reader that went away wants no more of it.
-            let _ = out.write_all(export(&program, realisation, language).as_bytes());
+            let _ = out.write_all(export(&program, alias_method, language).as_bytes());
             Status::Clean
         }
         Err(complaint) => {

@@ -1,8 +1,8 @@
 //! `probe`: which KVM this is, and the evidence that its guests run natively.
 
 use super::{Status, line};
-use crate::{Machine, MachineError, Realisation};
-use gpa_model::{Driver, Exit, text};
+use crate::{AliasMethod, Machine, MachineError};
+use gpa_model::{Exit, Reclaim, text};
 use std::io::Write;
 
 pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
@@ -36,8 +36,8 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
         Ok(words) => line(out, format_args!("private       {words}")),
         Err(error) => line(out, format_args!("private       unknown: {error}")),
     }
-    for realisation in Realisation::ALL {
-        one_realisation(realisation, out);
+    for alias_method in AliasMethod::ALL {
+        one_realisation(alias_method, out);
     }
     Status::Clean
 }
@@ -60,18 +60,18 @@ fn private_memslots(machine: &mut Machine) -> Result<String, MachineError> {
 }
 
 /// Whether aliases can be made so, and by what means pages can be taken away then.
-fn one_realisation(realisation: Realisation, out: &mut dyn Write) {
-    let machine = match Machine::open_with(realisation) {
+fn one_realisation(alias_method: AliasMethod, out: &mut dyn Write) {
+    let machine = match Machine::open_with(alias_method) {
         Ok(machine) => machine,
-        Err(error) => return line(out, format_args!("\naliases by {realisation}: unsupported: {error}")),
+        Err(error) => return line(out, format_args!("\naliases by {alias_method}: unsupported: {error}")),
     };
     let bits: Vec<String> = machine.stealable().iter().map(u8::to_string).collect();
-    line(out, format_args!("\naliases by {realisation}: stolen bits {}", bits.join(" ")));
+    line(out, format_args!("\naliases by {alias_method}: stolen bits {}", bits.join(" ")));
     let mut way = |name: &str, why: Option<&str>| {
         line(out, format_args!("  {name:<20}{}", why.map_or("yes".into(), |why| format!("unsupported: {why}"))));
     };
-    for driver in Driver::ALL {
-        way(driver.name(), machine.drivers().lacking(driver));
+    for reclaim in Reclaim::ALL {
+        way(reclaim.name(), machine.reclaims().lacking(reclaim));
     }
     way("held-fault", machine.holds_no_faults());
 }

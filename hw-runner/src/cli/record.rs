@@ -2,7 +2,7 @@
 
 use super::run::status_of;
 use super::{Status, files, line, verify};
-use crate::{Machine, MachineError, Realisation, Trace, trace};
+use crate::{AliasMethod, Machine, MachineError, Trace, trace};
 use gpa_model::{Program, text};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,7 +12,7 @@ pub(super) fn run(
     programs: &[PathBuf],
     output: &Path,
     samples: u32,
-    realisation: Realisation,
+    alias_method: AliasMethod,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Status {
@@ -20,7 +20,7 @@ pub(super) fn run(
         line(err, complaint);
         return Status::BadInput;
     }
-    let mut machine = match Machine::open_with(realisation) {
+    let mut machine = match Machine::open_with(alias_method) {
         Ok(machine) => machine,
         Err(error) => {
             line(err, error);

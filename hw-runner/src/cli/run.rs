@@ -3,7 +3,7 @@
 use super::{Status, files, line, verify};
 use crate::explain::{Difference, differences};
 use crate::trace::{Trace, print_observation};
-use crate::{Machine, MachineError, Realisation, Replay};
+use crate::{AliasMethod, Machine, MachineError, Replay};
 use gpa_model::Program;
 use gpa_model::text::print_op;
 use gpa_oracles::Lockstep;
@@ -16,14 +16,14 @@ const CONFIRMED: u32 = 10;
 pub(super) fn run(
     paths: &[PathBuf],
     times: u32,
-    realisation: Option<Realisation>,
+    alias_method: Option<AliasMethod>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Status {
     let mut machine = None;
     let mut status = Status::Clean;
     for path in paths {
-        let result = one(&mut machine, path, times, realisation, out);
+        let result = one(&mut machine, path, times, alias_method, out);
         status = status.max(result.unwrap_or_else(|(status, complaint)| {
             line(err, complaint);
             status
@@ -38,14 +38,15 @@ fn one(
     machine: &mut Option<Machine>,
     path: &Path,
     times: u32,
-    realisation: Option<Realisation>,
+    alias_method: Option<AliasMethod>,
     out: &mut dyn Write,
 ) -> Result<Status, Failure> {
     let (program, recorded) = files::program(path).map_err(|complaint| (Status::BadInput, complaint))?;
-    let realisation = realisation.or(recorded.as_ref().map(|trace| trace.fingerprint.realisation)).unwrap_or_default();
+    let alias_method =
+        alias_method.or(recorded.as_ref().map(|trace| trace.fingerprint.alias_method)).unwrap_or_default();
     let fail = |error: MachineError| (status_of(&error), format!("{}: {error}", path.display()));
-    if machine.as_ref().is_none_or(|machine| machine.fingerprint().realisation != realisation) {
-        *machine = Some(Machine::open_with(realisation).map_err(fail)?);
+    if machine.as_ref().is_none_or(|machine| machine.fingerprint().alias_method != alias_method) {
+        *machine = Some(Machine::open_with(alias_method).map_err(fail)?);
     }
     let Some(machine) = machine else { return Ok(Status::Absent) };
     let runs = repeat(machine, &program, times).map_err(fail)?;

@@ -8,10 +8,10 @@
 //! ```
 
 use super::{ENTRIES, ENTRY_BITS, OWN_LINEAR, POINTERS, TABLE_GFN, WINDOW_LEAVES, WINDOWS};
+use crate::alias_method::AliasMethod;
 use crate::memory::{HUGE_PAGES, Pages};
-use crate::realisation::Realisation;
 use gpa_model::limits::{ALIASES, FRAMES};
-use gpa_model::{Access, Gpa, Level, Vm};
+use gpa_model::{Access, Gpa, Level, VmConfig};
 
 const READONLY_DIRECTORY: usize = WINDOW_LEAVES + WINDOWS;
 const LARGE_DIRECTORY: usize = READONLY_DIRECTORY + 1;
@@ -37,8 +37,8 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// The kind for an access by alias number `alias`. Where names differ by nothing but entries, those of one frame are of all kinds.
-    pub(crate) fn of(realisation: Realisation, alias: usize, access: Access) -> Self {
-        match (realisation.mixes_entries(), alias % 2, access) {
+    pub(crate) fn of(alias_method: AliasMethod, alias: usize, access: Access) -> Self {
+        match (alias_method.mixes_entries(), alias % 2, access) {
             (false, ..) => Self::Small,
             (true, 1, _) => Self::Large,
             (true, _, Access::Write) => Self::Small,
@@ -48,7 +48,7 @@ impl Entry {
 }
 
 /// The linear address of a frame of `vm` under alias number `alias`, by an entry of some kind.
-pub(crate) fn name_by(entry: Entry, vm: &Vm, window: usize, alias: usize, frame: usize) -> u64 {
+pub(crate) fn name_by(entry: Entry, vm: &VmConfig, window: usize, alias: usize, frame: usize) -> u64 {
     let page = match entry {
         Entry::Small => return name(window, alias, frame),
         Entry::Readonly => in_directory(1, 1 + window, alias * FRAMES + frame),
@@ -81,7 +81,7 @@ const fn large_leaf(window: usize, alias: usize, half: usize) -> usize {
 }
 
 /// Which leaf of 2 MiB a frame lies in, counted from the first of its window, and where in it.
-fn half_of(vm: &Vm, frame: usize) -> (usize, usize) {
+fn half_of(vm: &VmConfig, frame: usize) -> (usize, usize) {
     let pages = Level::Page2M.pages();
     let (gfn, first) = (vm.gfn(frame), vm.base().align_down(pages));
     let offset = gfn.offset_from(first).unwrap_or(0) as usize;
@@ -102,24 +102,24 @@ pub(super) fn write_directories(tables: &Pages) {
 }
 
 /// Point window number `window` at every name of every frame of `vm`.
-pub(crate) fn write_window(tables: &Pages, window: usize, vm: &Vm, realisation: Realisation) {
+pub(crate) fn write_window(tables: &Pages, window: usize, vm: &VmConfig, alias_method: AliasMethod) {
     for index in 0..ENTRIES {
         let (alias, frame) = (index / FRAMES, index % FRAMES);
         let present = alias < vm.stolen().alias_count();
-        let entry = if present { vm.gpa(frame, realisation.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
+        let entry = if present { vm.gpa(frame, alias_method.alias_in_tables(alias)).raw() | ENTRY_BITS } else { 0 };
         tables.write_u64(WINDOW_LEAVES + window, index * size_of::<u64>(), entry);
     }
     for (alias, half) in (0..ALIASES).flat_map(|alias| (0..HALVES).map(move |half| (alias, half))) {
         let leaf = large_leaf(window, alias, half);
-        let entry = if alias < vm.stolen().alias_count() { large_entry(vm, realisation, alias, half) } else { 0 };
+        let entry = if alias < vm.stolen().alias_count() { large_entry(vm, alias_method, alias, half) } else { 0 };
         tables.write_u64(LARGE_DIRECTORY + leaf / ENTRIES, leaf % ENTRIES * size_of::<u64>(), entry);
     }
 }
 
-fn large_entry(vm: &Vm, realisation: Realisation, alias: usize, half: usize) -> u64 {
+fn large_entry(vm: &VmConfig, alias_method: AliasMethod, alias: usize, half: usize) -> u64 {
     let (stolen, pages) = (vm.stolen(), Level::Page2M.pages());
     let gfn = vm.base().align_down(pages).add(half as u64 * pages);
-    stolen.join(gfn, stolen.alias(realisation.alias_in_tables(alias))).raw() | ENTRY_BITS | LARGE
+    stolen.join(gfn, stolen.alias(alias_method.alias_in_tables(alias))).raw() | ENTRY_BITS | LARGE
 }
 
 /// Point the leaf table of window number `window` at the pages from `gfn` on, as many as it has entries.

@@ -5,13 +5,13 @@
 
 use super::Machine;
 use crate::address_space::AddressSpace;
+use crate::alias_method::AliasMethod;
 use crate::error::MachineError;
 use crate::guest::{self, Entry, Request};
-use crate::ioeventfd::Rung;
-use crate::realisation::Realisation;
+use crate::ioeventfd::Signalled;
 use crate::vcpu::Outcome;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
-use gpa_model::{Access, Exit, Fault, Gpa, Pfn, Vm};
+use gpa_model::{Access, Exit, Fault, Gpa, Pfn, VmConfig};
 
 /// Accesses that wait for their vCPUs to run.
 #[derive(Debug, Default)]
@@ -62,24 +62,24 @@ pub(super) struct Asked {
 
 impl Machine {
     /// What op number `at` asks of the guest; nothing, if its address is none of the VM's.
-    pub(super) fn ask(&mut self, vm: &Vm, at: usize, gpa: Gpa, access: Access) -> Option<Asked> {
+    pub(super) fn ask(&mut self, vm: &VmConfig, at: usize, gpa: Gpa, access: Access) -> Option<Asked> {
         let (frame, alias) = vm.locate(gpa)?;
         let alias = vm.stolen().alias_index(alias);
         self.values += 1;
         // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
         // op of a program in each page, so that no write hides another.
-        let word = if self.fingerprint.realisation == Realisation::Ioeventfds { 0 } else { at };
-        let entry = Entry::of(self.fingerprint.realisation, alias, access);
+        let word = if self.fingerprint.alias_method == AliasMethod::Ioeventfds { 0 } else { at };
+        let entry = Entry::of(self.fingerprint.alias_method, alias, access);
         let page = guest::name_by(entry, vm, self.window, alias, frame);
         let offset = guest::word_offset(word);
         let request = Request { access, page, offset, value: self.values };
-        Some(Asked { request, frame, space: self.fingerprint.realisation.address_space(alias) })
+        Some(Asked { request, frame, space: self.fingerprint.alias_method.address_space(alias) })
     }
 
     /// Have `vcpu` carry out op number `at` together with those around it.
     pub(super) fn enqueue(
         &mut self,
-        vm: &Vm,
+        vm: &VmConfig,
         at: usize,
         vcpu: u8,
         gpa: Gpa,
@@ -100,7 +100,7 @@ impl Machine {
         batch.frames.push(frame);
         // What cannot come to an end must not keep others from theirs, and what is watched is watched one by one.
         let mut alone = self.half.is_some() || self.inside.is_watching();
-        if access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds {
+        if access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
             batch.bells = Some(bells(vm, gpa, request.offset));
             alone = true;
@@ -109,7 +109,7 @@ impl Machine {
     }
 
     /// Let the guest carry out all accesses that wait, and note what it found.
-    pub(super) fn run_batches(&mut self, vm: &Vm, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+    pub(super) fn run_batches(&mut self, vm: &VmConfig, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
         for turn in 0..self.batches.turns.len() {
             self.run_batch(vm, self.batches.turns[turn], observations)?;
         }
@@ -117,7 +117,7 @@ impl Machine {
         Ok(())
     }
 
-    fn run_batch(&mut self, vm: &Vm, number: u8, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
+    fn run_batch(&mut self, vm: &VmConfig, number: u8, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
         let number = usize::from(number);
         if self.batches.of[number].requests.is_empty() {
             return Ok(());
@@ -149,7 +149,7 @@ impl Machine {
     /// one, is wrong whatever it was to.
     fn heed_bells(
         &mut self,
-        vm: &Vm,
+        vm: &VmConfig,
         vcpu: usize,
         batch: &Batch,
         observations: &mut [Option<Exit>],
@@ -159,18 +159,18 @@ impl Machine {
         let (Some(&at), Some(&frame)) = (batch.ops.last(), batch.frames.last()) else { return Ok(()) };
         match (rung, observations[at]) {
             // The guest could read the page right after: it is read-only, or else nothing had to ring.
-            (Rung::Own, _) if self.memslots.host_page(vm, frame).is_some() => {
+            (Signalled::Own, _) if self.memslots.host_page(vm, frame).is_some() => {
                 observations[at] = Some(Exit::Mmio(Gpa::from_page(name.page())));
             }
-            (Rung::Nothing, Some(Exit::Mmio(_))) | (Rung::Wrong, _) => observations[at] = Some(Exit::Error),
+            (Signalled::Nothing, Some(Exit::Mmio(_))) | (Signalled::Wrong, _) => observations[at] = Some(Exit::Error),
             _ => {}
         }
         // KVM emulates such a write like one that comes out.
-        self.vcpus[vcpu].count_exits(u64::from(rung != Rung::Nothing));
+        self.vcpus[vcpu].count_exits(u64::from(rung != Signalled::Nothing));
         Ok(())
     }
 
-    pub(super) fn observed(&self, vm: &Vm, request: &Request, frame: usize, outcome: Outcome) -> Exit {
+    pub(super) fn observed(&self, vm: &VmConfig, request: &Request, frame: usize, outcome: Outcome) -> Exit {
         match outcome {
             Outcome::Found(pfn) if request.access == Access::Write => self.written(vm, request, frame, pfn),
             Outcome::Found(pfn) => Exit::Memory(pfn),
@@ -181,7 +181,7 @@ impl Machine {
             }
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
             Outcome::Attributed { private } if private != self.memslots.is_private_frame(vm, frame) => {
-                Exit::Misattributed
+                Exit::MemoryFault
             }
             Outcome::Failed | Outcome::Attributed { .. } => Exit::Error,
             Outcome::Retried => Exit::Retry,
@@ -191,7 +191,7 @@ impl Machine {
 
     /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
     /// identity that the guest read through the same address right after.
-    fn written(&self, vm: &Vm, request: &Request, frame: usize, found: Pfn) -> Exit {
+    fn written(&self, vm: &VmConfig, request: &Request, frame: usize, found: Pfn) -> Exit {
         let holds =
             |page: usize| !self.memory.is_gone(page) && self.memory.read_u64(page, request.offset) == request.value;
         if self.memslots.is_private_frame(vm, frame) {
@@ -214,7 +214,7 @@ impl Machine {
 }
 
 /// The word at `offset` of the page at `gpa`, and the same under the next alias.
-fn bells(vm: &Vm, gpa: Gpa, offset: usize) -> [Gpa; 2] {
+fn bells(vm: &VmConfig, gpa: Gpa, offset: usize) -> [Gpa; 2] {
     let stolen = vm.stolen();
     let (gfn, alias) = stolen.split(gpa);
     let next = (stolen.alias_index(alias) + 1) % stolen.alias_count();
@@ -229,7 +229,7 @@ mod tests {
     /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
     #[test]
     fn an_ioeventfd_rings_for_one_name() {
-        use crate::ioeventfd::{Bells, require};
+        use crate::ioeventfd::{IoeventfdSet, require};
         let Some(mut machine) = or_skip(Machine::open()) else { return };
         if let Err(error) = require(&machine.fd) {
             return println!("SKIPPED: {error}");
@@ -239,22 +239,22 @@ mod tests {
         let program = gpa_model::text::parse(&text).expect("a program");
         let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + guest::word_offset(op) as u64);
         let mut rung = |op, frame, expected| {
-            let mut bells = Bells::default();
+            let mut bells = IoeventfdSet::default();
             bells.hang(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
             machine.run(&program).expect("a run");
             let rung = bells.rung(word(op, frame, expected)).expect("what rang");
             bells.take_down(&machine.fd).expect("none left");
             rung
         };
-        assert_eq!(rung(2, 4, 1), Rung::Own);
-        assert_eq!(rung(2, 4, 0), Rung::Wrong);
-        assert_eq!(rung(1, 0, 1), Rung::Nothing);
+        assert_eq!(rung(2, 4, 1), Signalled::Own);
+        assert_eq!(rung(2, 4, 0), Signalled::Wrong);
+        assert_eq!(rung(1, 0, 1), Signalled::Nothing);
     }
 
     /// Where names differ by nothing but entries, they lead to their frame by entries of every kind, and one that forbids writes does.
     #[test]
     fn entries_of_every_kind_lead_to_their_frame_and_grant_what_they_say() {
-        let Some(mut machine) = or_skip(Machine::open_with(Realisation::GuestPtes)) else { return };
+        let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::GuestPtes)) else { return };
         let text =
             "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=64 hva=0\n";
         let program = gpa_model::text::parse(text).expect("a program");

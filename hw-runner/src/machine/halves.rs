@@ -4,7 +4,7 @@ use super::Machine;
 use crate::error::MachineError;
 use crate::memslots::{Backing, Changed};
 use crate::slot_window::SlotWindow;
-use gpa_model::{Exit, SlotChange, SlotId, Vm};
+use gpa_model::{Exit, SlotChange, SlotId, VmConfig};
 use std::sync::Arc;
 
 /// A change whose second half is to come.
@@ -16,7 +16,7 @@ pub(super) struct Half {
 
 impl Machine {
     /// The first half.
-    pub(super) fn begin_change(&mut self, vm: &Vm, id: SlotId, change: SlotChange) -> Result<Exit, MachineError> {
+    pub(super) fn begin_change(&mut self, vm: &VmConfig, id: SlotId, change: SlotChange) -> Result<Exit, MachineError> {
         if !SlotWindow::is_possible() {
             return Ok(Exit::Unsupported);
         }

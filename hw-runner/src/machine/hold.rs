@@ -8,15 +8,15 @@
 use super::Machine;
 use super::accesses::Asked;
 use super::helper::{Ended, Helper};
-use super::inside::Named;
-use crate::driver::{Driven, discard, leaves_userfaults_alone, replaces};
+use super::mmu_watch::Named;
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::memory::{PAGE_BYTES, Pages};
-use crate::realisation::Realisation;
+use crate::reclaim::{Driven, discard, leaves_userfaults_alone, replaces};
 use crate::userfault::Userfault;
 use gpa_model::limits::HOST_PAGES;
-use gpa_model::{Access, Driver, Exit, Host, Hva, HvaRange, Model, Op, Pfn, Program};
+use gpa_model::{Access, Exit, Host, HostPage, HostPageRange, Model, Op, Pfn, Program, Reclaim};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ struct Plan {
 impl Machine {
     /// Why no fault can be held open here, if none can.
     pub fn holds_no_faults(&self) -> Option<&str> {
-        self.drivers.lacking(Driver::UffdCopy)
+        self.reclaims.lacking(Reclaim::UffdCopy)
     }
 
     /// Carry out the ops from number `at` on, which begins a fault, up to the one that ends it, and return the number of the next.
@@ -55,7 +55,7 @@ impl Machine {
         self.vcpus[vcpu].enter_space(asked.space)?;
         let helper = self.helper.take().map_or_else(|| Helper::new(Arc::clone(&self.own)), Ok)?;
         let mut stamps = self.stamps;
-        let Self { vcpus, memory, drivers, inside, private, .. } = self;
+        let Self { vcpus, memory, reclaims, inside, private, .. } = self;
         let (memory, private) = (&*memory, &*private);
         let userfault = Userfault::new().doing("make a userfaultfd")?;
         for mapping in 0..memory.mappings() {
@@ -76,7 +76,7 @@ impl Machine {
                 for (number, op) in program.ops.iter().enumerate().take(end).skip(at + 1) {
                     let Op::Unmap { range, by } = *op else { continue };
                     let (start, pages) = (range.start.page() as usize, range.pages as usize);
-                    let driven = drivers.unmap(by, memory, start, pages).doing("take host pages away")?;
+                    let driven = reclaims.unmap(by, memory, start, pages).doing("take host pages away")?;
                     if driven == Driven::Lacking {
                         observations[number] = Some(Exit::Unsupported);
                         continue;
@@ -84,13 +84,13 @@ impl Machine {
                     host.apply(op);
                     model.step(host, op, &Exit::Done);
                     // Whoever touches the page while it is watched waits like the vCPU.
-                    there |= range.contains(Hva::new(page as u64)) && replaces(by);
+                    there |= range.contains(HostPage::new(page as u64)) && replaces(by);
                     restamp(memory, &mut stamps, host, range, if there { None } else { Some(page) });
                     observations[number] = Some(Exit::Done);
                     inside.look(vm, Named { memory, stamps: &stamps, private }, number, false)?;
                 }
             }
-            stamps[page] = host.pfn(Hva::new(page as u64));
+            stamps[page] = host.pfn(HostPage::new(page as u64));
             if !there {
                 userfault.fill(memory.range(0, page, 1), &guest::stamped(stamps[page])).doing("fill a page in")?;
             }
@@ -122,15 +122,15 @@ impl Machine {
     fn plan(&mut self, program: &Program, at: usize) -> Option<Plan> {
         let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
         // What rings an eventfd is not known by what comes out.
-        let rings = access == Access::Write && self.fingerprint.realisation == Realisation::Ioeventfds;
+        let rings = access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds;
         if rings || self.holds_no_faults().is_some() {
             return None;
         }
         let end = end_of_fault(program, at)?;
         let (frame, _) = program.vm.locate(gpa)?;
         // Private memory has no hva for a fault to wait for, and only a guest could give it new identities meanwhile.
-        let is_private = |range| !self.memslots.private_frames(&program.vm, None, Some(range)).is_empty();
-        let taken = |op: &Op| matches!(*op, Op::Unmap { range, .. } if is_private(range));
+        let is_internal = |range| !self.memslots.private_frames(&program.vm, None, Some(range)).is_empty();
+        let taken = |op: &Op| matches!(*op, Op::Unmap { range, .. } if is_internal(range));
         if self.memslots.is_private_frame(&program.vm, frame) || program.ops[at + 1..end].iter().any(taken) {
             return None;
         }
@@ -162,7 +162,7 @@ fn waits(userfault: &Userfault, helper: &Helper) -> Result<Option<Ended>, Machin
 }
 
 /// Give the pages of `range` the identities that `host` has for them, but not to `absent`.
-fn restamp(memory: &Pages, stamps: &mut [Pfn; HOST_PAGES], host: &Host, range: HvaRange, absent: Option<usize>) {
+fn restamp(memory: &Pages, stamps: &mut [Pfn; HOST_PAGES], host: &Host, range: HostPageRange, absent: Option<usize>) {
     for hva in range.iter() {
         let page = hva.page() as usize;
         stamps[page] = host.pfn(hva);

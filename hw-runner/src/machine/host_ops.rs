@@ -1,17 +1,17 @@
 //! What the host does to its guest: memslots, invalidations, prefaults, the dirty log.
 
 use super::Machine;
-use crate::driver::{Driven, prot_none};
 use crate::error::{Doing, MachineError};
 use crate::memslots::Backing;
-use gpa_model::{Driver, Exit, Gpa, Host, HvaRange, Op, Vm};
+use crate::reclaim::{Driven, prot_none};
+use gpa_model::{Exit, Gpa, Host, HostPageRange, Op, Reclaim, VmConfig};
 
 impl Machine {
-    pub(super) fn carry_out_op(&mut self, vm: &Vm, host: &Host, op: &Op) -> Result<Exit, MachineError> {
+    pub(super) fn carry_out_op(&mut self, vm: &VmConfig, host: &Host, op: &Op) -> Result<Exit, MachineError> {
         let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         Ok(match *op {
             // It was there from the start.
-            Op::Slot { id, .. } if id.is_private() => Exit::Done,
+            Op::Slot { id, .. } if id.is_internal() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
                 self.take_possession(vm, id)?;
@@ -51,17 +51,17 @@ impl Machine {
     }
 
     /// Ask for a page to be mapped before the guest needs it.
-    fn prefault(&mut self, vm: &Vm, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
-        let realisation = self.fingerprint.realisation;
+    fn prefault(&mut self, vm: &VmConfig, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
+        let alias_method = self.fingerprint.alias_method;
         // A program may say that it wants a memslot's end to be the end of everything, where that is so.
-        let can = realisation.can_prefault() || vm.slot_zap_all();
+        let can = alias_method.can_prefault() || vm.slot_zap_all();
         let Some((frame, alias)) = vm.locate(gpa).filter(|_| can) else {
             return Ok(Exit::Unsupported);
         };
         let alias = vm.stolen().alias_index(alias);
         let vcpu = &mut self.vcpus[usize::from(vcpu)];
-        vcpu.enter_space(realisation.address_space(alias))?;
-        match vcpu.pre_fault(vm.gpa(frame, realisation.alias_in_tables(alias))) {
+        vcpu.enter_space(alias_method.address_space(alias))?;
+        match vcpu.pre_fault(vm.gpa(frame, alias_method.alias_in_tables(alias))) {
             Ok(()) => Ok(Exit::Done),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => Ok(Exit::NotFound),
@@ -77,19 +77,19 @@ impl Machine {
 
     /// Whether this KVM can be asked to map pages before the guest needs them.
     pub fn can_prefault(&self) -> bool {
-        self.fingerprint.realisation.can_prefault()
+        self.fingerprint.alias_method.can_prefault()
             && self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
     }
 
     /// Have the host take pages away; whether it can in that way.
-    pub(super) fn unmap(&mut self, range: HvaRange, by: Option<Driver>) -> Result<bool, MachineError> {
+    pub(super) fn unmap(&mut self, range: HostPageRange, by: Option<Reclaim>) -> Result<bool, MachineError> {
         let (start, pages) = (range.start.page() as usize, range.pages as usize);
-        let driven = self.drivers.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
+        let driven = self.reclaims.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
         Ok(driven != Driven::Lacking)
     }
 
     /// Give the pages of `range` the identities that `host` has for them.
-    fn restamp(&mut self, host: &Host, range: HvaRange) {
+    fn restamp(&mut self, host: &Host, range: HostPageRange) {
         for hva in range.iter() {
             self.stamp(hva.page() as usize, host.pfn(hva));
         }

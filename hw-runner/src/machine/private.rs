@@ -11,24 +11,24 @@
 //! answers, or the page, as the mode of the APIC and the processor have it (`kvm_apicv_activated()`); so that is asked of nobody, and what
 //! is looked at are its aliases.
 
-use super::inside::Inside;
+use super::mmu_watch::MmuWatch;
 use super::{Machine, SPARE_SLOT};
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::ioctl::{Region, delete_region, set_region};
 use crate::memory::{Mapping, Pages, new_shared_mappings, shared_mappings};
-use crate::realisation::Realisation;
 use crate::trace::Trace;
-use gpa_model::{Alias, Gfn, Gpa, Host, HvaRange, Op, Program, SlotChange, SlotId, Vm};
+use gpa_model::{Alias, Gfn, Gpa, Host, HostPageRange, Op, Program, SlotChange, SlotId, VmConfig};
 use kvm_ioctls::VmFd;
 use std::ops::Range;
 
-const TSS: SlotId = SlotId::private(0);
+const TSS: SlotId = SlotId::internal(0);
 const TSS_PAGES: u32 = 3;
-const APIC_ACCESS_PAGE: SlotId = SlotId::private(1);
+const APIC_ACCESS_PAGE: SlotId = SlotId::internal(1);
 /// Where it is, whatever the guest does to its IA32_APIC_BASE (`APIC_DEFAULT_PHYS_BASE`).
 const APIC_GFN: Gfn = Gfn::new(0xfee00);
-const IDENTITY_MAP: SlotId = SlotId::private(2);
+const IDENTITY_MAP: SlotId = SlotId::internal(2);
 
 /// What one of them is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     id: SlotId,
     gfn: Gfn,
     /// The host pages whose identities its own bear.
-    pages: HvaRange,
+    pages: HostPageRange,
 }
 
 /// One that KVM has made.
@@ -48,10 +48,10 @@ pub(super) struct Private {
 
 /// Those that `program` begins with, as far as KVM has such: p0 is the task state segment, p1 the APIC access page, p2 the identity
 /// map. There are none where an alias cannot be a hole while its frame is memory.
-pub(super) fn wanted(program: &Program, realisation: Realisation) -> Vec<Wanted> {
+pub(super) fn wanted(program: &Program, alias_method: AliasMethod) -> Vec<Wanted> {
     let create = |op: &Op| match *op {
-        Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, .. } } if id.is_private() => {
-            Some(Wanted { id, gfn, pages: HvaRange { start: hva, pages } })
+        Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, .. } } if id.is_internal() => {
+            Some(Wanted { id, gfn, pages: HostPageRange { start: hva, pages } })
         }
         _ => None,
     };
@@ -65,7 +65,7 @@ pub(super) fn wanted(program: &Program, realisation: Realisation) -> Vec<Wanted>
         IDENTITY_MAP => wanted.pages.pages == 1,
         _ => false,
     };
-    let has_holes = realisation.names_are_gpas();
+    let has_holes = alias_method.names_are_gpas();
     all.into_iter().filter(|wanted| has_holes && possible(wanted) && free(wanted)).collect()
 }
 
@@ -74,10 +74,10 @@ pub(super) fn need_local_apics(wanted: &[Wanted]) -> bool {
     wanted.iter().any(|wanted| wanted.id == APIC_ACCESS_PAGE)
 }
 
-fn touches(op: &Op, pages: HvaRange) -> bool {
+fn touches(op: &Op, pages: HostPageRange) -> bool {
     match *op {
         Op::Slot { change: SlotChange::Create { pages: count, hva, .. }, .. } => {
-            pages.overlaps(&HvaRange { start: hva, pages: count })
+            pages.overlaps(&HostPageRange { start: hva, pages: count })
         }
         Op::Unmap { range, .. } => pages.overlaps(&range),
         _ => false,
@@ -132,21 +132,21 @@ impl Machine {
         program: &Program,
         trace: &mut Trace,
     ) -> Result<(), MachineError> {
-        let mut machine = Self::create(self.fingerprint.realisation, wanted, &program.vm)?;
-        machine.inside = Inside::of(&machine.fd);
+        let mut machine = Self::create(self.fingerprint.alias_method, wanted, &program.vm)?;
+        machine.inside = MmuWatch::of(&machine.fd);
         machine.inside.watch(program);
         machine.fingerprint.clone_from(&self.fingerprint);
         machine.stealable.clone_from(&self.stealable);
-        std::mem::swap(&mut machine.drivers, &mut self.drivers);
+        std::mem::swap(&mut machine.reclaims, &mut self.reclaims);
         let result = machine.carry_out(program, &mut trace.observations);
         trace.seen = machine.inside.take();
-        std::mem::swap(&mut machine.drivers, &mut self.drivers);
+        std::mem::swap(&mut machine.reclaims, &mut self.reclaims);
         self.accesses += machine.accesses;
         result
     }
 
     /// Whether KVM has made private memslot `id`: then its pages get the identities of those it stands for.
-    pub(super) fn private_slot(&mut self, vm: &Vm, host: &Host, id: SlotId) -> Result<bool, MachineError> {
+    pub(super) fn private_slot(&mut self, vm: &VmConfig, host: &Host, id: SlotId) -> Result<bool, MachineError> {
         let Some(private) = self.private.iter().find(|private| private.wanted.id == id) else {
             return Ok(false);
         };
@@ -163,14 +163,14 @@ impl Machine {
             }
             guest::stamp(&private.memory, at as usize, host.pfn(pages.start.add(at)));
         }
-        if self.fingerprint.realisation == Realisation::Exposed {
+        if self.fingerprint.alias_method == AliasMethod::Exposed {
             self.expose(vm, id)?;
         }
         Ok(true)
     }
 
     /// Whether `op` is an access that KVM's local APIC may answer.
-    pub(super) fn is_for_the_local_apic(&self, vm: &Vm, op: &Op) -> bool {
+    pub(super) fn is_for_the_local_apic(&self, vm: &VmConfig, op: &Op) -> bool {
         match *op {
             Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => {
                 self.has_local_apics && vm.stolen().split(gpa) == (APIC_GFN, Alias::NONE)
@@ -180,7 +180,7 @@ impl Machine {
     }
 
     /// The mistake that private memslots are to be safe from, made from outside: their memory under an alias.
-    fn expose(&self, vm: &Vm, id: SlotId) -> Result<(), MachineError> {
+    fn expose(&self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
         let Some(private) = self.private.iter().find(|private| private.wanted.id == id) else { return Ok(()) };
         let stolen = vm.stolen();
         for (number, alias) in stolen.aliases().enumerate().skip(1) {
@@ -193,7 +193,7 @@ impl Machine {
     }
 
     /// Whether the private memslot at `frame`, if there is one, has `value` at `offset` of its page.
-    pub(super) fn private_page_holds(&self, vm: &Vm, frame: usize, offset: usize, value: u64) -> Option<bool> {
+    pub(super) fn private_page_holds(&self, vm: &VmConfig, frame: usize, offset: usize, value: u64) -> Option<bool> {
         self.private.iter().find_map(|Private { wanted, memory }| {
             let page = vm.gfn(frame).offset_from(wanted.gfn).filter(|&page| page < wanted.pages.pages.into())?;
             Some(memory.read_u64(page as usize, offset) == value)
@@ -211,8 +211,8 @@ mod tests {
     fn ids(base: u64, ops: &str) -> Vec<String> {
         let text = format!("gpafuzz-program 1\nvm stolen=40 vcpus=1 base={base:#x} flush=works\n{ops}");
         let program = gpa_model::text::parse(&text).expect("a program");
-        assert_eq!(wanted(&program, Realisation::GuestPtes), []);
-        wanted(&program, Realisation::Slots).iter().map(|wanted| wanted.id.to_string()).collect()
+        assert_eq!(wanted(&program, AliasMethod::GuestPtes), []);
+        wanted(&program, AliasMethod::Slots).iter().map(|wanted| wanted.id.to_string()).collect()
     }
 
     #[test]

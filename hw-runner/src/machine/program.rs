@@ -1,15 +1,15 @@
 //! One program: its ops in order, on a machine that is made as good as new before and put in order after.
 
 use super::{Machine, TABLE_SLOT, map_whole, private};
-use crate::driver::put_back;
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest;
 use crate::ioctl::delete_region;
-use crate::realisation::Realisation;
+use crate::reclaim::put_back;
 use crate::support::supports;
 use crate::trace::Trace;
 use gpa_model::limits::HOST_PAGES;
-use gpa_model::{Exit, Host, Hva, Model, Op, Pfn, Program, Vm};
+use gpa_model::{Exit, Host, HostPage, Model, Op, Pfn, Program, VmConfig};
 
 impl Machine {
     /// Carry out `program`.
@@ -34,11 +34,11 @@ impl Machine {
         trace.seen.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
-        let wanted = private::wanted(program, self.fingerprint.realisation);
-        let apart = match self.fingerprint.realisation {
+        let wanted = private::wanted(program, self.fingerprint.alias_method);
+        let apart = match self.fingerprint.alias_method {
             // Where memory is private, a hole that an earlier program found would shut the guest out of it.
-            Realisation::SwProtected => true,
-            Realisation::Rings => program.vm.dirty_ring().is_some(),
+            AliasMethod::SwProtected => true,
+            AliasMethod::Rings => program.vm.dirty_ring().is_some(),
             _ => false,
         };
         if apart || program.vm.slot_zap_all() != self.zaps_all || !wanted.is_empty() {
@@ -61,12 +61,12 @@ impl Machine {
         observations: &mut [Option<Exit>],
     ) -> Result<(), MachineError> {
         let vm = &program.vm;
-        let (maxphyaddr, realisation) = (self.fingerprint.maxphyaddr, self.fingerprint.realisation);
+        let (maxphyaddr, alias_method) = (self.fingerprint.maxphyaddr, self.fingerprint.alias_method);
         if let Some(&bit) = vm.stolen().bits().iter().find(|&&bit| bit >= maxphyaddr) {
             return Err(MachineError::StolenBit { bit, maxphyaddr });
         }
         if !vm.stolen().bits().iter().all(|bit| self.stealable.contains(bit)) {
-            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op, realisation));
+            let known = program.ops.iter().zip(observations).filter(|(op, _)| supports(vm, op, alias_method));
             known.for_each(|(_, observation)| *observation = Some(Exit::Unsupported));
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Machine {
         while let Some(op) = program.ops.get(next) {
             let at = next;
             next += 1;
-            if !supports(vm, op, realisation) || !model.accepts(&host, op) {
+            if !supports(vm, op, alias_method) || !model.accepts(&host, op) {
                 continue;
             }
             if self.is_for_the_local_apic(vm, op) {
@@ -100,7 +100,7 @@ impl Machine {
             }
             let done = match *op {
                 Op::Unmap { range, by } => self.unmap(range, by)?,
-                Op::Slot { id, .. } if id.is_private() => self.private_slot(vm, &host, id)?,
+                Op::Slot { id, .. } if id.is_internal() => self.private_slot(vm, &host, id)?,
                 _ => true,
             };
             if !done {
@@ -121,17 +121,17 @@ impl Machine {
     }
 
     /// Make the machine that of a new VM.
-    pub(super) fn begin(&mut self, vm: &Vm, host: &Host) -> Result<(), MachineError> {
-        self.memslots.begin(vm, self.fingerprint.realisation);
+    pub(super) fn begin(&mut self, vm: &VmConfig, host: &Host) -> Result<(), MachineError> {
+        self.memslots.begin(vm, self.fingerprint.alias_method);
         self.batches.clear();
         put_back(&self.memory, 0, HOST_PAGES).doing("put host pages back")?;
         for page in 0..HOST_PAGES {
-            let pfn = host.pfn(Hva::new(page as u64));
+            let pfn = host.pfn(HostPage::new(page as u64));
             if self.stamps[page] != pfn {
                 self.stamp(page, pfn);
             }
         }
-        let same = |old: &Vm| old.stolen() == vm.stolen() && old.base() == vm.base();
+        let same = |old: &VmConfig| old.stolen() == vm.stolen() && old.base() == vm.base();
         self.window = match self.windows.iter().position(same) {
             Some(window) => window,
             None => self.show(vm)?,
@@ -141,10 +141,10 @@ impl Machine {
 
     /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to
     /// KVM, so when there is no unused table, what it made of the old ones has to go: their memslot is deleted, and CR3 changes.
-    fn show(&mut self, vm: &Vm) -> Result<usize, MachineError> {
+    fn show(&mut self, vm: &VmConfig) -> Result<usize, MachineError> {
         if self.windows.len() == guest::WINDOWS {
             self.windows.clear();
-            for space in self.fingerprint.realisation.address_spaces() {
+            for space in self.fingerprint.alias_method.address_spaces() {
                 let slot = space.slot(TABLE_SLOT);
                 delete_region(&self.fd, slot).doing("delete the memslot of the page tables")?;
                 map_whole(&self.fd, &self.tables, slot, guest::TABLE_GFN)?;
@@ -152,7 +152,7 @@ impl Machine {
             self.tables_written += 1;
         }
         let window = self.windows.len();
-        guest::write_window(&self.tables, window, vm, self.fingerprint.realisation);
+        guest::write_window(&self.tables, window, vm, self.fingerprint.alias_method);
         self.windows.push(*vm);
         Ok(window)
     }
@@ -220,7 +220,7 @@ mod tests {
     /// another's.
     #[test]
     fn a_page_that_nobody_can_have_is_that_of_its_own_machine() {
-        let Some(mut machine) = or_skip(Machine::open_with(Realisation::Rings)) else { return };
+        let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::Rings)) else { return };
         let program = |ring: &str, take: &str| {
             let text = format!(
                 "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works{ring}\n\

@@ -8,14 +8,19 @@ use crate::error::{Doing, MachineError};
 use crate::guest::{self, Request};
 use crate::memslots::Backing;
 use gpa_model::limits::OPS;
-use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, Vm};
+use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, VmConfig};
 
 /// The identity of a private page that is nobody's any more.
 const DISOWNED: Pfn = Pfn::new(u32::MAX);
 
 impl Machine {
     /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well.
-    pub(super) fn set_attributes(&mut self, vm: &Vm, frames: FrameSet, private: bool) -> Result<Exit, MachineError> {
+    pub(super) fn set_attributes(
+        &mut self,
+        vm: &VmConfig,
+        frames: FrameSet,
+        private: bool,
+    ) -> Result<Exit, MachineError> {
         if !private {
             let disowned = self.private_of(vm, frames).into_iter().map(|(frame, _)| (frame, DISOWNED));
             self.have_stamped(disowned.collect())?;
@@ -30,7 +35,7 @@ impl Machine {
 
     /// The memslot is new: its frames become the guest's alone, if they are to be, and get their identities. The guest has touched them
     /// as shared ones before: where it had seen a hole Linux 6.12 lets it reach nothing that was private from the start.
-    pub(super) fn take_possession(&mut self, vm: &Vm, id: SlotId) -> Result<(), MachineError> {
+    pub(super) fn take_possession(&mut self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
         let private = self.memslots.private_frames(vm, Some(id), None);
         if private.is_empty() {
             return Ok(());
@@ -48,7 +53,7 @@ impl Machine {
         self.stamp_private(private)
     }
 
-    fn private_of(&self, vm: &Vm, frames: FrameSet) -> Vec<(usize, usize)> {
+    fn private_of(&self, vm: &VmConfig, frames: FrameSet) -> Vec<(usize, usize)> {
         let mut private = self.memslots.private_frames(vm, None, None);
         private.retain(|(frame, _)| frames.contains(*frame));
         private

@@ -8,7 +8,7 @@ use super::{Machine, SPARE_SLOT};
 use crate::error::{Doing, MachineError};
 use crate::ioctl::{Region, delete_region, set_region};
 use crate::ring;
-use gpa_model::{Gpa, Vm};
+use gpa_model::{Gpa, VmConfig};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 /// Where that memslot is: above all gfns of programs, and below the lowest bit that can be stolen.
@@ -16,7 +16,7 @@ const GFN: u64 = 0x7ff_fe00;
 
 impl Machine {
     /// Leave the rings of `vm` as many entries as it says, after they were emptied.
-    pub(super) fn use_up_rings(&mut self, vm: &Vm) -> Result<(), MachineError> {
+    pub(super) fn use_up_rings(&mut self, vm: &VmConfig) -> Result<(), MachineError> {
         let small = self.ring_entries == ring::LEAST && self.can_prefault();
         let Some(entries) = vm.dirty_ring().filter(|_| small) else { return Ok(()) };
         let pages = ring::ROOM - usize::from(entries);
@@ -36,8 +36,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alias_method::AliasMethod;
     use crate::error::or_skip;
-    use crate::realisation::Realisation;
     use gpa_model::{Exit, Program, text};
 
     /// More writes of pages that are not in the log than the smallest ring has room for, and one more when it was emptied.
@@ -54,8 +54,8 @@ mod tests {
 
     #[test]
     fn a_full_ring_stops_its_vcpu_until_its_entries_are_given_back() {
-        let Some(mut machine) = or_skip(Machine::open_with(Realisation::Rings)) else { return };
-        let small = Machine::create(Realisation::Rings, &[], &program().vm).expect("a machine");
+        let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::Rings)) else { return };
+        let small = Machine::create(AliasMethod::Rings, &[], &program().vm).expect("a machine");
         if small.ring_entries != ring::LEAST {
             return println!("SKIPPED: no ring is that small where the processor logs writes");
         }

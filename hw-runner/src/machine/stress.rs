@@ -6,18 +6,20 @@
 
 use super::Machine;
 use crate::address_space::AddressSpace;
-use crate::driver::{Driven, DriverTable, keeps_pages};
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest::{self, Entry};
 use crate::memory::Pages;
 use crate::memslots::{Backing, Memslots};
-use crate::realisation::Realisation;
+use crate::reclaim::{Driven, ReclaimTable, keeps_pages};
 use crate::spinner::{self, COMPLAINT_PORT, Complaint, HOLE, Name};
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::text::print_gpa;
-use gpa_model::{Access, BackendMode, Driver, FrameSet, Host, Hva, Pfn, SlotChange, SlotFlags, SlotId, StolenMask, Vm};
+use gpa_model::{
+    Access, BackendMode, FrameSet, Host, HostPage, Pfn, Reclaim, SlotChange, SlotFlags, SlotId, StolenMask, VmConfig,
+};
 use kvm_ioctls::VcpuExit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -43,7 +45,7 @@ const LOGGED: SlotFlags = SlotFlags { readonly: false, log_dirty: true };
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     /// Take pages away.
-    Unmap(Driver),
+    Unmap(Reclaim),
     /// Clear the dirty log, and see whether it has what is written after that.
     Harvest,
     /// Delete a slot and create it again.
@@ -57,7 +59,7 @@ enum Round {
 impl Round {
     const fn name(self) -> &'static str {
         match self {
-            Self::Unmap(driver) => driver.name(),
+            Self::Unmap(reclaim) => reclaim.name(),
             Self::Harvest => "harvest",
             Self::Recreate => "recreate",
             Self::Move => "move",
@@ -107,11 +109,11 @@ struct Spun {
 /// The host's side, while vCPUs run.
 struct Stage<'a> {
     kvm: Backing<'a>,
-    vm: &'a Vm,
+    vm: &'a VmConfig,
     vcpus: usize,
     own: &'a Pages,
     memslots: &'a mut Memslots,
-    drivers: &'a mut DriverTable,
+    reclaims: &'a mut ReclaimTable,
     /// The identity that each page bears.
     identities: [u32; PAGES],
     /// Rounds so far.
@@ -127,7 +129,7 @@ impl Machine {
     pub fn stress(&mut self, vcpus: usize, duration: Duration) -> Result<StressReport, MachineError> {
         let bits = &self.stealable[..self.stealable.len().min(2)];
         let stolen = StolenMask::new(bits).unwrap_or(StolenMask::NONE);
-        let vm = Vm::new(stolen, VCPUS as u8, Vm::DEFAULT_BASE, BackendMode::Works).unwrap_or_default();
+        let vm = VmConfig::new(stolen, VCPUS as u8, VmConfig::DEFAULT_BASE, BackendMode::Works).unwrap_or_default();
         let play = |stage: &mut Stage<'_>, failed: &AtomicBool| stage.play(Instant::now() + duration, failed);
         self.stress_by(&vm, vcpus.clamp(1, VCPUS), duration, play)
     }
@@ -135,7 +137,7 @@ impl Machine {
     /// Let `vcpus` vCPUs spin while `play` does as it pleases, which takes about `duration`.
     fn stress_by(
         &mut self,
-        vm: &Vm,
+        vm: &VmConfig,
         vcpus: usize,
         duration: Duration,
         play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>,
@@ -154,24 +156,24 @@ impl Machine {
 
     fn perform(
         &mut self,
-        vm: &Vm,
+        vm: &VmConfig,
         vcpus: usize,
         duration: Duration,
         play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>,
     ) -> Result<StressReport, MachineError> {
-        let realisation = self.fingerprint.realisation;
-        let names: Vec<Vec<Name>> = (0..vcpus).map(|number| names(vm, self.window, realisation, number)).collect();
+        let alias_method = self.fingerprint.alias_method;
+        let names: Vec<Vec<Name>> = (0..vcpus).map(|number| names(vm, self.window, alias_method, number)).collect();
         for ((number, vcpu), names) in self.vcpus.iter_mut().enumerate().zip(&names) {
             spinner::load(&self.own, number, names);
             vcpu.use_tables(self.tables_written)?;
-            vcpu.enter_space(space_of(realisation, number))?;
+            vcpu.enter_space(space_of(alias_method, number))?;
             vcpu.begin(&spinner::registers(number))?;
         }
-        let Self { fd, memory, own, memslots, drivers, .. } = self;
+        let Self { fd, memory, own, memslots, reclaims, .. } = self;
         let (own, kvm) = (&*own, Backing { fd: &*fd, memory: &*memory, vm });
         let identities = std::array::from_fn(|page| FIRST_IDENTITY + page as u32);
         let (turn, report) = (0, StressReport::default());
-        let mut stage = Stage { kvm, vm, vcpus, own, memslots, drivers, identities, turn, report };
+        let mut stage = Stage { kvm, vm, vcpus, own, memslots, reclaims, identities, turn, report };
         stage.set()?;
         let failed = AtomicBool::new(false);
         let (spun, hosted) = thread::scope(|scope| {
@@ -195,7 +197,7 @@ impl Machine {
 }
 
 /// Add what one vCPU did.
-fn note(report: &mut StressReport, vm: &Vm, vcpu: usize, names: &[Name], spun: &Spun, laps: u64) {
+fn note(report: &mut StressReport, vm: &VmConfig, vcpu: usize, names: &[Name], spun: &Spun, laps: u64) {
     report.laps.push(laps);
     // A read, a write and a read at each name.
     report.accesses += laps * names.len() as u64 * 3;
@@ -212,22 +214,22 @@ fn note(report: &mut StressReport, vm: &Vm, vcpu: usize, names: &[Name], spun: &
 }
 
 /// The address space that vCPU `number` spins in: they take turns.
-fn space_of(realisation: Realisation, number: usize) -> AddressSpace {
-    let spaces = realisation.address_spaces();
+fn space_of(alias_method: AliasMethod, number: usize) -> AddressSpace {
+    let spaces = alias_method.address_spaces();
     spaces[number % spaces.len()]
 }
 
 /// Every name that vCPU `number` can reach of every frame of the slots, each with another name of the same frame.
-fn names(vm: &Vm, window: usize, realisation: Realisation, number: usize) -> Vec<Name> {
-    let space = space_of(realisation, number);
-    let reached = |alias: &usize| realisation.address_space(*alias) == space;
+fn names(vm: &VmConfig, window: usize, alias_method: AliasMethod, number: usize) -> Vec<Name> {
+    let space = space_of(alias_method, number);
+    let reached = |alias: &usize| alias_method.address_space(*alias) == space;
     let aliases: Vec<usize> = (0..vm.stolen().alias_count()).filter(reached).collect();
     let others = aliases.iter().cycle().skip(1);
     let frames = FRAMES_AT.into_iter().flat_map(|at| at..at + PAGES);
     let name = |frame| {
         let pairs = aliases.iter().zip(others.clone());
         let address =
-            move |alias, access| guest::name_by(Entry::of(realisation, alias, access), vm, window, alias, frame);
+            move |alias, access| guest::name_by(Entry::of(alias_method, alias, access), vm, window, alias, frame);
         pairs.map(move |(&alias, &other)| Name {
             frame,
             alias,
@@ -295,8 +297,8 @@ impl Stage<'_> {
     /// One round after the other until time is up, or a vCPU has failed.
     fn play(&mut self, end: Instant, failed: &AtomicBool) -> Result<(), MachineError> {
         let mut rounds = Vec::new();
-        for driver in self.drivers.available().iter() {
-            rounds.extend([Round::Unmap(driver), Round::Harvest]);
+        for reclaim in self.reclaims.available().iter() {
+            rounds.extend([Round::Unmap(reclaim), Round::Harvest]);
         }
         rounds.extend([Round::Recreate, Round::Harvest, Round::Move, Round::Harvest, Round::Relog, Round::Harvest]);
         let mut counts = vec![0; rounds.len()];
@@ -319,7 +321,7 @@ impl Stage<'_> {
     fn round(&mut self, round: Round, turn: usize) -> Result<(), MachineError> {
         let slot = turn % FRAMES_AT.len();
         match round {
-            Round::Unmap(driver) => self.unmap(driver, turn % PAGES),
+            Round::Unmap(reclaim) => self.unmap(reclaim, turn % PAGES),
             Round::Harvest => self.harvest(slot),
             Round::Recreate => self.absent(slot, SlotChange::Delete, None),
             Round::Move => {
@@ -335,12 +337,12 @@ impl Stage<'_> {
     }
 
     /// Take a page away. Where the driver keeps its content, every read and every write counts all the while.
-    fn unmap(&mut self, driver: Driver, page: usize) -> Result<(), MachineError> {
-        let keeps = keeps_pages(driver, self.kvm.memory);
+    fn unmap(&mut self, reclaim: Reclaim, page: usize) -> Result<(), MachineError> {
+        let keeps = keeps_pages(reclaim, self.kvm.memory);
         if !keeps {
             self.floor_of_page(page, 0);
         }
-        let driven = self.drivers.unmap(Some(driver), self.kvm.memory, page, 1).doing("take a host page away")?;
+        let driven = self.reclaims.unmap(Some(reclaim), self.kvm.memory, page, 1).doing("take a host page away")?;
         if !keeps && driven == Driven::Done {
             self.rename(page);
         }
@@ -404,7 +406,7 @@ impl Stage<'_> {
 
     fn create(&mut self, slot: usize) -> Result<(), MachineError> {
         let gfn = self.vm.gfn(FRAMES_AT[slot]);
-        self.change(slot, SlotChange::Create { gfn, pages: PAGES as u32, hva: Hva::new(0), flags: LOGGED })
+        self.change(slot, SlotChange::Create { gfn, pages: PAGES as u32, hva: HostPage::new(0), flags: LOGGED })
     }
 
     fn change(&mut self, slot: usize, change: SlotChange) -> Result<(), MachineError> {
@@ -437,7 +439,7 @@ mod tests {
     /// Stress of one vCPU by `play`; `None` where there is no `/dev/kvm`.
     fn stress(play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>) -> Option<StressReport> {
         let mut machine = or_skip(Machine::open())?;
-        Some(machine.stress_by(&Vm::default(), 1, DURATION, play).expect("a report"))
+        Some(machine.stress_by(&VmConfig::default(), 1, DURATION, play).expect("a report"))
     }
 
     #[test]

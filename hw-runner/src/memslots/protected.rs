@@ -5,21 +5,21 @@
 //! touched them as shared ones; those that a program has said to be private are it before there is a slot.
 
 use super::{Backing, Memslots, Slot, region};
+use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
 use crate::guest_memfd::{self, GuestMemfd};
 use crate::ioctl::set_region;
-use crate::realisation::Realisation;
 use gpa_model::limits::FRAMES;
-use gpa_model::{FrameSet, Gpa, HvaRange, SlotFlags, SlotId, Vm};
+use gpa_model::{FrameSet, Gpa, HostPageRange, SlotFlags, SlotId, VmConfig};
 
 impl Memslots {
     /// Whether there is a guest_memfd behind `slot`.
     pub(super) fn is_protected(&self, slot: &Slot) -> bool {
-        self.realisation == Realisation::SwProtected && slot.flags == SlotFlags::default()
+        self.alias_method == AliasMethod::SwProtected && slot.flags == SlotFlags::default()
     }
 
     pub(super) fn set_protected(&mut self, kvm: Backing<'_>, id: SlotId, slot: &Slot) -> Result<(), MachineError> {
-        let region = region(kvm.vm, self.realisation, id.index(), 0, slot);
+        let region = region(kvm.vm, self.alias_method, id.index(), 0, slot);
         if !self.is_protected(slot) {
             return set_region(kvm.fd, kvm.memory, region).doing("set a memslot");
         }
@@ -54,7 +54,12 @@ impl Memslots {
     }
 
     /// The frames that are private, each with the host page whose identity it bears: of slot `id` alone, of pages in `range` alone.
-    pub(crate) fn private_frames(&self, vm: &Vm, id: Option<SlotId>, range: Option<HvaRange>) -> Vec<(usize, usize)> {
+    pub(crate) fn private_frames(
+        &self,
+        vm: &VmConfig,
+        id: Option<SlotId>,
+        range: Option<HostPageRange>,
+    ) -> Vec<(usize, usize)> {
         let mut frames = Vec::new();
         for (at, slot) in self.slots.iter().enumerate() {
             let Some(slot) = slot.filter(|slot| self.is_protected(slot) && id.is_none_or(|id| id.index() == at)) else {
@@ -70,13 +75,13 @@ impl Memslots {
     }
 
     /// Whether `frame` is private.
-    pub(crate) fn is_private_frame(&self, vm: &Vm, frame: usize) -> bool {
+    pub(crate) fn is_private_frame(&self, vm: &VmConfig, frame: usize) -> bool {
         let has = |slot: &Slot| frames_of(vm, slot).minus(self.shared).contains(frame);
         self.slots.iter().flatten().any(|slot| self.is_protected(slot) && has(slot))
     }
 
     /// Discard the private pages that stand for those of `range`.
-    pub(crate) fn discard_private(&self, range: HvaRange) -> Result<(), MachineError> {
+    pub(crate) fn discard_private(&self, range: HostPageRange) -> Result<(), MachineError> {
         for (slot, memory) in self.slots.iter().zip(&self.guest_memfds) {
             let (Some(slot), Some(memory)) = (slot, memory) else { continue };
             for page in 0..slot.pages as usize {
@@ -89,7 +94,7 @@ impl Memslots {
     }
 }
 
-fn frames_of(vm: &Vm, slot: &Slot) -> FrameSet {
+fn frames_of(vm: &VmConfig, slot: &Slot) -> FrameSet {
     vm.frames(slot.gfn, slot.pages.into())
 }
 

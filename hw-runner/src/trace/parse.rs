@@ -1,11 +1,11 @@
 //! Parsing a trace: bounded, total, and exact about where it stopped.
 
 use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, VERSION, Variant, WATCHED};
+use crate::alias_method::AliasMethod;
 use crate::fingerprint::{Fingerprint, is_word};
-use crate::realisation::Realisation;
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{ParseError, Words};
-use gpa_model::{Exit, Fault, FrameSet, Gpa, Pfn, Vm};
+use gpa_model::{Exit, Fault, FrameSet, Gpa, Pfn, VmConfig};
 
 /// Words that a line of the header may list.
 const WORDS_MAX: usize = 32;
@@ -52,7 +52,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
             }
             let observed = ops.checked_sub(1).filter(|&at| observations.get(at).is_some_and(Option::is_some));
             let Some(seen) = observed.and_then(|at| seen.get_mut(at)) else {
-                return Err(words.error("an observation, and then what was seen inside", "a sight of nothing"));
+                return Err(words.error("an observation, and then what was seen inside", "an empty observation"));
             };
             seen.push(super::seen::parse(&program.vm, &mut words)?);
             continue;
@@ -132,8 +132,8 @@ fn header(text: &str) -> Result<Header, ParseError> {
     if long {
         let mut words = line("`realisation …`")?;
         let word = one_word(&mut words, "realisation")?;
-        let names = Realisation::ALL.map(Realisation::name).join(", ");
-        fingerprint.realisation = Realisation::named(&word).ok_or_else(|| words.found(names, &word))?;
+        let names = AliasMethod::ALL.map(AliasMethod::name).join(", ");
+        fingerprint.alias_method = AliasMethod::named(&word).ok_or_else(|| words.found(names, &word))?;
     }
     let mut words = line("`native yes` or `native no`")?;
     fingerprint.native = match one_word(&mut words, "native")?.as_str() {
@@ -201,7 +201,7 @@ fn word_list(words: &mut Words<'_>, expected: &str) -> Result<Vec<String>, Parse
 }
 
 /// Read an observation after its arrow.
-fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
+fn observation(vm: &VmConfig, words: &mut Words<'_>) -> Result<Exit, ParseError> {
     let expected = "done, memory, emulated, mmio, dirty, error, misattributed, not-found, refused, guest-fault, retry, pending, young, translated or unsupported";
     let exit = match words.next(expected)? {
         "done" => Exit::Done,
@@ -219,7 +219,7 @@ fn observation(vm: &Vm, words: &mut Words<'_>) -> Result<Exit, ParseError> {
         "pending" => Exit::Pending,
         "guest-fault" => Exit::GuestFault(fault(words)?),
         "error" => Exit::Error,
-        "misattributed" => Exit::Misattributed,
+        "misattributed" => Exit::MemoryFault,
         "not-found" => Exit::NotFound,
         "ring-full" => Exit::RingFull,
         "page-not-present" => Exit::PageNotPresent,
@@ -248,7 +248,7 @@ fn pfn(words: &mut Words<'_>) -> Result<Pfn, ParseError> {
     Ok(Pfn::new(words.number(word, u64::from(u32::MAX))? as u32))
 }
 
-fn gpa(vm: &Vm, words: &mut Words<'_>) -> Result<Gpa, ParseError> {
+fn gpa(vm: &VmConfig, words: &mut Words<'_>) -> Result<Gpa, ParseError> {
     let word = words.next("a gfn, with @ALIAS or without")?;
     let gpa = words.gpa(vm, word)?;
     match vm.locate(gpa) {
@@ -257,7 +257,7 @@ fn gpa(vm: &Vm, words: &mut Words<'_>) -> Result<Gpa, ParseError> {
     }
 }
 
-fn frames(vm: &Vm, words: &mut Words<'_>) -> Result<FrameSet, ParseError> {
+fn frames(vm: &VmConfig, words: &mut Words<'_>) -> Result<FrameSet, ParseError> {
     let mut frames = FrameSet::EMPTY;
     let expected = "none, or gfns of this VM";
     if words.peek() == Some("none") {

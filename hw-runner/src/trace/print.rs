@@ -2,7 +2,7 @@
 
 use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, WATCHED};
 use gpa_model::text::print_gpa;
-use gpa_model::{Exit, Fault, Vm};
+use gpa_model::{Exit, Fault, VmConfig};
 use std::fmt::Write;
 
 /// The trace as text, ending in a newline.
@@ -15,7 +15,7 @@ pub fn print(trace: &Trace) -> String {
     let _ = writeln!(out, "paging {}\nmaxphyaddr {}", fingerprint.paging, fingerprint.maxphyaddr);
     words(&mut out, "capabilities", &fingerprint.capabilities);
     let native = if fingerprint.native { "yes" } else { "no" };
-    let _ = writeln!(out, "realisation {}\nnative {native}", fingerprint.realisation);
+    let _ = writeln!(out, "realisation {}\nnative {native}", fingerprint.alias_method);
     words(&mut out, "witness", &fingerprint.witness);
     let _ = writeln!(out, "samples {}", trace.samples);
     let program = gpa_model::text::print(&trace.program);
@@ -49,7 +49,7 @@ fn words(out: &mut String, key: &str, words: &[String]) {
 }
 
 /// One observation, without the arrow.
-pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
+pub fn print_observation(vm: &VmConfig, exit: &Exit) -> String {
     let name = exit.name();
     match exit {
         Exit::Memory(pfn) | Exit::Emulated(pfn) => format!("{name} {}", pfn.raw()),
@@ -64,7 +64,7 @@ pub fn print_observation(vm: &Vm, exit: &Exit) -> String {
         | Exit::Retry
         | Exit::Pending
         | Exit::Error
-        | Exit::Misattributed
+        | Exit::MemoryFault
         | Exit::NotFound
         | Exit::RingFull
         | Exit::PageNotPresent

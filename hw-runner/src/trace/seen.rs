@@ -1,84 +1,84 @@
 //! What was seen inside KVM, as a line of a trace.
 
-use crate::sight::Seen;
+use crate::mmu_debugfs::MmuEvent;
 use gpa_model::text::{ParseError, Words, print_gpa};
-use gpa_model::{Alias, Flush, Gpa, Keyed, Level, Pfn, Rights, Spte, VcpuSet, Vm};
+use gpa_model::{Alias, Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Spte, VcpuSet, VmConfig};
 
 /// The largest frame number a line can have.
 const FRAME_MAX: u64 = (1 << 52) - 1;
 /// The highest level of a table.
 const TABLE_MAX: u64 = 5;
 
-pub(super) fn print(vm: &Vm, seen: &Seen) -> String {
+pub(super) fn print(vm: &VmConfig, seen: &MmuEvent) -> String {
     match *seen {
-        Seen::Spte(gpa, None) => format!("spte {} none", print_gpa(vm, gpa)),
-        Seen::Spte(gpa, Some(spte)) => {
+        MmuEvent::Spte(gpa, None) => format!("spte {} none", print_gpa(vm, gpa)),
+        MmuEvent::Spte(gpa, Some(spte)) => {
             let (pfn, rights, level) = (spte.pfn().raw(), spte.rights(), spte.level().name());
             format!("spte {} {pfn} {rights} {level}", print_gpa(vm, gpa))
         }
-        Seen::Flush(Flush::All { .. }) => "flush all".to_owned(),
-        Seen::Flush(Flush::Range { gpa, pages, ok }) => {
+        MmuEvent::Flush(Flush::All { .. }) => "flush all".to_owned(),
+        MmuEvent::Flush(Flush::Range { gpa, pages, ok }) => {
             format!("flush {:#x} {pages}{}", gpa.page(), if ok { "" } else { " failed" })
         }
-        Seen::Key(key) => print_key(key),
+        MmuEvent::Key(key) => print_key(key),
     }
 }
 
-fn print_key(key: Keyed) -> String {
+fn print_key(key: GfnIndexed) -> String {
     match key {
-        Keyed::Rmap { gfn, gpa, level, idle } => {
+        GfnIndexed::Rmap { gfn, gpa, level, idle } => {
             format!("rmap {gfn:#x} {:#x} {}{}", gpa.page(), level.name(), if idle { " idle" } else { "" })
         }
-        Keyed::ShadowRmap { gfn, spte } => format!("shadow-rmap {gfn:#x} {spte:#x}"),
-        Keyed::ShadowLeaf { gfn, spte } => format!("shadow-leaf {gfn:#x} {spte:#x}"),
-        Keyed::ShadowPage { gfn, alias, level, .. } => format!("page {gfn:#x} {:#x} {level}", alias.raw()),
-        Keyed::NxSplit { gfn, alias, level } => format!("nx-split {gfn:#x} {:#x} {level}", alias.raw()),
-        Keyed::Table { gfn, alias, level, reached } => {
+        GfnIndexed::ShadowRmap { gfn, spte } => format!("shadow-rmap {gfn:#x} {spte:#x}"),
+        GfnIndexed::ShadowLeaf { gfn, spte } => format!("shadow-leaf {gfn:#x} {spte:#x}"),
+        GfnIndexed::ShadowPage { gfn, alias, level, .. } => format!("page {gfn:#x} {:#x} {level}", alias.raw()),
+        GfnIndexed::NxSplit { gfn, alias, level } => format!("nx-split {gfn:#x} {:#x} {level}", alias.raw()),
+        GfnIndexed::Table { gfn, alias, level, reached } => {
             format!("table {gfn:#x} {:#x} {level}{}", alias.raw(), if reached { " reached" } else { "" })
         }
-        Keyed::Retired { gfn, pfn, level } => format!("retired {gfn:#x} {} {}", pfn.raw(), level.name()),
-        Keyed::DirtyLog(gfn) => format!("dirty {gfn:#x}"),
-        Keyed::Mmio(gfn) => format!("mmio {gfn:#x}"),
-        Keyed::AsyncPf(gfn) => format!("async-pf {gfn:#x}"),
+        GfnIndexed::Retired { gfn, pfn, level } => format!("retired {gfn:#x} {} {}", pfn.raw(), level.name()),
+        GfnIndexed::DirtyLog(gfn) => format!("dirty {gfn:#x}"),
+        GfnIndexed::Mmio(gfn) => format!("mmio {gfn:#x}"),
+        GfnIndexed::AsyncPf(gfn) => format!("async-pf {gfn:#x}"),
     }
 }
 
 /// Read a line after its arrow.
-pub(super) fn parse(vm: &Vm, words: &mut Words<'_>) -> Result<Seen, ParseError> {
+pub(super) fn parse(vm: &VmConfig, words: &mut Words<'_>) -> Result<MmuEvent, ParseError> {
     let expected =
         "spte, flush, rmap, shadow-rmap, shadow-leaf, page, nx-split, table, retired, dirty, mmio or async-pf";
     let seen = match words.next(expected)? {
         "spte" => {
             let word = words.next("a gfn, with @ALIAS or without")?;
             let gpa = words.gpa(vm, word)?;
-            Seen::Spte(gpa, spte(words)?)
+            MmuEvent::Spte(gpa, spte(words)?)
         }
-        "flush" => Seen::Flush(flush(words)?),
+        "flush" => MmuEvent::Flush(flush(words)?),
         "rmap" => {
             let (gfn, gpa, level) = (frame(words)?, Gpa::from_page(frame(words)?), level(words)?);
-            Seen::Key(Keyed::Rmap { gfn, gpa, level, idle: flag(words, "idle")? })
+            MmuEvent::Key(GfnIndexed::Rmap { gfn, gpa, level, idle: flag(words, "idle")? })
         }
-        "shadow-rmap" => Seen::Key(Keyed::ShadowRmap { gfn: frame(words)?, spte: frame(words)? }),
-        "shadow-leaf" => Seen::Key(Keyed::ShadowLeaf { gfn: frame(words)?, spte: frame(words)? }),
+        "shadow-rmap" => MmuEvent::Key(GfnIndexed::ShadowRmap { gfn: frame(words)?, spte: frame(words)? }),
+        "shadow-leaf" => MmuEvent::Key(GfnIndexed::ShadowLeaf { gfn: frame(words)?, spte: frame(words)? }),
         "page" => {
             let (gfn, alias, level) = (frame(words)?, alias(vm, words)?, table(words)?);
-            Seen::Key(Keyed::direct_page(gfn, alias, level))
+            MmuEvent::Key(GfnIndexed::direct_page(gfn, alias, level))
         }
         "nx-split" => {
             let (gfn, alias, level) = (frame(words)?, alias(vm, words)?, table(words)?);
-            Seen::Key(Keyed::NxSplit { gfn, alias, level })
+            MmuEvent::Key(GfnIndexed::NxSplit { gfn, alias, level })
         }
         "table" => {
             let (gfn, alias, level) = (frame(words)?, alias(vm, words)?, table(words)?);
-            Seen::Key(Keyed::Table { gfn, alias, level, reached: flag(words, "reached")? })
+            MmuEvent::Key(GfnIndexed::Table { gfn, alias, level, reached: flag(words, "reached")? })
         }
         "retired" => {
             let (gfn, pfn, level) = (frame(words)?, pfn(words)?, level(words)?);
-            Seen::Key(Keyed::Retired { gfn, pfn, level })
+            MmuEvent::Key(GfnIndexed::Retired { gfn, pfn, level })
         }
-        "dirty" => Seen::Key(Keyed::DirtyLog(frame(words)?)),
-        "mmio" => Seen::Key(Keyed::Mmio(frame(words)?)),
-        "async-pf" => Seen::Key(Keyed::AsyncPf(frame(words)?)),
+        "dirty" => MmuEvent::Key(GfnIndexed::DirtyLog(frame(words)?)),
+        "mmio" => MmuEvent::Key(GfnIndexed::Mmio(frame(words)?)),
+        "async-pf" => MmuEvent::Key(GfnIndexed::AsyncPf(frame(words)?)),
         word => return Err(words.found(expected, word)),
     };
     words.end()?;
@@ -120,7 +120,7 @@ fn frame(words: &mut Words<'_>) -> Result<u64, ParseError> {
 }
 
 /// Stolen bits, where they stand in a frame's number.
-fn alias(vm: &Vm, words: &mut Words<'_>) -> Result<Alias, ParseError> {
+fn alias(vm: &VmConfig, words: &mut Words<'_>) -> Result<Alias, ParseError> {
     let expected = "stolen bits of this VM";
     let word = words.next(expected)?;
     let (rest, alias) = vm.stolen().split(Gpa::from_page(words.number(word, FRAME_MAX)?));

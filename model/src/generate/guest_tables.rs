@@ -1,13 +1,13 @@
 //! Ops on the guest's own page tables: entries that lead to tables that hold entries, and ways through them.
 
-use super::sketch::{Sketch, SketchSlot};
+use super::expected_state::{ExpectedSlot, ExpectedState};
 use super::{Focus, Generator};
 use crate::addr::Gpa;
 use crate::choices::Choices;
 use crate::guest_paging::{Gpte, GpteFlags, Gva};
 use crate::limits::{FRAMES, GPTES, GUEST_LEVELS};
 use crate::op::{Access, Op, OpKind, SlotChange, SlotFlags};
-use crate::vm::Vm;
+use crate::vm::VmConfig;
 
 /// Ops that make an entry on a way another.
 type Remapping = [Option<Op>; 7];
@@ -25,7 +25,7 @@ struct Way {
 }
 
 impl Way {
-    fn of(vm: &Vm, sketch: &Sketch, op: Op) -> Option<Self> {
+    fn of(vm: &VmConfig, sketch: &ExpectedState, op: Op) -> Option<Self> {
         let Op::GuestAccess { vcpu, root, gva, .. } = op else { return None };
         let (frame, _) = vm.locate(root)?;
         let levels = 1..=vm.paging().levels();
@@ -45,7 +45,13 @@ impl Way {
 
 impl Generator {
     /// An entry of one of a few tables. Few frames and few indices: entries that lead to tables, or back, come by themselves.
-    pub(super) fn write_gpte(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+    pub(super) fn write_gpte(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
+        focus: &Focus,
+    ) -> Op {
         let vcpu = (0..vm.vcpus()).find(|&v| !sketch.faults[usize::from(v)]).unwrap_or(0);
         let (gpa, to) = (self.table(choices, vm, sketch, focus), self.table(choices, vm, sketch, focus));
         let index = if choices.chance(1, 2) { 0 } else { choices.below(GPTES as u32) as u8 };
@@ -53,7 +59,7 @@ impl Generator {
     }
 
     /// One of the first pages of a slot that can be written, so that entries lead to tables that hold entries.
-    fn table(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
+    fn table(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Gpa {
         match sketch.any_slot(choices, |_, slot| !slot.flags.readonly) {
             Some((_, slot)) if choices.chance(7, 8) => {
                 let frame = usize::from(slot.frame) + choices.below(u32::from(slot.frames).min(3)) as usize;
@@ -64,7 +70,7 @@ impl Generator {
     }
 
     /// The last page of a slot that can be written, which is seldom a table.
-    fn last_page(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Gpa {
+    fn last_page(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Gpa {
         match sketch.any_slot(choices, |_, slot| !slot.flags.readonly) {
             Some((_, slot)) => vm.gpa(usize::from(slot.frame + slot.frames - 1) % FRAMES, Self::alias(choices, vm)),
             None => self.gpa(choices, vm, sketch, focus),
@@ -72,8 +78,8 @@ impl Generator {
     }
 
     /// At times a page of a private slot, which a guest of the guest must not find.
-    fn private_page(choices: &mut impl Choices, vm: &Vm, sketch: &Sketch) -> Option<Gpa> {
-        let (_, slot) = sketch.any_slot(choices, |id, _| id.is_private())?;
+    fn private_page(choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState) -> Option<Gpa> {
+        let (_, slot) = sketch.any_slot(choices, |id, _| id.is_internal())?;
         let nested = vm.paging().is_nested() && choices.chance(1, 2);
         nested.then(|| vm.gpa(slot.frame.into(), 0))
     }
@@ -99,8 +105,8 @@ impl Generator {
     pub(super) fn guest_walk(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
         focus: &Focus,
         (kind, vcpu, access): (OpKind, u8, Access),
     ) -> Op {
@@ -122,8 +128,8 @@ impl Generator {
     pub(super) fn remap(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &mut Sketch,
+        vm: &VmConfig,
+        sketch: &mut ExpectedState,
         focus: &Focus,
         op: Op,
         ops: &mut Vec<Op>,
@@ -143,7 +149,14 @@ impl Generator {
     }
 
     /// What may only be read stays mapped when the entry leads to no memory any more.
-    fn lose(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus, way: Way) -> Remapping {
+    fn lose(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
+        focus: &Focus,
+        way: Way,
+    ) -> Remapping {
         let alias = Self::alias(choices, vm);
         let (page, hole) = (self.table(choices, vm, sketch, focus), vm.gpa(sketch.any_hole(choices), alias));
         let Some(leaves) = way.tables[1] else { return NOTHING };
@@ -155,13 +168,13 @@ impl Generator {
 
     /// A fault on a table of leaves is over only after it has been shadowed, and a write to it has put that out of step. In a slot that
     /// is logged a write that nobody is told of is noticed.
-    fn overtake(choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, way: Way) -> Remapping {
+    fn overtake(choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, way: Way) -> Remapping {
         let late = (way.vcpu + 1) % vm.vcpus();
         let Some(leaves) = way.tables[1].filter(|_| late != way.vcpu && !sketch.faults[usize::from(late)]) else {
             return NOTHING;
         };
         let (gpa, gfn) = (vm.gpa(leaves, Self::alias(choices, vm)), vm.gfn(leaves));
-        let unlogged = |_, slot: &SketchSlot| slot.holds(leaves) && !slot.flags.log_dirty;
+        let unlogged = |_, slot: &ExpectedSlot| slot.holds(leaves) && !slot.flags.log_dirty;
         let logged = sketch.any_slot(choices, unlogged).map(|(id, slot)| {
             let flags = SlotFlags { log_dirty: true, ..slot.flags };
             Op::Slot { id, change: SlotChange::Flags(flags) }
@@ -179,7 +192,14 @@ impl Generator {
 
     /// Another entry leads to the same table, and through it less is allowed of a page that is none. What an entry itself forbids
     /// tells the shadow pages of its table apart; what those above it forbid shows two levels down.
-    fn allow_less(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus, way: Way) -> Remapping {
+    fn allow_less(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
+        focus: &Focus,
+        way: Way,
+    ) -> Remapping {
         let alias = Self::alias(choices, vm);
         let lowest = vm.paging().levels().min(3);
         let level = lowest + choices.below(u32::from(vm.paging().levels() - lowest) + 1) as u8;
@@ -207,8 +227,8 @@ impl Generator {
     fn rewrite_unseen(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
         focus: &Focus,
         way: Way,
     ) -> Remapping {
@@ -231,7 +251,14 @@ impl Generator {
         ]
     }
 
-    fn rewrite(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus, way: Way) -> Remapping {
+    fn rewrite(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
+        focus: &Focus,
+        way: Way,
+    ) -> Remapping {
         let alias = Self::alias(choices, vm);
         let level = 1 + choices.below(vm.paging().levels().into()) as u8;
         let entry = Gpte::new(self.table(choices, vm, sketch, focus), Self::gpte_flags(choices));
@@ -242,7 +269,7 @@ impl Generator {
         [Some(write), flush, Some(again), None, None, None, None]
     }
 
-    pub(super) fn alias(choices: &mut impl Choices, vm: &Vm) -> usize {
+    pub(super) fn alias(choices: &mut impl Choices, vm: &VmConfig) -> usize {
         choices.below(vm.stolen().alias_count() as u32) as usize
     }
 
@@ -250,8 +277,8 @@ impl Generator {
     pub(super) fn tree(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &mut Sketch,
+        vm: &VmConfig,
+        sketch: &mut ExpectedState,
         focus: &Focus,
         ops: &mut Vec<Op>,
     ) -> Op {

@@ -1,14 +1,14 @@
 //! Changing programs a little: the mutations of a campaign, and saying a program of another VM.
 
-use super::{Generator, Sketch, hva_near};
+use super::{ExpectedState, Generator, hva_near};
 use crate::addr::Gpa;
 use crate::choices::Choices;
 use crate::flush::BackendMode;
 use crate::guest_paging::Gpte;
 use crate::limits::{FRAMES, NOTIFIER_WINDOWS, OPS};
-use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags};
+use crate::op::{Access, HostPageRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
-use crate::vm::Vm;
+use crate::vm::VmConfig;
 
 impl Generator {
     /// Change `program` a little; `other` may lend a part of itself. The result is within all limits.
@@ -25,7 +25,7 @@ impl Generator {
             0..=5 if (len as usize) < OPS => {
                 let at = choices.below(len + 1) as usize;
                 let Program { vm, ops, .. } = program;
-                let mut sketch = Sketch::of(vm, &ops[..at]);
+                let mut sketch = ExpectedState::of(vm, &ops[..at]);
                 let focus = self.focus(choices, vm, &sketch);
                 self.extend(choices, vm, &mut sketch, &focus, ops);
                 ops.truncate(OPS);
@@ -52,7 +52,7 @@ impl Generator {
     }
 
     /// Point one op at another alias, a neighbouring frame, or another kind of access.
-    fn retarget(&self, choices: &mut impl Choices, vm: &Vm, op: &mut Op) {
+    fn retarget(&self, choices: &mut impl Choices, vm: &VmConfig, op: &mut Op) {
         let which = choices.below(4);
         if let Op::Access { gpa, access, .. } | Op::FaultBegin { gpa, access, .. } = op {
             match which {
@@ -77,7 +77,7 @@ impl Generator {
         } else if let Op::Unmap { range, by } = op {
             *range = hva_near(choices, vm, vm.hva_index(range.start) as u32);
             if which == 0 {
-                *by = self.driver(choices);
+                *by = self.reclaim(choices);
             }
         } else if let Op::UnmapBegin { range, .. }
         | Op::Collapse { range }
@@ -126,22 +126,22 @@ impl Generator {
     }
 }
 
-fn near(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+fn near(choices: &mut impl Choices, vm: &VmConfig, gpa: Gpa) -> Gpa {
     let Some((frame, alias)) = vm.locate(gpa) else { return gpa };
     let moved = (frame + FRAMES + choices.below(17) as usize - 8) % FRAMES;
     vm.gpa(moved, vm.stolen().alias_index(alias))
 }
 
-fn other_alias(choices: &mut impl Choices, vm: &Vm, gpa: Gpa) -> Gpa {
+fn other_alias(choices: &mut impl Choices, vm: &VmConfig, gpa: Gpa) -> Gpa {
     let (gfn, _) = vm.stolen().split(gpa);
     vm.stolen().join(gfn, vm.stolen().alias(choices.below(vm.stolen().alias_count() as u32) as usize))
 }
 
 /// The same op said of another VM: same frame numbers, host block numbers, alias numbers and vCPUs as far as the VM has them.
-pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
+pub fn readdress(from: &VmConfig, to: &VmConfig, op: Op) -> Op {
     let pages = |pages: u32| to.pages_of(from.frames_in(pages.into())) as u32;
     let hva = |hva| to.hva(from.hva_index(hva));
-    let range = |range: HvaRange| HvaRange { start: hva(range.start), pages: pages(range.pages) };
+    let range = |range: HostPageRange| HostPageRange { start: hva(range.start), pages: pages(range.pages) };
     let gfn = |gfn| to.gfn(from.frame(gfn).unwrap_or(0));
     let gpa = |gpa| {
         let Some((frame, alias)) = from.locate(gpa) else { return to.gpa(0, 0) };
@@ -169,8 +169,8 @@ pub fn readdress(from: &Vm, to: &Vm, op: Op) -> Op {
         }
         Op::MemoryType { gfn: at, pages: p, memory } => Op::MemoryType { gfn: gfn(at), pages: pages(p), memory },
         Op::WriteProtect { gfn: at } => Op::WriteProtect { gfn: gfn(at) },
-        Op::Track { gfn: at } => Op::Track { gfn: gfn(at) },
-        Op::Untrack { gfn: at } => Op::Untrack { gfn: gfn(at) },
+        Op::WriteTrack { gfn: at } => Op::WriteTrack { gfn: gfn(at) },
+        Op::WriteUntrack { gfn: at } => Op::WriteUntrack { gfn: gfn(at) },
         Op::SlotAliased { id, gpa: at, pages: p, hva: h } => {
             let (at, (gfn, alias), pages, hva) = (gpa(at), to.stolen().split(gpa(at)), pages(p), hva(h));
             // A VM without that alias can only be asked for the base name.

@@ -1,18 +1,18 @@
 //! Accesses to pages that the host has taken away: one that is paged out is waited for until it was read in, one that nobody can have
 //! comes back when it is replaced.
 
-use super::{Focus, Generator, Sketch};
+use super::{ExpectedState, Focus, Generator};
 use crate::choices::Choices;
 use crate::limits::FRAMES;
-use crate::op::{Access, HvaRange, Op};
-use crate::vm::Vm;
+use crate::op::{Access, HostPageRange, Op};
+use crate::vm::VmConfig;
 
 impl Generator {
     /// After an op that paged out memory, what a vCPU sees of that which needs some of it: mostly all of it, by two names.
     pub(super) fn wait_for_page(
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
         focus: &Focus,
         op: Op,
         ops: &mut Vec<Op>,
@@ -33,8 +33,8 @@ impl Generator {
     /// After an op that left no page to be had, an access that needs one, and another once there is one again.
     pub(super) fn meet_no_page(
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
         focus: &Focus,
         op: Op,
         ops: &mut Vec<Op>,
@@ -51,9 +51,9 @@ impl Generator {
     }
 }
 
-impl Sketch {
+impl ExpectedState {
     /// A frame that a page of `range` is behind, if that page is behind any.
-    fn any_frame_of(&self, choices: &mut impl Choices, vm: &Vm, range: HvaRange) -> Option<usize> {
+    fn any_frame_of(&self, choices: &mut impl Choices, vm: &VmConfig, range: HostPageRange) -> Option<usize> {
         let page = vm.hva_index(range.start) + choices.below(vm.frames_in(range.pages.into()) as u32) as usize;
         let (_, slot) = self.any_slot(choices, |_, slot| (slot.hva..slot.hva + slot.frames).contains(&(page as u8)))?;
         Some((usize::from(slot.frame) + page - usize::from(slot.hva)) % FRAMES)

@@ -1,18 +1,24 @@
 //! Memslots: the first, and what becomes of them.
 
-use super::{Focus, Generator, Sketch, edge_near, gfn_index, large_frames};
+use super::{ExpectedState, Focus, Generator, edge_near, gfn_index, large_frames};
 use crate::addr::{Gfn, Level};
 use crate::choices::Choices;
 use crate::limits::{FRAMES, HOST_PAGES};
 use crate::op::{Op, OpKind, SlotChange, SlotFlags, SlotId};
-use crate::vm::Vm;
+use crate::vm::VmConfig;
 
 /// Where the window's second leaf table begins.
 const TABLE_EDGE: Gfn = Gfn::new(Level::Page2M.pages());
 
 impl Generator {
     /// The first slots: a few that touch, overlap in hva, or leave holes, one of them perhaps private.
-    pub(super) fn layout(&self, choices: &mut impl Choices, vm: &Vm, sketch: &mut Sketch, ops: &mut Vec<Op>) {
+    pub(super) fn layout(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &mut ExpectedState,
+        ops: &mut Vec<Op>,
+    ) {
         let mut frame = choices.below(FRAMES as u32 / 2);
         if vm.stride() > 1 && choices.chance(1, 2) {
             frame = edge_near(vm, frame);
@@ -26,8 +32,8 @@ impl Generator {
             if frame + frames > FRAMES as u32 {
                 break;
             }
-            let private = self.profile.private_slots && n > 0 && choices.chance(1, 2);
-            let id = if private { SlotId::private(n as u8 - 1) } else { SlotId::user(n as u8) };
+            let private = self.profile.internal_slots && n > 0 && choices.chance(1, 2);
+            let id = if private { SlotId::internal(n as u8 - 1) } else { SlotId::user(n as u8) };
             let op = Op::Slot { id, change: self.create(choices, vm, frame, frames, private) };
             sketch.note(vm, &op);
             ops.push(op);
@@ -38,7 +44,7 @@ impl Generator {
     pub(super) fn create(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
+        vm: &VmConfig,
         frame: u32,
         frames: u32,
         private: bool,
@@ -74,7 +80,13 @@ impl Generator {
     }
 
     /// A memslot under an alias, or under its base name where there are no aliases.
-    pub(super) fn slot_aliased(&self, choices: &mut impl Choices, vm: &Vm, sketch: &Sketch, focus: &Focus) -> Op {
+    pub(super) fn slot_aliased(
+        &self,
+        choices: &mut impl Choices,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
+        focus: &Focus,
+    ) -> Op {
         let id = sketch.free_id(choices, false);
         let frame = usize::from(focus.hot[choices.below(3) as usize]);
         let frames = (1 + choices.below(4) as usize).min(FRAMES - frame);
@@ -90,13 +102,13 @@ impl Generator {
     pub(super) fn change_slot(
         &self,
         choices: &mut impl Choices,
-        vm: &Vm,
-        sketch: &Sketch,
+        vm: &VmConfig,
+        sketch: &ExpectedState,
         focus: &Focus,
         kind: OpKind,
         begun: bool,
     ) -> Op {
-        let found = sketch.any_slot(choices, |id, _| kind == OpKind::SlotDelete || !id.is_private());
+        let found = sketch.any_slot(choices, |id, _| kind == OpKind::SlotDelete || !id.is_internal());
         let Some((id, slot)) = found else {
             let frame = choices.below(FRAMES as u32 - 8);
             return Self::slot_op(SlotId::user(0), self.create(choices, vm, frame, 4, false), begun);
@@ -119,7 +131,7 @@ impl Generator {
 }
 
 /// Frames of a slot: few, some, or about as many as a large leaf has.
-pub(super) fn slot_size(choices: &mut impl Choices, vm: &Vm) -> u32 {
+pub(super) fn slot_size(choices: &mut impl Choices, vm: &VmConfig) -> u32 {
     let large = large_frames(vm);
     if vm.stride() > 1 && choices.chance(3, 4) {
         return match choices.below(6) {

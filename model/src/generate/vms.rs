@@ -7,10 +7,10 @@ use crate::flush::BackendMode;
 use crate::guest_paging::GuestPaging;
 use crate::limits::{MAXPHYADDR_MAX, MAXPHYADDR_MIN, VCPUS};
 use crate::op::OpKind;
-use crate::vm::{Levels, Logging, Vm};
+use crate::vm::{Levels, Logging, VmConfig};
 
 impl Generator {
-    pub(super) fn vm(&self, choices: &mut impl Choices) -> Vm {
+    pub(super) fn vm(&self, choices: &mut impl Choices) -> VmConfig {
         let plain = self.frames(choices);
         let high = self.profile.stolen_high;
         let low = self.profile.stolen_low.max(StolenMask::lowest_bit(plain.largest_leaf()));
@@ -72,12 +72,13 @@ impl Generator {
     }
 
     /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
-    fn frames(&self, choices: &mut impl Choices) -> Vm {
-        let plain = Vm::default().with_stolen(StolenMask::NONE).unwrap_or_default();
+    fn frames(&self, choices: &mut impl Choices) -> VmConfig {
+        let plain = VmConfig::default().with_stolen(StolenMask::NONE).unwrap_or_default();
         if !self.profile.strides || !choices.chance(1, 3) {
             return plain;
         }
-        let stride = [Vm::STRIDE_2M, Vm::STRIDE_2M, Vm::STRIDE_1G, Vm::STRIDE_MIXED][choices.below(4) as usize];
+        let stride = [VmConfig::STRIDE_2M, VmConfig::STRIDE_2M, VmConfig::STRIDE_1G, VmConfig::STRIDE_MIXED]
+            [choices.below(4) as usize];
         // From an edge between large leaves, or a frame before one.
         let before = if choices.chance(1, 4) { stride } else { 0 };
         let vm = plain.with_frames(Gfn::new(Level::Page1G.pages() - before), stride).unwrap_or(plain);

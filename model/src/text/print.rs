@@ -4,9 +4,9 @@ use super::{MAGIC, VERSION};
 use crate::addr::{Gfn, Gpa};
 use crate::guest_paging::{GpteFlags, GuestPaging};
 use crate::limits::MAXPHYADDR_MAX;
-use crate::op::{HvaRange, Op, SlotChange, SlotFlags};
+use crate::op::{HostPageRange, Op, SlotChange, SlotFlags};
 use crate::program::Program;
-use crate::vm::{Levels, Logging, Vm};
+use crate::vm::{Levels, Logging, VmConfig};
 use std::fmt::Write;
 
 /// The program as text, ending in a newline.
@@ -67,13 +67,13 @@ pub fn print(program: &Program) -> String {
 }
 
 /// A GPA as `gfn` or `gfn@alias`.
-pub fn print_gpa(vm: &Vm, gpa: Gpa) -> String {
+pub fn print_gpa(vm: &VmConfig, gpa: Gpa) -> String {
     let (gfn, alias) = vm.stolen().split(gpa);
     if alias.is_none() { gfn.to_string() } else { format!("{gfn}@{}", vm.stolen().alias_index(alias)) }
 }
 
 /// One op as its line.
-pub fn print_op(vm: &Vm, op: &Op) -> String {
+pub fn print_op(vm: &VmConfig, op: &Op) -> String {
     let gpa = |gpa| print_gpa(vm, gpa);
     match *op {
         Op::Slot { id, change } => format!("slot {id} {}", print_change(&change)),
@@ -87,7 +87,7 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::Prefault { vcpu, gpa: at } => format!("v{vcpu} prefault {}", gpa(at)),
         Op::FaultEnd { vcpu } => format!("v{vcpu} fault-end"),
         Op::Unmap { range, by: None } => format!("unmap {}", print_range(range)),
-        Op::Unmap { range, by: Some(driver) } => format!("unmap {} by={}", print_range(range), driver.name()),
+        Op::Unmap { range, by: Some(reclaim) } => format!("unmap {} by={}", print_range(range), reclaim.name()),
         Op::UnmapBegin { window, range } => format!("unmap-begin w{window} {}", print_range(range)),
         Op::UnmapEnd { window } => format!("unmap-end w{window}"),
         Op::Collapse { range } => format!("collapse {}", print_range(range)),
@@ -98,8 +98,8 @@ pub fn print_op(vm: &Vm, op: &Op) -> String {
         Op::DirtyGet { id } => format!("dirty-get {id}"),
         Op::DirtyClear { id, gfn, pages } => format!("dirty-clear {id} gfn={gfn} pages={pages}"),
         Op::WriteProtect { gfn } => format!("write-protect gfn={gfn}"),
-        Op::Track { gfn } => format!("track gfn={gfn}"),
-        Op::Untrack { gfn } => format!("untrack gfn={gfn}"),
+        Op::WriteTrack { gfn } => format!("track gfn={gfn}"),
+        Op::WriteUntrack { gfn } => format!("untrack gfn={gfn}"),
         Op::Attributes { gfn, pages, private } => print_attributes("attributes", gfn, pages, private),
         Op::AttributesBegin { gfn, pages, private } => print_attributes("attributes-begin", gfn, pages, private),
         Op::AttributesEnd => "attributes-end".into(),
@@ -134,7 +134,7 @@ fn print_attributes(op: &str, gfn: Gfn, pages: u32, private: bool) -> String {
     format!("{op} gfn={gfn} pages={pages} {}", if private { "private" } else { "shared" })
 }
 
-fn print_range(range: HvaRange) -> String {
+fn print_range(range: HostPageRange) -> String {
     format!("hva={:#x} pages={}", range.start.page(), range.pages)
 }
 

@@ -1,14 +1,14 @@
 //! The words of a line with their columns, and the error that points at one of them.
 
-use crate::addr::{Gfn, Gpa, Hva, StolenMask};
-use crate::divisions::MemoryType;
-use crate::driver::Driver;
+use crate::addr::{Gfn, Gpa, HostPage, StolenMask};
 use crate::flush::BackendMode;
 use crate::guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
 use crate::limits::{GPTES, GUEST_LEVELS, TOP_GFN};
-use crate::op::{Access, HvaRange, Op, SlotChange, SlotFlags, SlotId};
+use crate::memory_attributes::MemoryType;
+use crate::op::{Access, HostPageRange, Op, SlotChange, SlotFlags, SlotId};
 use crate::program::check_op;
-use crate::vm::{Levels, Logging, Vm};
+use crate::reclaim::Reclaim;
+use crate::vm::{Levels, Logging, VmConfig};
 use std::fmt;
 
 /// Where and why a file cannot be read: what was expected there and what was found.
@@ -155,7 +155,7 @@ impl<'a> Words<'a> {
     ///
     /// # Errors
     /// If it is neither, or the alias is none of this VM's.
-    pub fn gpa(&self, vm: &Vm, word: &str) -> Result<Gpa, ParseError> {
+    pub fn gpa(&self, vm: &VmConfig, word: &str) -> Result<Gpa, ParseError> {
         let (gfn, alias) = word.split_once('@').unwrap_or((word, "0"));
         let gfn = self.gfn_number(gfn)?;
         let max = vm.stolen().alias_count() as u64 - 1;
@@ -178,29 +178,31 @@ impl<'a> Words<'a> {
         self.keyed_number("pages", u64::from(u32::MAX)).map(|pages| pages as u32)
     }
 
-    fn hva_range(&mut self) -> Result<HvaRange, ParseError> {
-        let start = Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?);
-        Ok(HvaRange { start, pages: self.pages()? })
+    fn hva_range(&mut self) -> Result<HostPageRange, ParseError> {
+        let start = HostPage::new(self.keyed_number("hva", u64::from(u32::MAX))?);
+        Ok(HostPageRange { start, pages: self.pages()? })
     }
 
     /// The means at the end of a line, if it names one.
-    fn driver(&mut self) -> Result<Option<Driver>, ParseError> {
+    fn reclaim(&mut self) -> Result<Option<Reclaim>, ParseError> {
         if self.is_done() {
             return Ok(None);
         }
         let word = self.value("by")?;
-        let known = || Driver::ALL.map(Driver::name).join(", ");
-        Driver::named(word).map(Some).ok_or_else(|| self.found(format!("a driver: {}", known()), word))
+        let known = || Reclaim::ALL.map(Reclaim::name).join(", ");
+        Reclaim::named(word).map(Some).ok_or_else(|| self.found(format!("a reclaim: {}", known()), word))
     }
 
     fn slot_id(&mut self) -> Result<SlotId, ParseError> {
         let expected =
-            format!("a slot: 0 to {} or p0 to p{}", crate::limits::USER_SLOTS - 1, crate::limits::PRIVATE_SLOTS - 1);
+            format!("a slot: 0 to {} or p0 to p{}", crate::limits::USER_SLOTS - 1, crate::limits::INTERNAL_SLOTS - 1);
         let word = self.next(&expected)?;
         let id = match word.strip_prefix('p') {
-            Some(digits) => {
-                digits.parse().ok().filter(|&n: &u8| usize::from(n) < crate::limits::PRIVATE_SLOTS).map(SlotId::private)
-            }
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|&n: &u8| usize::from(n) < crate::limits::INTERNAL_SLOTS)
+                .map(SlotId::internal),
             None => word.parse().ok().filter(|&n: &u8| usize::from(n) < crate::limits::USER_SLOTS).map(SlotId::user),
         };
         id.ok_or_else(|| self.found(expected, word))
@@ -220,23 +222,23 @@ impl<'a> Words<'a> {
     }
 
     /// A whole change. Only here a new slot may be asked for under an alias, which is an op of its own.
-    fn slot(&mut self, vm: &Vm) -> Result<Op, ParseError> {
+    fn slot(&mut self, vm: &VmConfig) -> Result<Op, ParseError> {
         let id = self.slot_id()?;
         let mut ahead = self.clone();
         let creates = ahead.next("").is_ok_and(|word| word == "create");
         if creates && ahead.peek().is_some_and(|word| word.contains('@')) {
             let gpa = ahead.value("gfn")?;
             let gpa = ahead.gpa(vm, gpa)?;
-            let HvaRange { start: hva, pages } = ahead.pages_and_hva()?;
+            let HostPageRange { start: hva, pages } = ahead.pages_and_hva()?;
             *self = ahead;
             return Ok(Op::SlotAliased { id, gpa, pages, hva });
         }
         Ok(Op::Slot { id, change: self.slot_change()? })
     }
 
-    fn pages_and_hva(&mut self) -> Result<HvaRange, ParseError> {
+    fn pages_and_hva(&mut self) -> Result<HostPageRange, ParseError> {
         let pages = self.pages()?;
-        Ok(HvaRange { start: Hva::new(self.keyed_number("hva", u64::from(u32::MAX))?), pages })
+        Ok(HostPageRange { start: HostPage::new(self.keyed_number("hva", u64::from(u32::MAX))?), pages })
     }
 
     fn slot_change(&mut self) -> Result<SlotChange, ParseError> {
@@ -244,7 +246,7 @@ impl<'a> Words<'a> {
         Ok(match self.next(expected)? {
             "create" => {
                 let gfn = self.gfn()?;
-                let HvaRange { start: hva, pages } = self.pages_and_hva()?;
+                let HostPageRange { start: hva, pages } = self.pages_and_hva()?;
                 SlotChange::Create { gfn, pages, hva, flags: self.flags()? }
             }
             "delete" => SlotChange::Delete,
@@ -290,7 +292,7 @@ impl<'a> Words<'a> {
             .ok_or_else(|| self.found("absent, works, fails-first, fails-second or fails-all", word))
     }
 
-    fn vcpu_op(&mut self, vm: &Vm, vcpu: u8) -> Result<Op, ParseError> {
+    fn vcpu_op(&mut self, vm: &VmConfig, vcpu: u8) -> Result<Op, ParseError> {
         let expected = "read, write, execute, fault-begin, fault-end, prefault, translate, write-gpte, guest-walk, \
                         guest-access, guest-flush, page-ready or async-pf-clear";
         let word = self.next(expected)?;
@@ -351,7 +353,7 @@ impl<'a> Words<'a> {
     }
 
     /// The rest of the `vm` line, each word of which may be left out.
-    fn vm_options(&mut self, mut vm: Vm) -> Result<Vm, ParseError> {
+    fn vm_options(&mut self, mut vm: VmConfig) -> Result<VmConfig, ParseError> {
         let next = |words: &Self, key: &str| words.peek().is_some_and(|word| word.starts_with(key));
         let mut levels = Levels::Four;
         if next(self, "levels=") {
@@ -427,7 +429,7 @@ impl<'a> Words<'a> {
     }
 
     /// One index for each level of the VM's guest, the root's first.
-    fn gva(&mut self, vm: &Vm) -> Result<Gva, ParseError> {
+    fn gva(&mut self, vm: &VmConfig) -> Result<Gva, ParseError> {
         let levels = usize::from(vm.paging().levels());
         let word = self.value("gva")?;
         let mut indices = [0; GUEST_LEVELS];
@@ -446,7 +448,7 @@ impl<'a> Words<'a> {
     }
 
     /// Read the `vm` line.
-    pub(super) fn vm(&mut self) -> Result<Vm, ParseError> {
+    pub(super) fn vm(&mut self) -> Result<VmConfig, ParseError> {
         let expected = "vm";
         let word = self.next(expected)?;
         if word != "vm" {
@@ -466,7 +468,7 @@ impl<'a> Words<'a> {
         let base = Gfn::new(self.number(base, u64::MAX >> 1)?);
         let mode = self.value("flush")?;
         let mode = self.backend(mode)?;
-        let plain = Vm::new(StolenMask::NONE, vcpus, Gfn::new(0), mode);
+        let plain = VmConfig::new(StolenMask::NONE, vcpus, Gfn::new(0), mode);
         let stride = self.stride()?;
         let vm = plain.and_then(|vm| vm.with_frames(base, stride)?.with_stolen(stolen));
         let vm = self.vm_options(vm.map_err(|e| self.whole(format!("a legal VM ({e})")))?)?;
@@ -479,7 +481,7 @@ impl<'a> Words<'a> {
 ///
 /// # Errors
 /// A [`ParseError`] with the place, what was expected and what was found.
-pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> {
+pub fn parse_op_words(vm: &VmConfig, words: &mut Words<'_>) -> Result<Op, ParseError> {
     let expected = "an op: slot, slot-begin, slot-end, v0 …, unmap, unmap-begin, unmap-end, collapse, page-out, page-in, prot-none, age, \
                     dirty-get, dirty-clear, write-protect, track, untrack, attributes, attributes-begin, attributes-end, memory-type, zap-begin, \
                     zap-end, nx-recover, mmu-pages or backend";
@@ -487,7 +489,7 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "slot" => words.slot(vm)?,
         "slot-begin" => Op::SlotBegin { id: words.slot_id()?, change: words.slot_change()? },
         "slot-end" => Op::SlotEnd,
-        "unmap" => Op::Unmap { range: words.hva_range()?, by: words.driver()? },
+        "unmap" => Op::Unmap { range: words.hva_range()?, by: words.reclaim()? },
         "unmap-begin" => {
             let word = words.next("w0 or w1")?;
             Op::UnmapBegin { window: words.tagged(word, 'w', "w0 or w1")?, range: words.hva_range()? }
@@ -504,8 +506,8 @@ pub fn parse_op_words(vm: &Vm, words: &mut Words<'_>) -> Result<Op, ParseError> 
         "dirty-get" => Op::DirtyGet { id: words.slot_id()? },
         "dirty-clear" => Op::DirtyClear { id: words.slot_id()?, gfn: words.gfn()?, pages: words.pages()? },
         "write-protect" => Op::WriteProtect { gfn: words.gfn()? },
-        "track" => Op::Track { gfn: words.gfn()? },
-        "untrack" => Op::Untrack { gfn: words.gfn()? },
+        "track" => Op::WriteTrack { gfn: words.gfn()? },
+        "untrack" => Op::WriteUntrack { gfn: words.gfn()? },
         "attributes" => Op::Attributes { gfn: words.gfn()?, pages: words.pages()?, private: words.private()? },
         "attributes-begin" => {
             Op::AttributesBegin { gfn: words.gfn()?, pages: words.pages()?, private: words.private()? }

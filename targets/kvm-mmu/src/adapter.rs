@@ -12,7 +12,8 @@ use crate::tables::Sptep;
 use crate::zap::GfnZap;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
-    Access, Exit, FlushBackend, Gfn, Gpa, Host, Keyed, Mmu, Op, Shows, SlotChange, SlotFlags, SlotId, Spte, Vm,
+    Access, Capabilities, Exit, FlushBackend, Gfn, GfnIndexed, Gpa, Host, Mmu, Op, SlotChange, SlotFlags, SlotId, Spte,
+    VmConfig,
 };
 
 /// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
@@ -29,13 +30,13 @@ pub struct KvmMmu<P: HasPolicy = Corrected, F: Format = Ept> {
 
 impl<P: HasPolicy + Default, F: Format> Default for KvmMmu<P, F> {
     fn default() -> Self {
-        Self::new(&Vm::default())
+        Self::new(&VmConfig::default())
     }
 }
 
 impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     /// With no memslot and nothing mapped.
-    pub fn new(vm: &Vm) -> Self
+    pub fn new(vm: &VmConfig) -> Self
     where
         P: Default,
     {
@@ -43,7 +44,7 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     }
 
     /// The same, with the decisions of `policy`.
-    pub fn with_policy(policy: P, vm: &Vm) -> Self {
+    pub fn with_policy(policy: P, vm: &VmConfig) -> Self {
         Self {
             mmu: SecondStage::with_policy(policy, vm),
             slot_change: None,
@@ -56,7 +57,7 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
 }
 
 impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
-    fn reset(&mut self, vm: &Vm) {
+    fn reset(&mut self, vm: &VmConfig) {
         self.mmu.reset(vm);
         self.slot_change = None;
         self.faults = [None; VCPUS];
@@ -133,8 +134,8 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
             }
             Op::DirtyClear { id, gfn, pages } => mmu.clear_dirty_log(id, gfn, pages.into(), tlb),
             Op::WriteProtect { gfn } => mmu.write_protect_gfn(gfn, tlb),
-            Op::Track { gfn } => mmu.track(gfn, tlb),
-            Op::Untrack { gfn } => mmu.untrack(gfn),
+            Op::WriteTrack { gfn } => mmu.track(gfn, tlb),
+            Op::WriteUntrack { gfn } => mmu.untrack(gfn),
             Op::Attributes { gfn, pages, private } => mmu.set_attributes(gfn, pages.into(), private, tlb),
             Op::AttributesBegin { gfn, pages, private } => mmu.attributes_begin(gfn, pages.into(), private, tlb),
             Op::AttributesEnd => mmu.attributes_end(),
@@ -177,22 +178,22 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.policy().family() == Family::Rmap || !matches!(op, Op::GuestAccess { .. } | Op::GuestFlush { .. })
     }
 
-    fn supports_vm(&self, vm: &Vm) -> bool {
+    fn supports_vm(&self, vm: &VmConfig) -> bool {
         match self.mmu.policy().family() {
             Family::Rmap => true,
             Family::Tdp => vm.stolen().bits().len() <= 1,
         }
     }
 
-    fn inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+    fn inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         if self.mmu.vm.dirty_ring().is_some() {
             self.reaper.inspect(&self.mmu, visit);
         }
         for slot in self.mmu.slots.read().iter() {
-            slot.dirty.iter().for_each(|page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw())));
+            slot.dirty.iter().for_each(|page| visit(GfnIndexed::DirtyLog(slot.gfn.add(page).raw())));
         }
         for waiting in &self.mmu.async_pf {
-            waiting.lock().gfns().for_each(|gfn| visit(Keyed::AsyncPf(gfn.raw())));
+            waiting.lock().gfns().for_each(|gfn| visit(GfnIndexed::AsyncPf(gfn.raw())));
         }
         if self.mmu.policy().family() == Family::Tdp {
             return self.mmu.tdp_inspect(visit);
@@ -202,32 +203,32 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
         let root = self.mmu.tables.root(Root::Direct);
         for (gfn, at) in locked.rmap.iter() {
             if !locked.shadow_pages.is_linked(root, at.table, at.level) {
-                visit(Keyed::ShadowRmap { gfn: gfn.raw(), spte: place(at) });
+                visit(GfnIndexed::ShadowRmap { gfn: gfn.raw(), spte: place(at) });
                 continue;
             }
             let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
             let idle = self.mmu.tables.get(at).is_idle();
-            visit(Keyed::Rmap { gfn: gfn.raw(), gpa, level: leaf_level(at.level), idle });
+            visit(GfnIndexed::Rmap { gfn: gfn.raw(), gpa, level: leaf_level(at.level), idle });
         }
         for (table, level) in locked.shadow_pages.levels() {
             let &SpKey { gfn, alias, level: _, direct, access, guest_mode } = locked.shadow_pages.key(table);
             if !locked.shadow_pages.is_obsolete(table) {
-                visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
+                visit(GfnIndexed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
             }
             if !locked.shadow_pages.is_linked(root, table, level) {
                 let leaves = self.mmu.tables.entries(table, level);
                 let leaves = leaves.filter(|(at, entry)| entry.is_present() && entry.is_leaf(at.level));
                 leaves.for_each(|(at, _)| {
                     let gfn = locked.shadow_pages.gfn_of(at).raw();
-                    visit(Keyed::ShadowLeaf { gfn, spte: place(at) });
+                    visit(GfnIndexed::ShadowLeaf { gfn, spte: place(at) });
                 });
             }
         }
         for (_, &SpKey { gfn, alias, level, .. }) in locked.shadow_pages.nx_split() {
-            visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
+            visit(GfnIndexed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for (_, entry) in locked.shadow_pages.mmio_entries(&self.mmu.tables) {
-            visit(Keyed::Mmio(entry.mmio_gfn().raw()));
+            visit(GfnIndexed::Mmio(entry.mmio_gfn().raw()));
         }
     }
 
@@ -235,10 +236,10 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
         self.warning
     }
 
-    fn shows(&self) -> Shows {
+    fn capabilities(&self) -> Capabilities {
         // The TDP MMU has no rmap, and shadows no tables of the guest.
         let (rmap, roots) = (self.mmu.policy().family() == Family::Rmap, self.mmu.policy().family() == Family::Tdp);
-        Shows { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
+        Capabilities { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
     }
 }
 

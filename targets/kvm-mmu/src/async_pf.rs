@@ -12,7 +12,7 @@ use crate::roots::Root;
 use crate::second_stage::{HostPages, SecondStage, direct_bits};
 use crate::spte::Format;
 use gpa_model::limits::ASYNC_PF;
-use gpa_model::{Access, Exit, Gfn, Gpa, Hva, HvaRange, Rights};
+use gpa_model::{Access, Exit, Gfn, Gpa, HostPage, HostPageRange, Rights};
 use smallvec::SmallVec;
 
 /// How a fault waits for a page that has to be read in.
@@ -31,7 +31,7 @@ struct Work {
     access: Access,
     /// What it is known by.
     gfn: Gfn,
-    hva: Hva,
+    hva: HostPage,
     done: bool,
 }
 
@@ -58,9 +58,15 @@ impl AsyncPf {
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The page behind `hva`, which `vcpu` faulted on, has to be read in; none if the vCPU has to sleep for it: it waits for too many
     /// pages, or the page is private (`kvm_arch_setup_async_pf()`).
-    pub(crate) fn setup_async_pf(&self, vcpu: u8, (gpa, gfn): (Gpa, Gfn), access: Access, hva: Hva) -> Option<FaultIn> {
+    pub(crate) fn setup_async_pf(
+        &self,
+        vcpu: u8,
+        (gpa, gfn): (Gpa, Gfn),
+        access: Access,
+        hva: HostPage,
+    ) -> Option<FaultIn> {
         let mirrored = Root::of(direct_bits(self.policy(), &self.vm), gpa) == Root::Mirror;
-        if !self.vm.async_pf() || mirrored || self.mmu_lock.lock().attributes.is_private(gfn) {
+        if !self.vm.async_pf() || mirrored || self.mmu_lock.lock().attributes.is_internal(gfn) {
             return None;
         }
         let gfn = self.policy().awaited_gfn(self.vm.stolen(), gpa);
@@ -76,7 +82,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// The pages have been read in, for whoever waits for them (`async_pf_execute()`).
-    pub fn page_in(&self, range: HvaRange) {
+    pub fn page_in(&self, range: HostPageRange) {
         for waiting in &self.async_pf {
             let AsyncPf(works) = &mut *waiting.lock();
             works.iter_mut().filter(|work| range.contains(work.hva)).for_each(|work| work.done = true);

@@ -32,7 +32,7 @@ impl Attributes {
     }
 
     /// Whether `gfn` is private (`kvm_mem_is_private()`).
-    pub(crate) fn is_private(&self, gfn: Gfn) -> bool {
+    pub(crate) fn is_internal(&self, gfn: Gfn) -> bool {
         self.private.contains(gfn)
     }
 

@@ -9,7 +9,7 @@ use crate::second_stage::{HostPages, Locked, PfnError, SecondStage};
 use crate::spte::{ENTRIES, Entry, Format, Leaf, pages_of_entry, table_level};
 use crate::tables::Sptep;
 use crate::tdp_mmu::Retired;
-use gpa_model::{Access, Alias, Exit, Gfn, Gpa, Hva, Level, Pfn, Rights, SlotId};
+use gpa_model::{Access, Alias, Exit, Gfn, Gpa, HostPage, Level, Pfn, Rights, SlotId};
 use smallvec::SmallVec;
 
 /// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
@@ -23,7 +23,7 @@ pub(crate) struct PageFault {
     pub(crate) access: Access,
     pub(crate) gfn: Gfn,
     pub(crate) alias: Alias,
-    hva: Hva,
+    hva: HostPage,
     pfn: Pfn,
     /// How large a host mapping the page was part of when it was looked up.
     host_level: Level,
@@ -441,7 +441,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
                 continue;
             }
             let may = self.policy().may_prefetch(key.alias, slot.id)
-                && (self.policy().shows_private(key.guest_mode) || !slot.id.is_private());
+                && (self.policy().shows_private(key.guest_mode) || !slot.id.is_internal());
             if let (true, true, Some(hva)) = (plain, may, slot.hva_of(gfn)) {
                 let rights = key.access.intersect(self.unasked_rights(slot, gfn, key.alias));
                 if !rights.contains(Rights::R) {

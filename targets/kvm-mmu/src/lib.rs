@@ -18,7 +18,7 @@
 //! and small where writes are logged or tracked. A stolen bit lies above every table that holds leaves.
 //!
 //! ```
-//! use gpa_model::{Exit, FlushBackend, Host, Mmu, Vm, text};
+//! use gpa_model::{Exit, FlushBackend, Host, Mmu, VmConfig, text};
 //! use kvm_mmu::KvmMmu;
 //!
 //! let program = text::parse("gpafuzz-program 1\n\
@@ -29,7 +29,7 @@
 //! let mut flush = FlushBackend::default();
 //! let exits: Vec<Exit> = program.ops.iter().map(|op| mmu.step(&host, &mut flush, op)).collect();
 //! // The alias reached the page behind hva 1 although no memslot lies there.
-//! assert_eq!(exits, [Exit::Done, Exit::Memory(host.pfn(gpa_model::Hva::new(1)))]);
+//! assert_eq!(exits, [Exit::Done, Exit::Memory(host.pfn(gpa_model::HostPage::new(1)))]);
 //! ```
 
 /// The README's example, as a test.

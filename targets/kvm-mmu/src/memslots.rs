@@ -2,7 +2,7 @@
 
 use crate::page_set::PageSet;
 use crate::policy::Policy;
-use gpa_model::{Gfn, Hva, HvaRange, Level, SlotChange, SlotFlags, SlotId, StolenMask};
+use gpa_model::{Gfn, HostPage, HostPageRange, Level, SlotChange, SlotFlags, SlotId, StolenMask};
 use std::fmt;
 
 /// One memslot.
@@ -11,7 +11,7 @@ pub(crate) struct Memslot {
     pub(crate) id: SlotId,
     pub(crate) gfn: Gfn,
     pub(crate) pages: u64,
-    pub(crate) hva: Hva,
+    pub(crate) hva: HostPage,
     pub(crate) flags: SlotFlags,
     /// Being deleted or moved: existing SPTEs are on their way out, new ones must wait (`KVM_MEMSLOT_INVALID`).
     pub(crate) invalid: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Memslot {
 }
 
 impl Memslot {
-    pub(crate) fn new(id: SlotId, gfn: Gfn, pages: u64, hva: Hva, flags: SlotFlags) -> Self {
+    pub(crate) fn new(id: SlotId, gfn: Gfn, pages: u64, hva: HostPage, flags: SlotFlags) -> Self {
         let [dirty, tracked, tables, upper_tables] = std::array::from_fn(|_| PageSet::default());
         Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked, tables, upper_tables }
     }
@@ -64,12 +64,12 @@ impl Memslot {
             .is_some_and(|page| [&self.tracked, &self.tables].iter().any(|set| set.touches(page, level.pages())))
     }
 
-    pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<Hva> {
+    pub(crate) fn hva_of(&self, gfn: Gfn) -> Option<HostPage> {
         gfn.offset_from(self.gfn).filter(|&offset| offset < self.pages).map(|offset| self.hva.add(offset))
     }
 
     /// Where the pages that `range` backs in this slot begin, and how many there are.
-    pub(crate) fn gfns_of(&self, range: HvaRange) -> Option<(Gfn, u64)> {
+    pub(crate) fn gfns_of(&self, range: HostPageRange) -> Option<(Gfn, u64)> {
         let start = self.hva.page();
         let (low, high) = (range.start.page().max(start), range.end().min(start + self.pages));
         (low < high).then(|| (self.gfn.add(low - start), high - low))

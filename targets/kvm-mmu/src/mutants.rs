@@ -5,7 +5,7 @@
 //! policy that overrides one method, in the table of the file for what it breaks.
 
 use crate::{Format, KvmMmu, Policy};
-use gpa_model::{Alias, Gfn, Gpa, Mmu, Vm};
+use gpa_model::{Alias, Gfn, Gpa, Mmu, VmConfig};
 
 /// What a mutant breaks, and who is meant to notice.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ impl Mutant {
 
 /// An MMU that decides by `policy`, with tables in format `F`.
 fn make<F: Format>(policy: &'static dyn Policy) -> Box<dyn Mmu> {
-    Box::new(KvmMmu::<_, F>::with_policy(policy, &Vm::default()))
+    Box::new(KvmMmu::<_, F>::with_policy(policy, &VmConfig::default()))
 }
 
 /// The mutant called `name`, or `None` if there is none.

@@ -1,7 +1,7 @@
 //! The MMU notifier: the host takes pages away, and faults that looked a page up before must not map it after.
 
 use crate::sync::{AtomicU64, Ordering};
-use gpa_model::{Gfn, Hva, HvaRange};
+use gpa_model::{Gfn, HostPage, HostPageRange};
 
 /// Invalidations in progress, and the sequence number of those that have ended (`mmu_notifier_count`, `mmu_notifier_seq`).
 /// Everything is written under the `mmu_lock`; the sequence number is read without it.
@@ -28,7 +28,7 @@ impl Notifier {
     }
 
     /// `invalidate_range_start`.
-    pub(crate) fn begin(&self, range: HvaRange) {
+    pub(crate) fn begin(&self, range: HostPageRange) {
         self.hvas.begin(range.start.page(), range.end());
     }
 
@@ -60,7 +60,7 @@ impl Notifier {
     }
 
     /// Whether a fault for `gfn` that looked `hva` up at `seq` must start again (`mmu_notifier_retry_hva()`).
-    pub(crate) fn must_retry(&self, seq: u64, hva: Hva, gfn: Gfn) -> bool {
+    pub(crate) fn must_retry(&self, seq: u64, hva: HostPage, gfn: Gfn) -> bool {
         self.hvas.touches(hva.page(), hva.page() + 1) || self.is_zapping(gfn, 1) || self.mmu_seq() != seq
     }
 }

@@ -178,7 +178,7 @@ pub trait Policy: Debug + Send + Sync + 'static {
 
     /// Whether a neighbour in slot `id` may be mapped under `alias` without being asked for (`direct_pte_prefetch_many()`).
     fn may_prefetch(&self, alias: Alias, id: SlotId) -> bool {
-        alias.is_none() || !id.is_private()
+        alias.is_none() || !id.is_internal()
     }
 
     /// Whether to prefetch while pages are being invalidated. Their invalidation may not have reached the neighbours yet.
@@ -207,7 +207,7 @@ pub trait Policy: Debug + Send + Sync + 'static {
     fn fault_in(&self, alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
         match slot {
             Some(slot) if slot.invalid => AliasFault::Retry,
-            Some(slot) if alias.is_none() || !slot.id.is_private() => AliasFault::Proceed,
+            Some(slot) if alias.is_none() || !slot.id.is_internal() => AliasFault::Proceed,
             _ => AliasFault::NoSlot,
         }
     }
@@ -579,7 +579,7 @@ pub trait Policy: Debug + Send + Sync + 'static {
 /// whole MMU is compiled for it. A `&'static dyn Policy` is called through a pointer, and an MMU that was compiled once serves for any.
 ///
 /// ```
-/// use gpa_model::Vm;
+/// use gpa_model::VmConfig;
 /// use kvm_mmu::{Policy, SecondStage};
 ///
 /// #[derive(Debug, Default)]
@@ -591,8 +591,8 @@ pub trait Policy: Debug + Send + Sync + 'static {
 ///     }
 /// }
 ///
-/// let compiled_in = SecondStage::<AllSmall>::new(&Vm::default());
-/// let behind_a_pointer = SecondStage::<&dyn Policy>::with_policy(&AllSmall, &Vm::default());
+/// let compiled_in = SecondStage::<AllSmall>::new(&VmConfig::default());
+/// let behind_a_pointer = SecondStage::<&dyn Policy>::with_policy(&AllSmall, &VmConfig::default());
 /// assert!(size_of_val(&compiled_in) < size_of_val(&behind_a_pointer));
 /// ```
 pub trait HasPolicy: Debug + Send + Sync + 'static {
@@ -655,7 +655,7 @@ impl Policy for RfcV3 {
 
     /// Gap G2: whether an alias is visible is asked before whether the slot is INVALID, and an INVALID slot is not visible.
     fn fault_in(&self, alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
-        let visible = slot.is_some_and(|slot| !slot.id.is_private() && !slot.invalid);
+        let visible = slot.is_some_and(|slot| !slot.id.is_internal() && !slot.invalid);
         if !alias.is_none() && !visible {
             return AliasFault::NoSlot;
         }

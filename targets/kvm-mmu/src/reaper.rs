@@ -8,7 +8,7 @@ use crate::policy::HasPolicy;
 use crate::second_stage::SecondStage;
 use crate::spte::Format;
 use gpa_model::limits::{SLOTS, VCPUS};
-use gpa_model::{FrameSet, Gfn, Keyed, SlotChange, SlotId};
+use gpa_model::{FrameSet, Gfn, GfnIndexed, SlotChange, SlotId};
 
 /// The bitmaps.
 #[derive(Debug, Default)]
@@ -65,9 +65,9 @@ impl Reaper {
     }
 
     /// Report what is kept by gfn, here and in the rings.
-    pub(crate) fn inspect<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, visit: &mut dyn FnMut(Keyed)) {
+    pub(crate) fn inspect<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, visit: &mut dyn FnMut(GfnIndexed)) {
         for slot in mmu.slots.read().iter() {
-            let mut listed = |page| visit(Keyed::DirtyLog(slot.gfn.add(page).raw()));
+            let mut listed = |page| visit(GfnIndexed::DirtyLog(slot.gfn.add(page).raw()));
             self.dirty[slot.id.index()].iter().for_each(&mut listed);
             for ring in &mmu.rings {
                 let ring = ring.lock();

@@ -24,7 +24,10 @@ use crate::spte::{Ept, Format};
 use crate::sync::{Lock, ReadLock};
 use crate::tables::Tables;
 use gpa_model::limits::VCPUS;
-use gpa_model::{Alias, FrameSet, Gfn, Gpa, Host, Hva, HvaRange, Level, Pfn, SlotChange, SlotId, Spte, StolenMask, Vm};
+use gpa_model::{
+    Alias, FrameSet, Gfn, Gpa, Host, HostPage, HostPageRange, Level, Pfn, SlotChange, SlotId, Spte, StolenMask,
+    VmConfig,
+};
 use smallvec::SmallVec;
 
 /// Why there is no page behind an hva (`KVM_PFN_ERR_*`).
@@ -43,13 +46,13 @@ pub trait HostPages {
     ///
     /// # Errors
     /// [`PfnError::NoPage`]: the access ends in [`Exit::Error`](gpa_model::Exit::Error), and nothing is mapped.
-    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError>;
+    fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError>;
 
     /// The same without sleep (`FOLL_NOWAIT`).
     ///
     /// # Errors
     /// A [`PfnError`].
-    fn pfn_nowait(&self, hva: Hva) -> Result<Pfn, PfnError> {
+    fn pfn_nowait(&self, hva: HostPage) -> Result<Pfn, PfnError> {
         self.pfn(hva)
     }
 
@@ -59,13 +62,13 @@ pub trait HostPages {
 
     /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
     /// not large any more.
-    fn level(&self, _hva: Hva) -> Level {
+    fn level(&self, _hva: HostPage) -> Level {
         Level::Page4K
     }
 }
 
 impl HostPages for Host {
-    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+    fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError> {
         if self.is_gone(hva) {
             return Err(PfnError::NoPage);
         }
@@ -74,7 +77,7 @@ impl HostPages for Host {
         Ok(pfn)
     }
 
-    fn pfn_nowait(&self, hva: Hva) -> Result<Pfn, PfnError> {
+    fn pfn_nowait(&self, hva: HostPage) -> Result<Pfn, PfnError> {
         if self.is_out(hva) { Err(PfnError::NeedsIo) } else { HostPages::pfn(self, hva) }
     }
 
@@ -82,7 +85,7 @@ impl HostPages for Host {
         self.pins().release(pfn);
     }
 
-    fn level(&self, hva: Hva) -> Level {
+    fn level(&self, hva: HostPage) -> Level {
         Host::level(self, hva)
     }
 }
@@ -104,7 +107,7 @@ pub(crate) struct Locked {
 /// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
 pub struct SecondStage<P: HasPolicy = Corrected, F: Format = Ept> {
-    pub(crate) vm: Vm,
+    pub(crate) vm: VmConfig,
     /// Held for a whole change of memslots or attributes (`kvm->slots_lock`).
     pub(crate) slots_lock: Lock<()>,
     pub(crate) slots: ReadLock<Memslots>,
@@ -124,7 +127,7 @@ pub struct SecondStage<P: HasPolicy = Corrected, F: Format = Ept> {
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// With no memslots, nothing mapped, and just a root table.
-    pub fn new(vm: &Vm) -> Self
+    pub fn new(vm: &VmConfig) -> Self
     where
         P: Default,
     {
@@ -132,7 +135,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// The same, with the decisions of `policy`.
-    pub fn with_policy(policy: P, vm: &Vm) -> Self {
+    pub fn with_policy(policy: P, vm: &VmConfig) -> Self {
         let levels = policy.policy().levels(vm.levels());
         let (shadow_pages, rmap) = (ShadowPages::new(levels, &aliases_of_roots(policy.policy(), vm)), Rmap::new());
         let (uncacheable, attributes) = (GfnRanges::default(), Attributes::default());
@@ -161,7 +164,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// As it was made, for `vm`; memory is kept.
-    pub(crate) fn reset(&mut self, vm: &Vm) {
+    pub(crate) fn reset(&mut self, vm: &VmConfig) {
         let policy = self.policy.policy();
         self.vm = *vm;
         self.slots.get_mut().clear();
@@ -180,7 +183,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
-    pub fn invalidate_begin(&self, range: HvaRange, tlb: &mut dyn TlbFlush) {
+    pub fn invalidate_begin(&self, range: HostPageRange, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin(range);
@@ -192,7 +195,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// The gfns that pages of `range` back, in any slot: the first, and how many.
-    fn gfns_of(&self, slots: &Memslots, range: HvaRange) -> impl Iterator<Item = (Gfn, u64)> {
+    fn gfns_of(&self, slots: &Memslots, range: HostPageRange) -> impl Iterator<Item = (Gfn, u64)> {
         slots.iter().filter(|slot| self.policy().invalidates(slot.id)).filter_map(move |slot| slot.gfns_of(range))
     }
 
@@ -208,7 +211,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// Test and clear the accessed bits of the pages (`kvm_age_gfn()`).
-    pub fn age(&self, range: HvaRange) -> bool {
+    pub fn age(&self, range: HostPageRange) -> bool {
         let slots = self.slots.read();
         let mmu = self.mmu_lock.lock();
         // Every gfn is aged, also after the first young one.
@@ -317,14 +320,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 }
 
 /// The bit that tells the two roots of a VM apart, if it has two.
-pub(crate) fn direct_bits(policy: &(impl Policy + ?Sized), vm: &Vm) -> StolenMask {
+pub(crate) fn direct_bits(policy: &(impl Policy + ?Sized), vm: &VmConfig) -> StolenMask {
     match policy.family() {
         Family::Rmap => StolenMask::NONE,
         Family::Tdp => vm.stolen(),
     }
 }
 
-fn aliases_of_roots(policy: &(impl Policy + ?Sized), vm: &Vm) -> SmallVec<[Alias; 2]> {
+fn aliases_of_roots(policy: &(impl Policy + ?Sized), vm: &VmConfig) -> SmallVec<[Alias; 2]> {
     let direct = direct_bits(policy, vm);
     let roots = if direct.gfn_mask() == 0 { &Root::ALL[..1] } else { &Root::ALL };
     roots.iter().map(|root| root.alias(direct)).collect()

@@ -315,7 +315,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Whether a slot that is there is none for those that go by the guest's tables (`kvm_is_visible_memslot()`).
     fn hides(&self, slot: &Memslot) -> bool {
-        slot.id.is_private() && !slot.invalid && !self.policy().shows_private(self.vm.paging().is_nested())
+        slot.id.is_internal() && !slot.invalid && !self.policy().shows_private(self.vm.paging().is_nested())
     }
 
     /// Something happened that should not (`WARN_ON()`).

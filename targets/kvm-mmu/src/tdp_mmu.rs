@@ -16,7 +16,7 @@ use crate::spte::{Entry, Format, leaf_level, pages_of_entry};
 use crate::tables::Sptep;
 use crate::tdp_iter::TdpIter;
 use crate::zap::GfnZap;
-use gpa_model::{Gfn, Gpa, Keyed};
+use gpa_model::{Gfn, GfnIndexed, Gpa};
 use smallvec::SmallVec;
 
 /// Tables that nothing links any more, to be freed after a flush.
@@ -207,7 +207,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 
     /// Report the shadow pages that vCPUs can get to, and what else there is.
-    pub(crate) fn tdp_inspect(&self, visit: &mut dyn FnMut(Keyed)) {
+    pub(crate) fn tdp_inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         let mmu = self.mmu_lock.lock();
         let mut reached: SmallVec<[u32; 32]> = SmallVec::new();
         for root in self.valid_roots(GfnFilter::All).map(|root| self.tables.root(root)) {
@@ -216,7 +216,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
         for &table in &reached {
             let SpKey { gfn, alias, level, direct, access, guest_mode } = *mmu.shadow_pages.key(table);
-            visit(Keyed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
+            visit(GfnIndexed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
         }
         let of_vcpus = reached.len();
         for &root in &mmu.retired_roots {
@@ -224,19 +224,19 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             reached.extend(self.links(&mmu, root));
             for (at, entry) in self.leaves(&mmu, root) {
                 let (gfn, level) = (mmu.shadow_pages.gfn_of(at).raw(), leaf_level(at.level));
-                visit(Keyed::Retired { gfn, pfn: entry.pfn(), level });
+                visit(GfnIndexed::Retired { gfn, pfn: entry.pfn(), level });
             }
         }
         for (table, _) in mmu.shadow_pages.levels() {
             let (SpKey { gfn, alias, level, .. }, reached) = (*mmu.shadow_pages.key(table), reached.contains(&table));
-            visit(Keyed::Table { gfn: gfn.raw(), alias, level, reached });
+            visit(GfnIndexed::Table { gfn: gfn.raw(), alias, level, reached });
         }
         let waits = |table: &u32| reached[of_vcpus..].contains(table);
         for (_, &SpKey { gfn, alias, level, .. }) in mmu.shadow_pages.nx_split().filter(|(table, _)| !waits(table)) {
-            visit(Keyed::NxSplit { gfn: gfn.raw(), alias, level });
+            visit(GfnIndexed::NxSplit { gfn: gfn.raw(), alias, level });
         }
         for (_, entry) in mmu.shadow_pages.mmio_entries(&self.tables) {
-            visit(Keyed::Mmio(entry.mmio_gfn().raw()));
+            visit(GfnIndexed::Mmio(entry.mmio_gfn().raw()));
         }
     }
 

@@ -205,7 +205,7 @@ fn everything_in_the_catalogue_is_accounted_for() {
                 format!("the same here as {other}")
             }
             Shown(program) => {
-                shows(id, program);
+                capabilities(id, program);
                 format!("shown on rfc-v3 by corpus/{program}.prog")
             }
             Unseen(why) => format!("cannot be seen: {why}"),
@@ -216,7 +216,7 @@ fn everything_in_the_catalogue_is_accounted_for() {
 }
 
 /// The program says which gap it is about, the RFC as posted breaks a law by it, and the corrected designs do not.
-fn shows(gap: &str, path: &str) {
+fn capabilities(gap: &str, path: &str) {
     let (folder, name) = path.split_once('/').expect("a folder and a name");
     let program = programs(folder).into_iter().find(|(found, _)| found == name);
     let (_, program) = program.unwrap_or_else(|| panic!("corpus/{path}.prog is missing"));

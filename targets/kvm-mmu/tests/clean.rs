@@ -41,7 +41,7 @@ fn breaks_no_law(mut mmu: impl Mmu, name: &str) {
         }
     }
     for (oracle, clause, tally) in run.tallies() {
-        let shown = clause.can_be_checked(mmu.shows());
+        let shown = clause.can_be_checked(mmu.capabilities());
         assert_eq!(tally.checked > 0, shown, "how often {oracle}/{} was at stake", clause.name);
     }
 }

@@ -2,7 +2,7 @@
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
-use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Program, SlotId, StolenMask, Vm, text};
+use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Program, SlotId, StolenMask, VmConfig, text};
 use gpa_oracles::Lockstep;
 use kvm_mmu::mutants::EQUIVALENT;
 
@@ -56,7 +56,7 @@ equivalent! {
     }
     PrefetchBlocksBase = "M32-prefetch-blocks-base" {
         fn may_prefetch(&self, _: Alias, id: SlotId) -> bool {
-            !id.is_private()
+            !id.is_internal()
         }
     }
     PrefetchBlocksUser = "M33-prefetch-blocks-user" {
@@ -116,7 +116,7 @@ fn what_is_called_equivalent_breaks_no_law() {
 fn breaks_no_law(name: &str, policy: &'static dyn Policy) {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
-    let (mut run, mut mmu) = (Lockstep::default(), KvmMmu::<&dyn Policy>::with_policy(policy, &Vm::default()));
+    let (mut run, mut mmu) = (Lockstep::default(), KvmMmu::<&dyn Policy>::with_policy(policy, &VmConfig::default()));
     let mut program = Program::default();
     for n in 0..PROGRAMS {
         generator.program(&mut choices, &mut program);

@@ -20,7 +20,7 @@ fn scope(frames: usize, slots: usize, aliases: usize, vcpus: u8, kinds: &str) ->
 fn bounds() -> [(Scope, usize); 3] {
     use OpKind::{
         Age, Backend, DirtyClear, FaultBegin, FaultEnd, Prefault, Read, SlotCreate, SlotDelete, SlotEnd, SlotFlags,
-        Track, Unmap, UnmapBegin, UnmapEnd, Untrack, Write, WriteProtect,
+        Unmap, UnmapBegin, UnmapEnd, Write, WriteProtect, WriteTrack, WriteUntrack,
     };
     let kinds = [
         SlotCreate,
@@ -38,8 +38,8 @@ fn bounds() -> [(Scope, usize); 3] {
         Age,
         DirtyClear,
         WriteProtect,
-        Track,
-        Untrack,
+        WriteTrack,
+        WriteUntrack,
         Backend,
     ];
     let [first, (everything, ops), ..] = Scope::standard();

@@ -4,7 +4,7 @@
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::limits::FRAMES;
-use gpa_model::{FlushBackend, Gpa, Host, Levels, Mmu, Model, Pfn, Program, Rights, Vm};
+use gpa_model::{FlushBackend, Gpa, Host, Levels, Mmu, Model, Pfn, Program, Rights, VmConfig};
 use kvm_mmu::{Corrected, Ept, EptNoAd, ExportError, Format, KvmMmu, Npt, Placement};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -100,7 +100,7 @@ fn agrees<F: Format>(walk: Walk) {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
     let generator = Generator::new(Profile::default());
     let mut program = Program::default();
-    let mut mmu = KvmMmu::<Corrected, F>::new(&Vm::default());
+    let mut mmu = KvmMmu::<Corrected, F>::new(&VmConfig::default());
     let (mut walked, mut five, mut unnoticed) = (0, 0, 0);
     for _ in 0..PROGRAMS {
         generator.program(&mut choices, &mut program);
@@ -177,7 +177,7 @@ fn a_placement_that_hardware_would_refuse_is_refused() {
         "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
          slot 0 create gfn=0x1e0 pages=1 hva=0\nv0 read 0x1e0@1\n",
     );
-    let mut mmu = KvmMmu::<Corrected, Npt>::new(&Vm::default());
+    let mut mmu = KvmMmu::<Corrected, Npt>::new(&VmConfig::default());
     run(&mut mmu, &program.unwrap());
     let export = |tables, page| mmu.export(MAXPHYADDR, &At(tables, page), |_, _| {}).map_err(|error| error.to_string());
     let (low, high) = (Gpa::from_page(1).raw(), 1 << MAXPHYADDR);

@@ -7,8 +7,8 @@ use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::{DIRTY_RING, FRAMES};
 use gpa_model::{
-    BackendMode, Exit, Flush, FlushBackend, Gpa, Gpte, GpteFlags, GuestPaging, Host, Keyed, Level, Mmu, Model, Op,
-    Program, SlotChange, Span, Spte, StolenMask, VcpuSet, Vm,
+    BackendMode, Exit, Flush, FlushBackend, GfnIndexed, Gpa, Gpte, GpteFlags, GuestPaging, Host, Level, Mmu, Model, Op,
+    Program, SlotChange, Span, Spte, StolenMask, VcpuSet, VmConfig,
 };
 use gpa_oracles::{Lockstep, Signature};
 use kvm_mmu::mutants;
@@ -27,7 +27,7 @@ type Make<'a> = &'a dyn Fn() -> Box<dyn Mmu>;
 
 /// One VM, driven op by op. The model only says which ops mean something.
 struct Run {
-    vm: Vm,
+    vm: VmConfig,
     model: Model,
     host: Host,
     mode: BackendMode,
@@ -38,7 +38,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(make: Make<'_>, vm: &Vm) -> Self {
+    fn new(make: Make<'_>, vm: &VmConfig) -> Self {
         let mut mmu = make();
         mmu.reset(vm);
         Self {
@@ -107,11 +107,15 @@ impl Run {
     fn keys(&self) -> Vec<(&'static str, u64, Option<Gpa>)> {
         let mut keys = Vec::new();
         self.mmu.inspect(&mut |key| match key {
-            Keyed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
-            Keyed::DirtyLog(gfn) | Keyed::Mmio(gfn) | Keyed::AsyncPf(gfn) => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowRmap { gfn, .. } | Keyed::ShadowLeaf { gfn, .. } => keys.push((key.table(), gfn, None)),
-            Keyed::ShadowPage { .. } | Keyed::NxSplit { .. } => {}
-            Keyed::Table { .. } | Keyed::Retired { .. } => {}
+            GfnIndexed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
+            GfnIndexed::DirtyLog(gfn) | GfnIndexed::Mmio(gfn) | GfnIndexed::AsyncPf(gfn) => {
+                keys.push((key.table(), gfn, None))
+            }
+            GfnIndexed::ShadowRmap { gfn, .. } | GfnIndexed::ShadowLeaf { gfn, .. } => {
+                keys.push((key.table(), gfn, None))
+            }
+            GfnIndexed::ShadowPage { .. } | GfnIndexed::NxSplit { .. } => {}
+            GfnIndexed::Table { .. } | GfnIndexed::Retired { .. } => {}
         });
         keys.sort_unstable();
         keys
@@ -120,7 +124,7 @@ impl Run {
 
 /// The same thing said with other names: the alias with number `i` is called `names[i]`.
 struct Renaming<'a> {
-    vm: Vm,
+    vm: VmConfig,
     names: &'a [usize],
 }
 
@@ -181,7 +185,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, first: &T, second: &T) -> Re
 
 /// Whether what `op` writes to a table of the guest means another page where other bits are stolen: a large one may span such a bit, so
 /// that one half of it is by an alias, and bit 51 may be one.
-fn hangs_on_stolen_bits(vm: &Vm, op: &Op) -> bool {
+fn hangs_on_stolen_bits(vm: &VmConfig, op: &Op) -> bool {
     let Op::WriteGpte { gpte, .. } = op else { return false };
     let (flags, stolen) = (gpte.flags(), vm.stolen());
     let spanned = |bit: &u8| Gpa::new(1 << bit).page() < Level::Page1G.pages();
@@ -190,12 +194,12 @@ fn hangs_on_stolen_bits(vm: &Vm, op: &Op) -> bool {
 }
 
 /// What the oracles say, whoever it is about.
-fn verdict(make: Make<'_>, run: &mut Lockstep, vm: &Vm, ops: &[Op]) -> Option<Signature> {
+fn verdict(make: Make<'_>, run: &mut Lockstep, vm: &VmConfig, ops: &[Op]) -> Option<Signature> {
     let program = Program { vm: *vm, ops: ops.to_vec(), comment: Vec::new() };
     run.run(&mut make(), &program).map(|violation| violation.signature)
 }
 
-fn with(vm: &Vm, stolen: StolenMask, backend: BackendMode) -> Vm {
+fn with(vm: &VmConfig, stolen: StolenMask, backend: BackendMode) -> VmConfig {
     vm.with_stolen(stolen).expect("fewer stolen bits are legal, too").with_backend(backend)
 }
 
@@ -222,7 +226,7 @@ fn no_stolen_bits_is_plain_kvm(make: Make<'_>, lockstep: &mut Lockstep, program:
 }
 
 /// Run `ops` under both names and compare everything up to the renaming.
-fn alike(make: Make<'_>, lockstep: &mut Lockstep, vm: &Vm, ops: &[Op], names: &[usize]) -> Result<(), String> {
+fn alike(make: Make<'_>, lockstep: &mut Lockstep, vm: &VmConfig, ops: &[Op], names: &[usize]) -> Result<(), String> {
     // A guest that does not know of stolen bits tells names apart.
     let knows = vm.paging().strips_stolen_bits();
     let vm = &if knows { *vm } else { vm.with_paging(GuestPaging::Pae) };
@@ -267,7 +271,7 @@ fn aliases_are_interchangeable(make: Make<'_>, lockstep: &mut Lockstep, program:
 fn base_is_a_name_like_any_other(make: Make<'_>, lockstep: &mut Lockstep, program: &Program) -> Result<(), String> {
     let private = |op: &Op| match *op {
         Op::Slot { id, change: SlotChange::Create { .. } }
-        | Op::SlotBegin { id, change: SlotChange::Create { .. } } => id.is_private(),
+        | Op::SlotBegin { id, change: SlotChange::Create { .. } } => id.is_internal(),
         Op::SlotAliased { .. } => true,
         _ => false,
     };

@@ -1,21 +1,21 @@
 //! Host pages that nobody can have, such as one whose memory failed: whoever needs one is told, by whatever name, and nothing is
 //! mapped or logged for it.
 
-use gpa_model::{Access, Exit, FlushBackend, Hva, Pfn, SlotChange, SlotFlags, SlotId, Vm};
+use gpa_model::{Access, Exit, FlushBackend, HostPage, Pfn, SlotChange, SlotFlags, SlotId, VmConfig};
 use kvm_mmu::{Corrected, DirectMirror, HasPolicy, HostPages, PfnError, SecondStage};
 
 /// Every page but the second.
 struct Failed;
 
 impl HostPages for Failed {
-    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+    fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError> {
         if hva.page() == 1 { Err(PfnError::NoPage) } else { Ok(Pfn::new(hva.page() as u32 + 100)) }
     }
 }
 
 const SLOT: SlotId = SlotId::user(0);
 
-fn machine<P: HasPolicy + Default>(vm: &Vm, log_dirty: bool) -> (SecondStage<P>, FlushBackend) {
+fn machine<P: HasPolicy + Default>(vm: &VmConfig, log_dirty: bool) -> (SecondStage<P>, FlushBackend) {
     let (mmu, mut tlb) = (SecondStage::new(vm), FlushBackend::default());
     let flags = SlotFlags { readonly: false, log_dirty };
     let create = SlotChange::Create { gfn: vm.base(), pages: 4, hva: vm.hva(0), flags };
@@ -25,7 +25,7 @@ fn machine<P: HasPolicy + Default>(vm: &Vm, log_dirty: bool) -> (SecondStage<P>,
 
 /// Also where the guest could be told to wait: there is nothing to wait for.
 fn every_access_fails<P: HasPolicy + Default>() {
-    for vm in [Vm::default(), Vm::default().with_async_pf(true)] {
+    for vm in [VmConfig::default(), VmConfig::default().with_async_pf(true)] {
         let (mmu, mut tlb) = machine::<P>(&vm, false);
         for gpa in [vm.gpa(1, 0), vm.gpa(1, 1)] {
             for access in Access::ALL {
@@ -46,7 +46,7 @@ fn every_access_to_such_a_page_fails() {
 
 #[test]
 fn it_is_left_out_when_its_neighbours_are_prefetched() {
-    let vm = Vm::default();
+    let vm = VmConfig::default();
     let (mmu, mut tlb) = machine::<Corrected>(&vm, false);
     assert_eq!(mmu.access(&Failed, &mut tlb, 0, vm.gpa(0, 1), Access::Read), Exit::Memory(Pfn::new(100)));
     let mapped = [0, 1, 2, 3].map(|frame| mmu.walk(vm.gpa(frame, 1)).is_some());
@@ -55,7 +55,7 @@ fn it_is_left_out_when_its_neighbours_are_prefetched() {
 
 #[test]
 fn a_tracked_write_to_it_is_neither_emulated_nor_logged() {
-    let vm = Vm::default();
+    let vm = VmConfig::default();
     let (mmu, mut tlb) = machine::<Corrected>(&vm, true);
     for frame in [1, 2] {
         mmu.track(vm.gfn(frame), &mut tlb);

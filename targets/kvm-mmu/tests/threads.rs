@@ -8,8 +8,8 @@
 use gpa_model::flush::RangeFlushFailed;
 use gpa_model::limits::DIRTY_RING_MIN;
 use gpa_model::{
-    Access, BackendMode, FrameSet, Gfn, Gpa, Hva, HvaRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,
-    StolenMask, VcpuSet, Vm,
+    Access, BackendMode, FrameSet, Gfn, Gpa, HostPage, HostPageRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,
+    StolenMask, VcpuSet, VmConfig,
 };
 use kvm_mmu::{Corrected, DirectMirror, DirtyGfn, HasPolicy, HostPages, PfnError, SecondStage, TlbFlush};
 
@@ -26,7 +26,7 @@ const PAGES: usize = 2;
 const VCPUS: usize = 2;
 const ALIASES: usize = 2;
 const SLOT: SlotId = SlotId::user(0);
-const BASE: Gfn = Vm::DEFAULT_BASE;
+const BASE: Gfn = VmConfig::DEFAULT_BASE;
 
 /// What one run found wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ struct Machine<P: HasPolicy> {
 }
 
 impl<P: HasPolicy> HostPages for Machine<P> {
-    fn pfn(&self, hva: Hva) -> Result<Pfn, PfnError> {
+    fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError> {
         self.held.fetch_add(1, SeqCst);
         Ok(Pfn::new(self.pages[hva.page() as usize].load(SeqCst) as u32))
     }
@@ -99,8 +99,8 @@ impl<P: HasPolicy> TlbFlush for Ipi<'_, P> {
     }
 }
 
-fn vm() -> Vm {
-    Vm::new(StolenMask::new(&[40]).unwrap(), VCPUS as u8, BASE, BackendMode::Works).unwrap()
+fn vm() -> VmConfig {
+    VmConfig::new(StolenMask::new(&[40]).unwrap(), VCPUS as u8, BASE, BackendMode::Works).unwrap()
 }
 
 /// Frame and number of the alias of `gpa`, if it is in the slot.
@@ -110,7 +110,7 @@ fn locate(gpa: Gpa) -> Option<(usize, usize)> {
 }
 
 impl<P: HasPolicy> Machine<P> {
-    fn new(policy: P, vm: &Vm) -> Arc<Self> {
+    fn new(policy: P, vm: &VmConfig) -> Arc<Self> {
         let machine = Self {
             mmu: SecondStage::with_policy(policy, vm),
             tlbs: Default::default(),
@@ -130,7 +130,7 @@ impl<P: HasPolicy> Machine<P> {
 
     fn create(&self) {
         let flags = SlotFlags { log_dirty: true, readonly: false };
-        let slot = SlotChange::Create { gfn: BASE, pages: PAGES as _, hva: Hva::new(0), flags };
+        let slot = SlotChange::Create { gfn: BASE, pages: PAGES as _, hva: HostPage::new(0), flags };
         self.mmu.set_memslot(SLOT, slot, &mut Ipi(self)).expect("the slot fits");
     }
 
@@ -179,7 +179,7 @@ impl<P: HasPolicy> Machine<P> {
 
     /// The host takes the page behind `hva` away and puts another there.
     fn replace(&self, hva: usize) {
-        let range = HvaRange { start: Hva::new(hva as u64), pages: 1 };
+        let range = HostPageRange { start: HostPage::new(hva as u64), pages: 1 };
         self.mmu.invalidate_begin(range, &mut Ipi(self));
         self.pages[hva].store(self.next.fetch_add(1, SeqCst), SeqCst);
         self.mmu.invalidate_end();

@@ -101,7 +101,7 @@ pub fn initrd(
     modules: &[Module],
     parameters: &[(&'static str, String)],
     port: &str,
-    realisation: Option<&str>,
+    alias_method: Option<&str>,
 ) -> (Vec<u8>, String) {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys"] {
@@ -113,8 +113,8 @@ pub fn initrd(
         words.push_str(&format!("{of}.{value} "));
     }
     words.push_str(&format!("-- serve {port}"));
-    if let Some(realisation) = realisation {
-        words.push_str(&format!(" --realisation {realisation}"));
+    if let Some(alias_method) = alias_method {
+        words.push_str(&format!(" --alias_method {alias_method}"));
     }
     for Module { name, object } in modules {
         archive.file(&format!("{name}.ko"), object);
@@ -152,6 +152,6 @@ mod tests {
         let (_, words) = initrd(b"", &found, &parameters, "/dev/port", None);
         assert_eq!(words, "-- serve /dev/port /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
         let (_, words) = initrd(b"", &[], &parameters, "/dev/port", Some("smm"));
-        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve /dev/port --realisation smm");
+        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve /dev/port --alias_method smm");
     }
 }

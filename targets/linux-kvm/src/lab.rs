@@ -57,7 +57,7 @@ pub struct Lab {
     emulator: Emulator,
     machine: Option<Machine>,
     modules: Vec<ModuleAt>,
-    drivers: Vec<String>,
+    reclaims: Vec<String>,
     /// The log of the last boot.
     log: String,
     boots: u32,
@@ -81,7 +81,7 @@ impl Lab {
         let kernel = Kernel::find(&cache, &setup.kernel, say)?;
         let instead = match setup.stolen {
             // A kernel of somebody's own has it or not.
-            None if kernel.is_packaged() && setup.realisation.as_deref() == Some(protected::REALISATION) => {
+            None if kernel.is_packaged() && setup.alias_method.as_deref() == Some(protected::REALISATION) => {
                 Some(kbuild::modules(&cache, &kernel, protected::REALISATION, &protected::SCRIPT, say)?)
             }
             None => None,
@@ -93,8 +93,8 @@ impl Lab {
         let modules = image::modules(&kernel, setup.emulator.modules(), instead.as_deref())?;
         let runner = build::runner(&cache, say)?;
         let plugin = plugins.map(|version| build::plugin(&cache, version, say)).transpose()?;
-        let (port, realisation) = (setup.emulator.port(), setup.realisation.as_deref());
-        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, realisation);
+        let (port, alias_method) = (setup.emulator.port(), setup.alias_method.as_deref());
+        let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, alias_method);
         let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
         // Without a place for it nothing is kept.
         let place = qemu.and_then(|qemu| Place::of(&cache, &image, qemu.hardware()).ok());
@@ -112,7 +112,7 @@ impl Lab {
             emulator: setup.emulator,
             machine: None,
             modules: Vec::new(),
-            drivers: Vec::new(),
+            reclaims: Vec::new(),
             log: String::new(),
             boots: 0,
             boot_time: Duration::ZERO,
@@ -137,7 +137,7 @@ impl Lab {
         if let Some(why) = hello.strip_prefix(LACKING) {
             return Err(Error::Absent(format!("inside the lab: {why}")));
         }
-        (self.drivers, self.modules) = first_message(&hello)
+        (self.reclaims, self.modules) = first_message(&hello)
             .ok_or_else(|| Error::Failed(format!("expected the runner's first message, found `{hello}`")))?;
         let machine = self.machine.insert(machine);
         if let (Some(new), Some(place)) = (new, &self.place)
@@ -280,8 +280,8 @@ impl Lab {
     }
 
     /// The means by which pages can be taken away inside, in the runner's words.
-    pub fn drivers(&self) -> &[String] {
-        &self.drivers
+    pub fn reclaims(&self) -> &[String] {
+        &self.reclaims
     }
 
     /// How often it was booted.
@@ -314,7 +314,7 @@ fn failure(answer: &str) -> Option<(Kind, &str)> {
 /// boot.
 fn first_message(hello: &str) -> Option<(Vec<String>, Vec<ModuleAt>)> {
     let rest = hello.strip_prefix("ready\ndrivers")?;
-    let (drivers, rest) = rest.split_once('\n')?;
+    let (reclaims, rest) = rest.split_once('\n')?;
     let module = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
         ["module", name, start, bytes] => {
             let start = u64::from_str_radix(start.strip_prefix("0x")?, 16).ok()?;
@@ -324,7 +324,7 @@ fn first_message(hello: &str) -> Option<(Vec<String>, Vec<ModuleAt>)> {
     };
     let mut modules = rest.lines().map(module).collect::<Option<Vec<_>>>()?;
     modules.sort_by(|a, b| a.name.cmp(&b.name));
-    Some((drivers.split_whitespace().map(str::to_owned).collect(), modules))
+    Some((reclaims.split_whitespace().map(str::to_owned).collect(), modules))
 }
 
 #[cfg(test)]
@@ -336,9 +336,9 @@ mod tests {
         let kvm = ModuleAt { name: "kvm".into(), start: 0xffff_ffff_c010_0000, bytes: 77 };
         let hello = "ready\ndrivers fork cold\nmodule kvm 0xffffffffc0100000 77\n";
         assert_eq!(first_message(hello), Some((vec!["fork".into(), "cold".into()], vec![kvm])));
-        let drivers = "ready\ndrivers\n";
+        let reclaims = "ready\ndrivers\n";
         for bad in
-            ["".into(), "ready\n".into(), format!("{drivers}module kvm 12 77\n"), format!("{drivers}module kvm\n")]
+            ["".into(), "ready\n".into(), format!("{reclaims}module kvm 12 77\n"), format!("{reclaims}module kvm\n")]
         {
             assert_eq!(first_message(&bad), None, "{bad:?}");
         }

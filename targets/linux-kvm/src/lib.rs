@@ -41,7 +41,7 @@ pub struct Setup {
     /// A parameter for a module, as `kvm`, `tdp_mmu=0`.
     pub parameters: Vec<(&'static str, String)>,
     /// How the runner inside is to make aliases, in its words; as it usually does if none is given.
-    pub realisation: Option<String>,
+    pub alias_method: Option<String>,
     /// Whether its KVM is built with stolen GPA bits, after which design, and with which mutant.
     pub stolen: Option<(stolen::Design, Option<&'static stolen::Mutant>)>,
     /// Whether the blocks of KVM that are executed are to be seen, which takes time.

@@ -8,7 +8,7 @@ use crate::interrupt;
 use crate::known;
 use crate::progress::{Ticker, scaled};
 use crate::summary::{FindingSummary, finding_lines};
-use crate::target::{Seen, Target, TargetError};
+use crate::target::{RunRecord, Target, TargetError};
 use crate::targets;
 use gpa_model::exhaust::{Answer, Explored, Scope};
 use gpa_model::vm::Logging;
@@ -174,7 +174,7 @@ impl<'a> Exploration<'a> {
             return Ok(Answer::Ended(self.run.last_exit().unwrap_or(OpExit::Unsupported)));
         };
         if first && self.seen.insert(violation.signature) {
-            let (execution, seen) = (self.counts.programs + 1, Seen::of(self.target));
+            let (execution, seen) = (self.counts.programs + 1, RunRecord::of(self.target));
             let found = Found { program: program.clone(), violation, execution, seen };
             self.findings.push(campaign::keep(self.name, self.target, &found, setting)?);
             self.counts.findings += 1;

@@ -5,7 +5,7 @@ use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
 use crate::engine::Found;
 use crate::finding::Confirmed;
 use crate::input;
-use crate::target::Seen;
+use crate::target::RunRecord;
 use gpa_model::text;
 use gpa_oracles::Lockstep;
 
@@ -22,7 +22,7 @@ pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
         return Err(CliError::NothingToMinimize(input.path, name));
     };
     // Whoever asks for it may wait for what does not survive the program to be started again.
-    let seen = Seen { survived: true, ..Seen::of(target) };
+    let seen = RunRecord { survived: true, ..RunRecord::of(target) };
     let found = Found { program: input.program, violation, execution: 1, seen };
     let smaller = shrink(target, &mut run, &found)?;
     let printed = text::print(&smaller.program);

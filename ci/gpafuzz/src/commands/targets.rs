@@ -3,8 +3,8 @@
 use crate::cli::{CliError, Exit, print};
 use crate::target::Target;
 use crate::targets::{self, MUTANT};
+use gpa_model::Capabilities;
 use gpa_model::OpKind;
-use gpa_model::Shows;
 use gpa_model::generate::Profile;
 use gpa_oracles::{Clause, Lockstep};
 use kvm_mmu::mutants;
@@ -46,13 +46,14 @@ pub fn run() -> Result<Exit, CliError> {
 }
 
 fn describe(out: &mut String, target: &dyn Target) {
-    let shows = target.shows();
+    let capabilities = target.capabilities();
     let run = Lockstep::default();
     for (oracle, clause, _) in run.tallies() {
-        let answer = if clause.can_be_checked(shows) { "can be checked".into() } else { lacking(clause, shows) };
+        let answer =
+            if clause.can_be_checked(capabilities) { "can be checked".into() } else { lacking(clause, capabilities) };
         let _ = writeln!(out, "  {:<30} {answer}", format!("{oracle}/{}", clause.name));
     }
-    if !shows.native {
+    if !capabilities.native {
         out.push_str("  it was not shown that accesses really go through the MMU: what is right counts for nothing\n");
     }
     let missing = left_out(&target.profile());
@@ -62,13 +63,13 @@ fn describe(out: &mut String, target: &dyn Target) {
 }
 
 /// What the target would have to show.
-fn lacking(clause: &Clause, shows: Shows) -> String {
+fn lacking(clause: &Clause, capabilities: Capabilities) -> String {
     let needs = [
-        (clause.needs_tables && !shows.tables, "its tables"),
-        (clause.needs_flushes && !shows.flushes, "its flushes"),
-        (clause.needs_keys && !shows.keys, "what it keeps by gfn"),
-        (clause.needs_rmap && shows.keys && !shows.rmap, "an rmap"),
-        (clause.needs_shadows && !shows.shadows, "shadows of the guest's tables"),
+        (clause.needs_tables && !capabilities.tables, "its tables"),
+        (clause.needs_flushes && !capabilities.flushes, "its flushes"),
+        (clause.needs_keys && !capabilities.keys, "what it keeps by gfn"),
+        (clause.needs_rmap && capabilities.keys && !capabilities.rmap, "an rmap"),
+        (clause.needs_shadows && !capabilities.shadows, "shadows of the guest's tables"),
     ];
     let missing: Vec<&str> = needs.iter().filter(|(missing, _)| *missing).map(|(_, what)| *what).collect();
     format!("unsupported: the target does not show {}", missing.join(", "))
@@ -77,6 +78,6 @@ fn lacking(clause: &Clause, shows: Shows) -> String {
 /// What programs for the target are made without.
 fn left_out(profile: &Profile) -> Vec<&'static str> {
     let kinds = OpKind::ALL.into_iter().filter(|kind| !profile.kinds.contains(*kind)).map(OpKind::name);
-    let rest = [(!profile.windows, "ops in two halves"), (!profile.private_slots, "private slots")];
+    let rest = [(!profile.windows, "ops in two halves"), (!profile.internal_slots, "private slots")];
     kinds.chain(rest.into_iter().filter(|(missing, _)| *missing).map(|(_, what)| what)).collect()
 }

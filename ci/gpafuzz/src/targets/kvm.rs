@@ -1,6 +1,6 @@
 //! The target `kvm`: the host's `/dev/kvm`, live if it opens, otherwise traces that were recorded on one.
 //!
-//! `kvm:NAME` is the live one with its aliases made in a certain way, a [`Realisation`]. A campaign on `kvm` is one on each that
+//! `kvm:NAME` is the live one with its aliases made in a certain way, an [`AliasMethod`]. A campaign on `kvm` is one on each that
 //! exists here.
 //!
 //! Both are judged alike: the answers of real KVM are a trace, and the trace is what the oracles see. The only difference is
@@ -11,32 +11,32 @@ use super::traced::{Recorder, Traced};
 use crate::input;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{Driver, OpKind, Program};
+use gpa_model::{OpKind, Program, Reclaim};
 use gpa_oracles::Violation;
-use hw_runner::{Fingerprint, Machine, MachineError, Realisation, Trace, Witness};
+use hw_runner::{AliasMethod, Fingerprint, Machine, MachineError, Trace, Witness};
 use std::path::{Path, PathBuf};
 
 /// The name of the target.
 pub(super) const NAME: &str = "kvm";
 
-/// What stands before the name of a realisation.
+/// What stands before the name of an alias method.
 pub(super) const LIVE: &str = "kvm:";
 
 /// The names of the targets that a campaign on `kvm` is made of: those that exist here, or `kvm` itself if none does.
 pub(super) fn expand() -> Vec<String> {
-    let here = |realisation: &Realisation| Machine::open_with(*realisation).is_ok();
-    let names: Vec<_> = Realisation::ALL.iter().copied().filter(here).map(|it| format!("{LIVE}{it}")).collect();
+    let here = |alias_method: &AliasMethod| Machine::open_with(*alias_method).is_ok();
+    let names: Vec<_> = AliasMethod::ALL.iter().copied().filter(here).map(|it| format!("{LIVE}{it}")).collect();
     if names.is_empty() { vec![NAME.to_owned()] } else { names }
 }
 
-/// Live, with aliases made by `realisation`.
-pub(super) fn open_live(realisation: &str) -> Result<Opened, TargetError> {
-    let known = || Realisation::ALL.map(|realisation| format!("{LIVE}{realisation}")).to_vec();
-    let name = || format!("{LIVE}{realisation}");
-    let Some(realisation) = Realisation::named(realisation) else {
+/// Live, with aliases made by `alias_method`.
+pub(super) fn open_live(alias_method: &str) -> Result<Opened, TargetError> {
+    let known = || AliasMethod::ALL.map(|alias_method| format!("{LIVE}{alias_method}")).to_vec();
+    let name = || format!("{LIVE}{alias_method}");
+    let Some(alias_method) = AliasMethod::named(alias_method) else {
         return Err(TargetError::Unknown { name: name(), known: known() });
     };
-    match Machine::open_with(realisation) {
+    match Machine::open_with(alias_method) {
         Ok(machine) => Ok(live(machine)),
         Err(error) if error.is_absence() => Err(TargetError::Absent { name: NAME, why: error.to_string() }),
         Err(error) => Err(failed(&error)),
@@ -72,8 +72,8 @@ pub(super) fn recorded(trace: Trace) -> Opened {
 
 pub(super) fn describe(fingerprint: &Fingerprint) -> String {
     let native = if fingerprint.native { "native" } else { "not proven native" };
-    let Fingerprint { module, paging, realisation, .. } = fingerprint;
-    format!("{module}, paging {paging}, aliases by {realisation}, {native}")
+    let Fingerprint { module, paging, alias_method, .. } = fingerprint;
+    format!("{module}, paging {paging}, aliases by {alias_method}, {native}")
 }
 
 fn failed(error: &MachineError) -> TargetError {
@@ -120,7 +120,7 @@ impl Recorder for Live {
         if self.machine.can_prefault() {
             profile.kinds = profile.kinds.with(OpKind::Prefault);
         }
-        if self.machine.fingerprint().realisation.has_attributes() {
+        if self.machine.fingerprint().alias_method.has_attributes() {
             profile.kinds = profile.kinds.with(OpKind::Attributes);
         }
         let bits = self.machine.stealable();
@@ -128,8 +128,8 @@ impl Recorder for Live {
         Profile {
             stolen_low: low.unwrap_or(profile.stolen_low),
             stolen_high: high.unwrap_or(profile.stolen_high),
-            dirty_rings: self.machine.fingerprint().realisation.has_rings(),
-            drivers: self.machine.drivers().available(),
+            dirty_rings: self.machine.fingerprint().alias_method.has_rings(),
+            reclaims: self.machine.reclaims().available(),
             few_holes: true,
             ..profile
         }
@@ -144,9 +144,9 @@ impl Recorder for Live {
     }
 
     fn evidence(&self) -> Option<String> {
-        let (witness, drivers) = (self.machine.witness(), self.machine.drivers());
-        let lacking = |driver: Driver| Some(format!("{} ({})", driver.name(), drivers.lacking(driver)?));
-        let lacking: Vec<String> = Driver::ALL.into_iter().filter_map(lacking).collect();
+        let (witness, reclaims) = (self.machine.witness(), self.machine.reclaims());
+        let lacking = |reclaim: Reclaim| Some(format!("{} ({})", reclaim.name(), reclaims.lacking(reclaim)?));
+        let lacking: Vec<String> = Reclaim::ALL.into_iter().filter_map(lacking).collect();
         Some(format!(
             "{}\n  unsupported here: {}",
             witness.show_since(&self.start),

@@ -6,9 +6,9 @@ use super::traced::{Recorder, Traced};
 use crate::cli::note;
 use crate::target::TargetError;
 use gpa_model::generate::Profile;
-use gpa_model::{BackendMode, Driver, Op, OpKind, Program, StolenMask, Vm, text};
+use gpa_model::{BackendMode, Op, OpKind, Program, Reclaim, StolenMask, VmConfig, text};
 use gpa_oracles::{Signature, Violation};
-use hw_runner::{Realisation, Trace};
+use hw_runner::{AliasMethod, Trace};
 use kernels::stolen::{self, Design};
 use kernels::{Choice, Error};
 use linux_kvm::console::Kind;
@@ -35,7 +35,7 @@ impl Entry {
     fn names(&self) -> Vec<String> {
         let variants: Vec<&str> = match self.stolen {
             None => {
-                Realisation::ALL.iter().filter(|kind| **kind != Realisation::Native).map(|kind| kind.name()).collect()
+                AliasMethod::ALL.iter().filter(|kind| **kind != AliasMethod::Native).map(|kind| kind.name()).collect()
             }
             Some(Design::Fixed) => stolen::MUTANTS.iter().map(|mutant| mutant.name).collect(),
             Some(Design::Posted) => Vec::new(),
@@ -154,7 +154,7 @@ const STOLEN_BITS: std::ops::RangeInclusive<u8> = 40..=42;
 /// In one of how many VMs everything that is mapped goes with a memslot. Then KVM looks at all entries of each table, and each table is
 /// filled in again, so that such a program takes half as long again as others.
 const SLOT_ZAP_ALL: u32 = 16;
-/// Before the name of a mutant, or of the realisation of aliases.
+/// Before the name of a mutant, or of the alias method of aliases.
 const VARIANT: char = ':';
 
 /// Before another kernel than the usual one, behind the name of a target: a version, or a folder if there is a slash in it.
@@ -174,20 +174,20 @@ pub(super) fn open(name: &str, watched: bool) -> Option<Result<Opened, TargetErr
     };
     let (plain, variant) = plain.split_once(VARIANT).map_or((plain, None), |(plain, name)| (plain, Some(name)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
-    let (mut mutant, mut realisation) = (None, None);
+    let (mut mutant, mut alias_method) = (None, None);
     if let Some(variant) = variant {
         match entry.stolen {
-            None => realisation = Realisation::named(variant).map(|found| found.name().to_owned()),
+            None => alias_method = AliasMethod::named(variant).map(|found| found.name().to_owned()),
             Some(Design::Fixed) => mutant = stolen::MUTANTS.iter().find(|mutant| mutant.name == variant),
             Some(Design::Posted) => {}
         }
-        if mutant.is_none() && realisation.is_none() {
+        if mutant.is_none() && alias_method.is_none() {
             return Some(Err(TargetError::Unknown { name: name.into(), known: entry.names() }));
         }
     }
     let parameters = entry.parameters.iter().map(|(module, value)| (*module, (*value).to_owned())).collect();
     let stolen = entry.stolen.map(|design| (design, mutant));
-    let setup = Setup { kernel, emulator: entry.emulator, parameters, realisation, stolen, watched };
+    let setup = Setup { kernel, emulator: entry.emulator, parameters, alias_method, stolen, watched };
     Some(InLab::boot(entry.name, &setup).map(|lab| {
         let note = lab.about.clone();
         Opened { target: Box::new(Traced::new(lab)), note: Some(note) }
@@ -237,15 +237,15 @@ impl InLab {
         };
         let mut trace = Trace::default();
         // What the machine is, it says with each trace.
-        let vm = Vm::new(StolenMask::NONE, 1, Vm::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
+        let vm = VmConfig::new(StolenMask::NONE, 1, VmConfig::DEFAULT_BASE, BackendMode::Absent).unwrap_or_default();
         if let Some(violation) = lab.record(&Program { vm, ..Program::default() }, &mut trace)? {
             return Err(TargetError::Failed(format!("{name}: {}\n{}", violation.why, lab.lab.log())));
         }
         lab.native = trace.fingerprint.native;
         lab.maxphyaddr = trace.fingerprint.maxphyaddr;
-        lab.prefaults = trace.fingerprint.paging.starts_with("tdp") && trace.fingerprint.realisation.can_prefault();
-        lab.attributes = trace.fingerprint.realisation.has_attributes();
-        lab.rings = trace.fingerprint.realisation.has_rings();
+        lab.prefaults = trace.fingerprint.paging.starts_with("tdp") && trace.fingerprint.alias_method.can_prefault();
+        lab.attributes = trace.fingerprint.alias_method.has_attributes();
+        lab.rings = trace.fingerprint.alias_method.has_rings();
         let seconds = lab.lab.boot_time().as_secs_f64();
         lab.about = format!(
             "Linux {} in {}, {}, up after {seconds:.1} s",
@@ -291,12 +291,13 @@ impl Recorder for InLab {
     }
 
     fn profile(&self) -> Profile {
-        let drivers = self.lab.drivers().iter().filter_map(|name| Driver::named(name));
+        let reclaims = self.lab.reclaims().iter().filter_map(|name| Reclaim::named(name));
         // What no notifier hears of is not asked of a KVM that is looked into: such a program could not be watched.
-        let drivers = drivers.filter(|driver| !self.strips || hw_runner::driver::takes_away(Some(*driver))).collect();
+        let reclaims =
+            reclaims.filter(|reclaim| !self.strips || hw_runner::reclaim::takes_away(Some(*reclaim))).collect();
         // Where everything was zapped nothing is mapped ahead (K2).
         let slot_zap_all = if self.prefaults || self.strips { 0 } else { SLOT_ZAP_ALL };
-        let profile = Profile { drivers, dirty_rings: self.rings, slot_zap_all, ..hw_runner::profile() };
+        let profile = Profile { reclaims, dirty_rings: self.rings, slot_zap_all, ..hw_runner::profile() };
         let mut kinds = profile.kinds;
         if self.prefaults && !self.strips {
             kinds = kinds.with(OpKind::Prefault);

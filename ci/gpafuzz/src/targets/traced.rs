@@ -4,7 +4,7 @@
 
 use crate::target::{Target, TargetError};
 use gpa_model::generate::Profile;
-use gpa_model::{Mmu, Program, Shows};
+use gpa_model::{Capabilities, Mmu, Program};
 use gpa_oracles::{Lockstep, Violation};
 use hw_runner::{Exercised, Replay, Trace};
 use linux_kvm::Function;
@@ -110,8 +110,8 @@ impl<R: Recorder> Target for Traced<R> {
         self.recorder.profile()
     }
 
-    fn shows(&self) -> Shows {
-        Shows { native: self.recorder.native(), ..self.replay.shows() }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { native: self.recorder.native(), ..self.replay.capabilities() }
     }
 
     fn recorded(&self) -> Option<Vec<Program>> {

@@ -1,25 +1,25 @@
 //! Small MMUs with one mistake each, to be found by campaigns.
 
-use gpa_model::{Exit, FlushBackend, Gfn, Gpa, Host, Hva, Mmu, Op, Rights, SlotChange, SlotId, Spte, Vm};
+use gpa_model::{Exit, FlushBackend, Gfn, Gpa, Host, HostPage, Mmu, Op, Rights, SlotChange, SlotId, Spte, VmConfig};
 use std::collections::BTreeMap;
 
 /// Maps what is accessed, and drops and flushes everything at any other op, except that it forgets to flush aliases.
 #[derive(Default)]
 pub(crate) struct ForgetsAliases {
-    vm: Vm,
-    slots: Vec<(SlotId, Gfn, u64, Hva)>,
+    vm: VmConfig,
+    slots: Vec<(SlotId, Gfn, u64, HostPage)>,
     mapped: BTreeMap<Gpa, Spte>,
 }
 
 impl Mmu for ForgetsAliases {
-    fn reset(&mut self, vm: &Vm) {
+    fn reset(&mut self, vm: &VmConfig) {
         *self = Self { vm: *vm, ..Self::default() };
     }
 
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
         if let Op::Access { gpa, .. } = *op {
             let (gfn, _) = self.vm.stolen().split(gpa);
-            let page = |slot: &(SlotId, Gfn, u64, Hva)| {
+            let page = |slot: &(SlotId, Gfn, u64, HostPage)| {
                 gfn.offset_from(slot.1).filter(|page| *page < slot.2).map(|page| slot.3.add(page))
             };
             let Some(hva) = self.slots.iter().find_map(page) else { return Exit::Mmio(gpa) };
@@ -46,7 +46,7 @@ impl Mmu for ForgetsAliases {
     fn supports(&self, op: &Op) -> bool {
         match op {
             Op::Slot { id, change: SlotChange::Create { flags, .. } } => {
-                !id.is_private() && !flags.log_dirty && !flags.readonly
+                !id.is_internal() && !flags.log_dirty && !flags.readonly
             }
             Op::Slot { change: SlotChange::Delete, .. } => true,
             Op::Access { .. } | Op::Unmap { .. } => true,
@@ -60,7 +60,7 @@ impl Mmu for ForgetsAliases {
 pub(crate) struct PanicsOnAge;
 
 impl Mmu for PanicsOnAge {
-    fn reset(&mut self, _: &Vm) {}
+    fn reset(&mut self, _: &VmConfig) {}
 
     fn step(&mut self, _: &Host, _: &mut FlushBackend, op: &Op) -> Exit {
         assert!(!matches!(op, Op::Age { .. }), "I do not feel\nany older");

@@ -4,7 +4,7 @@ use super::Breach;
 use crate::tokens::{begins, without_tests};
 use crate::tree::Tree;
 
-pub(super) const LAW: &str = "no source of a target mentions the reference model or the oracles; a target gets its Vm, Host and \
+pub(super) const LAW: &str = "no source of a target mentions the reference model or the oracles; a target gets its VmConfig, Host and \
                               ops through the Mmu trait. Tests belong to the target's tests folder.";
 
 pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {
@@ -34,7 +34,7 @@ mod tests {
     fn a_target_that_looks_at_the_judge_is_caught() {
         for bad in [
             "use gpa_model::Model;",
-            "use gpa_model::{Gpa, Model, Vm};",
+            "use gpa_model::{Gpa, Model, VmConfig};",
             "use gpa_model::model::Entitled;",
             "fn f(r: gpa_oracles::Lockstep) {}",
             "use gpa_model::*; struct S { m: Model }",
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn its_tests_and_comments_may() {
-        assert_eq!(found("targets/kvm-mmu/src/x.rs", "use gpa_model::{Gpa, Vm}; // not Model"), 0);
+        assert_eq!(found("targets/kvm-mmu/src/x.rs", "use gpa_model::{Gpa, VmConfig}; // not Model"), 0);
         assert_eq!(found("targets/kvm-mmu/src/x.rs", "#[cfg(test)] mod tests { use gpa_oracles::Lockstep; }"), 0);
         assert_eq!(found("targets/kvm-mmu/tests/x.rs", "use gpa_model::Model;"), 0);
     }

@@ -18,7 +18,7 @@ mutants! {
     AppliesToBase = "M54-applies-to-base", "fault-in: private slots are shut off under their base name too", "private_slot" / "base-exit", {
         fn fault_in(&self, alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
             match slot {
-                Some(slot) if slot.id.is_private() && !slot.invalid => AliasFault::NoSlot,
+                Some(slot) if slot.id.is_internal() && !slot.invalid => AliasFault::NoSlot,
                 _ => Corrected.fault_in(alias, slot),
             }
         }
@@ -26,7 +26,7 @@ mutants! {
     SlotIdOffByOne = "M55-slot-id-off-by-one", "fault-in: the first private slot counts as a user's", "private_slot" / "alias-exit", {
         fn fault_in(&self, alias: Alias, slot: Option<SlotSeen>) -> AliasFault {
             match slot {
-                Some(slot) if slot.id == SlotId::private(0) => Corrected.fault_in(Alias::NONE, Some(slot)),
+                Some(slot) if slot.id == SlotId::internal(0) => Corrected.fault_in(Alias::NONE, Some(slot)),
                 _ => Corrected.fault_in(alias, slot),
             }
         }

@@ -132,7 +132,7 @@ mutants! {
     }
     PrivateNotInvalidated = "B40-private-not-invalidated", "history: invalidations leave private slots out (878940b33d76)", "gfn_unalias" / "spte", {
         fn invalidates(&self, id: SlotId) -> bool {
-            !id.is_private()
+            !id.is_internal()
         }
     }
     ApfOutlivesVcpu = "B42-apf-outlives-vcpu", "history: of what a vCPU waited for, that which is done outlives it (CVE-2024-26976)", "gfn_unalias" / "exit", {

@@ -12,7 +12,7 @@ mutants! {
     }
     PrefetchOffByOne = "M31-prefetch-off-by-one", "prefetch: the first private slot counts as a user's", "private_slot" / "alias-unmapped", {
         fn may_prefetch(&self, alias: Alias, id: SlotId) -> bool {
-            alias.is_none() || !id.is_private() || id == SlotId::private(0)
+            alias.is_none() || !id.is_internal() || id == SlotId::internal(0)
         }
     }
     PrefetchInInvalidation = "M3V-prefetch-in-invalidation", "prefetch: of pages that are being taken away", "gfn_unalias" / "spte", {

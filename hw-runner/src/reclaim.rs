@@ -8,7 +8,7 @@
 use crate::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};
 use crate::userfault::Userfault;
 use gpa_model::limits::HOST_PAGES;
-use gpa_model::{Driver, Drivers, FrameSet};
+use gpa_model::{FrameSet, Reclaim, ReclaimSet};
 use std::ffi::c_int;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -20,7 +20,7 @@ const MADV_GUARD_INSTALL: c_int = 102;
 const MADV_GUARD_REMOVE: c_int = 103;
 
 /// What is driven where a program leaves it open.
-pub(crate) const DEFAULT: Driver = Driver::Dontneed;
+pub(crate) const DEFAULT: Reclaim = Reclaim::Dontneed;
 
 /// What became of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Driven {
 
 /// How often a driver was asked for, and what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DriverCount {
+pub struct ReclaimCount {
     /// Carried out.
     pub done: u64,
     /// Declined by the kernel, as it may at any time.
@@ -46,39 +46,39 @@ pub struct DriverCount {
 
 /// The drivers of one machine.
 #[derive(Clone, Debug)]
-pub struct DriverTable {
-    lacking: [Option<String>; Driver::ALL.len()],
-    counts: [DriverCount; Driver::ALL.len()],
+pub struct ReclaimTable {
+    lacking: [Option<String>; Reclaim::ALL.len()],
+    counts: [ReclaimCount; Reclaim::ALL.len()],
 }
 
-impl DriverTable {
+impl ReclaimTable {
     /// Try each on the first page of `memory`, whose content is lost.
     pub(crate) fn probe(memory: &Pages) -> Self {
-        let lacking = Driver::ALL.map(|driver| drive(driver, memory, 0, 1).err().map(|error| error.to_string()));
+        let lacking = Reclaim::ALL.map(|reclaim| drive(reclaim, memory, 0, 1).err().map(|error| error.to_string()));
         Self { lacking, counts: Default::default() }
     }
 
     /// Take away `pages` pages from number `page` on, by `driver` or as is usual.
     pub(crate) fn unmap(
         &mut self,
-        driver: Option<Driver>,
+        reclaim: Option<Reclaim>,
         memory: &Pages,
         page: usize,
         pages: usize,
     ) -> io::Result<Driven> {
-        let driver = driver.unwrap_or(DEFAULT);
-        let count = &mut self.counts[driver as usize];
-        let needs_all = matches!(driver, Driver::Fork | Driver::Collapse);
-        if self.lacking[driver as usize].is_some() || needs_all && memory.gone() != 0 {
+        let reclaim = reclaim.unwrap_or(DEFAULT);
+        let count = &mut self.counts[reclaim as usize];
+        let needs_all = matches!(reclaim, Reclaim::Fork | Reclaim::Collapse);
+        if self.lacking[reclaim as usize].is_some() || needs_all && memory.gone() != 0 {
             count.unsupported += 1;
             return Ok(Driven::Lacking);
         }
         put_back(memory, page, pages)?;
-        let count = &mut self.counts[driver as usize];
-        match drive(driver, memory, page, pages) {
+        let count = &mut self.counts[reclaim as usize];
+        match drive(reclaim, memory, page, pages) {
             Ok(()) => count.done += 1,
             // Nothing was promised: no memory for a huge page or a process now, or a page in use by somebody else.
-            Err(error) if matches!(driver, Driver::Collapse | Driver::Fork) && may_decline(&error) => {
+            Err(error) if matches!(reclaim, Reclaim::Collapse | Reclaim::Fork) && may_decline(&error) => {
                 count.declined += 1;
                 return Ok(Driven::Declined);
             }
@@ -88,31 +88,31 @@ impl DriverTable {
     }
 
     /// Those that work here.
-    pub fn available(&self) -> Drivers {
-        Driver::ALL.into_iter().filter(|driver| self.lacking(*driver).is_none()).collect()
+    pub fn available(&self) -> ReclaimSet {
+        Reclaim::ALL.into_iter().filter(|reclaim| self.lacking(*reclaim).is_none()).collect()
     }
 
     /// Why `driver` does not work here, if it does not.
-    pub fn lacking(&self, driver: Driver) -> Option<&str> {
-        self.lacking[driver as usize].as_deref()
+    pub fn lacking(&self, reclaim: Reclaim) -> Option<&str> {
+        self.lacking[reclaim as usize].as_deref()
     }
 
     /// How often each was asked for.
-    pub fn counts(&self) -> impl Iterator<Item = (Driver, DriverCount)> {
-        Driver::ALL.into_iter().zip(self.counts)
+    pub fn counts(&self) -> impl Iterator<Item = (Reclaim, ReclaimCount)> {
+        Reclaim::ALL.into_iter().zip(self.counts)
     }
 }
 
-impl fmt::Display for DriverTable {
+impl fmt::Display for ReclaimTable {
     /// The counts, in a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (driver, count)) in self.counts().enumerate() {
+        for (at, (reclaim, count)) in self.counts().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", driver.name())?;
-            match (self.lacking(driver), count) {
+            write!(f, "{comma}{}", reclaim.name())?;
+            match (self.lacking(reclaim), count) {
                 (Some(_), count) => write!(f, " unsupported ({})", count.unsupported)?,
-                (None, DriverCount { done, declined: 0, .. }) => write!(f, " {done}")?,
-                (None, DriverCount { done, declined, .. }) => write!(f, " {done} (and {declined} declined)")?,
+                (None, ReclaimCount { done, declined: 0, .. }) => write!(f, " {done}")?,
+                (None, ReclaimCount { done, declined, .. }) => write!(f, " {done} (and {declined} declined)")?,
             }
         }
         Ok(())
@@ -135,37 +135,37 @@ pub(crate) fn put_back(memory: &Pages, page: usize, pages: usize) -> io::Result<
 }
 
 /// Whether pages that a userfaultfd watches can be taken away so: it neither touches them nor minds who watches.
-pub(crate) fn leaves_userfaults_alone(driver: Option<Driver>) -> bool {
-    match driver.unwrap_or(DEFAULT) {
-        Driver::Dontneed | Driver::Mremap | Driver::Munmap | Driver::Mprotect | Driver::MprotectRead => true,
-        Driver::PunchHole | Driver::Pageout | Driver::Cold => true,
+pub(crate) fn leaves_userfaults_alone(reclaim: Option<Reclaim>) -> bool {
+    match reclaim.unwrap_or(DEFAULT) {
+        Reclaim::Dontneed | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Mprotect | Reclaim::MprotectRead => true,
+        Reclaim::PunchHole | Reclaim::Pageout | Reclaim::Cold => true,
         // Writes to the pages, moves them all, or needs to watch them itself.
-        Driver::Fork | Driver::Collapse | Driver::Guard | Driver::UffdWriteProtect | Driver::UffdCopy => false,
+        Reclaim::Fork | Reclaim::Collapse | Reclaim::Guard | Reclaim::UffdWriteProtect | Reclaim::UffdCopy => false,
     }
 }
 
 /// Whether another mapping takes the place of the old one, and nobody watches it any more.
-pub(crate) fn replaces(driver: Option<Driver>) -> bool {
-    matches!(driver.unwrap_or(DEFAULT), Driver::Mremap | Driver::Munmap)
+pub(crate) fn replaces(reclaim: Option<Reclaim>) -> bool {
+    matches!(reclaim.unwrap_or(DEFAULT), Reclaim::Mremap | Reclaim::Munmap)
 }
 
 /// Whether a notifier hears of it every time, so that nothing can map the pages as they were.
-pub fn takes_away(driver: Option<Driver>) -> bool {
-    match driver.unwrap_or(DEFAULT) {
-        Driver::Dontneed | Driver::PunchHole | Driver::Mremap | Driver::Munmap | Driver::Guard => true,
-        Driver::Mprotect | Driver::MprotectRead | Driver::UffdWriteProtect | Driver::UffdCopy => true,
+pub fn takes_away(reclaim: Option<Reclaim>) -> bool {
+    match reclaim.unwrap_or(DEFAULT) {
+        Reclaim::Dontneed | Reclaim::PunchHole | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Guard => true,
+        Reclaim::Mprotect | Reclaim::MprotectRead | Reclaim::UffdWriteProtect | Reclaim::UffdCopy => true,
         // They may decline, or leave the pages where they are.
-        Driver::Fork | Driver::Collapse | Driver::Pageout | Driver::Cold => false,
+        Reclaim::Fork | Reclaim::Collapse | Reclaim::Pageout | Reclaim::Cold => false,
     }
 }
 
 /// Whether the pages keep their content, so that nothing of it may be lost at any time.
-pub(crate) fn keeps_pages(driver: Driver, memory: &Pages) -> bool {
-    match driver {
-        Driver::PunchHole | Driver::UffdCopy => false,
-        Driver::Dontneed | Driver::Mremap | Driver::Munmap | Driver::Guard => memory.file().is_some(),
-        Driver::Mprotect | Driver::MprotectRead | Driver::UffdWriteProtect => true,
-        Driver::Fork | Driver::Collapse | Driver::Pageout | Driver::Cold => true,
+pub(crate) fn keeps_pages(reclaim: Reclaim, memory: &Pages) -> bool {
+    match reclaim {
+        Reclaim::PunchHole | Reclaim::UffdCopy => false,
+        Reclaim::Dontneed | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Guard => memory.file().is_some(),
+        Reclaim::Mprotect | Reclaim::MprotectRead | Reclaim::UffdWriteProtect => true,
+        Reclaim::Fork | Reclaim::Collapse | Reclaim::Pageout | Reclaim::Cold => true,
     }
 }
 
@@ -174,7 +174,7 @@ fn may_decline(error: &io::Error) -> bool {
 }
 
 /// Do it, under every mapping of the pages.
-fn drive(driver: Driver, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
+fn drive(reclaim: Reclaim, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let each = |apply: &dyn Fn(usize) -> io::Result<()>| each_mapping(memory, apply);
     let protect_and_release = |rights| {
         each(&|mapping| {
@@ -183,25 +183,25 @@ fn drive(driver: Driver, memory: &Pages, page: usize, pages: usize) -> io::Resul
         })
     };
     let advise = |advice| each(&|mapping| advise(memory, mapping, page, pages, advice));
-    match driver {
-        Driver::Dontneed => advise(libc::MADV_DONTNEED),
-        Driver::Cold => advise(libc::MADV_COLD),
-        Driver::Pageout if !has_swap() => Err(io::Error::other("this host has no swap")),
-        Driver::Pageout => advise(libc::MADV_PAGEOUT),
-        Driver::Guard => advise(MADV_GUARD_INSTALL).and_then(|()| advise(MADV_GUARD_REMOVE)),
-        Driver::Mremap => each(&|mapping| move_over(memory, mapping, page, pages)),
-        Driver::Munmap => each(&|mapping| map_over(memory, mapping, page, pages)),
-        Driver::Mprotect => protect_and_release(libc::PROT_NONE),
-        Driver::MprotectRead => protect_and_release(libc::PROT_READ),
-        Driver::PunchHole => punch_hole(memory, page, pages),
-        Driver::Fork => copy_on_write(memory, page, pages),
-        Driver::Collapse => each(&|mapping| collapse(memory, mapping)),
-        Driver::UffdWriteProtect => {
+    match reclaim {
+        Reclaim::Dontneed => advise(libc::MADV_DONTNEED),
+        Reclaim::Cold => advise(libc::MADV_COLD),
+        Reclaim::Pageout if !has_swap() => Err(io::Error::other("this host has no swap")),
+        Reclaim::Pageout => advise(libc::MADV_PAGEOUT),
+        Reclaim::Guard => advise(MADV_GUARD_INSTALL).and_then(|()| advise(MADV_GUARD_REMOVE)),
+        Reclaim::Mremap => each(&|mapping| move_over(memory, mapping, page, pages)),
+        Reclaim::Munmap => each(&|mapping| map_over(memory, mapping, page, pages)),
+        Reclaim::Mprotect => protect_and_release(libc::PROT_NONE),
+        Reclaim::MprotectRead => protect_and_release(libc::PROT_READ),
+        Reclaim::PunchHole => punch_hole(memory, page, pages),
+        Reclaim::Fork => copy_on_write(memory, page, pages),
+        Reclaim::Collapse => each(&|mapping| collapse(memory, mapping)),
+        Reclaim::UffdWriteProtect => {
             let userfault = Userfault::new()?;
             let one = |mapping, page| userfault.write_protect_and_release(memory.range(mapping, page, 1), PAGE_BYTES);
             each(&|mapping| (page..page + pages).try_for_each(|page| one(mapping, page)))
         }
-        Driver::UffdCopy => copy_in(memory, page, pages),
+        Reclaim::UffdCopy => copy_in(memory, page, pages),
     }
 }
 

@@ -1,16 +1,16 @@
 //! A sketch of where a program has led to: enough to draw ops that mean something.
 
-use crate::addr::Hva;
+use crate::addr::HostPage;
 use crate::choices::Choices;
 use crate::guest_paging::Gva;
 use crate::limits::{FRAMES, GPTES, GUEST_LEVELS, NOTIFIER_WINDOWS, SLOTS, VCPUS};
 use crate::op::{Op, SlotChange, SlotFlags, SlotId};
-use crate::vm::Vm;
+use crate::vm::VmConfig;
 
 /// What the ops so far have probably left behind: enough to draw ops that mean something, no promise that they do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sketch {
-    pub(super) slots: [Option<SketchSlot>; SLOTS],
+pub(super) struct ExpectedState {
+    pub(super) slots: [Option<ExpectedSlot>; SLOTS],
     pub(super) slot_pending: bool,
     pub(super) attributes_pending: bool,
     pub(super) zap_pending: bool,
@@ -21,7 +21,7 @@ pub(super) struct Sketch {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SketchSlot {
+pub(super) struct ExpectedSlot {
     pub(super) frame: u8,
     pub(super) frames: u8,
     /// Number of its first host block.
@@ -29,13 +29,13 @@ pub(super) struct SketchSlot {
     pub(super) flags: SlotFlags,
 }
 
-impl SketchSlot {
+impl ExpectedSlot {
     pub(super) fn holds(&self, frame: usize) -> bool {
         (self.frame..self.frame + self.frames).contains(&(frame as u8))
     }
 }
 
-impl Default for Sketch {
+impl Default for ExpectedState {
     fn default() -> Self {
         Self {
             slots: [None; SLOTS],
@@ -49,8 +49,8 @@ impl Default for Sketch {
     }
 }
 
-impl Sketch {
-    pub(super) fn of(vm: &Vm, ops: &[Op]) -> Self {
+impl ExpectedState {
+    pub(super) fn of(vm: &VmConfig, ops: &[Op]) -> Self {
         let mut sketch = Self::default();
         for op in ops {
             sketch.note(vm, op);
@@ -58,7 +58,7 @@ impl Sketch {
         sketch
     }
 
-    pub(super) fn note(&mut self, vm: &Vm, op: &Op) {
+    pub(super) fn note(&mut self, vm: &VmConfig, op: &Op) {
         match *op {
             Op::Slot { id, change } => self.change(vm, id, change),
             Op::SlotBegin { id, change } => {
@@ -97,7 +97,7 @@ impl Sketch {
     }
 
     /// The page behind a frame, if there is a memslot.
-    pub(super) fn hva_of(&self, vm: &Vm, frame: usize) -> Option<Hva> {
+    pub(super) fn hva_of(&self, vm: &VmConfig, frame: usize) -> Option<HostPage> {
         let mut slots = self.slots.iter().flatten();
         slots.find_map(|slot| {
             let page = frame.checked_sub(slot.frame.into()).filter(|page| *page < slot.frames.into())?;
@@ -106,7 +106,7 @@ impl Sketch {
     }
 
     /// The table of `level` on the way of `gva` from the one in frame `root`.
-    pub(super) fn table_at(&self, vm: &Vm, root: usize, gva: Gva, level: u8) -> Option<usize> {
+    pub(super) fn table_at(&self, vm: &VmConfig, root: usize, gva: Gva, level: u8) -> Option<usize> {
         (level + 1..=vm.paging().levels())
             .rev()
             .try_fold(root, |table, above| usize::from(self.gptes[table][usize::from(gva.index(above))]).checked_sub(1))
@@ -126,12 +126,12 @@ impl Sketch {
         Gva::new(indices)
     }
 
-    fn change(&mut self, vm: &Vm, id: SlotId, change: SlotChange) {
+    fn change(&mut self, vm: &VmConfig, id: SlotId, change: SlotChange) {
         let slot = &mut self.slots[id.index()];
         match change {
             SlotChange::Create { gfn, pages, hva, flags } => {
                 let (frames, hva) = (vm.frames_in(pages.into()) as u8, vm.hva_index(hva) as u8);
-                *slot = vm.frame(gfn).map(|frame| SketchSlot { frame: frame as u8, frames, hva, flags });
+                *slot = vm.frame(gfn).map(|frame| ExpectedSlot { frame: frame as u8, frames, hva, flags });
             }
             SlotChange::Delete => *slot = None,
             SlotChange::Move { gfn } => {
@@ -153,8 +153,8 @@ impl Sketch {
     pub(super) fn any_slot(
         &self,
         choices: &mut impl Choices,
-        wanted: impl Fn(SlotId, &SketchSlot) -> bool,
-    ) -> Option<(SlotId, SketchSlot)> {
+        wanted: impl Fn(SlotId, &ExpectedSlot) -> bool,
+    ) -> Option<(SlotId, ExpectedSlot)> {
         let start = choices.below(SLOTS as u32) as usize;
         (0..SLOTS).map(|i| (start + i) % SLOTS).find_map(|i| {
             let id = SlotId::new(i as u8)?;
@@ -170,6 +170,6 @@ impl Sketch {
 
     pub(super) fn free_id(&self, choices: &mut impl Choices, private: bool) -> SlotId {
         let n = choices.below(8) as u8;
-        if private { SlotId::private(n) } else { SlotId::user(n % 4) }
+        if private { SlotId::internal(n) } else { SlotId::user(n % 4) }
     }
 }

@@ -6,7 +6,7 @@
 /// What the host does to a range of its own addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 #[repr(u8)]
-pub enum Driver {
+pub enum Reclaim {
     /// `MADV_DONTNEED`.
     Dontneed,
     /// `mremap` of other pages over the old ones.
@@ -35,9 +35,9 @@ pub enum Driver {
     UffdCopy,
 }
 
-impl Driver {
+impl Reclaim {
     /// Every driver, in declaration order.
-    pub const ALL: [Driver; 13] = [
+    pub const ALL: [Reclaim; 13] = [
         Self::Dontneed,
         Self::Mremap,
         Self::Munmap,
@@ -74,27 +74,27 @@ impl Driver {
 
     /// The one that is called `name`.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|driver| driver.name() == name)
+        Self::ALL.into_iter().find(|reclaim| reclaim.name() == name)
     }
 }
 
 /// A set of drivers, one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Drivers(u16);
+pub struct ReclaimSet(u16);
 
-impl Drivers {
+impl ReclaimSet {
     /// None.
-    pub const NONE: Drivers = Drivers(0);
+    pub const NONE: ReclaimSet = ReclaimSet(0);
 
     /// The set with `driver` in it.
     #[must_use]
-    pub const fn with(self, driver: Driver) -> Self {
-        Self(self.0 | 1 << driver as u16)
+    pub const fn with(self, reclaim: Reclaim) -> Self {
+        Self(self.0 | 1 << reclaim as u16)
     }
 
     /// Whether `driver` is in the set.
-    pub const fn contains(self, driver: Driver) -> bool {
-        self.0 >> driver as u16 & 1 != 0
+    pub const fn contains(self, reclaim: Reclaim) -> bool {
+        self.0 >> reclaim as u16 & 1 != 0
     }
 
     /// How many there are.
@@ -108,13 +108,13 @@ impl Drivers {
     }
 
     /// Those in the set, in declaration order.
-    pub fn iter(self) -> impl Iterator<Item = Driver> {
-        Driver::ALL.into_iter().filter(move |driver| self.contains(*driver))
+    pub fn iter(self) -> impl Iterator<Item = Reclaim> {
+        Reclaim::ALL.into_iter().filter(move |reclaim| self.contains(*reclaim))
     }
 }
 
-impl FromIterator<Driver> for Drivers {
-    fn from_iter<T: IntoIterator<Item = Driver>>(drivers: T) -> Self {
-        drivers.into_iter().fold(Self::NONE, Self::with)
+impl FromIterator<Reclaim> for ReclaimSet {
+    fn from_iter<T: IntoIterator<Item = Reclaim>>(reclaims: T) -> Self {
+        reclaims.into_iter().fold(Self::NONE, Self::with)
     }
 }

@@ -28,14 +28,14 @@ impl MemoryType {
 
 /// What is said of frames, whether or not a memslot is there. It is said of gfns: an alias of a frame is no different.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Divisions {
+pub struct MemoryAttributes {
     uncacheable: FrameSet,
     private: FrameSet,
     /// Frames that are becoming private or shared right now.
     changing: Option<(FrameSet, bool)>,
 }
 
-impl Divisions {
+impl MemoryAttributes {
     /// The frames that are not write-back.
     pub const fn uncacheable(&self) -> FrameSet {
         self.uncacheable

@@ -4,12 +4,12 @@
 //! KVM each is something else, and leads through other parts of it.
 
 use crate::address_space::AddressSpace;
-use gpa_model::Vm;
+use gpa_model::VmConfig;
 use std::fmt;
 
 /// How the aliases of a program come about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Realisation {
+pub enum AliasMethod {
     /// A memslot for each name, all over the same hvas: notifiers and the dirty log meet the page once for each slot.
     #[default]
     Slots,
@@ -35,9 +35,9 @@ pub enum Realisation {
     Native,
 }
 
-impl Realisation {
+impl AliasMethod {
     /// All of them but the one that is a mistake.
-    pub const ALL: [Realisation; 8] = [
+    pub const ALL: [AliasMethod; 8] = [
         Self::Slots,
         Self::Rings,
         Self::Ioeventfds,
@@ -65,11 +65,11 @@ impl Realisation {
 
     /// The one that is called `name`.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().chain([Self::Exposed]).find(|realisation| realisation.name() == name)
+        Self::ALL.into_iter().chain([Self::Exposed]).find(|alias_method| alias_method.name() == name)
     }
 
     /// How many memslots of KVM's make one memslot of `vm`.
-    pub(crate) fn slots(self, vm: &Vm) -> usize {
+    pub(crate) fn slots(self, vm: &VmConfig) -> usize {
         match self {
             Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm | Self::Exposed => {
                 vm.stolen().alias_count()
@@ -107,7 +107,7 @@ impl Realisation {
         if self == Self::Smm { &AddressSpace::ALL } else { &AddressSpace::ALL[..1] }
     }
 
-    /// Whether KVM is asked to map pages ahead. Not by the programs of that realisation some of which have everything zapped when a
+    /// Whether KVM is asked to map pages ahead. Not by the programs of that alias method some of which have everything zapped when a
     /// slot goes: the vCPU's root is obsolete from then on, and Linux 6.12 goes round in `KVM_PRE_FAULT_MEMORY` until a signal comes.
     pub fn can_prefault(self) -> bool {
         self != Self::Slots
@@ -129,7 +129,7 @@ impl Realisation {
     }
 }
 
-impl fmt::Display for Realisation {
+impl fmt::Display for AliasMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -16,7 +16,7 @@
 use crate::error::{Doing, MachineError};
 use crate::memory::{PAGE_BYTES, Pages};
 use gpa_model::limits::{FRAMES, HOST_PAGES};
-use gpa_model::{Flush, Gpa, Keyed, Level, Pfn, Rights, Span, Spte, VcpuSet, Vm};
+use gpa_model::{Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Span, Spte, VcpuSet, VmConfig};
 use kvm_ioctls::VmFd;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,18 +29,18 @@ const STRANGER: Pfn = Pfn::new(u32::MAX);
 
 /// One thing that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum MmuEvent {
     /// After an op: from now on a walk of this address finds this.
     Spte(Gpa, Option<Spte>),
     /// During an op: a flush was asked for.
     Flush(Flush),
     /// At the end of a program: something is kept by gfn.
-    Key(Keyed),
+    Key(GfnIndexed),
 }
 
 /// The file of one VM.
 #[derive(Debug)]
-pub(crate) struct Sight {
+pub(crate) struct MmuDebugfs {
     file: File,
     pagemap: File,
     text: String,
@@ -58,10 +58,10 @@ struct Shown {
     /// Leaves by the addresses at which they lie themselves.
     places: BTreeMap<u64, (Gpa, Level, Rights)>,
     rmap: Vec<(u64, u64)>,
-    pages: Vec<Keyed>,
+    pages: Vec<GfnIndexed>,
 }
 
-impl Sight {
+impl MmuDebugfs {
     /// That of `vm`, if its KVM has one.
     pub(crate) fn open(vm: &VmFd) -> Option<Self> {
         let path = format!("/sys/kernel/debug/kvm/{}-{}/mmu_sptes", std::process::id(), vm.as_raw_fd());
@@ -81,7 +81,7 @@ impl Sight {
     }
 
     /// An op of `vm` is over: add what is new to `seen`; at the end of a program, what is kept by gfn, too.
-    pub(crate) fn look(&mut self, vm: &Vm, end: bool, seen: &mut Vec<Seen>) -> Result<(), MachineError> {
+    pub(crate) fn look(&mut self, vm: &VmConfig, end: bool, seen: &mut Vec<MmuEvent>) -> Result<(), MachineError> {
         self.read()?;
         let mut shown = Shown::default();
         let text = std::mem::take(&mut self.text);
@@ -89,13 +89,13 @@ impl Sight {
             self.note(vm, line, &mut shown, seen).ok_or_else(|| odd(line))?;
         }
         self.text = text;
-        let gone = self.now.keys().filter(|gpa| !shown.leaves.contains_key(gpa)).map(|gpa| Seen::Spte(*gpa, None));
+        let gone = self.now.keys().filter(|gpa| !shown.leaves.contains_key(gpa)).map(|gpa| MmuEvent::Spte(*gpa, None));
         seen.extend(gone);
         let new = shown.leaves.iter().filter(|(gpa, spte)| self.now.get(gpa) != Some(spte));
-        seen.extend(new.map(|(gpa, spte)| Seen::Spte(*gpa, Some(*spte))));
+        seen.extend(new.map(|(gpa, spte)| MmuEvent::Spte(*gpa, Some(*spte))));
         if end {
-            seen.extend(shown.pages.iter().map(|page| Seen::Key(*page)));
-            seen.extend(shown.rmap.iter().filter_map(|entry| rmap_key(vm, &shown, *entry)).map(Seen::Key));
+            seen.extend(shown.pages.iter().map(|page| MmuEvent::Key(*page)));
+            seen.extend(shown.rmap.iter().filter_map(|entry| rmap_key(vm, &shown, *entry)).map(MmuEvent::Key));
         }
         self.now = shown.leaves;
         Ok(())
@@ -126,7 +126,7 @@ impl Sight {
     }
 
     /// Take one line in; `None` if it is none of those above.
-    fn note(&mut self, vm: &Vm, line: &str, shown: &mut Shown, seen: &mut Vec<Seen>) -> Option<()> {
+    fn note(&mut self, vm: &VmConfig, line: &str, shown: &mut Shown, seen: &mut Vec<MmuEvent>) -> Option<()> {
         let mut words = line.split(' ');
         let kind = words.next()?;
         let mut numbers = [0; 5];
@@ -149,15 +149,15 @@ impl Sight {
             }
             ("page", &[gfn, stolen, level]) => {
                 let alias = vm.stolen().split(Gpa::from_page(stolen)).1;
-                shown.pages.push(Keyed::direct_page(gfn, alias, level as u8));
+                shown.pages.push(GfnIndexed::direct_page(gfn, alias, level as u8));
             }
-            ("mmio", &[gpa, gfn]) if vm.locate(Gpa::new(gpa)).is_some() => shown.pages.push(Keyed::Mmio(gfn)),
+            ("mmio", &[gpa, gfn]) if vm.locate(Gpa::new(gpa)).is_some() => shown.pages.push(GfnIndexed::Mmio(gfn)),
             ("mmio", &[_, _]) => {}
             ("rmap", &[gfn, place]) => shown.rmap.push((gfn, place)),
             ("flush", &[number, ..]) if number < self.flushes => {}
-            ("flush", &[_, _, 0, _]) => seen.push(Seen::Flush(Flush::All { vcpus: VcpuSet::ALL })),
+            ("flush", &[_, _, 0, _]) => seen.push(MmuEvent::Flush(Flush::All { vcpus: VcpuSet::ALL })),
             ("flush", &[_, gfn, pages, ok]) => {
-                seen.push(Seen::Flush(Flush::Range { gpa: Gpa::from_page(gfn), pages, ok: ok != 0 }));
+                seen.push(MmuEvent::Flush(Flush::Range { gpa: Gpa::from_page(gfn), pages, ok: ok != 0 }));
             }
             ("flushes", &[count]) => self.flushes = count,
             _ => return None,
@@ -175,7 +175,7 @@ struct Leaf {
 
 impl Leaf {
     /// Which addresses of frames of `vm` it translates, and to which page of the host each.
-    fn names(&self, vm: &Vm) -> impl Iterator<Item = (Gpa, u64)> {
+    fn names(&self, vm: &VmConfig) -> impl Iterator<Item = (Gpa, u64)> {
         let span = Span::of_leaf(self.gpa, self.level);
         let (first, pages, pfn) = (self.gpa.page(), span.pages, self.pfn);
         let one = (pages == 1).then(|| vm.locate(self.gpa).map(|_| self.gpa)).flatten();
@@ -191,12 +191,12 @@ impl Leaf {
 
 /// What an entry of the reverse map is kept by, if it has to do with frames of `vm`. One that lies nowhere in the tables is taken for
 /// one of its gfn's base name.
-fn rmap_key(vm: &Vm, shown: &Shown, (gfn, place): (u64, u64)) -> Option<Keyed> {
+fn rmap_key(vm: &VmConfig, shown: &Shown, (gfn, place): (u64, u64)) -> Option<GfnIndexed> {
     let base = Gpa::from_page(gfn);
     let (gpa, level, rights) = shown.places.get(&place).copied().unwrap_or((base, Level::Page4K, Rights::NONE));
     let ours = vm.locate(gpa).is_some() || vm.locate(base).is_some();
     let lost = !shown.places.contains_key(&place);
-    ours.then_some(Keyed::Rmap { gfn, gpa, level, idle: rights.is_none() && !lost })
+    ours.then_some(GfnIndexed::Rmap { gfn, gpa, level, idle: rights.is_none() && !lost })
 }
 
 fn level_of(level: u64) -> Option<Level> {

@@ -2,21 +2,21 @@
 
 use super::Machine;
 use super::private::Private;
-use crate::driver::takes_away;
 use crate::error::MachineError;
 use crate::memory::Pages;
-use crate::sight::{Seen, Sight};
+use crate::mmu_debugfs::{MmuDebugfs, MmuEvent};
+use crate::reclaim::takes_away;
 use gpa_model::limits::HOST_PAGES;
-use gpa_model::{Op, Pfn, Program, Vm};
+use gpa_model::{Op, Pfn, Program, VmConfig};
 use kvm_ioctls::VmFd;
 
 /// What is seen of programs, if anything is.
 #[derive(Debug, Default)]
-pub(super) struct Inside {
+pub(super) struct MmuWatch {
     /// What this KVM shows of itself, if it shows anything.
-    sight: Option<Sight>,
+    mmu_debugfs: Option<MmuDebugfs>,
     /// What was seen of the program that runs, after each op, if it is watched.
-    seen: Option<Vec<Vec<Seen>>>,
+    seen: Option<Vec<Vec<MmuEvent>>>,
 }
 
 /// Where the pages are that KVM maps, and what they are called now.
@@ -27,17 +27,17 @@ pub(super) struct Named<'a> {
     pub(super) private: &'a [Private],
 }
 
-impl Inside {
+impl MmuWatch {
     /// That of `vm`.
     pub(super) fn of(vm: &VmFd) -> Self {
-        Self { sight: Sight::open(vm), seen: None }
+        Self { mmu_debugfs: MmuDebugfs::open(vm), seen: None }
     }
 
     /// Watch `program`, which comes next, if what it does can be seen: not when pages get other names but stay where they are, which no
     /// notifier hears of.
     pub(super) fn watch(&mut self, program: &Program) {
         let is_visible = |op: &Op| !matches!(*op, Op::Unmap { by, .. } if !takes_away(by));
-        let watched = self.sight.is_some() && program.ops.iter().all(is_visible);
+        let watched = self.mmu_debugfs.is_some() && program.ops.iter().all(is_visible);
         self.seen = watched.then(|| vec![Vec::new(); program.ops.len()]);
     }
 
@@ -47,39 +47,39 @@ impl Inside {
     }
 
     /// What was seen of the program, which is over.
-    pub(super) fn take(&mut self) -> Vec<Vec<Seen>> {
+    pub(super) fn take(&mut self) -> Vec<Vec<MmuEvent>> {
         self.seen.take().unwrap_or_default()
     }
 
     /// What there is before the first op is none of the program's.
     pub(super) fn begin(&mut self) -> Result<(), MachineError> {
-        match (&mut self.sight, &self.seen) {
-            (Some(sight), Some(_)) => sight.begin(),
+        match (&mut self.mmu_debugfs, &self.seen) {
+            (Some(mmu_debugfs), Some(_)) => mmu_debugfs.begin(),
             _ => Ok(()),
         }
     }
 
     /// See what op number `at` changed; if it is the `last`, what is kept by gfn, too.
-    pub(super) fn look(&mut self, vm: &Vm, named: Named<'_>, at: usize, last: bool) -> Result<(), MachineError> {
-        let (Some(sight), Some(seen)) = (&mut self.sight, &mut self.seen) else { return Ok(()) };
-        sight.learn_names(named.memory, named.stamps)?;
+    pub(super) fn look(&mut self, vm: &VmConfig, named: Named<'_>, at: usize, last: bool) -> Result<(), MachineError> {
+        let (Some(mmu_debugfs), Some(seen)) = (&mut self.mmu_debugfs, &mut self.seen) else { return Ok(()) };
+        mmu_debugfs.learn_names(named.memory, named.stamps)?;
         for private in named.private {
             let (memory, pages) = private.pages();
-            sight.learn_names(memory, &named.stamps[pages])?;
+            mmu_debugfs.learn_names(memory, &named.stamps[pages])?;
         }
-        sight.look(vm, last, &mut seen[at])
+        mmu_debugfs.look(vm, last, &mut seen[at])
     }
 }
 
 impl Machine {
     /// See what op number `at` changed.
-    pub(super) fn look(&mut self, vm: &Vm, at: usize) -> Result<(), MachineError> {
+    pub(super) fn look(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
         let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
         self.inside.look(vm, named, at, false)
     }
 
     /// See what is kept by gfn after op number `at`, the last.
-    pub(super) fn look_at_keys(&mut self, vm: &Vm, at: usize) -> Result<(), MachineError> {
+    pub(super) fn look_at_keys(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
         let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
         self.inside.look(vm, named, at, true)
     }
