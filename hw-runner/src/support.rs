@@ -85,7 +85,7 @@ pub fn profile() -> Profile {
         pml: false,
         slot_zap_all: 0,
         dirty_rings: false,
-        strides: false,
+        stride_max: 1,
         stolen_low,
         stolen_high,
         ..Profile::default()

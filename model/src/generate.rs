@@ -16,7 +16,7 @@ use slots::slot_size;
 use crate::addr::{Gfn, Gpa, Level, StolenMask};
 use crate::choices::{Choices, FromBytes};
 use crate::flush::BackendMode;
-use crate::limits::{FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS};
+use crate::limits::{FRAMES, HOST_PAGES, MMU_PAGES_MIN, NOTIFIER_WINDOWS, STOLEN_BITS, STRIDE};
 use crate::memory_attributes::MemoryType;
 use crate::op::{Access, HostPageRange, Op, OpKind, SlotId};
 use crate::op_kinds::OpKinds;
@@ -34,6 +34,8 @@ pub struct Profile {
     pub windows: bool,
     /// Whether a fault may be split where whole ops may not: it ends right after a few unmaps.
     pub held_faults: bool,
+    /// Whether a fault may be split where other ops may not, and anything may fall between its halves.
+    pub split_faults: bool,
     /// Whether private slots can be made.
     pub internal_slots: bool,
     /// What to unmap pages by; if there is none, the target has no choice or does not care.
@@ -42,10 +44,12 @@ pub struct Profile {
     pub pml: bool,
     /// In one of how many VMs everything that is mapped goes with a memslot; 0 for none.
     pub slot_zap_all: u32,
+    /// Whether memslots may log writes.
+    pub log_dirty: bool,
     /// Whether vCPUs may have dirty rings.
     pub dirty_rings: bool,
-    /// Whether frames may lie so far apart that leaves of 2 MiB and 1 GiB hold several.
-    pub strides: bool,
+    /// How far apart frames may lie, in pages, so that leaves of 2 MiB and 1 GiB hold several; 1 if they must not.
+    pub stride_max: u64,
     /// Stolen GPA bits are taken from this bit up …
     pub stolen_low: u8,
     /// … to this one. Above [`Levels::Four`](crate::Levels::Four)'s highest, some VMs have five levels.
@@ -66,12 +70,14 @@ impl Default for Profile {
             kinds: OpKinds::ALL,
             windows: true,
             held_faults: false,
+            split_faults: false,
             internal_slots: true,
             reclaims: ReclaimSet::NONE,
             pml: true,
             slot_zap_all: 4,
+            log_dirty: true,
             dirty_rings: true,
-            strides: true,
+            stride_max: STRIDE,
             stolen_low: StolenMask::LOWEST_BIT,
             stolen_high: StolenMask::HIGHEST_BIT,
             stolen_bits_max: STOLEN_BITS as u32,
@@ -91,6 +97,10 @@ impl Profile {
             }
         }
         self
+    }
+
+    const fn splits_faults(&self) -> bool {
+        self.windows || self.held_faults || self.split_faults
     }
 
     const fn allows(&self, kind: OpKind) -> bool {
@@ -317,7 +327,7 @@ impl Generator {
                     None => Op::FaultEnd { vcpu: 0 },
                 }
             }
-            OpKind::FaultBegin if self.profile.windows || self.profile.held_faults => {
+            OpKind::FaultBegin if self.profile.splits_faults() => {
                 Op::FaultBegin { vcpu, gpa: self.gpa(choices, vm, sketch, focus), access }
             }
             OpKind::FaultBegin | OpKind::FaultEnd => match sketch.faults.iter().position(|&open| open) {

@@ -3,7 +3,7 @@
 use gpa_model::generate::Profile;
 use gpa_model::{
     Access, Capabilities, Gfn, Gpte, GpteFlags, Gva, HostPage, HostPageRange, Mmu, Op, OpKind, Program, SlotChange,
-    SlotId, StolenMask, VmConfig,
+    SlotFlags, SlotId, StolenMask, VmConfig,
 };
 use gpa_oracles::{Lockstep, Violation};
 use linux_kvm::Function;
@@ -177,6 +177,7 @@ impl<M: Mmu> Target for InProcess<M> {
 /// What `mmu` can be given, found out by asking for one op of each kind.
 pub fn profile_of(mmu: &impl Mmu) -> Profile {
     let vm = VmConfig::default();
+    let can_be = |vm: VmConfig| mmu.supports_vm(&vm);
     let (gfn, gpa, hva) = (vm.gfn(0), vm.gpa(0, 0), HostPageRange { start: HostPage::new(0), pages: 1 });
     let whole = |kind| mmu.supports(&sample(kind, gfn, gpa, hva));
     let begun = [
@@ -186,10 +187,25 @@ pub fn profile_of(mmu: &impl Mmu) -> Profile {
     ];
     let private = Op::Slot { id: SlotId::internal(0), change: SlotChange::Delete };
     let two_bits = StolenMask::new(&[40, 41]).ok().and_then(|stolen| vm.with_stolen(stolen).ok()).unwrap_or(vm);
+    let log_dirty = SlotFlags { readonly: false, log_dirty: true };
+    let logged = SlotChange::Create { gfn, pages: 1, hva: hva.start, flags: log_dirty };
+    let strides = [VmConfig::STRIDE_1G, VmConfig::STRIDE_MIXED, VmConfig::STRIDE_2M, 1];
+    let apart = |stride: &u64| vm.with_stolen(StolenMask::NONE).and_then(|vm| vm.with_frames(Gfn::new(0), *stride));
+    let translates = |bit: &u8| StolenMask::new(&[*bit]).is_ok_and(|stolen| vm.with_stolen(stolen).is_ok_and(can_be));
+    let stolen_high = (StolenMask::LOWEST_BIT..=StolenMask::HIGHEST_BIT).rev().find(translates);
+    let windows = begun.iter().all(|op| mmu.supports(op));
     let profile = Profile {
-        windows: begun.iter().all(|op| mmu.supports(op)),
+        windows,
+        split_faults: !windows && mmu.supports(&begun[0]),
+        log_dirty: mmu.supports(&Op::Slot { id: SlotId::user(0), change: logged }),
+        stride_max: strides.into_iter().find(|stride| apart(stride).is_ok_and(can_be)).unwrap_or(1),
+        stolen_high: stolen_high.unwrap_or(StolenMask::HIGHEST_BIT),
         internal_slots: mmu.supports(&private),
-        stolen_bits_max: if mmu.supports_vm(&two_bits) { Profile::default().stolen_bits_max } else { 1 },
+        stolen_bits_max: match stolen_high {
+            None => 0,
+            Some(_) if can_be(two_bits) => Profile::default().stolen_bits_max,
+            Some(_) => 1,
+        },
         ..Profile::default()
     };
     profile.only(whole)
@@ -201,12 +217,10 @@ fn sample(kind: OpKind, gfn: Gfn, gpa: gpa_model::Gpa, range: HostPageRange) -> 
     let slot = |change| Op::Slot { id, change };
     let access = |access| Op::Access { vcpu: 0, gpa, access };
     match kind {
-        OpKind::SlotCreate => {
-            slot(SlotChange::Create { gfn, pages: 1, hva: range.start, flags: gpa_model::SlotFlags::default() })
-        }
+        OpKind::SlotCreate => slot(SlotChange::Create { gfn, pages: 1, hva: range.start, flags: SlotFlags::default() }),
         OpKind::SlotDelete => slot(SlotChange::Delete),
         OpKind::SlotMove => slot(SlotChange::Move { gfn }),
-        OpKind::SlotFlags => slot(SlotChange::Flags(gpa_model::SlotFlags { readonly: false, log_dirty: true })),
+        OpKind::SlotFlags => slot(SlotChange::Flags(SlotFlags { readonly: false, log_dirty: true })),
         OpKind::SlotAliased => Op::SlotAliased { id, gpa, pages: 1, hva: range.start },
         OpKind::SlotEnd => Op::SlotEnd,
         OpKind::Read => access(Access::Read),

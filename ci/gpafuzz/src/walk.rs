@@ -57,7 +57,7 @@ impl fmt::Display for Wrong {
 
 /// What programs can be walked: their GPAs must be canonical linear addresses, and the guest loads its root once.
 pub fn profile() -> Profile {
-    Profile { stolen_high: 46, strides: false, slot_zap_all: 0, ..Profile::default() }
+    Profile { stolen_high: 46, stride_max: 1, slot_zap_all: 0, ..Profile::default() }
 }
 
 /// The bit that entries for MMIO set, so that the processor takes them for reserved. It must not have it.

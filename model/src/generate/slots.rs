@@ -72,7 +72,7 @@ impl Generator {
     }
 
     fn flags(&self, choices: &mut impl Choices) -> SlotFlags {
-        SlotFlags { readonly: choices.chance(1, 6), log_dirty: choices.chance(1, 2) }
+        SlotFlags { readonly: choices.chance(1, 6), log_dirty: choices.chance(1, 2) && self.profile.log_dirty }
     }
 
     pub(super) fn slot_op(id: SlotId, change: SlotChange, begun: bool) -> Op {
@@ -123,7 +123,10 @@ impl Generator {
             _ => {
                 let flip = choices.chance(3, 4);
                 let readonly = slot.flags.readonly != choices.chance(1, 4);
-                SlotChange::Flags(SlotFlags { readonly, log_dirty: slot.flags.log_dirty != flip })
+                SlotChange::Flags(SlotFlags {
+                    readonly,
+                    log_dirty: slot.flags.log_dirty != flip && self.profile.log_dirty,
+                })
             }
         };
         Self::slot_op(id, change, begun)

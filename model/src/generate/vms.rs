@@ -74,11 +74,12 @@ impl Generator {
     /// A VM without stolen bits, whose frames lie far apart if there is a legal place for stolen bits then.
     fn frames(&self, choices: &mut impl Choices) -> VmConfig {
         let plain = VmConfig::default().with_stolen(StolenMask::NONE).unwrap_or_default();
-        if !self.profile.strides || !choices.chance(1, 3) {
+        if self.profile.stride_max == 1 || !choices.chance(1, 3) {
             return plain;
         }
         let stride = [VmConfig::STRIDE_2M, VmConfig::STRIDE_2M, VmConfig::STRIDE_1G, VmConfig::STRIDE_MIXED]
             [choices.below(4) as usize];
+        let stride = stride.min(self.profile.stride_max);
         // From an edge between large leaves, or a frame before one.
         let before = if choices.chance(1, 4) { stride } else { 0 };
         let vm = plain.with_frames(Gfn::new(Level::Page1G.pages() - before), stride).unwrap_or(plain);
