@@ -115,6 +115,6 @@ impl<T> Doing<T> for io::Result<T> {
 
 impl<T> Doing<T> for Result<T, kvm_ioctls::Error> {
     fn doing(self, doing: &'static str) -> Result<T, MachineError> {
-        self.map_err(crate::ioctl::into_io).doing(doing)
+        self.map_err(io::Error::from).doing(doing)
     }
 }

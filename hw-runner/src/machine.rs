@@ -5,6 +5,7 @@
 //! a KVM vCPU of its own, but they take turns on one thread.
 
 mod accesses;
+mod calibration;
 mod capabilities;
 mod halves;
 mod helper;
@@ -18,25 +19,25 @@ mod small_rings;
 mod stress;
 
 pub(crate) use hold::end_of_fault;
-pub use stress::StressReport;
+pub use stress::{StressReport, StressSummary};
 
-use crate::address_space::AddressSpace;
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::fingerprint::{self, Fingerprint};
-use crate::guest;
-use crate::guest_memfd;
-use crate::ioctl::{Region, set_region, stats_file};
-use crate::ioeventfd::IoeventfdSet;
-use crate::memory::{Pages, shared_mappings};
-use crate::memslots::{KVM_SLOTS, Memslots};
-use crate::reclaim::ReclaimTable;
-use crate::ring::{self, Ring};
-use crate::stats::Stats;
-use crate::support::STOLEN_BITS;
-use crate::vcpu::Vcpu;
-use crate::watchdog::Watchdog;
-use crate::witness::Witness;
+use crate::guest::vcpu::Vcpu;
+use crate::guest::{code, layout, tables};
+use crate::host::memory::{Pages, shared_mappings};
+use crate::host::reclaim::ReclaimTable;
+use crate::host::watchdog::Watchdog;
+use crate::kvm::address_space::AddressSpace;
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::fingerprint::{self, Fingerprint};
+use crate::kvm::guest_memfd;
+use crate::kvm::ioctl::{Region, set_region, stats_file};
+use crate::kvm::ioeventfd::IoeventfdSet;
+use crate::kvm::memslots::{KVM_SLOTS, Memslots};
+use crate::kvm::ring::{self, Ring};
+use crate::kvm::stats::Stats;
+use crate::kvm::witness::Witness;
+use crate::trace::support::STOLEN_BITS;
 use accesses::Batches;
 use capabilities::{enable_local_apics, enable_manual_protect, enable_rings, zap_slots_alone};
 use gpa_model::limits::{HOST_PAGES, VCPUS};
@@ -154,12 +155,12 @@ impl Machine {
     /// rings, if it has any, are small if programs have small ones and they can be. As shipped, KVM zaps everything when a memslot goes;
     /// it is asked for less unless programs want that.
     fn create(alias_method: AliasMethod, wanted: &[Wanted], vm: &VmConfig) -> Result<Self, MachineError> {
-        let kvm = crate::ioctl::open()?;
+        let kvm = crate::kvm::ioctl::open()?;
         let protected = alias_method == AliasMethod::SwProtected;
         if protected {
             guest_memfd::require(&kvm)?;
         }
-        let fd = crate::ioctl::create_vm(&kvm, if protected { guest_memfd::VM_TYPE } else { 0 })?;
+        let fd = crate::kvm::ioctl::create_vm(&kvm, if protected { guest_memfd::VM_TYPE } else { 0 })?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let mut fingerprint = Fingerprint { alias_method, ..fingerprint::read(&fd, &cpuid)? };
         if !vm.slot_zap_all() && zap_slots_alone(&fd) {
@@ -181,7 +182,7 @@ impl Machine {
             fingerprint.capabilities.push("guest-memfd".into());
         }
         if alias_method == AliasMethod::Ioeventfds {
-            crate::ioeventfd::require(&fd)?;
+            crate::kvm::ioeventfd::require(&fd)?;
             fingerprint.capabilities.push("ioeventfd-any-length".into());
         }
         let mut ring_entries = ring::AMPLE;
@@ -192,11 +193,11 @@ impl Machine {
             enable_manual_protect(&fd)?;
         }
         fingerprint.capabilities.sort();
-        guest::load_code(&own);
-        guest::write_tables(&tables);
+        code::load_code(&own);
+        tables::write_tables(&tables);
         for space in alias_method.address_spaces() {
-            map_whole(&fd, &own, space.slot(OWN_SLOT), guest::OWN_GFN)?;
-            map_whole(&fd, &tables, space.slot(TABLE_SLOT), guest::TABLE_GFN)?;
+            map_whole(&fd, &own, space.slot(OWN_SLOT), layout::OWN_GFN)?;
+            map_whole(&fd, &tables, space.slot(TABLE_SLOT), layout::TABLE_GFN)?;
         }
         let has_local_apics = private::need_local_apics(wanted);
         if has_local_apics {
@@ -233,7 +234,7 @@ impl Machine {
             memslots,
             zaps_all: vm.slot_zap_all(),
             ring_entries,
-            windows: Vec::with_capacity(guest::WINDOWS),
+            windows: Vec::with_capacity(layout::WINDOWS),
             window: 0,
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
@@ -250,7 +251,7 @@ impl Machine {
     fn bits_stripped(&mut self) -> Result<Vec<u8>, MachineError> {
         let mut stripped = Vec::new();
         for bit in self.stealable.clone() {
-            let program = crate::witness::one_alias(bit);
+            let program = calibration::one_alias(bit);
             let trace = self.run(&program)?;
             if !matches!(trace.observations.last(), Some(Some(Exit::Mmio(_)))) {
                 stripped.push(bit);
@@ -296,7 +297,7 @@ impl Machine {
 
     /// Carry out accesses whose number is known, and look at KVM's counters.
     fn prove(&mut self, alias: Option<u8>) -> Result<(), MachineError> {
-        let program = crate::witness::calibration(alias);
+        let program = calibration::accesses(alias);
         let mut observations = vec![None; program.ops.len()];
         let before = self.witness();
         let result = self.carry_out(&program, &mut observations);

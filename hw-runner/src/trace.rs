@@ -24,7 +24,7 @@
 //!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
-//! Where KVM can be looked into ([`crate::mmu_debugfs`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
+//! Where KVM can be looked into ([`crate::kvm::mmu_debugfs`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
 //! which flushes it took, and below the last op that was carried out what is kept by gfn. Where there is no such line, nothing changed.
 //!
 //! ```text
@@ -45,16 +45,20 @@
 //! `parameters`, `realisation`, `witness` and `samples`. A trace is written as the oldest version that can say it, so that older
 //! runners go on reading what they can judge.
 
+pub mod exercised;
+pub mod explain;
 mod parse;
 mod print;
+pub mod replay;
 mod seen;
+pub mod support;
 
 pub use parse::parse;
 pub use print::{print, print_observation};
 
-use crate::fingerprint::Fingerprint;
-use crate::mmu_debugfs::MmuEvent;
-use crate::support::supports;
+use crate::kvm::fingerprint::Fingerprint;
+use crate::kvm::mmu_debugfs::MmuEvent;
+use crate::trace::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
 /// The newest format version this crate writes and reads.

@@ -1,18 +1,40 @@
 //! `export`: a program as source code.
 
-use super::{Status, files, line};
+use super::arguments::alias_method;
+use super::files;
+use super::status::{Status, line};
 use crate::AliasMethod;
 use crate::export::{Language, export, is_worthwhile};
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
-pub(super) fn run(
-    path: &Path,
+/// Print a program, or that of a trace, as source code that needs nothing of this project
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A program or a trace, as text
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// One C file that runs against /dev/kvm and prints PASS or FAIL
+    #[arg(long, group = "language")]
+    c: bool,
+    /// A Rust test
+    #[arg(long, group = "language")]
+    rust: bool,
+    /// A skeleton in the style of the kernel's KVM selftests
+    #[arg(long, group = "language")]
+    selftest: bool,
+    /// How aliases come about; that of the trace, or slots, if none is given
+    #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method)]
     alias_method: Option<AliasMethod>,
-    language: Language,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Status {
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    let Arguments { file: path, rust, selftest, alias_method, .. } = arguments;
+    let language = match (rust, selftest) {
+        (true, _) => Language::Rust,
+        (_, true) => Language::Selftest,
+        _ => Language::C,
+    };
     match files::program(path) {
         Ok((program, _)) if !is_worthwhile(&program) => {
             let expected =

@@ -1,9 +1,13 @@
 //! `probe`: which KVM this is, and the evidence that its guests run natively.
 
-use super::{Status, line};
+use super::status::{Status, line};
 use crate::{AliasMethod, Machine, MachineError};
 use gpa_model::{Exit, Reclaim, text};
 use std::io::Write;
+
+/// Say which KVM this is and whether guest code really runs natively on it, with the counters that prove it
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
 
 pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     let mut machine = match Machine::open() {

@@ -1,26 +1,39 @@
 //! `record`: run programs on `/dev/kvm`, write traces, judge them.
 
-use super::run::status_of;
-use super::{Status, files, line, verify};
+use super::arguments::alias_method;
+use super::files;
+use super::judge::judge;
+use super::status::{Status, line};
 use crate::{AliasMethod, Machine, MachineError, Trace, trace};
 use gpa_model::{Program, text};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub(super) fn run(
-    programs: &[PathBuf],
-    output: &Path,
+/// Run programs on /dev/kvm, write what is observed as traces, and judge it
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Programs, as text
+    #[arg(required = true, value_name = "FILE")]
+    programs: Vec<PathBuf>,
+    /// The folder for the traces, each named after its program
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// How often each is run; what is not always observed is marked
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     samples: u32,
+    /// How aliases come about
+    #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method, default_value_t)]
     alias_method: AliasMethod,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Status {
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    let Arguments { programs, output, samples, alias_method } = arguments;
     if let Err(complaint) = check_arguments(programs, output) {
         line(err, complaint);
         return Status::BadInput;
     }
-    let mut machine = match Machine::open_with(alias_method) {
+    let mut machine = match Machine::open_with(*alias_method) {
         Ok(machine) => machine,
         Err(error) => {
             line(err, error);
@@ -29,7 +42,7 @@ pub(super) fn run(
     };
     let mut status = Status::Clean;
     for path in programs {
-        let result = record(&mut machine, path, output, samples, out);
+        let result = record(&mut machine, path, output, *samples, out);
         status = status.max(result.unwrap_or_else(|(status, complaint)| {
             line(err, complaint);
             status
@@ -69,11 +82,11 @@ fn record(
     let source = files::read(path).map_err(bad)?;
     let program = text::parse(&source).map_err(|error| bad(format!("{}:{error}", path.display())))?;
     let trace = sample(machine, &program, samples)
-        .map_err(|error| (status_of(&error), format!("{}: {error}", path.display())))?;
+        .map_err(|error| (Status::of(&error), format!("{}: {error}", path.display())))?;
     let name = format!("{}.trace", path.file_stem().unwrap_or_default().display());
     let write = files::write(output, &name, &trace::print(&trace));
     write.map_err(|error| bad(format!("{}: cannot write: {error}", output.join(&name).display())))?;
-    Ok(verify::judge(&path.display().to_string(), trace, out))
+    Ok(judge(&path.display().to_string(), trace, out))
 }
 
 /// Run `program` so many times, at least once.

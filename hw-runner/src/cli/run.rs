@@ -1,7 +1,10 @@
 //! `run`: carry out programs and traces on `/dev/kvm`, judge them, and say how reliably what is found shows.
 
-use super::{Status, files, line, verify};
-use crate::explain::{Difference, differences};
+use super::arguments::alias_method;
+use super::files;
+use super::judge::judge;
+use super::status::{Status, line};
+use crate::trace::explain::{Difference, differences};
 use crate::trace::{Trace, print_observation};
 use crate::{AliasMethod, Machine, MachineError, Replay};
 use gpa_model::Program;
@@ -13,17 +16,25 @@ use std::path::{Path, PathBuf};
 /// A finding counts as stable only after so many runs.
 const CONFIRMED: u32 = 10;
 
-pub(super) fn run(
-    paths: &[PathBuf],
+/// Run programs on /dev/kvm and judge them; say where a trace was recorded otherwise, and how reliably a finding shows
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Programs or traces, as text
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How often each is run; one that an oracle objects to is run at least 10 times
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     times: u32,
+    /// How aliases come about; that of the trace, or slots, if none is given
+    #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method)]
     alias_method: Option<AliasMethod>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Status {
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     let mut machine = None;
     let mut status = Status::Clean;
-    for path in paths {
-        let result = one(&mut machine, path, times, alias_method, out);
+    for path in &arguments.files {
+        let result = one(&mut machine, path, arguments.times, arguments.alias_method, out);
         status = status.max(result.unwrap_or_else(|(status, complaint)| {
             line(err, complaint);
             status
@@ -44,7 +55,7 @@ fn one(
     let (program, recorded) = files::program(path).map_err(|complaint| (Status::BadInput, complaint))?;
     let alias_method =
         alias_method.or(recorded.as_ref().map(|trace| trace.fingerprint.alias_method)).unwrap_or_default();
-    let fail = |error: MachineError| (status_of(&error), format!("{}: {error}", path.display()));
+    let fail = |error: MachineError| (Status::of(&error), format!("{}: {error}", path.display()));
     if machine.as_ref().is_none_or(|machine| machine.fingerprint().alias_method != alias_method) {
         *machine = Some(Machine::open_with(alias_method).map_err(fail)?);
     }
@@ -53,7 +64,7 @@ fn one(
     let (name, objected, count) = (path.display().to_string(), runs.objected, runs.count);
     // Of several runs the one that shows more.
     let shown = runs.objection.unwrap_or(runs.first);
-    let mut status = verify::judge(&name, shown.clone(), out);
+    let mut status = judge(&name, shown.clone(), out);
     if objected > 0 {
         let verdict = if count < CONFIRMED || objected < count { "not stable" } else { "stable" };
         line(out, format_args!("{name}: an oracle objects in {objected} of {count} runs: {verdict}"));
@@ -104,9 +115,4 @@ fn repeat(machine: &mut Machine, program: &Program, times: u32) -> Result<Runs, 
         }
         machine.run_into(program, &mut trace)?;
     }
-}
-
-/// A guest that hangs or dies is a finding about this KVM; all else is the environment.
-pub(super) const fn status_of(error: &MachineError) -> Status {
-    if error.is_finding() { Status::Findings } else { Status::Absent }
 }

@@ -1,57 +1,46 @@
 //! `stress`: vCPUs that run at once, under a host that gives them no rest.
 
-use super::{Status, line};
-use crate::{AliasMethod, Machine, MachineError, StressReport};
+use super::arguments::alias_method;
+use super::status::{Status, line};
+use crate::{AliasMethod, Machine};
+use gpa_model::limits::VCPUS;
 use std::io::Write;
 use std::time::Duration;
 
-pub(super) fn run(
-    duration: Duration,
-    vcpus: usize,
-    alias_methods: &[AliasMethod],
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Status {
+/// Let vCPUs spin on all names of pages while the host takes them away, harvests the dirty log and changes memslots
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// For how long
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// How many vCPUs run at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
+    vcpus: u8,
+    /// How aliases come about; as often as there are several, each that exists here if none is given
+    #[arg(long = "alias-method", alias = "realisation", value_name = "NAME", value_parser = alias_method)]
+    alias_methods: Vec<AliasMethod>,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Write) -> Status {
+    let Arguments { seconds, vcpus, alias_methods } = arguments;
+    let (duration, vcpus) = (Duration::from_secs(*seconds), usize::from(*vcpus));
     let asked = if alias_methods.is_empty() { &AliasMethod::ALL[..] } else { alias_methods };
     let mut status = None;
     for &alias_method in asked {
-        let stressed = Machine::open_with(alias_method).and_then(|mut machine| one(&mut machine, duration, vcpus, out));
+        let stressed = Machine::open_with(alias_method).and_then(|mut machine| machine.stress_summary(vcpus, duration));
         match stressed {
-            Ok(found) => status = status.max(Some(found)),
+            Ok(summary) => {
+                line(out, summary.text.trim_end());
+                status = status.max(Some(if summary.has_findings { Status::Findings } else { Status::Clean }));
+            }
             Err(error) => {
                 line(err, format_args!("aliases by {alias_method}: {error}"));
                 // Of those that nobody asked for by name, one that is not here is only left out.
                 if !error.is_absence() || !alias_methods.is_empty() {
-                    status = status.max(Some(if error.is_finding() { Status::Findings } else { Status::Absent }));
+                    status = status.max(Some(Status::of(&error)));
                 }
             }
         }
     }
     status.unwrap_or(Status::Absent)
-}
-
-/// Stress `machine`, and say what came of it.
-pub(crate) fn one(
-    machine: &mut Machine,
-    duration: Duration,
-    vcpus: usize,
-    out: &mut dyn Write,
-) -> Result<Status, MachineError> {
-    let alias_method = machine.fingerprint().alias_method;
-    let before = machine.witness();
-    let report = machine.stress(vcpus, duration)?;
-    let after = machine.witness();
-    let StressReport { accesses, exits, repeated, harvested, findings, .. } = report;
-    let native = if after.is_native_since(&before) { "native" } else { "not proven native: nothing was judged" };
-    let rate = accesses as f64 / duration.as_secs_f64();
-    line(out, format_args!("aliases by {alias_method}: {vcpus} vCPUs, {native}, {rate:.0} accesses/s"));
-    let laps: Vec<String> = report.laps.iter().map(u64::to_string).collect();
-    line(out, format_args!("  laps {}; {exits} exits for holes, {repeated} entries repeated", laps.join(" and ")));
-    let rounds: Vec<String> = report.rounds.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    line(out, format_args!("  rounds: {}", rounds.join(", ")));
-    line(out, format_args!("  {harvested} frames certainly written after their log was cleared"));
-    line(out, format_args!("  {}", after.show_since(&before)));
-    line(out, format_args!("  {findings} findings"));
-    report.shown.iter().for_each(|finding| line(out, format_args!("    {finding}")));
-    Ok(if findings > 0 { Status::Findings } else { Status::Clean })
 }

@@ -7,9 +7,9 @@
 //! pointer table  directory: own pages, windows | the same, read-only | leaves of 2 MiB: LARGE_DIRECTORIES directories
 //! ```
 
-use super::{ENTRIES, ENTRY_BITS, OWN_LINEAR, POINTERS, TABLE_GFN, WINDOW_LEAVES, WINDOWS};
-use crate::alias_method::AliasMethod;
-use crate::memory::{HUGE_PAGES, Pages};
+use super::layout::{ENTRIES, ENTRY_BITS, OWN_LINEAR, POINTERS, TABLE_GFN, WINDOW_LEAVES, WINDOWS};
+use crate::host::memory::{HUGE_PAGES, Pages};
+use crate::kvm::alias_method::AliasMethod;
 use gpa_model::limits::{ALIASES, FRAMES};
 use gpa_model::{Access, Gpa, Level, VmConfig};
 

@@ -4,12 +4,14 @@
 //! their first accesses, because nothing that a guest does changes what another one is entitled to find.
 
 use super::Machine;
-use crate::address_space::AddressSpace;
-use crate::alias_method::AliasMethod;
 use crate::error::MachineError;
-use crate::guest::{self, Entry, Request};
-use crate::ioeventfd::Signalled;
-use crate::vcpu::Outcome;
+use crate::guest::code::Request;
+use crate::guest::names::{self, Entry};
+use crate::guest::page;
+use crate::guest::vcpu::Outcome;
+use crate::kvm::address_space::AddressSpace;
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::ioeventfd::Signalled;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Access, Exit, Fault, Gpa, Pfn, VmConfig};
 
@@ -70,8 +72,8 @@ impl Machine {
         // op of a program in each page, so that no write hides another.
         let word = if self.fingerprint.alias_method == AliasMethod::Ioeventfds { 0 } else { at };
         let entry = Entry::of(self.fingerprint.alias_method, alias, access);
-        let page = guest::name_by(entry, vm, self.window, alias, frame);
-        let offset = guest::word_offset(word);
+        let page = names::name_by(entry, vm, self.window, alias, frame);
+        let offset = page::word_offset(word);
         let request = Request { access, page, offset, value: self.values };
         Some(Asked { request, frame, space: self.fingerprint.alias_method.address_space(alias) })
     }
@@ -225,11 +227,12 @@ fn bells(vm: &VmConfig, gpa: Gpa, offset: usize) -> [Gpa; 2] {
 mod tests {
     use super::*;
     use crate::error::or_skip;
+    use crate::guest::layout;
 
     /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
     #[test]
     fn an_ioeventfd_rings_for_one_name() {
-        use crate::ioeventfd::{IoeventfdSet, require};
+        use crate::kvm::ioeventfd::{IoeventfdSet, require};
         let Some(mut machine) = or_skip(Machine::open()) else { return };
         if let Err(error) = require(&machine.fd) {
             return println!("SKIPPED: {error}");
@@ -237,7 +240,7 @@ mod tests {
         let head = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n";
         let text = format!("{head}slot 0 create gfn=0x1e0 pages=1 hva=0\nv0 write 0x1e0@1\nv0 write 0x1e4@1\n");
         let program = gpa_model::text::parse(&text).expect("a program");
-        let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + guest::word_offset(op) as u64);
+        let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + page::word_offset(op) as u64);
         let mut rung = |op, frame, expected| {
             let mut bells = IoeventfdSet::default();
             bells.hang(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
@@ -263,8 +266,8 @@ mod tests {
         for frame in [0, 31, 32, 63] {
             let page = Outcome::Found(Pfn::new(frame as u32 + 1));
             for (entry, alias) in [(Entry::Small, 0), (Entry::Readonly, 0), (Entry::Large, 1), (Entry::Small, 1)] {
-                let address = guest::name_by(entry, &program.vm, machine.window, alias, frame);
-                let request = |access| Request { access, page: address, offset: guest::word_offset(0), value: 7 };
+                let address = names::name_by(entry, &program.vm, machine.window, alias, frame);
+                let request = |access| Request { access, page: address, offset: page::word_offset(0), value: 7 };
                 let requests = [Access::Read, Access::Execute, Access::Write].map(request);
                 let mut outcomes = Vec::new();
                 let Machine { vcpus, own, watchdog, .. } = &mut machine;
@@ -284,23 +287,23 @@ mod tests {
             "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=1 hva=0\n";
         let program = gpa_model::text::parse(text).expect("a program");
         machine.carry_out(&program, &mut [None]).expect("a run");
-        let offset = guest::word_offset(0);
+        let offset = page::word_offset(0);
         let request = |access, frame| {
-            let page = guest::name_by(Entry::Small, &program.vm, machine.window, 1, frame);
+            let page = names::name_by(Entry::Small, &program.vm, machine.window, 1, frame);
             Request { access, page, offset, value: 7 }
         };
         let exited = |offset| Outcome::Exited(Gpa::new(program.vm.gpa(1, 1).raw() + offset as u64));
         let (page, outside, fetch) = (request(Access::Read, 0), request(Access::Write, 1), request(Access::Execute, 1));
         let Machine { vcpus, own, watchdog, .. } = &mut machine;
         let (before, mut outcomes) = (vcpus[0].exits(), Vec::new());
-        for _ in 0..guest::REQUESTS {
+        for _ in 0..layout::REQUESTS {
             for list in [&[outside][..], &[page, outside]] {
                 vcpus[0].run(own, watchdog, list, false, &mut outcomes).expect("a list");
                 assert_eq!(outcomes.last(), Some(&exited(offset)));
                 assert!(outcomes.len() == 1 || outcomes[0] == Outcome::Found(Pfn::new(1)), "{outcomes:?}");
             }
         }
-        assert_eq!(vcpus[0].exits() - before, 2 * guest::REQUESTS as u64);
+        assert_eq!(vcpus[0].exits() - before, 2 * layout::REQUESTS as u64);
         // One that dies gets its tables back, for whoever looks into them, by being entered once more.
         let before = vcpus[0].exits();
         vcpus[0].run(own, watchdog, &[fetch], false, &mut outcomes).expect("a list");

@@ -1,7 +1,7 @@
 //! What a VM has to be told before it has vCPUs.
 
 use crate::error::{Doing, MachineError};
-use crate::ring;
+use crate::kvm::ring;
 use kvm_bindings::kvm_enable_cap;
 use kvm_ioctls::{Cap, VmFd};
 

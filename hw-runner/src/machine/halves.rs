@@ -2,8 +2,8 @@
 
 use super::Machine;
 use crate::error::MachineError;
-use crate::memslots::{Backing, Changed};
-use crate::slot_window::SlotWindow;
+use crate::kvm::memslots::{Backing, Changed};
+use crate::kvm::slot_window::SlotWindow;
 use gpa_model::{Exit, SlotChange, SlotId, VmConfig};
 use std::sync::Arc;
 

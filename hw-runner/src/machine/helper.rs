@@ -1,10 +1,10 @@
 //! A thread that has one vCPU make an access while this one goes on. It is made once: to make a thread takes longer than an access.
 
 use crate::error::{Doing, MachineError};
-use crate::guest::Request;
-use crate::memory::Pages;
-use crate::vcpu::{Outcome, Vcpu};
-use crate::watchdog::Watchdog;
+use crate::guest::code::Request;
+use crate::guest::vcpu::{Outcome, Vcpu};
+use crate::host::memory::Pages;
+use crate::host::watchdog::Watchdog;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};

@@ -9,12 +9,12 @@ use super::Machine;
 use super::accesses::Asked;
 use super::helper::{Ended, Helper};
 use super::mmu_watch::Named;
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::guest;
-use crate::memory::{PAGE_BYTES, Pages};
-use crate::reclaim::{Driven, discard, leaves_userfaults_alone, replaces};
-use crate::userfault::Userfault;
+use crate::guest::page;
+use crate::host::memory::{PAGE_BYTES, Pages};
+use crate::host::reclaim::{Driven, discard, leaves_userfaults_alone, replaces};
+use crate::host::userfault::Userfault;
+use crate::kvm::alias_method::AliasMethod;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Access, Exit, Host, HostPage, HostPageRange, Model, Op, Pfn, Program, Reclaim};
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Machine {
             }
             stamps[page] = host.pfn(HostPage::new(page as u64));
             if !there {
-                userfault.fill(memory.range(0, page, 1), &guest::stamped(stamps[page])).doing("fill a page in")?;
+                userfault.fill(memory.range(0, page, 1), &page::stamped(stamps[page])).doing("fill a page in")?;
             }
             Ok::<_, MachineError>(())
         };
@@ -167,7 +167,7 @@ fn restamp(memory: &Pages, stamps: &mut [Pfn; HOST_PAGES], host: &Host, range: H
         let page = hva.page() as usize;
         stamps[page] = host.pfn(hva);
         if absent != Some(page) {
-            guest::stamp(memory, page, stamps[page]);
+            page::stamp(memory, page, stamps[page]);
         }
     }
 }

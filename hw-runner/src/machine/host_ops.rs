@@ -2,8 +2,8 @@
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
-use crate::memslots::Backing;
-use crate::reclaim::{Driven, prot_none};
+use crate::host::reclaim::{Driven, prot_none};
+use crate::kvm::memslots::Backing;
 use gpa_model::{Exit, Gpa, Host, HostPageRange, Op, Reclaim, VmConfig};
 
 impl Machine {

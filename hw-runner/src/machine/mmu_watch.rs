@@ -3,9 +3,9 @@
 use super::Machine;
 use super::private::Private;
 use crate::error::MachineError;
-use crate::memory::Pages;
-use crate::mmu_debugfs::{MmuDebugfs, MmuEvent};
-use crate::reclaim::takes_away;
+use crate::host::memory::Pages;
+use crate::host::reclaim::takes_away;
+use crate::kvm::mmu_debugfs::{MmuDebugfs, MmuEvent};
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Op, Pfn, Program, VmConfig};
 use kvm_ioctls::VmFd;

@@ -13,11 +13,11 @@
 
 use super::mmu_watch::MmuWatch;
 use super::{Machine, SPARE_SLOT};
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::guest;
-use crate::ioctl::{Region, delete_region, set_region};
-use crate::memory::{Mapping, Pages, new_shared_mappings, shared_mappings};
+use crate::guest::page;
+use crate::host::memory::{Mapping, Pages, new_shared_mappings, shared_mappings};
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::ioctl::{Region, delete_region, set_region};
 use crate::trace::Trace;
 use gpa_model::{Alias, Gfn, Gpa, Host, HostPageRange, Op, Program, SlotChange, SlotId, VmConfig};
 use kvm_ioctls::VmFd;
@@ -161,7 +161,7 @@ impl Machine {
                     return Ok(false);
                 }
             }
-            guest::stamp(&private.memory, at as usize, host.pfn(pages.start.add(at)));
+            page::stamp(&private.memory, at as usize, host.pfn(pages.start.add(at)));
         }
         if self.fingerprint.alias_method == AliasMethod::Exposed {
             self.expose(vm, id)?;

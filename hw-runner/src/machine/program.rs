@@ -1,13 +1,13 @@
 //! One program: its ops in order, on a machine that is made as good as new before and put in order after.
 
 use super::{Machine, TABLE_SLOT, map_whole, private};
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::guest;
-use crate::ioctl::delete_region;
-use crate::reclaim::put_back;
-use crate::support::supports;
+use crate::guest::{layout, names, page};
+use crate::host::reclaim::put_back;
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::ioctl::delete_region;
 use crate::trace::Trace;
+use crate::trace::support::supports;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Exit, Host, HostPage, Model, Op, Pfn, Program, VmConfig};
 
@@ -142,17 +142,17 @@ impl Machine {
     /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to
     /// KVM, so when there is no unused table, what it made of the old ones has to go: their memslot is deleted, and CR3 changes.
     fn show(&mut self, vm: &VmConfig) -> Result<usize, MachineError> {
-        if self.windows.len() == guest::WINDOWS {
+        if self.windows.len() == layout::WINDOWS {
             self.windows.clear();
             for space in self.fingerprint.alias_method.address_spaces() {
                 let slot = space.slot(TABLE_SLOT);
                 delete_region(&self.fd, slot).doing("delete the memslot of the page tables")?;
-                map_whole(&self.fd, &self.tables, slot, guest::TABLE_GFN)?;
+                map_whole(&self.fd, &self.tables, slot, layout::TABLE_GFN)?;
             }
             self.tables_written += 1;
         }
         let window = self.windows.len();
-        guest::write_window(&self.tables, window, vm, self.fingerprint.alias_method);
+        names::write_window(&self.tables, window, vm, self.fingerprint.alias_method);
         self.windows.push(*vm);
         Ok(window)
     }
@@ -176,7 +176,7 @@ impl Machine {
     }
 
     pub(super) fn stamp(&mut self, page: usize, pfn: Pfn) {
-        guest::stamp(&self.memory, page, pfn);
+        page::stamp(&self.memory, page, pfn);
         self.stamps[page] = pfn;
     }
 }
@@ -185,7 +185,9 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::error::or_skip;
-    use crate::watchdog::Watchdog;
+    use crate::guest::code;
+    use crate::host::watchdog::Watchdog;
+    use crate::machine::calibration;
     use std::time::Duration;
 
     fn machine() -> Option<Machine> {
@@ -195,24 +197,24 @@ mod tests {
     #[test]
     fn a_guest_that_never_exits_is_an_error_and_the_machine_goes_on() {
         let Some(mut machine) = machine() else { return };
-        let program = crate::witness::calibration(Some(40));
+        let program = calibration::accesses(Some(40));
         let good = machine.run(&program).expect("a run");
         machine.watchdog = Watchdog::with_limit(Duration::from_millis(50)).expect("a watchdog");
-        guest::break_code(&machine.own);
+        code::break_code(&machine.own);
         assert!(matches!(machine.run(&program), Err(MachineError::Hung(_))));
         machine.watchdog = Watchdog::new().expect("a watchdog");
-        guest::load_code(&machine.own);
+        code::load_code(&machine.own);
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 
     #[test]
     fn a_guest_that_dies_is_an_error_and_the_machine_goes_on() {
         let Some(mut machine) = machine() else { return };
-        let program = crate::witness::calibration(Some(40));
+        let program = calibration::accesses(Some(40));
         let good = machine.run(&program).expect("a run");
-        guest::crash_code(&machine.own);
+        code::crash_code(&machine.own);
         assert!(matches!(machine.run(&program), Err(MachineError::Exit(_))));
-        guest::load_code(&machine.own);
+        code::load_code(&machine.own);
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 
@@ -249,7 +251,7 @@ mod tests {
                     slot 0 create gfn=0x1e0 pages=1 hva=3\nv0 read 0x1e0\nv0 write 0x1e0@1\nv0 execute 0x1e0@1\n";
         let program = gpa_model::text::parse(text).expect("a program");
         // Behind the machine's back: it still believes that the page bears its first identity.
-        guest::stamp(&machine.memory, 3, Pfn::new(777));
+        page::stamp(&machine.memory, 3, Pfn::new(777));
         let trace = machine.run(&program).expect("a run");
         assert_eq!(trace.observations[1..], [Some(Exit::Memory(Pfn::new(777))); 3]);
     }

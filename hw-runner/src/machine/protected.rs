@@ -5,8 +5,9 @@
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
-use crate::guest::{self, Request};
-use crate::memslots::Backing;
+use crate::guest::code::{self, Request};
+use crate::guest::names;
+use crate::kvm::memslots::Backing;
 use gpa_model::limits::OPS;
 use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, VmConfig};
 
@@ -43,7 +44,7 @@ impl Machine {
         let window = self.window;
         let touch = |&(frame, _): &(usize, usize)| Request {
             access: Access::Read,
-            page: guest::name(window, 0, frame),
+            page: names::name(window, 0, frame),
             offset: 0,
             value: 0,
         };
@@ -69,7 +70,7 @@ impl Machine {
         let window = self.window;
         let requests: Vec<_> = frames
             .into_iter()
-            .flat_map(|(frame, identity)| guest::stamp_requests(guest::name(window, 0, frame), identity))
+            .flat_map(|(frame, identity)| code::stamp_requests(names::name(window, 0, frame), identity))
             .collect();
         self.have_done(&requests)
     }

@@ -6,8 +6,8 @@
 
 use super::{Machine, SPARE_SLOT};
 use crate::error::{Doing, MachineError};
-use crate::ioctl::{Region, delete_region, set_region};
-use crate::ring;
+use crate::kvm::ioctl::{Region, delete_region, set_region};
+use crate::kvm::ring;
 use gpa_model::{Gpa, VmConfig};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
@@ -36,8 +36,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alias_method::AliasMethod;
     use crate::error::or_skip;
+    use crate::kvm::alias_method::AliasMethod;
     use gpa_model::{Exit, Program, text};
 
     /// More writes of pages that are not in the log than the smallest ring has room for, and one more when it was emptied.

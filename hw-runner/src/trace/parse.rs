@@ -1,8 +1,8 @@
 //! Parsing a trace: bounded, total, and exact about where it stopped.
 
 use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, VERSION, Variant, WATCHED};
-use crate::alias_method::AliasMethod;
-use crate::fingerprint::{Fingerprint, is_word};
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::fingerprint::{Fingerprint, is_word};
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{ParseError, Words};
 use gpa_model::{Exit, Fault, FrameSet, Gpa, Pfn, VmConfig};

@@ -1,6 +1,6 @@
 //! What was seen inside KVM, as a line of a trace.
 
-use crate::mmu_debugfs::MmuEvent;
+use crate::kvm::mmu_debugfs::MmuEvent;
 use gpa_model::text::{ParseError, Words, print_gpa};
 use gpa_model::{Alias, Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Spte, VcpuSet, VmConfig};
 

@@ -12,7 +12,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception::new("model/src/addr.rs", "the one file where addresses are taken apart"),
     Exception::new("oracles/src/features.rs", "packs feature cells into bit fields; no address is in them"),
     Exception::new("targets/kvm-mmu/src/spte.rs", "the bit layout of this target's page-table entries"),
-    Exception::new("hw-runner/src/guest.rs", "the guest's own page tables and code, as hardware reads them"),
 ];
 
 pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {

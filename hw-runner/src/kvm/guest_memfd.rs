@@ -4,8 +4,8 @@
 //! its gfn is private, and from the hva otherwise (`kvm_faultin_pfn_private()`). No processor has to encrypt anything for that.
 
 use crate::error::MachineError;
-use crate::ioctl::{self, Region};
-use crate::memory::{PAGE_BYTES, Pages};
+use crate::host::memory::{PAGE_BYTES, Pages};
+use crate::kvm::ioctl::{self, Region};
 use gpa_model::Gpa;
 use kvm_bindings::{
     KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_VM_TYPES, KVM_MEM_GUEST_MEMFD,
@@ -52,7 +52,7 @@ impl GuestMemfd {
 
     /// Discard `pages` pages from number `page` on.
     pub(crate) fn punch_hole(&self, page: usize, pages: usize) -> io::Result<()> {
-        crate::reclaim::punch_hole_into(&self.0, page, pages)
+        crate::host::reclaim::punch_hole_into(&self.0, page, pages)
     }
 }
 
@@ -61,5 +61,5 @@ pub(crate) fn set_private(vm: &VmFd, gpa: Gpa, pages: usize, private: bool) -> i
     let size = Gpa::from_page(pages as u64).raw();
     let attributes = if private { KVM_MEMORY_ATTRIBUTE_PRIVATE.into() } else { 0 };
     let attributes = kvm_memory_attributes { address: gpa.raw(), size, attributes, flags: 0 };
-    vm.set_memory_attributes(attributes).map_err(ioctl::into_io)
+    vm.set_memory_attributes(attributes).map_err(io::Error::from)
 }

@@ -3,7 +3,7 @@
 //! To the guest each makes the same promise, that every name of a frame is that frame; the model cannot tell them apart. To
 //! KVM each is something else, and leads through other parts of it.
 
-use crate::address_space::AddressSpace;
+use crate::kvm::address_space::AddressSpace;
 use gpa_model::VmConfig;
 use std::fmt;
 

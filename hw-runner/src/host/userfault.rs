@@ -1,7 +1,7 @@
 //! A userfaultfd: page faults of a range of addresses are answered by this process.
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
-use crate::memory::PAGE_BYTES;
+use crate::host::memory::PAGE_BYTES;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};

@@ -5,8 +5,8 @@
 //! again. `prot_none` is no driver: it leaves no pages that anybody can have.
 #![expect(unsafe_code, reason = "calls of memory management have no safe wrapper")]
 
-use crate::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};
-use crate::userfault::Userfault;
+use crate::host::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};
+use crate::host::userfault::Userfault;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{FrameSet, Reclaim, ReclaimSet};
 use std::ffi::c_int;

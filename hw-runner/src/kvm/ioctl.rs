@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
 use crate::error::{Doing, MachineError};
-use crate::memory::Pages;
+use crate::host::memory::Pages;
 use gpa_model::Gpa;
 use kvm_bindings::{
     kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_create_guest_memfd, kvm_ioeventfd,
@@ -27,7 +27,7 @@ const API_VERSION: i32 = 12;
 
 /// Open `/dev/kvm`.
 pub(crate) fn open() -> Result<Kvm, MachineError> {
-    let kvm = Kvm::new().map_err(into_io).map_err(MachineError::Open)?;
+    let kvm = Kvm::new().map_err(io::Error::from).map_err(MachineError::Open)?;
     if kvm.get_api_version() != API_VERSION {
         return Err(MachineError::Missing("version 12 of its interface (KVM_GET_API_VERSION)"));
     }
@@ -36,7 +36,7 @@ pub(crate) fn open() -> Result<Kvm, MachineError> {
 
 /// Make a VM of some type.
 pub(crate) fn create_vm(kvm: &Kvm, vm_type: u32) -> Result<VmFd, MachineError> {
-    match kvm.create_vm_with_type(vm_type.into()).map_err(into_io) {
+    match kvm.create_vm_with_type(vm_type.into()).map_err(io::Error::from) {
         Ok(fd) => Ok(fd),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
             Err(MachineError::Busy(error))
@@ -84,7 +84,7 @@ impl RegionChange {
     pub(crate) fn make(self, vm: &VmFd) -> io::Result<()> {
         // SAFETY: the region is one of no bytes, which takes memory away from the guest and gives it none, or its pages lie in a
         // `Pages` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
-        unsafe { vm.set_user_memory_region(self.0) }.map_err(into_io)
+        unsafe { vm.set_user_memory_region(self.0) }.map_err(io::Error::from)
     }
 }
 
@@ -113,12 +113,12 @@ pub(crate) fn set_region_with_guest_memfd(
         ..Default::default()
     };
     // SAFETY: as in `RegionChange::make`; the pages of a guest_memfd are in nobody's address space.
-    unsafe { vm.set_user_memory_region2(region) }.map_err(into_io)
+    unsafe { vm.set_user_memory_region2(region) }.map_err(io::Error::from)
 }
 
 /// `KVM_CREATE_GUEST_MEMFD`.
 pub(crate) fn create_guest_memfd(vm: &VmFd, size: u64) -> io::Result<File> {
-    let fd = vm.create_guest_memfd(kvm_create_guest_memfd { size, ..Default::default() }).map_err(into_io)?;
+    let fd = vm.create_guest_memfd(kvm_create_guest_memfd { size, ..Default::default() }).map_err(io::Error::from)?;
     // SAFETY: the file descriptor is new, and ours alone.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
@@ -209,9 +209,4 @@ fn set_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd, flags: u32) -> io::Result<()>
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// An error of the wrapper crate as one of the standard library's.
-pub(crate) fn into_io(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }

@@ -1,7 +1,7 @@
 //! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
 
-use crate::alias_method::AliasMethod;
-use crate::guest;
+use crate::guest::layout;
+use crate::kvm::alias_method::AliasMethod;
 use gpa_model::generate::Profile;
 use gpa_model::{Op, OpKind, SlotChange, VmConfig};
 
@@ -20,7 +20,7 @@ pub fn supports(vm: &VmConfig, op: &Op, alias_method: AliasMethod) -> bool {
     realisable
         && logs_so
         && vm.stride() == 1
-        && guest::leaves_room(vm)
+        && layout::leaves_room(vm)
         // Whether a page has to be read in is for the host to say, and whether a fault waits for it for KVM.
         && !vm.async_pf()
         && (supports_kind(op.kind())

@@ -4,7 +4,7 @@
 //! violations look at first). So each name of a frame has an eventfd of its own: a write must ring that one, once, and no other.
 
 use crate::error::{Doing, MachineError};
-use crate::ioctl::{self, Ioeventfd};
+use crate::kvm::ioctl::{self, Ioeventfd};
 use gpa_model::Gpa;
 use kvm_bindings::{KVM_CAP_IOEVENTFD, KVM_CAP_IOEVENTFD_ANY_LENGTH};
 use kvm_ioctls::VmFd;

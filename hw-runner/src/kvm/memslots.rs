@@ -5,12 +5,12 @@
 
 mod protected;
 
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::guest_memfd::{self, GuestMemfd};
-use crate::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
-use crate::memory::Pages;
-use crate::ring::{self, Ring};
+use crate::host::memory::Pages;
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::guest_memfd::{self, GuestMemfd};
+use crate::kvm::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
+use crate::kvm::ring::{self, Ring};
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
 use gpa_model::{FrameSet, Gfn, Gpa, HostPage, SlotChange, SlotFlags, SlotId, VmConfig};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
@@ -213,7 +213,7 @@ impl Memslots {
     pub(crate) fn dirty(&mut self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
         self.take();
         let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
-        let bytes = slot.pages as usize * crate::memory::PAGE_BYTES;
+        let bytes = slot.pages as usize * crate::host::memory::PAGE_BYTES;
         let mut bits = self.taken[id.index()];
         let logs = if self.rings.is_empty() { self.each } else { 0 };
         for alias in 0..logs {

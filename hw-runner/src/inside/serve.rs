@@ -17,13 +17,13 @@
 //! |---|---|
 //! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and what is wrong |
 //! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
-//! | `stress N` | what vCPUs found that spun for so many seconds ([`crate::cli`]), or `error ` and what is wrong |
+//! | `stress N` | what vCPUs found that spun for so many seconds ([`crate::machine`]), or `error ` and what is wrong |
 //! | `rearm` | `done`; a `WARN_ONCE` that has fired can fire again |
 //!
 //! When the outside closes the port, the machine switches itself off.
 
-use crate::init;
-use crate::stolen::Machines;
+use super::init;
+use super::stolen::Machines;
 use crate::{AliasMethod, MachineError, Trace, trace};
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::{ReclaimSet, text};
@@ -45,7 +45,7 @@ const KALLSYMS: &str = "/proc/kallsyms";
 ///
 /// # Errors
 /// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
-pub fn run(port: &Path, alias_method: AliasMethod, modules: &[String]) -> io::Result<()> {
+pub(crate) fn run(port: &Path, alias_method: AliasMethod, modules: &[String]) -> io::Result<()> {
     init::mount_kernel_file_systems()?;
     for module in modules {
         let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
@@ -122,9 +122,8 @@ fn stress(machines: &mut Machines, seconds: &[u8]) -> Result<String, String> {
     let seconds = std::str::from_utf8(seconds).ok().and_then(|seconds| seconds.parse().ok());
     let seconds = seconds.ok_or("error expected a number of seconds")?;
     let machine = machines.plain().map_err(|error| wrong(&error))?;
-    let mut out = Vec::new();
-    crate::cli::stress(machine, Duration::from_secs(seconds), STRESSED, &mut out).map_err(|error| wrong(&error))?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    let summary = machine.stress_summary(STRESSED, Duration::from_secs(seconds)).map_err(|error| wrong(&error))?;
+    Ok(summary.text)
 }
 
 fn wrong(error: &dyn std::error::Error) -> String {

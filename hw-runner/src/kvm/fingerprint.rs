@@ -1,7 +1,7 @@
 //! Which KVM a trace was recorded on: enough to read it by, and nothing that names a machine.
 
-use crate::alias_method::AliasMethod;
 use crate::error::MachineError;
+use crate::kvm::alias_method::AliasMethod;
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, VmFd};
 use std::fs;

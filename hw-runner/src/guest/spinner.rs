@@ -9,8 +9,9 @@
 //! SPIN_PAGE  code | floors, and numbers published | control page and list of names of vCPU 0, of vCPU 1, …
 //! ```
 
-use crate::guest::{self, SPIN_PAGE};
-use crate::memory::{PAGE_BYTES, Pages};
+use super::layout::{self, SPIN_PAGE};
+use super::{code, page};
+use crate::host::memory::{PAGE_BYTES, Pages};
 use gpa_model::limits::{FRAMES, VCPUS};
 use kvm_bindings::kvm_regs;
 
@@ -22,8 +23,6 @@ pub(crate) const COMPLAINT_PORT: u16 = 0x11;
 const CODE_PAGE: usize = SPIN_PAGE;
 const SHARED_PAGE: usize = SPIN_PAGE + 1;
 const VCPU_PAGE: usize = SPIN_PAGE + 2;
-/// Pages of all this.
-pub(crate) const PAGES: usize = 2 + 2 * VCPUS;
 
 /// Bytes of a name in a list: two addresses, where its floor is, where its number is published.
 const NAME_BYTES: usize = 4 * size_of::<u64>();
@@ -120,7 +119,7 @@ pub(crate) enum Complaint {
 /// Put the code in place, and the list of `names` of `vcpu`.
 pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
     assert!(names.len() <= NAMES, "{} names, but a list has room for {NAMES}", names.len());
-    guest::write_code(own, CODE_PAGE, &CODE);
+    code::write_code(own, CODE_PAGE, &CODE);
     let (control, list) = pages_of(vcpu);
     own.write_u32(control, STOP, 0);
     own.write_u64(control, ROUNDS, 0);
@@ -128,8 +127,8 @@ pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
         let entry = [
             name.address,
             name.other,
-            guest::own_address(SHARED_PAGE) + floor_at(name.frame) as u64,
-            guest::own_address(SHARED_PAGE) + number_at(vcpu, name.frame) as u64,
+            layout::own_address(SHARED_PAGE) + floor_at(name.frame) as u64,
+            layout::own_address(SHARED_PAGE) + number_at(vcpu, name.frame) as u64,
         ];
         for (word, value) in entry.into_iter().enumerate() {
             own.write_u64(list, n * NAME_BYTES + word * size_of::<u64>(), value);
@@ -162,7 +161,7 @@ pub(crate) fn rounds(own: &Pages, vcpu: usize) -> u64 {
 pub(crate) fn complaint(own: &Pages, vcpu: usize) -> Complaint {
     let (control, list) = pages_of(vcpu);
     let read = |at| own.read_u64(control, at);
-    let name = read(NAME).saturating_sub(guest::own_address(list)) as usize / NAME_BYTES;
+    let name = read(NAME).saturating_sub(layout::own_address(list)) as usize / NAME_BYTES;
     let (expected, found) = (read(EXPECTED), read(FOUND));
     if read(KIND) == 1 { Complaint::Stale { name, expected, found } } else { Complaint::Lost { name, expected, found } }
 }
@@ -171,11 +170,11 @@ pub(crate) fn complaint(own: &Pages, vcpu: usize) -> Complaint {
 pub(crate) fn registers(vcpu: usize) -> kvm_regs {
     let (control, list) = pages_of(vcpu);
     kvm_regs {
-        rip: guest::own_address(CODE_PAGE),
-        r12: guest::word_offset(vcpu) as u64,
-        r14: guest::own_address(list),
-        r15: guest::own_address(control),
-        ..guest::registers(vcpu, 0)
+        rip: layout::own_address(CODE_PAGE),
+        r12: page::word_offset(vcpu) as u64,
+        r14: layout::own_address(list),
+        r15: layout::own_address(control),
+        ..code::registers(vcpu, 0)
     }
 }
 
@@ -210,7 +209,7 @@ mod tests {
         {
             assert_eq!(target(at), to, "the jump at {at:#x}");
         }
-        assert_eq!((CODE[0x4e], CODE[0x79]), (guest::DONE_PORT as u8, COMPLAINT_PORT as u8));
+        assert_eq!((CODE[0x4e], CODE[0x79]), (code::DONE_PORT as u8, COMPLAINT_PORT as u8));
         assert_eq!(usize::from(CODE[0x40]), NAME_BYTES);
     }
 }

@@ -1,8 +1,8 @@
 //! A recorded trace as an [`Mmu`], so that the oracles judge real KVM where there is none.
 
-use crate::mmu_debugfs::MmuEvent;
-use crate::support::supports;
+use crate::kvm::mmu_debugfs::MmuEvent;
 use crate::trace::Trace;
+use crate::trace::support::supports;
 use gpa_model::{Capabilities, Exit, FlushBackend, GfnIndexed, Gpa, Host, Mmu, Model, Op, Spte, VmConfig};
 use std::collections::BTreeMap;
 

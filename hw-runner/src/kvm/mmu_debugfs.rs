@@ -14,7 +14,7 @@
 //! Pages of this process get the names that programs know them by: from `/proc/self/pagemap`, what is behind each page now.
 
 use crate::error::{Doing, MachineError};
-use crate::memory::{PAGE_BYTES, Pages};
+use crate::host::memory::{PAGE_BYTES, Pages};
 use gpa_model::limits::{FRAMES, HOST_PAGES};
 use gpa_model::{Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Span, Spte, VcpuSet, VmConfig};
 use kvm_ioctls::VmFd;

@@ -1,11 +1,12 @@
 //! One vCPU that carries out lists of accesses and says what became of each.
 
-use crate::address_space::AddressSpace;
+use super::code::{self, Request};
+use super::{layout, mode};
 use crate::error::{Doing, MachineError};
-use crate::guest::{self, Request};
-use crate::memory::Pages;
-use crate::stats::Stats;
-use crate::watchdog::Watchdog;
+use crate::host::memory::Pages;
+use crate::host::watchdog::Watchdog;
+use crate::kvm::address_space::AddressSpace;
+use crate::kvm::stats::Stats;
 use gpa_model::{Gpa, Pfn};
 use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_SMM, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
@@ -71,9 +72,9 @@ impl Vcpu {
         let fd = vm.create_vcpu(number as u64).doing("create a vCPU")?;
         fd.set_cpuid2(cpuid).doing("set the CPUID of a vCPU")?;
         let mut sregs = fd.get_sregs().doing("get the registers of a vCPU")?;
-        guest::special_registers(&mut sregs, 0);
+        mode::special_registers(&mut sregs, 0);
         let events = fd.get_vcpu_events().doing("get the events of a vCPU")?;
-        let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
+        let stats = crate::kvm::ioctl::stats_file(&fd).and_then(Stats::new).ok();
         let mut vcpu =
             Self { fd, number, sregs, tables: 0, root: 0, events, stats, exits: 0, next: 0, unfinished: None };
         vcpu.restart(0)?;
@@ -105,7 +106,7 @@ impl Vcpu {
         }
         self.settle()?;
         self.root ^= 1;
-        guest::special_registers(&mut self.sregs, self.root);
+        mode::special_registers(&mut self.sregs, self.root);
         self.fd.set_sregs(&self.sregs).doing("set the page tables of a vCPU")?;
         self.tables = tables;
         Ok(())
@@ -144,7 +145,7 @@ impl Vcpu {
 
     /// Have KVM map a page as if the guest had read it.
     pub(crate) fn pre_fault(&self, gpa: Gpa) -> std::io::Result<()> {
-        crate::ioctl::pre_fault(&self.fd, gpa)
+        crate::kvm::ioctl::pre_fault(&self.fd, gpa)
     }
 
     /// Count exits of such a guest.
@@ -154,7 +155,7 @@ impl Vcpu {
 
     /// Make all state fresh, to begin with request `n`.
     pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
-        self.begin(&guest::registers(self.number, n))?;
+        self.begin(&code::registers(self.number, n))?;
         (self.next, self.unfinished) = (n, None);
         Ok(())
     }
@@ -170,14 +171,14 @@ impl Vcpu {
 
     /// Walk the tables at `root` from now on.
     pub(crate) fn walk_from(&mut self, root: Gpa) -> Result<(), MachineError> {
-        guest::use_root(&mut self.sregs, root);
+        mode::use_root(&mut self.sregs, root);
         self.restart(0)
     }
 
     /// Carry out code at CPL 0, until it says that it is done.
     pub(crate) fn run_privileged(&mut self, registers: &kvm_regs, watchdog: &Watchdog) -> Result<(), MachineError> {
         self.settle()?;
-        self.fd.set_sregs(&guest::privileged(&self.sregs)).doing("enter ring 0 on a vCPU")?;
+        self.fd.set_sregs(&mode::privileged(&self.sregs)).doing("enter ring 0 on a vCPU")?;
         self.fd.set_regs(registers).doing("set the registers of a vCPU")?;
         loop {
             match self.enter()? {
@@ -225,14 +226,14 @@ impl Vcpu {
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), MachineError> {
         let retries = if may_retry { self.faults() } else { None };
-        if self.next + requests.len() >= guest::REQUESTS {
+        if self.next + requests.len() >= layout::REQUESTS {
             self.restart(0)?;
         }
         let (first, end) = (self.next, self.next + requests.len());
         for (n, request) in (first..).zip(requests) {
-            guest::write_request(own, self.number, n, request);
+            code::write_request(own, self.number, n, request);
         }
-        guest::end_requests(own, self.number, end);
+        code::end_requests(own, self.number, end);
         let mut left = Left::of(first..end, self.unfinished);
         loop {
             let stop = self.enter()?;
@@ -255,7 +256,7 @@ impl Vcpu {
                 }
                 Stop::Mmio(gpa) => {
                     let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;
-                    guest::note_exit(own, self.number, n);
+                    code::note_exit(own, self.number, n);
                     let early = left.early(n);
                     if early.is_none() {
                         (*early, left.exits) = (Some(Outcome::Exited(gpa)), 0);
@@ -293,7 +294,7 @@ impl Vcpu {
                 self.restart(n + 1)?;
             }
         }
-        let found = |n| Outcome::Found(guest::result(own, self.number, n));
+        let found = |n| Outcome::Found(code::result(own, self.number, n));
         outcomes.clear();
         outcomes.extend((first..end).map(|n| left.early(n).unwrap_or_else(|| found(n))));
         Ok(())
@@ -307,7 +308,7 @@ impl Vcpu {
     /// The same, if it is not at the end of its list.
     fn at(&self, own: &Pages, left: &mut Left) -> Option<usize> {
         let end = left.first + left.early.len();
-        while left.at < end && guest::is_done(own, self.number, left.at) {
+        while left.at < end && code::is_done(own, self.number, left.at) {
             left.at += 1;
         }
         (left.at < end).then_some(left.at)
@@ -316,7 +317,7 @@ impl Vcpu {
     fn enter(&mut self) -> Result<Stop, MachineError> {
         const PRIVATE: u64 = kvm_bindings::KVM_MEMORY_EXIT_FLAG_PRIVATE as u64;
         Ok(match self.fd.run() {
-            Ok(VcpuExit::IoOut(guest::DONE_PORT, _)) => Stop::Done,
+            Ok(VcpuExit::IoOut(code::DONE_PORT, _)) => Stop::Done,
             Ok(VcpuExit::MmioRead(gpa, data)) => {
                 data.fill(0);
                 Stop::Mmio(Gpa::new(gpa))

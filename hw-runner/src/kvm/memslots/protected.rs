@@ -5,10 +5,10 @@
 //! touched them as shared ones; those that a program has said to be private are it before there is a slot.
 
 use super::{Backing, Memslots, Slot, region};
-use crate::alias_method::AliasMethod;
 use crate::error::{Doing, MachineError};
-use crate::guest_memfd::{self, GuestMemfd};
-use crate::ioctl::set_region;
+use crate::kvm::alias_method::AliasMethod;
+use crate::kvm::guest_memfd::{self, GuestMemfd};
+use crate::kvm::ioctl::set_region;
 use gpa_model::limits::FRAMES;
 use gpa_model::{FrameSet, Gpa, HostPageRange, SlotFlags, SlotId, VmConfig};
 

@@ -3,8 +3,8 @@
 //! Not everything that KVM may do it must do: what a read leaves in the dirty log hangs on the host's own page tables. Such a
 //! difference is explained, because no oracle objects to either side. One that is not explained is a finding.
 
-use crate::replay::Replay;
 use crate::trace::Trace;
+use crate::trace::replay::Replay;
 use gpa_model::Exit;
 use gpa_oracles::{Lockstep, Violation};
 

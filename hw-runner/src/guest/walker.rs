@@ -11,15 +11,16 @@
 //! On shadow paging it is KVM's shadow of the tables that is looked at as well as the TLB: it must be brought up to date by
 //! `INVLPG` and by loads of CR3, and need not be before.
 
+use super::code::{self, Request};
+use super::vcpu::{Outcome, Vcpu};
+use super::{layout, names, page, tables};
 use crate::error::{Doing, MachineError};
-use crate::fingerprint::{self, Fingerprint};
-use crate::guest::{self, Request};
-use crate::ioctl::{Region, delete_region, set_region};
-use crate::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
-use crate::stats::Stats;
-use crate::vcpu::{Outcome, Vcpu};
-use crate::watchdog::Watchdog;
-use crate::witness::Witness;
+use crate::host::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
+use crate::host::watchdog::Watchdog;
+use crate::kvm::fingerprint::{self, Fingerprint};
+use crate::kvm::ioctl::{Region, delete_region, set_region};
+use crate::kvm::stats::Stats;
+use crate::kvm::witness::Witness;
 use gpa_model::limits::OPS;
 use gpa_model::{Access, Gpa, Pfn};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
@@ -32,7 +33,7 @@ pub const TABLES: usize = 512;
 /// Pages there is room for.
 pub const PAGES: usize = 512;
 
-const WALKED_GFN: u64 = guest::TABLE_GFN + HUGE_PAGES as u64;
+const WALKED_GFN: u64 = layout::TABLE_GFN + HUGE_PAGES as u64;
 const PAGE_GFN: u64 = WALKED_GFN + TABLES as u64;
 const _: () = assert!(TABLES <= ENTRIES);
 
@@ -43,8 +44,8 @@ const PAGE_SLOT: u32 = 3;
 
 /// The window through which the guest reaches the tables.
 const WINDOW: usize = 0;
-const CODE_PAGE: usize = guest::SPIN_PAGE;
-const LIST_PAGE: usize = guest::SPIN_PAGE + 1;
+const CODE_PAGE: usize = layout::SPIN_PAGE;
+const LIST_PAGE: usize = layout::SPIN_PAGE + 1;
 /// Addresses that one list holds; another 0 ends it.
 const LIST: usize = ENTRIES - 1;
 /// Where in a page a write is tried.
@@ -104,29 +105,29 @@ impl Walker {
     /// # Errors
     /// A [`MachineError`] if there is no usable KVM here.
     pub fn open() -> Result<Self, MachineError> {
-        let kvm = crate::ioctl::open()?;
-        let fd = crate::ioctl::create_vm(&kvm, 0)?;
+        let kvm = crate::kvm::ioctl::open()?;
+        let fd = crate::kvm::ioctl::create_vm(&kvm, 0)?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).doing("get the supported CPUID")?;
         let fingerprint = fingerprint::read(&fd, &cpuid)?;
         let doing = "map memory for the guest";
         let (own, tables) = (Pages::huge().doing(doing)?, Pages::huge().doing(doing)?);
         let (walked, pages) = (Pages::new(TABLES).doing(doing)?, Pages::new(PAGES).doing(doing)?);
-        guest::load_code(&own);
-        guest::write_code(&own, CODE_PAGE, &CODE);
-        guest::write_tables(&tables);
-        guest::write_window_over(&tables, WINDOW, WALKED_GFN);
+        code::load_code(&own);
+        code::write_code(&own, CODE_PAGE, &CODE);
+        tables::write_tables(&tables);
+        names::write_window_over(&tables, WINDOW, WALKED_GFN);
         for page in 0..PAGES {
-            guest::stamp(&pages, page, Pfn::new(page as u32));
+            page::stamp(&pages, page, Pfn::new(page as u32));
         }
         let slots = [
-            (OWN_SLOT, guest::OWN_GFN, &own),
-            (TABLE_SLOT, guest::TABLE_GFN, &tables),
+            (OWN_SLOT, layout::OWN_GFN, &own),
+            (TABLE_SLOT, layout::TABLE_GFN, &tables),
             (WALKED_SLOT, WALKED_GFN, &walked),
             (PAGE_SLOT, PAGE_GFN, &pages),
         ];
         slots.into_iter().try_for_each(|(slot, gfn, memory)| map_whole(&fd, slot, gfn, memory))?;
         let vcpu = Vcpu::new(&fd, &cpuid, 0)?;
-        let stats = crate::ioctl::stats_file(&fd).and_then(Stats::new).ok();
+        let stats = crate::kvm::ioctl::stats_file(&fd).and_then(Stats::new).ok();
         let watchdog = Watchdog::new().doing("set up the watchdog")?;
         Ok(Self { vcpu, stats, fd, own, tables, walked, pages, watchdog, fingerprint, accesses: 0, value: 0 })
     }
@@ -159,8 +160,8 @@ impl Walker {
             }
         }
         let Some(&(root, _)) = tables.first() else { return Ok(()) };
-        let own = guest::OWN_ROOT_ENTRY * size_of::<u64>();
-        self.walked.write_u64(table_number(root), own, guest::own_root_entry());
+        let own = layout::OWN_ROOT_ENTRY * size_of::<u64>();
+        self.walked.write_u64(table_number(root), own, tables::own_root_entry());
         map_whole(&self.fd, WALKED_SLOT, WALKED_GFN, &self.walked)?;
         self.vcpu.walk_from(Gpa::new(root))?;
         self.reload()
@@ -176,7 +177,7 @@ impl Walker {
     pub fn store(&mut self, entries: &[(u64, u64)]) -> Result<(), MachineError> {
         let request = |&(address, value): &(u64, u64)| {
             let gpa = Gpa::new(address);
-            let page = guest::window_address(WINDOW, table_number(address));
+            let page = names::window_address(WINDOW, table_number(address));
             let offset = (gpa.raw() - Gpa::from_page(gpa.page()).raw()) as usize;
             Request { access: Access::Write, page, offset, value }
         };
@@ -248,9 +249,9 @@ impl Walker {
     }
 
     fn privileged(&mut self, at: u64) -> Result<(), MachineError> {
-        let own = guest::own_address;
+        let own = layout::own_address;
         let registers =
-            kvm_regs { rip: own(CODE_PAGE) + at, rsi: own(LIST_PAGE), ..guest::registers(self.vcpu.number(), 0) };
+            kvm_regs { rip: own(CODE_PAGE) + at, rsi: own(LIST_PAGE), ..code::registers(self.vcpu.number(), 0) };
         self.watchdog.arm().doing("arm the watchdog")?;
         let result = self.vcpu.run_privileged(&registers, &self.watchdog);
         self.watchdog.disarm();
@@ -373,7 +374,7 @@ mod tests {
     fn jumps_lead_to_their_labels() {
         let target = |at: usize| (at + 2).wrapping_add_signed(isize::from(CODE[at + 1] as i8));
         assert_eq!((target(0x06), target(0x0f)), (0x11, 0x00));
-        assert_eq!((CODE[0x12], CODE[0x1a]), (guest::DONE_PORT as u8, guest::DONE_PORT as u8));
+        assert_eq!((CODE[0x12], CODE[0x1a]), (code::DONE_PORT as u8, code::DONE_PORT as u8));
         assert_eq!(CODE[RELOAD as usize], 0x0f);
     }
 }

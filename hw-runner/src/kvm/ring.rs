@@ -56,7 +56,7 @@ impl Ring {
         let (bytes, fd) = (bytes(entries), vcpu.as_raw_fd());
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, libc::MAP_SHARED, fd, offset) };
-        crate::memory::pointer(start).map(|start| Self { start: start.cast(), entries, next: 0 })
+        crate::host::memory::pointer(start).map(|start| Self { start: start.cast(), entries, next: 0 })
     }
 
     /// Take every entry there is: a memslot of KVM and the number of a page in it.

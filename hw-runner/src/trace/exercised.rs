@@ -64,7 +64,7 @@ impl Exercised {
         for (op, exit) in trace.program.ops.iter().zip(&trace.observations) {
             let Some(exit) = exit else { continue };
             match *op {
-                Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::reclaim::DEFAULT).name(), exit),
+                Op::Unmap { by, .. } => self.count(by.unwrap_or(crate::host::reclaim::DEFAULT).name(), exit),
                 Op::FaultBegin { .. } if *exit == Exit::Pending => self.count(HELD_FAULT, exit),
                 Op::Access { access: Access::Write, .. } if matches!(exit, Exit::Mmio(_)) && rings => {
                     self.count(IOEVENTFD, exit);

@@ -1,0 +1,31 @@
+//! How a command ends, and how it speaks.
+
+use crate::MachineError;
+use std::fmt::Display;
+use std::io::Write;
+
+/// How the command ends. The number is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Status {
+    /// Everything was done, and no oracle objects.
+    Clean = 0,
+    /// An oracle objects.
+    Findings = 1,
+    /// A file or an argument cannot be used.
+    BadInput = 2,
+    /// The environment lacks what was asked for: no `/dev/kvm`, or no permission to use it.
+    Absent = 3,
+}
+
+impl Status {
+    /// A guest that hangs or dies is a finding about this KVM; all else is the environment.
+    pub(super) const fn of(error: &MachineError) -> Self {
+        if error.is_finding() { Self::Findings } else { Self::Absent }
+    }
+}
+
+/// Write a line. A reader that went away wants no more of them, which is no reason to fail.
+pub(super) fn line(to: &mut dyn Write, text: impl Display) {
+    let _ = writeln!(to, "{text}");
+}
