@@ -29,8 +29,8 @@ pub struct Opened {
     pub note: Option<String>,
 }
 
-/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu` and each of the [`LABS`] can be
-/// named.
+/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu`, each of the [`LABS`] and,
+/// with the feature `third-party`, each crate of another project can be named.
 pub const ALL: [Entry; 6] = [
     Entry {
         name: "kvm-mmu",
@@ -86,10 +86,16 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     if let Some(alias_method) = name.strip_prefix(kvm::LIVE) {
         return kvm::open_live(alias_method);
     }
+    #[cfg(feature = "third-party")]
+    if let Some(adapter) = third_party::ALL.iter().find(|adapter| adapter.name == name) {
+        return Ok(in_process((adapter.open)()));
+    }
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),
         None => {
             let names = ALL.iter().map(|entry| entry.name).chain(LABS.iter().map(|lab| lab.name));
+            #[cfg(feature = "third-party")]
+            let names = names.chain(third_party::ALL.iter().map(|adapter| adapter.name));
             let known = names.map(str::to_owned).chain([format!("{MUTANT}NAME")]);
             Err(TargetError::Unknown { name: name.into(), known: known.collect() })
         }

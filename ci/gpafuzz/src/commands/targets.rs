@@ -37,6 +37,12 @@ pub fn run() -> Result<Exit, CliError> {
     out.push_str(
         "  each booted in QEMU or Bochs when it is asked for; NAME@VERSION is another of Debian's kernels, such as 6.1\n\n",
     );
+    #[cfg(feature = "third-party")]
+    for adapter in third_party::ALL {
+        let _ = writeln!(out, "{}: {}", adapter.name, adapter.about);
+        describe(&mut out, targets::open(adapter.name)?.target.as_ref());
+        out.push('\n');
+    }
     let _ = writeln!(out, "{MUTANT}NAME: kvm-mmu with one decision made wrongly; the oracles must notice");
     for mutant in mutants::ALL {
         let _ = writeln!(out, "  {:<30} {}", mutant.name, mutant.breaks);
