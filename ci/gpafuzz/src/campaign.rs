@@ -1,17 +1,27 @@
 //! A campaign on one target: run the engine until its budget is spent, and turn what it finds into findings on disk.
 
-use crate::digest::Digest;
+pub mod check;
+pub mod coverage;
+pub mod digest;
+pub mod finding;
+pub mod input;
+pub mod known;
+pub mod store;
+pub mod summary;
+
 use crate::engine::{Budget, Engine, Found};
-use crate::finding::{self, Confirmed, Finding, KnownText, Metadata, Store, StoreError};
-use crate::known::Known;
-use crate::progress::{Left, Progress, Status};
-use crate::summary::{self, FindingSummary, Ops, TargetSummary, TargetTiming};
 use crate::target::{RunRecord, Target, TargetError};
+use crate::terminal::progress::{Left, Progress, Status};
+use digest::Digest;
+use finding::{Confirmed, Finding, KnownText, Metadata};
 use gpa_model::minimize::minimize;
 use gpa_model::{Program, text};
 use gpa_oracles::{Lockstep, Violation};
+use known::Known;
 use std::fmt;
 use std::time::Instant;
+use store::{Store, StoreError};
+use summary::{FindingSummary, Ops, TargetSummary, TargetTiming};
 
 /// What campaigns on all targets share.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +143,7 @@ fn summarize(target: String, engine: &Engine<'_>, findings: Vec<FindingSummary>)
         corpus_digest: corpus.to_string(),
         cells: engine.cell_count(),
         cells_digest: cells.to_string(),
-        checks: summary::checks(engine.run()),
+        checks: check::checks(engine.run()),
         findings,
     }
 }

@@ -5,20 +5,11 @@
 //! knows the fuzzing library, and [`engine`] the only file of it.
 
 pub mod campaign;
-pub mod catalogue;
 pub mod cli;
 pub mod commands;
-pub mod coverage;
-pub mod digest;
 pub mod engine;
-pub mod finding;
-pub mod input;
-pub mod interrupt;
-pub mod known;
-pub mod progress;
-pub mod silence;
-pub mod summary;
+pub mod files;
 pub mod target;
-pub mod targets;
 pub mod teeth;
+pub mod terminal;
 pub mod walk;

@@ -6,15 +6,16 @@
 //!
 //! As JSON this is [`Teeth`]; with the same mutants, seeds and runs it is the same, byte for byte.
 
+pub mod catalogue;
 mod table;
 
+use crate::campaign::finding::SignatureText;
 use crate::campaign::{left, shrink, status};
-use crate::catalogue::{Catalogue, Quarry};
 use crate::engine::{Budget, Engine, Found};
-use crate::finding::SignatureText;
-use crate::progress::Progress;
+use crate::target::registry;
 use crate::target::{Target, TargetError};
-use crate::targets;
+use crate::terminal::progress::Progress;
+use catalogue::{Catalogue, Quarry};
 use gpa_model::text;
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants::Equivalent;
@@ -220,7 +221,7 @@ pub fn hunt_all(catalogue: &Catalogue, setting: &Setting<'_>) -> Result<Teeth, T
         if setting.is_stopped() {
             break;
         }
-        let mut opened = targets::open(&quarry.target)?;
+        let mut opened = registry::open(&quarry.target)?;
         let row = row(quarry, opened.target.as_mut(), setting)?;
         // Of one that Ctrl-C came upon in its first hunt nothing is known.
         if row.hunts.is_empty() {
@@ -350,7 +351,7 @@ mod tests {
     #[test]
     fn a_campaign_that_finds_nothing_says_what_ended_it() {
         let stop = AtomicBool::new(false);
-        let mut opened = targets::open(targets::DEFAULT).expect("a target");
+        let mut opened = registry::open(registry::DEFAULT).expect("a target");
         let mut hunt_for = |seconds| {
             let setting = Setting { runs: 3, seconds, seeds: vec![1], stop: &stop };
             let meant = Law::from(("progress", "retry"));
@@ -364,9 +365,9 @@ mod tests {
     #[test]
     fn of_a_hunt_that_ctrl_c_came_upon_nothing_is_known() {
         let stop = AtomicBool::new(true);
-        let mut opened = targets::open(targets::DEFAULT).expect("a target");
+        let mut opened = registry::open(registry::DEFAULT).expect("a target");
         let setting = Setting { runs: 3, seconds: None, seeds: vec![1], stop: &stop };
-        let quarry = Catalogue::of(targets::DEFAULT).expect("a catalogue").mutants.remove(0);
+        let quarry = Catalogue::of(registry::DEFAULT).expect("a catalogue").mutants.remove(0);
         assert!(row(&quarry, opened.target.as_mut(), &setting).expect("a row").hunts.is_empty());
     }
 

@@ -5,13 +5,12 @@ mod toy;
 use gpa_model::generate::Profile;
 use gpa_model::{Capabilities, Op, Program, text};
 use gpa_oracles::{Lockstep, Violation};
+use gpafuzz::campaign::finding::{Confirmed, FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE};
+use gpafuzz::campaign::known::{self, Known};
+use gpafuzz::campaign::store::{Store, StoreError};
+use gpafuzz::campaign::summary::{self, TargetSummary};
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::{Budget, Engine};
-use gpafuzz::finding::{
-    Confirmed, FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE, REPORT_FILE, Store, StoreError,
-};
-use gpafuzz::known::{self, Known};
-use gpafuzz::summary::TargetSummary;
 use gpafuzz::target::{InProcess, Target, TargetError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -203,6 +202,6 @@ fn how_reliably_a_finding_shows_is_measured() {
     let summary = campaign(&mut NowAndThen::default(), out.path(), &[]);
     let [finding] = &summary.findings[..] else { panic!("{summary:#?}") };
     assert_eq!((finding.reproduces, finding.confirmed), (false, Some(Confirmed { shown: 4, runs: 12 })));
-    let lines = gpafuzz::summary::finding_lines("toy", out.path(), finding);
+    let lines = summary::finding_lines("toy", out.path(), finding);
     assert!(lines.contains("; not stable: it showed in 4 of 12 runs"), "{lines}");
 }

@@ -1,10 +1,10 @@
 //! Short campaigns on the crates of other projects find what is known, and nothing else.
 
 use gpa_oracles::Lockstep;
+use gpafuzz::campaign::known;
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::Budget;
 use gpafuzz::finding::Store;
-use gpafuzz::known;
 use gpafuzz::targets;
 use std::sync::atomic::AtomicBool;
 

@@ -2,14 +2,40 @@
 
 mod one_length;
 
-use crate::cli::{BenchArgs, CliError, Exit, print};
+use super::{CliError, Exit, KernelArgs};
 use crate::engine::{Budget, Engine};
+use crate::target::registry;
 use crate::target::{Target, TargetError};
-use crate::targets;
+use crate::terminal::print;
+use clap::Args;
 use gpa_model::Program;
+use gpa_model::limits::OPS;
 use gpa_oracles::Lockstep;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+
+/// Measure how fast a target is judged, and what the fuzzing engine costs beside it.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = registry::DEFAULT)]
+    pub target: String,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How many programs
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
+    pub runs: u64,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Only programs of which so many ops are judged, instead of those of a campaign
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=(OPS / 4) as i64))]
+    pub ops: Option<u8>,
+    /// Judge as many again, from the next seed, on another target at the same time, and so on
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ops", value_parser = clap::value_parser!(u8).range(1..))]
+    pub jobs: u8,
+}
 
 /// How often each of the two is measured; the fastest counts, because whatever else runs here only slows down.
 const ROUNDS: usize = 3;
@@ -31,14 +57,14 @@ pub fn run(args: &BenchArgs) -> Result<Exit, CliError> {
 fn of_one_length(name: &str, ops: u8, args: &BenchArgs) -> Result<(), TargetError> {
     let programs = args.runs * u64::from(args.jobs);
     let rates = |seconds| rates(programs, programs * u64::from(ops), seconds);
-    let Some(watched) = one_length::seconds(ops, args, || Some(targets::open(name)))? else { return Ok(()) };
+    let Some(watched) = one_length::seconds(ops, args, || Some(registry::open(name)))? else { return Ok(()) };
     print(&format!(
         "{programs} programs of {ops} judged ops, seed {}, {} at once, the best of {ROUNDS} rounds\ntight replay {}\n",
         args.seed,
         args.jobs,
         rates(watched)
     ));
-    if let Some(unwatched) = one_length::seconds(ops, args, || targets::open_unwatched(name))? {
+    if let Some(unwatched) = one_length::seconds(ops, args, || registry::open_unwatched(name))? {
         print(&beside_unwatched(&rates(unwatched), watched / unwatched));
     }
     Ok(())
@@ -46,7 +72,7 @@ fn of_one_length(name: &str, ops: u8, args: &BenchArgs) -> Result<(), TargetErro
 
 /// The programs that a campaign runs.
 fn of_a_campaign(name: &str, args: &BenchArgs) -> Result<(), TargetError> {
-    let mut opened = targets::open(name)?;
+    let mut opened = registry::open(name)?;
     let target = opened.target.as_mut();
     let programs = record(target, args)?;
     let (mut fuzz, mut replay, mut ops) = (f64::INFINITY, f64::INFINITY, 0);
@@ -65,7 +91,7 @@ fn of_a_campaign(name: &str, args: &BenchArgs) -> Result<(), TargetError> {
     ));
     // Another machine of its own, and so after this one is gone.
     drop(opened);
-    if let Some(unwatched) = targets::open_unwatched(name) {
+    if let Some(unwatched) = registry::open_unwatched(name) {
         let mut opened = unwatched?;
         let mut blind = f64::INFINITY;
         for _ in 0..ROUNDS {

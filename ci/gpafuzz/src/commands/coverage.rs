@@ -1,16 +1,52 @@
 //! `gpafuzz coverage`: which functions of a target's code a campaign reaches, and which it does not.
 
-use crate::cli::{CliError, CoverageArgs, Exit, note, print};
+use super::{CliError, EXIT_CODES, Exit, KernelArgs};
 use crate::engine::{Budget, Engine};
-use crate::progress::Ticker;
+use crate::target::registry;
 use crate::target::{Target, TargetError};
-use crate::{interrupt, targets};
+use crate::terminal::interrupt;
+use crate::terminal::progress::Ticker;
+use crate::terminal::{note, print};
+use clap::Args;
 use gpa_oracles::Lockstep;
 use linux_kvm::Function;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+/// Run a campaign and say which functions of the target's code it reached.
+///
+/// For targets whose code can be watched: those of the lab.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct CoverageArgs {
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = "linux-kvm-npt")]
+    pub target: String,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How long [default: 60]
+    #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// How many programs, however long it takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Do not keep a program because of the code it reached, to see what that guidance is worth
+    #[arg(long)]
+    pub unguided: bool,
+    /// Run a guided and an unguided campaign from the same seed, and say what each reached
+    #[arg(long, conflicts_with = "unguided")]
+    pub compare: bool,
+    /// Write an HTML page, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
 
 /// How long a campaign lasts if nobody says.
 const SECONDS: u32 = 60;
@@ -28,7 +64,7 @@ struct File {
 /// A [`CliError`] if the target cannot be used, or shows nothing of its code.
 pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
     let name = args.kernel.named(&args.target)?;
-    let mut opened = targets::open(&name)?;
+    let mut opened = registry::open(&name)?;
     let target = opened.target.as_mut();
     let functions = target.functions()?;
     if functions.is_empty() {

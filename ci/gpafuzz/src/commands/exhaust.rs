@@ -1,23 +1,86 @@
 //! `gpafuzz exhaust`: every program up to a bound over a small scope, and what an oracle objects to in the fewest ops.
 
+use super::{CliError, EXIT_CODES, Exit};
+use crate::campaign::known;
+use crate::campaign::store::Store;
+use crate::campaign::summary::{FindingSummary, finding_lines};
 use crate::campaign::{self, CampaignError, Setting};
-use crate::cli::{CliError, ExhaustArgs, Exit, note, print};
 use crate::engine::Found;
-use crate::finding::Store;
-use crate::interrupt;
-use crate::known;
-use crate::progress::{Ticker, scaled};
-use crate::summary::{FindingSummary, finding_lines};
+use crate::target::registry;
 use crate::target::{RunRecord, Target, TargetError};
-use crate::targets;
+use crate::terminal::interrupt;
+use crate::terminal::progress::{Ticker, scaled};
+use crate::terminal::{note, print};
+use clap::Args;
+use clap::builder::TypedValueParser;
 use gpa_model::exhaust::{Answer, Explored, Scope};
+use gpa_model::limits::{SCOPE_FRAMES, SCOPE_OPS, SCOPE_SLOTS};
 use gpa_model::vm::Logging;
 use gpa_model::{Exit as OpExit, OpKind, Program};
 use gpa_oracles::{Lockstep, Signature};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Run every program up to a number of ops over a small scope: nothing is left to chance.
+///
+/// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
+/// run once. Shorter programs come first, so a finding is as short as it can be in the scope. Without --ops, the standard
+/// scopes: edges, everything at once, races, PML, dirty rings, zaps that yield, memslots with which all that is mapped goes,
+/// and async page faults, each within seconds.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ExhaustArgs {
+    /// Ops of the longest programs
+    #[arg(long, value_name = "N", value_parser = at_most(SCOPE_OPS))]
+    pub ops: Option<usize>,
+    /// The target
+    #[arg(long, value_name = "NAME", default_value = registry::DEFAULT)]
+    pub target: String,
+    /// Guest frames; from three on, the last one lies beyond the edge of a leaf table
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_FRAMES), requires = "ops")]
+    pub frames: usize,
+    /// Memslots, and blocks of host pages behind them; from two on, the last memslot is private
+    #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_SLOTS), requires = "ops")]
+    pub slots: usize,
+    /// Names of each frame: 1, 2 or 4
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "ops")]
+    pub aliases: usize,
+    /// vCPUs
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ops")]
+    pub vcpus: u8,
+    /// Kinds of op, with commas between them [default: all]
+    ///
+    /// With `slot-end`, `fault-begin` and `unmap-begin`, what takes time also comes in halves.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind, requires = "ops")]
+    pub kinds: Vec<OpKind>,
+    /// Writes to logged slots are noticed by the processor (PML), not by write-protection
+    #[arg(long, requires = "ops")]
+    pub pml: bool,
+    /// Each vCPU lists dirty pages in a ring of so many entries, a power of two; memslots have no bitmaps
+    #[arg(long, value_name = "ENTRIES", requires = "ops")]
+    pub dirty_ring: Option<u8>,
+    /// Everything that is mapped goes with a memslot
+    #[arg(long, requires = "ops")]
+    pub slot_zap_all: bool,
+    /// The host pages out memory, and the guest is told of pages that have to be read in
+    #[arg(long, requires = "ops")]
+    pub async_pf: bool,
+    /// Pages from one frame to the next; with 256, two frames make a large leaf
+    #[arg(long, value_name = "PAGES", requires = "ops")]
+    pub stride: Option<u64>,
+    /// Stop after so many programs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Run those that differ in names only, too
+    #[arg(long)]
+    pub unfolded: bool,
+    /// Where findings are written
+    #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
+    pub out: PathBuf,
+}
 
 /// Carry out the command.
 ///
@@ -25,7 +88,7 @@ use std::time::Instant;
 /// A [`CliError`]; what was found before is on disk.
 pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
     let known = known::list()?;
-    let mut opened = targets::open(&args.target)?;
+    let mut opened = registry::open(&args.target)?;
     let target = opened.target.as_mut();
     if target.recorded().is_some() {
         let why = "expected one that runs any program, found one that answers from a record".into();
@@ -89,11 +152,13 @@ fn said(scope: &Scope) -> String {
     format!("{} different ops, {} aliases, {} vCPUs", scope.alphabet().len(), vm.stolen().alias_count(), vm.vcpus())
 }
 
+/// A number from 1 to `most`.
+fn at_most(most: usize) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=most as u64).map(|n| n as usize)
+}
+
 /// The kind of op called `name`, for the command line.
-///
-/// # Errors
-/// The names there are.
-pub fn kind(name: &str) -> Result<OpKind, String> {
+fn kind(name: &str) -> Result<OpKind, String> {
     let found = OpKind::ALL.into_iter().find(|kind| kind.name() == name);
     found.ok_or_else(|| format!("expected one of {}", OpKind::ALL.map(OpKind::name).join(", ")))
 }

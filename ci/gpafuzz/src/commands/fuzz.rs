@@ -1,15 +1,17 @@
 //! `gpafuzz fuzz`: a campaign on each target in turn, and the summary of all.
 
+use super::{CliError, EXIT_CODES, Exit, KernelArgs};
+use crate::campaign::coverage::TargetCoverage;
+use crate::campaign::known;
+use crate::campaign::store::Store;
+use crate::campaign::summary::{Summary, TargetSummary, TargetTiming, Timing};
 use crate::campaign::{self, CampaignError, Setting};
-use crate::cli::{CliError, Exit, FuzzArgs, note, print};
-use crate::coverage::TargetCoverage;
 use crate::engine::Budget;
-use crate::finding::Store;
-use crate::interrupt;
-use crate::known;
-use crate::summary::{Summary, TargetSummary, TargetTiming, Timing};
-use crate::target::TargetError;
-use crate::targets::{self, Opened};
+use crate::target::{Opened, TargetError, registry};
+use crate::terminal::interrupt;
+use crate::terminal::{note, print};
+use clap::Args;
+use gpa_model::limits::VCPUS;
 use gpa_oracles::{Coverage, Lockstep};
 use std::fs::File;
 use std::io::Write;
@@ -19,6 +21,62 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Run programs on targets and keep what an oracle objects to.
+///
+/// With the same --runs and --seed two campaigns do the same, byte for byte.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct FuzzArgs {
+    /// A target (see `gpafuzz targets`); may be given several times [default: kvm-mmu, rfc-v3, kvm]
+    #[arg(long, value_name = "NAME")]
+    pub target: Vec<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// How long, shared equally by the targets [default: 30]
+    #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: Option<u32>,
+    /// How many programs on each target, however long it takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// So many campaigns at once on each target, each as long, from a seed of its own, from --seed on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    pub jobs: u8,
+    /// vCPUs of every VM [default: 1 to 4, as it comes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
+    pub vcpus: Option<u8>,
+    /// Where findings are written
+    #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
+    pub out: PathBuf,
+    /// Write the summary as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Count which op came to which outcome where, and say it of each target, with every clause and what was never judged
+    #[arg(long)]
+    pub coverage: bool,
+}
+
+impl Default for FuzzArgs {
+    fn default() -> Self {
+        let (target, out) = (Vec::new(), "gpafuzz-out".into());
+        Self {
+            target,
+            kernel: KernelArgs::default(),
+            seconds: None,
+            runs: None,
+            seed: 1,
+            jobs: 1,
+            vcpus: None,
+            out,
+            summary: None,
+            coverage: false,
+        }
+    }
+}
 
 /// How long a campaign lasts if nobody says.
 const SECONDS: u32 = 30;
@@ -48,23 +106,23 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
 
 /// The names asked for. A kernel without a target is for the lab that is asked for most.
 fn asked(args: &FuzzArgs) -> Result<Vec<String>, CliError> {
-    let lab = [targets::LABS[0].name.to_owned()];
+    let lab = [registry::LABS[0].name.to_owned()];
     let names = if args.target.is_empty() && args.kernel.is_given() { &lab[..] } else { &args.target };
     names.iter().map(|name| args.kernel.named(name)).collect()
 }
 
 /// The targets asked for. Of the default ones, one that this machine cannot have is left out, with a note.
 fn open(asked: &[String]) -> Result<Vec<(String, Opened)>, CliError> {
-    let all = targets::ALL.map(|entry| entry.name.to_owned());
+    let all = registry::ALL.map(|entry| entry.name.to_owned());
     let mut names: Vec<String> = Vec::new();
-    for name in if asked.is_empty() { &all[..] } else { asked }.iter().flat_map(|name| targets::expand(name)) {
+    for name in if asked.is_empty() { &all[..] } else { asked }.iter().flat_map(|name| registry::expand(name)) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     let mut opened = Vec::new();
     for name in names {
-        match targets::open(&name) {
+        match registry::open(&name) {
             Ok(target) => opened.push((name, target)),
             Err(error @ TargetError::Absent { .. }) if asked.is_empty() => note(&error.to_string()),
             Err(error) => return Err(error.into()),
@@ -93,7 +151,7 @@ fn campaigns(
         let job = |job: u8| Setting { seed: args.seed.wrapping_add(job.into()), job, ..setting };
         let results = thread::scope(|scope| {
             // A target belongs to the thread that opened it.
-            let open = |setting| campaign(args, &name, targets::open(&name)?, budget, setting);
+            let open = |setting| campaign(args, &name, registry::open(&name)?, budget, setting);
             let others: Vec<_> = (1..args.jobs).map(job).map(|job| scope.spawn(move || open(job))).collect();
             let first = campaign(args, &name, opened, budget, job(0));
             let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -131,7 +189,7 @@ fn campaign(
     let run = watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
     let (mut summary, timing) = campaign::run(name, opened.target.as_mut(), run, budget, setting)?;
     summary.note = opened.note;
-    let reached = watch.map(|watch| TargetCoverage::new(&summary, &watch));
+    let reached = watch.map(|watch| TargetCoverage::new(&summary.target, &summary.checks, &watch));
     Ok((summary, timing, reached))
 }
 

@@ -1,13 +1,34 @@
 //! `gpafuzz minimize`: a smaller program that breaks the same law in the same way.
 
+use super::open::target_for;
+use super::{CliError, EXIT_CODES, Exit, KernelArgs};
+use crate::campaign::finding::Confirmed;
+use crate::campaign::input;
 use crate::campaign::shrink;
-use crate::cli::{CliError, Exit, MinimizeArgs, note, print};
 use crate::engine::Found;
-use crate::finding::Confirmed;
-use crate::input;
 use crate::target::RunRecord;
+use crate::terminal::{note, print};
+use clap::Args;
 use gpa_model::text;
 use gpa_oracles::Lockstep;
+use std::path::PathBuf;
+
+/// Make a program smaller that still breaks the same law in the same way.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct MinimizeArgs {
+    /// A program, or the folder of a finding
+    pub file: PathBuf,
+    /// The target [default: that of the finding, or else kvm-mmu]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// Where to write the program [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
 
 /// Carry out the command.
 ///
@@ -15,7 +36,7 @@ use gpa_oracles::Lockstep;
 /// A [`CliError`] if the file or the target cannot be used, or no oracle objects to begin with.
 pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
     let input = input::read(&args.file)?;
-    let (name, mut opened) = input.open_target(args.target.as_deref(), &args.kernel)?;
+    let (name, mut opened) = target_for(&input, args.target.as_deref(), &args.kernel)?;
     let target = opened.target.as_mut();
     let mut run = Lockstep::default();
     let Some(violation) = target.judge(&mut run, &input.program)? else {

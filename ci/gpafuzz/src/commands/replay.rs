@@ -1,11 +1,35 @@
 //! `gpafuzz replay`: the report of programs, traces and findings.
 
-use crate::cli::{CliError, Exit, ReplayArgs, note, print};
-use crate::input;
-use crate::targets::Opened;
+use super::open::target_for;
+use super::{CliError, EXIT_CODES, Exit, KernelArgs};
+use crate::campaign::input;
+use crate::target::Opened;
+use crate::terminal::{note, print};
+use clap::Args;
 use gpa_oracles::Lockstep;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Run programs once and report each op: what is allowed, what the target did, and where an oracle objects.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ReplayArgs {
+    /// A program, a recorded trace, or the folder of a finding
+    #[arg(required = true)]
+    pub file: Vec<PathBuf>,
+    /// The target [default: that of the finding, the trace itself, or else kvm-mmu]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Another kernel, for targets of the lab
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    /// Add what the kernel in the lab has said since it was booted
+    #[arg(long)]
+    pub kernel_log: bool,
+    /// Write what a real KVM answered as traces to this folder, each named after its program
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+}
 
 /// Carry out the command.
 ///
@@ -20,7 +44,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, CliError> {
         let again = args.target.is_some() && last.is_some();
         let (name, opened) = match last.take().filter(|_| again) {
             Some(same) => last.insert(same),
-            None => last.insert(input.open_target(args.target.as_deref(), &args.kernel)?),
+            None => last.insert(target_for(&input, args.target.as_deref(), &args.kernel)?),
         };
         if let Some(about) = opened.note.take() {
             note(&format!("{name}: {about}"));

@@ -1,8 +1,9 @@
 //! `gpafuzz targets`: what there is to be tested, and which laws each can be held to.
 
-use crate::cli::{CliError, Exit, print};
+use super::{CliError, Exit};
 use crate::target::Target;
-use crate::targets::{self, MUTANT};
+use crate::target::registry::{self, MUTANT};
+use crate::terminal::print;
 use gpa_model::Capabilities;
 use gpa_model::OpKind;
 use gpa_model::generate::Profile;
@@ -16,9 +17,9 @@ use std::fmt::Write;
 /// None; the type is that of every command.
 pub fn run() -> Result<Exit, CliError> {
     let mut out = String::new();
-    for entry in targets::ALL {
+    for entry in registry::ALL {
         let _ = writeln!(out, "{}: {}", entry.name, entry.about);
-        match targets::open(entry.name) {
+        match registry::open(entry.name) {
             Ok(opened) => {
                 if let Some(note) = &opened.note {
                     let _ = writeln!(out, "  {note}");
@@ -31,7 +32,7 @@ pub fn run() -> Result<Exit, CliError> {
         }
         out.push('\n');
     }
-    for lab in targets::LABS {
+    for lab in registry::LABS {
         let _ = writeln!(out, "{}: {}", lab.name, lab.about);
     }
     out.push_str(

@@ -1,11 +1,48 @@
 //! `gpafuzz teeth`: every mutant is hunted, and the kill matrix says who caught it.
 
-use crate::catalogue::Catalogue;
-use crate::cli::{CliError, Exit, TeethArgs, print};
-use crate::interrupt;
+use super::{CliError, Exit};
 use crate::target::TargetError;
-use crate::targets::MUTANT;
+use crate::target::registry::{self, MUTANT};
+use crate::teeth::catalogue::Catalogue;
 use crate::teeth::{self, Setting};
+use crate::terminal::interrupt;
+use crate::terminal::print;
+use clap::Args;
+
+/// Hunt every mutant of a target and say which oracle catches it, how soon, and with how small a program.
+///
+/// A mutant has one decision made wrongly. With the same mutants, seeds and runs the answer is the same, byte for byte; but for
+/// mutants of the real kernel, whose interrupts are part of what guides the hunt.
+#[derive(Debug, Args)]
+#[command(after_help = TEETH_EXIT_CODES)]
+pub struct TeethArgs {
+    /// Whose mutants: `kvm-mmu`, or `linux-kvm-stolen-fixed`, each of which is built and booted
+    #[arg(long, value_name = "NAME", default_value = registry::DEFAULT)]
+    pub target: String,
+    /// A mutant (see `gpafuzz targets`); may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub mutant: Vec<String>,
+    /// How many programs each mutant is given at most, from each seed [default: 100000, or 20000 in the lab]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: Option<u64>,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Hunt from this many seeds, from --seed on, and say how the executions spread
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// Print JSON instead of a table: `gpafuzz::teeth::Teeth`
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the exit status of `teeth` means.
+const TEETH_EXIT_CODES: &str = "\
+Exit status:
+  0  every mutant is killed by the oracle and clause meant for it, from every seed
+  1  a mutant survives or only another oracle objects, or Ctrl-C ended the hunt
+  2  usage, or no such mutant
+  3  this machine lacks what the target needs";
 
 /// Carry out the command.
 ///

@@ -1,9 +1,11 @@
 //! `gpafuzz walk`: a real page walker and a real TLB judge the tables of `kvm-mmu`.
 
-use crate::cli::{CliError, Exit, WalkArgs, print};
-use crate::interrupt;
+use super::{CliError, EXIT_CODES, Exit};
 use crate::target::TargetError;
+use crate::terminal::interrupt;
+use crate::terminal::print;
 use crate::walk::{Counts, MMIO_BIT, Walk, Wrong, profile};
+use clap::Args;
 use gpa_model::choices::FromRng;
 use gpa_model::generate::Generator;
 use gpa_model::{Program, text};
@@ -12,6 +14,21 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Make the tables of `kvm-mmu` the page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.
+///
+/// Each program is walked twice: with all invalidations, when no name may lead to an old page, and with one of each op left out,
+/// which is the control. If no old page shows then either, the flushes were not judged: vacuous, with exit status 3.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct WalkArgs {
+    /// How many programs
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: u64,
+    /// What everything random follows from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
 
 /// What this is called where it cannot be had.
 const NAME: &str = "walk";

@@ -109,7 +109,7 @@ impl Teeth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::SignatureText;
+    use crate::campaign::finding::SignatureText;
     use crate::teeth::{Caught, First, SCHEMA_VERSION, Survived};
 
     fn teeth(hunts: &[Hunt]) -> Teeth {

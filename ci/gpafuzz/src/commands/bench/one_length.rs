@@ -1,9 +1,8 @@
 //! Programs of which a certain number of ops is judged, on several machines at once: what a rate of programs means hangs on both.
 
+use super::BenchArgs;
 use super::{ROUNDS, replay_once, time};
-use crate::cli::BenchArgs;
-use crate::target::{Target, TargetError};
-use crate::targets::Opened;
+use crate::target::{Opened, Target, TargetError};
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::{Exit, Host, Model, Op, Program};

@@ -3,11 +3,12 @@
 //! Two campaigns with the same seed and the same number of runs agree in [`Untimed`], and so in its digest: comparing two
 //! campaigns is comparing two words.
 
-use crate::coverage::TargetCoverage;
-use crate::digest::Digest;
-use crate::finding::{Confirmed, KnownText, SignatureText};
+use super::check::{Check, by_oracle};
+use super::coverage::TargetCoverage;
+use super::digest::Digest;
+use super::finding::{Confirmed, KnownText, SignatureText};
 use crate::target::Target;
-use gpa_oracles::{Lockstep, OpCounts};
+use gpa_oracles::OpCounts;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -89,21 +90,6 @@ impl From<OpCounts> for Ops {
     }
 }
 
-/// One clause of one oracle. If nothing was checked it was not passed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// The oracle.
-    pub oracle: String,
-    /// The clause of its law.
-    pub clause: String,
-    /// Judged, with something that could have been wrong.
-    pub checked: u64,
-    /// Came up with nothing to judge.
-    pub skipped: u64,
-    /// Came up, but the target cannot show it.
-    pub unsupported: u64,
-}
-
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FindingSummary {
@@ -168,18 +154,6 @@ impl TargetTiming {
             evidence: target.evidence(),
         }
     }
-}
-
-/// The clauses of `run` with their counts.
-pub fn checks(run: &Lockstep) -> Vec<Check> {
-    let check = |(oracle, clause, tally): (&str, &gpa_oracles::Clause, gpa_oracles::Tally)| Check {
-        oracle: oracle.into(),
-        clause: clause.name.into(),
-        checked: tally.checked,
-        skipped: tally.skipped,
-        unsupported: tally.unsupported,
-    };
-    run.tallies().map(check).collect()
 }
 
 impl Summary {
@@ -301,21 +275,4 @@ pub fn finding_lines(target: &str, out: &Path, finding: &FindingSummary) -> Stri
         "\n{target}: {oracle}/{clause}/{op}/{alias}/{slot}: {what}\n  {} ops, minimised to {}{flaky}\n  {folder}{seen}\n  {}\n",
         finding.ops_before, finding.ops_after, finding.replay
     )
-}
-
-/// Checked, skipped and unsupported for each oracle, in the order in which they come.
-fn by_oracle(checks: &[Check]) -> Vec<(&str, [u64; 3])> {
-    let mut oracles: Vec<(&str, [u64; 3])> = Vec::new();
-    for check in checks {
-        let counts = [check.checked, check.skipped, check.unsupported];
-        match oracles.last_mut() {
-            Some((oracle, sums)) if *oracle == check.oracle => {
-                for (sum, count) in sums.iter_mut().zip(counts) {
-                    *sum += count;
-                }
-            }
-            _ => oracles.push((&check.oracle, counts)),
-        }
-    }
-    oracles
 }

@@ -1,6 +1,6 @@
 //! Catalogues of mutants: those of `kvm-mmu`, and those of the real kernel in the lab.
 
-use crate::targets::{MUTANT, STOLEN_MUTANTS_OF};
+use crate::target::registry::{self, MUTANT, STOLEN_MUTANTS_OF};
 use kernels::stolen;
 use kvm_mmu::mutants::{self, EQUIVALENT, Equivalent};
 
@@ -39,11 +39,11 @@ const SECONDS_IN_LAB: u64 = 90;
 
 impl Catalogue {
     /// Targets that have one.
-    pub const TARGETS: [&str; 2] = [crate::targets::DEFAULT, STOLEN_MUTANTS_OF];
+    pub const TARGETS: [&str; 2] = [registry::DEFAULT, STOLEN_MUTANTS_OF];
 
     /// The catalogue of `target`, or `None` if it has none.
     pub fn of(target: &str) -> Option<Self> {
-        if target == crate::targets::DEFAULT {
+        if target == registry::DEFAULT {
             let quarry = |mutant: &mutants::Mutant| Quarry {
                 name: mutant.name,
                 breaks: mutant.breaks,

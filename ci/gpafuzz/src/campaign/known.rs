@@ -4,7 +4,7 @@ use gpa_oracles::Signature;
 use std::fmt;
 
 /// The list, as it is checked in.
-const LIST: &str = include_str!("../known-findings.txt");
+const LIST: &str = include_str!("../../known-findings.txt");
 
 /// One known defect of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@
 //! whether it is made now.
 
 use super::Opened;
+use super::TargetError;
 use super::traced::{Recorder, Traced};
-use crate::input;
-use crate::target::TargetError;
+use crate::files;
 use gpa_model::generate::Profile;
 use gpa_model::{OpKind, Program, Reclaim};
 use gpa_oracles::Violation;
@@ -87,7 +87,7 @@ fn checked_in() -> Result<Vec<Trace>, TargetError> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "trace"));
     paths.sort();
-    let read = |path: &PathBuf| input::read_trace(path).map_err(|error| TargetError::Failed(error.to_string()));
+    let read = |path: &PathBuf| files::read_trace(path).map_err(|error| TargetError::Failed(error.to_string()));
     paths.iter().map(read).collect()
 }
 

@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// Run `judge`; a panic that it catches itself prints nothing. A panic anywhere else is still printed.
-pub fn with_panics_silenced<R>(judge: impl FnOnce() -> R) -> R {
+pub(super) fn with_panics_silenced<R>(judge: impl FnOnce() -> R) -> R {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = std::panic::take_hook();

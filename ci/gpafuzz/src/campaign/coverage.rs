@@ -1,6 +1,6 @@
 //! What a campaign reached on a target, for the summary: situations with their counts, and what was never reached.
 
-use crate::summary::{Check, TargetSummary};
+use super::check::Check;
 use gpa_model::OpKind;
 use gpa_oracles::Coverage;
 use gpa_oracles::coverage::Situation;
@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub struct TargetCoverage {
     /// The target.
     pub target: String,
-    /// How often each clause of each oracle was at stake, as in [`TargetSummary::checks`].
+    /// How often each clause of each oracle was at stake, in the order of the oracles.
     #[serde(skip)]
     pub checks: Vec<Check>,
     /// Situations that came up, by op in the order of its declaration, then outcome, alias and slot.
@@ -41,20 +41,20 @@ pub struct SituationCount {
 }
 
 impl TargetCoverage {
-    /// What `watch` counted in the campaign that `summary` sums up.
-    pub fn new(summary: &TargetSummary, watch: &Coverage) -> Self {
+    /// What `watch` counted in the campaign on `target` that came to `checks`.
+    pub fn new(target: &str, checks: &[Check], watch: &Coverage) -> Self {
         let counts = watch.counts();
         let was_judged = |kind: &OpKind| counts.keys().any(|situation| situation.op == *kind);
         let never = OpKind::ALL.into_iter().filter(|kind| !was_judged(kind)).map(|kind| kind.name().to_owned());
-        let unchecked = summary.checks.iter().filter(|check| check.checked == 0 && check.unsupported == 0);
+        let unchecked = checks.iter().filter(|check| check.checked == 0 && check.unsupported == 0);
         let count = |(situation, count): (&Situation, &u64)| {
             let Situation { op, outcome, alias, slot, level } = *situation;
             let [op, outcome, alias, slot, level] = [op.name(), outcome, alias, slot, level].map(str::to_owned);
             SituationCount { op, outcome, alias, slot, level, count: *count }
         };
         Self {
-            target: summary.target.clone(),
-            checks: summary.checks.clone(),
+            target: target.to_owned(),
+            checks: checks.to_vec(),
             situations: counts.iter().map(count).collect(),
             ops_never_judged: never.collect(),
             clauses_never_checked: unchecked.map(|check| format!("{}/{}", check.oracle, check.clause)).collect(),

@@ -1,10 +1,10 @@
 //! The targets `linux-kvm-…`: Linux's own KVM in the lab, judged by its traces like any other KVM.
 
 use super::Opened;
+use super::TargetError;
 use super::kvm::describe;
 use super::traced::{Recorder, Traced};
-use crate::cli::note;
-use crate::target::TargetError;
+use crate::terminal::note;
 use gpa_model::generate::Profile;
 use gpa_model::{BackendMode, Op, OpKind, Program, Reclaim, StolenMask, VmConfig, text};
 use gpa_oracles::{Signature, Violation};

@@ -2,7 +2,7 @@
 //!
 //! Where the trace comes from is all that a live device, a record of one and the lab differ in: a [`Recorder`] says it.
 
-use crate::target::{Target, TargetError};
+use super::{Target, TargetError};
 use gpa_model::generate::Profile;
 use gpa_model::{Capabilities, Mmu, Program};
 use gpa_oracles::{Lockstep, Violation};

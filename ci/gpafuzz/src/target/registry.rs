@@ -1,12 +1,9 @@
 //! The list of targets: what each is called, what it is, and how to get one.
 
-mod kvm;
-mod linux_kvm;
-mod traced;
+pub use super::linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
 
-pub use linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
-
-use crate::target::{InProcess, Target, TargetError};
+use super::in_process::InProcess;
+use super::{Opened, TargetError, kvm, linux_kvm};
 use gpa_model::Mmu;
 use kvm_mmu::mutants;
 use kvm_mmu::{Corrected, DirectMirror, EptNoAd, KvmMmu, Npt, RfcV3};
@@ -19,14 +16,6 @@ pub struct Entry {
     /// What it is, in a line.
     pub about: &'static str,
     open: fn() -> Result<Opened, TargetError>,
-}
-
-/// A target, and what is to be said about how it came to be.
-pub struct Opened {
-    /// The target.
-    pub target: Box<dyn Target>,
-    /// Which of several ways was taken, if there are several.
-    pub note: Option<String>,
 }
 
 /// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu`, each of the [`LABS`] and,

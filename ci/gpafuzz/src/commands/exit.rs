@@ -1,0 +1,19 @@
+//! How a command ends, and the exit status that says so.
+
+/// What the exit status means.
+pub const EXIT_CODES: &str = "\
+Exit status:
+  0  clean: nothing found, or nothing that is not known
+  1  findings: an oracle objects
+  2  usage or bad input, or output that cannot be written
+  3  this machine lacks something that was asked for by name, or the target failed
+130  Ctrl-C before there were results, or twice";
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing found, or nothing that is not known.
+    Clean,
+    /// An oracle objects.
+    Findings,
+}
