@@ -2,10 +2,10 @@
 
 use gpa_oracles::Lockstep;
 use gpafuzz::campaign::known;
+use gpafuzz::campaign::store::Store;
 use gpafuzz::campaign::{self, Setting};
 use gpafuzz::engine::Budget;
-use gpafuzz::finding::Store;
-use gpafuzz::targets;
+use gpafuzz::target::registry;
 use std::sync::atomic::AtomicBool;
 
 #[test]
@@ -14,7 +14,7 @@ fn every_finding_in_a_third_party_crate_is_known() {
     for adapter in third_party::ALL {
         let out = tempfile::tempdir().expect("a folder");
         let store = Store::open(out.path()).expect("a new folder");
-        let mut target = targets::open(adapter.name).expect("a target").target;
+        let mut target = registry::open(adapter.name).expect("a target").target;
         let budget = Budget { runs: Some(4000), deadline: None, stop: &stop };
         let setting = Setting { seed: 1, job: 0, vcpus: None, store: &store, known: &known };
         let summary = campaign::run(adapter.name, target.as_mut(), Lockstep::default(), budget, setting);

@@ -41,7 +41,7 @@ pub fn run() -> Result<Exit, CliError> {
     #[cfg(feature = "third-party")]
     for adapter in third_party::ALL {
         let _ = writeln!(out, "{}: {}", adapter.name, adapter.about);
-        describe(&mut out, targets::open(adapter.name)?.target.as_ref());
+        describe(&mut out, registry::open(adapter.name)?.target.as_ref());
         out.push('\n');
     }
     let _ = writeln!(out, "{MUTANT}NAME: kvm-mmu with one decision made wrongly; the oracles must notice");
