@@ -1,20 +1,23 @@
 //! [`KvmMmu`]: the ops of a program as calls into a [`SecondStage`], and what a program has begun and not ended.
 
+mod export;
+mod inspect;
+mod reaper;
+
+pub use export::{ExportError, Placement};
+
 use crate::fault::PageFault;
-use crate::memslots::SlotError;
+use crate::memslots::slots::SlotError;
 use crate::policy::{Corrected, Family, HasPolicy, Policy};
-use crate::reaper::Reaper;
-use crate::roots::Root;
 use crate::second_stage::SecondStage;
-use crate::shadow_page::SpKey;
-use crate::spte::{ENTRIES, Ept, Format, leaf_level};
-use crate::tables::Sptep;
-use crate::zap::GfnZap;
+use crate::tables::spte::{Ept, Format};
+use crate::zap::gfn_range::GfnZap;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
     Access, Capabilities, Exit, FlushBackend, Gfn, GfnIndexed, Gpa, Host, Mmu, Op, SlotChange, SlotFlags, SlotId, Spte,
     VmConfig,
 };
+use reaper::Reaper;
 
 /// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
 #[derive(Debug)]
@@ -186,50 +189,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
     }
 
     fn inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
-        if self.mmu.vm.dirty_ring().is_some() {
-            self.reaper.inspect(&self.mmu, visit);
-        }
-        for slot in self.mmu.slots.read().iter() {
-            slot.dirty.iter().for_each(|page| visit(GfnIndexed::DirtyLog(slot.gfn.add(page).raw())));
-        }
-        for waiting in &self.mmu.async_pf {
-            waiting.lock().gfns().for_each(|gfn| visit(GfnIndexed::AsyncPf(gfn.raw())));
-        }
-        if self.mmu.policy().family() == Family::Tdp {
-            return self.mmu.tdp_inspect(visit);
-        }
-        let locked = self.mmu.mmu_lock.lock();
-        // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
-        let root = self.mmu.tables.root(Root::Direct);
-        for (gfn, at) in locked.rmap.iter() {
-            if !locked.shadow_pages.is_linked(root, at.table, at.level) {
-                visit(GfnIndexed::ShadowRmap { gfn: gfn.raw(), spte: place(at) });
-                continue;
-            }
-            let gpa = locked.shadow_pages.gpa_of(self.mmu.vm.stolen(), at);
-            let idle = self.mmu.tables.get(at).is_idle();
-            visit(GfnIndexed::Rmap { gfn: gfn.raw(), gpa, level: leaf_level(at.level), idle });
-        }
-        for (table, level) in locked.shadow_pages.levels() {
-            let &SpKey { gfn, alias, level: _, direct, access, guest_mode } = locked.shadow_pages.key(table);
-            if !locked.shadow_pages.is_obsolete(table) {
-                visit(GfnIndexed::ShadowPage { gfn: gfn.raw(), alias, level, direct, access, guest_mode });
-            }
-            if !locked.shadow_pages.is_linked(root, table, level) {
-                let leaves = self.mmu.tables.entries(table, level);
-                let leaves = leaves.filter(|(at, entry)| entry.is_present() && entry.is_leaf(at.level));
-                leaves.for_each(|(at, _)| {
-                    let gfn = locked.shadow_pages.gfn_of(at).raw();
-                    visit(GfnIndexed::ShadowLeaf { gfn, spte: place(at) });
-                });
-            }
-        }
-        for (_, &SpKey { gfn, alias, level, .. }) in locked.shadow_pages.nx_split() {
-            visit(GfnIndexed::NxSplit { gfn: gfn.raw(), alias, level });
-        }
-        for (_, entry) in locked.shadow_pages.mmio_entries(&self.mmu.tables) {
-            visit(GfnIndexed::Mmio(entry.mmio_gfn().raw()));
-        }
+        self.report(visit);
     }
 
     fn warning(&self) -> Option<&'static str> {
@@ -273,11 +233,6 @@ const fn entering_vcpu(op: &Op) -> Option<u8> {
         | Op::Prefault { vcpu, .. } => Some(vcpu),
         _ => None,
     }
-}
-
-/// A number for where an SPTE is.
-fn place(at: Sptep) -> u64 {
-    u64::from(at.table) * ENTRIES as u64 + u64::from(at.index)
 }
 
 fn done(changed: Result<(), SlotError>) -> Exit {

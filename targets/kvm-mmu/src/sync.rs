@@ -1,5 +1,5 @@
 //! The locks and atomics of this crate: the standard library's, or, under `--cfg shuttle`, those of a scheduler that tries
-//! the interleavings of the tests in `tests/races.rs`.
+//! the interleavings of the tests in `tests/threads.rs`.
 
 #[cfg(not(shuttle))]
 use std::sync as from;

@@ -109,10 +109,10 @@ impl Run {
         self.mmu.inspect(&mut |key| match key {
             GfnIndexed::Rmap { gfn, gpa, .. } => keys.push((key.table(), gfn, Some(gpa))),
             GfnIndexed::DirtyLog(gfn) | GfnIndexed::Mmio(gfn) | GfnIndexed::AsyncPf(gfn) => {
-                keys.push((key.table(), gfn, None))
+                keys.push((key.table(), gfn, None));
             }
             GfnIndexed::ShadowRmap { gfn, .. } | GfnIndexed::ShadowLeaf { gfn, .. } => {
-                keys.push((key.table(), gfn, None))
+                keys.push((key.table(), gfn, None));
             }
             GfnIndexed::ShadowPage { .. } | GfnIndexed::NxSplit { .. } => {}
             GfnIndexed::Table { .. } | GfnIndexed::Retired { .. } => {}

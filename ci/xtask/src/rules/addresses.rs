@@ -11,7 +11,7 @@ pub(super) const LAW: &str = "page-shift arithmetic and raw page masks stand in 
 pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception::new("model/src/addr.rs", "the one file where addresses are taken apart"),
     Exception::new("oracles/src/features.rs", "packs feature cells into bit fields; no address is in them"),
-    Exception::new("targets/kvm-mmu/src/spte.rs", "the bit layout of this target's page-table entries"),
+    Exception::new("targets/kvm-mmu/src/tables/spte.rs", "the bit layout of this target's page-table entries"),
 ];
 
 pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {

@@ -2,7 +2,7 @@
 
 use super::{aliased, raw_gfn};
 use crate::DirtyGfn;
-use crate::spte::EptNoAd;
+use crate::tables::spte::EptNoAd;
 use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
 mutants! {

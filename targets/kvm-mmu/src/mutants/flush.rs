@@ -1,6 +1,6 @@
 //! Hunk 2: flushing a range under every alias (`kvm_flush_remote_tlbs_with_address()`).
 
-use crate::flush::TlbFlush;
+use crate::host::TlbFlush;
 use crate::policy::{Corrected, RfcV3};
 use gpa_model::{Alias, Gfn, Gpa, StolenMask, VcpuSet};
 

@@ -1,9 +1,9 @@
 //! Mistakes that Linux once made, each with the commit that mended it or its CVE.
 
 use super::aliased;
-use crate::flush::TlbFlush;
+use crate::host::TlbFlush;
 use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
-use crate::shadow_page::SpKey;
+use crate::tables::shadow_pages::SpKey;
 use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Rights, SlotChange, SlotId, StolenMask};
 
 mutants! {

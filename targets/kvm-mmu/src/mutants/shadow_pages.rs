@@ -1,7 +1,7 @@
 //! Hunk 3: what a shadow page is known by (`__kvm_mmu_get_page()`).
 
 use super::aliased;
-use crate::shadow_page::SpKey;
+use crate::tables::shadow_pages::SpKey;
 use gpa_model::{Alias, Gpa, StolenMask};
 
 mutants! {

@@ -3,9 +3,9 @@
 
 use super::flush::flush_or_all;
 use super::raw_gfn;
-use crate::flush::TlbFlush;
+use crate::host::TlbFlush;
 use crate::policy::{DirectMirror, Family};
-use crate::roots::GfnFilter;
+use crate::tables::roots::GfnFilter;
 use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
 mutants! {

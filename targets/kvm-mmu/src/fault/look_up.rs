@@ -1,0 +1,103 @@
+//! Everything up to the lock: memslot and page of a fault (`kvm_faultin_pfn()`).
+
+use crate::fault::{FaultIn, PageFault, Wait};
+use crate::host::{HostPages, PfnError};
+use crate::memslots::slots::Memslots;
+use crate::policy::{AliasFault, HasPolicy, Policy, SlotSeen};
+use crate::second_stage::SecondStage;
+use crate::tables::spte::Format;
+use gpa_model::{Access, Gpa, Rights};
+
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
+    /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
+    pub(crate) fn fault_in(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        vcpu: u8,
+        (gpa, access): (Gpa, Access),
+        wait: Wait,
+    ) -> FaultIn {
+        let stolen = self.vm.stolen();
+        let gfn = self.policy().unalias(stolen, gpa);
+        let alias = self.policy().alias_of(stolen, gpa);
+        if self.fast_page_fault(slots, vcpu, (gpa, gfn, alias), access) {
+            return FaultIn::Fixed;
+        }
+        let found = self.look_up(host, slots, vcpu, (gpa, access), wait);
+        if matches!(found, FaultIn::NoSlot) {
+            self.cache_mmio(slots, gpa, gfn, alias);
+        }
+        found
+    }
+
+    /// What the memslots and the host say about a fault (`kvm_faultin_pfn()`).
+    pub(crate) fn look_up(
+        &self,
+        host: &dyn HostPages,
+        slots: &Memslots,
+        vcpu: u8,
+        (gpa, access): (Gpa, Access),
+        wait: Wait,
+    ) -> FaultIn {
+        let stolen = self.vm.stolen();
+        let gfn = self.policy().unalias(stolen, gpa);
+        let alias = self.policy().alias_of(stolen, gpa);
+        let (mmu_seq, slots_generation) = (self.policy().snapshot(self.notifier.mmu_seq()), slots.generation());
+        let slot = slots.find(self.policy().slot_gfn(stolen, gpa));
+        let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
+        match self.policy().fault_in(stolen.split(gpa).1, seen) {
+            AliasFault::NoSlot => return FaultIn::NoSlot,
+            AliasFault::Retry => return FaultIn::Retry,
+            AliasFault::Proceed => {}
+        }
+        let Some((slot, hva)) = slot.and_then(|slot| Some((slot, slot.hva_of(gfn)?))) else { return FaultIn::Emulate };
+        if slot.flags.readonly && access == Access::Write {
+            return FaultIn::Emulate;
+        }
+        let host_writable = !slot.flags.readonly;
+        let rights = if host_writable { Rights::RWX } else { Rights::RX };
+        if access == Access::Write && self.is_tracked(slot, gfn, alias) {
+            let Ok(pfn) = host.pfn(hva) else { return self.no_page() };
+            self.mark_dirty(slots, vcpu, self.policy().dirty_key(gfn, alias), alias);
+            host.release(pfn);
+            return FaultIn::Write(pfn);
+        }
+        let mut page = host.pfn_nowait(hva);
+        if page == Err(PfnError::NeedsIo) {
+            if wait == Wait::Async
+                && let Some(waiting) = self.setup_async_pf(vcpu, (gpa, gfn), access, hva)
+            {
+                return waiting;
+            }
+            page = host.pfn(hva);
+            if let (Ok(pfn), false) = (page, self.policy().holds_read_in()) {
+                host.release(pfn);
+            }
+        }
+        let Ok(pfn) = page else { return self.no_page() };
+        if !self.policy().holds_until_mapped() {
+            host.release(pfn);
+        }
+        let host_level = host.level(hva);
+        FaultIn::Map(PageFault {
+            vcpu,
+            gpa,
+            access,
+            gfn,
+            alias,
+            hva,
+            pfn,
+            host_level,
+            rights,
+            host_writable,
+            mmu_seq,
+            slots_generation,
+        })
+    }
+
+    /// What becomes of a fault whose page nobody can have.
+    fn no_page(&self) -> FaultIn {
+        if self.policy().tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
+    }
+}

@@ -1,0 +1,43 @@
+//! What a fault may do to a page that holds a table of the guest (`mmu_try_to_unsync_pages()`).
+
+use crate::fault::PageFault;
+use crate::memslots::slots::Memslot;
+use crate::policy::{HasPolicy, Policy};
+use crate::second_stage::{Locked, SecondStage};
+use crate::tables::spte::Format;
+use gpa_model::{Access, Alias, Gfn, Rights};
+use smallvec::SmallVec;
+
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
+    /// What of `rights` a fault gets. A write to a table of leaves puts what was made of it out of step, and is let through; for
+    /// anything less such a table stays write-protected, unless it is out of step already (`mmu_try_to_unsync_pages()`).
+    pub(crate) fn unsync_for(
+        &self,
+        mmu: &mut Locked,
+        slot: Option<&Memslot>,
+        fault: &PageFault,
+        rights: Rights,
+    ) -> Rights {
+        let is_table = |slot: &Memslot| self.is_table(slot, fault.gfn, fault.alias);
+        if !rights.contains(Rights::W) || !slot.is_some_and(is_table) {
+            return rights;
+        }
+        let tables: SmallVec<[u32; 4]> = mmu.shadow_pages.indirect_of(fault.gfn).collect();
+        if fault.access != Access::Write {
+            // What is mapped may be writable then, and whoever takes that back owes a flush.
+            let in_step = tables.iter().any(|&table| !mmu.shadow_pages.is_unsync(table));
+            let writable = !in_step && self.policy().leaves_unsync_writable();
+            return if writable { rights } else { rights.minus(Rights::W) };
+        }
+        for table in tables {
+            mmu.shadow_pages.set_unsync(table, true);
+        }
+        rights
+    }
+
+    /// What a page gets that nobody has asked for.
+    pub(crate) fn unasked_rights(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> Rights {
+        let protected = self.is_tracked(slot, gfn, alias) || self.is_table(slot, gfn, alias);
+        if protected { Rights::RX } else { Rights::RWX }
+    }
+}

@@ -1,0 +1,6 @@
+//! The guest's own page tables: walking them, shadowing them, and keeping shadows in step with them.
+
+pub(crate) mod pte;
+pub(crate) mod shadow;
+pub(crate) mod sync;
+pub(crate) mod walk;

@@ -1,0 +1,58 @@
+//! The dirty ring of a vCPU: the pages that it made dirty, in order (`struct kvm_dirty_ring`).
+
+use gpa_model::SlotId;
+use gpa_model::limits::DIRTY_RING_RESERVED;
+
+/// A page that a vCPU has made dirty (`struct kvm_dirty_gfn`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirtyGfn {
+    /// The memslot. It may be gone, or another by now.
+    pub slot: SlotId,
+    /// The page in it.
+    pub offset: u64,
+}
+
+/// The ring of one vCPU. Its positions only grow; an entry is where one lies in the ring.
+#[derive(Debug, Default)]
+pub(crate) struct DirtyRing {
+    /// As many as the VM asks for, once they have all been used.
+    entries: Vec<DirtyGfn>,
+    /// The position of the next entry.
+    pub(crate) dirty: u64,
+    /// Up to where user space has taken them.
+    pub(crate) harvested: u64,
+    /// Up to where it has given them back.
+    pub(crate) reset: u64,
+}
+
+impl DirtyRing {
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        (self.dirty, self.harvested, self.reset) = (0, 0, 0);
+    }
+
+    /// `kvm_dirty_ring_push()`.
+    pub(crate) fn push(&mut self, size: u8, entry: DirtyGfn) {
+        let at = (self.dirty % u64::from(size)) as usize;
+        match self.entries.get_mut(at) {
+            Some(old) => *old = entry,
+            None => self.entries.push(entry),
+        }
+        self.dirty += 1;
+    }
+
+    /// Whether there may be no room for what one more entry into the guest lists (`kvm_dirty_ring_soft_full()`).
+    pub(crate) fn is_full(&self, size: u8) -> bool {
+        self.dirty - self.reset + u64::from(DIRTY_RING_RESERVED) > u64::from(size)
+    }
+
+    pub(crate) fn between(&self, from: u64, to: u64) -> impl Iterator<Item = DirtyGfn> {
+        let len = self.entries.len().max(1) as u64;
+        (from..to).filter_map(move |position| self.entries.get((position % len) as usize).copied())
+    }
+
+    /// What nobody has taken yet.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = DirtyGfn> {
+        self.between(self.harvested, self.dirty)
+    }
+}

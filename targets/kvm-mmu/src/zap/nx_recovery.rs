@@ -1,0 +1,27 @@
+//! Recovery of large leaves that an instruction fetch took apart (`kvm_recover_nx_huge_pages()`).
+
+use crate::host::TlbFlush;
+use crate::policy::{Family, HasPolicy, Policy};
+use crate::second_stage::SecondStage;
+use crate::tables::spte::Format;
+use crate::zap::Retired;
+
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
+    /// Take away the oldest of such tables, so that the next access that fetches nothing makes a large leaf again
+    /// (`kvm_recover_nx_huge_pages()`).
+    pub fn recover_nx_huge_page(&self, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
+        let mut mmu = self.mmu_lock.lock();
+        let Some(table) = mmu.shadow_pages.oldest_nx_split() else { return };
+        let mut retired = Retired::new();
+        match (self.policy().family(), mmu.shadow_pages.parent(table)) {
+            (Family::Tdp, Some(parent)) => self.tdp_unlink(&mut mmu, parent, &mut retired),
+            _ => {
+                self.retire(&mut mmu, &slots, table);
+                retired.push(table);
+            }
+        }
+        mmu.shadow_pages.remove_nx_split(table);
+        self.commit_zap(&mut mmu, &retired, self.policy().flushes_recovered(), tlb);
+    }
+}

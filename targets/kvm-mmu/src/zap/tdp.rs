@@ -1,0 +1,176 @@
+//! Upstream's TDP MMU: leaves are found by walking from the roots, tables go with what links them, and the direct root is replaced
+//! as a whole when a memslot goes (`tdp_mmu.c`).
+//!
+//! A memslot that goes takes the direct root along: vCPUs load a new one at once, and what hangs from the old one is taken
+//! apart when the change ends (`kvm_tdp_mmu_invalidate_roots()`, `kvm_tdp_mmu_zap_invalidated_roots()`). Until then its leaves are out
+//! of the guest's reach, but the host still has to hear of what they map. The mirrored root lives as long as the VM: there the leaves
+//! of the slot go one by one (`kvm_mmu_zap_memslot_leafs()`).
+
+use crate::host::TlbFlush;
+use crate::memslots::slots::Memslot;
+use crate::policy::{HasPolicy, Policy};
+use crate::second_stage::flush::FlushOwed;
+use crate::second_stage::leaves::is_leaf;
+use crate::second_stage::{Locked, SecondStage};
+use crate::tables::roots::{GfnFilter, Root};
+use crate::tables::spte::{Entry, Format, pages_of_entry};
+use crate::tables::table_pages::Sptep;
+use crate::zap::Retired;
+use crate::zap::gfn_range::GfnZap;
+use gpa_model::{Gfn, Gpa};
+use smallvec::SmallVec;
+
+/// How far somebody has got who walks the tables from several roots, one after the other, and now and then gives up the lock.
+#[derive(Debug)]
+#[must_use = "the roots are held until it is over"]
+pub(crate) struct RootWalk {
+    roots: SmallVec<[u32; 2]>,
+    /// How many of them are done.
+    done: usize,
+    /// Where to go on in the next.
+    next: Gfn,
+    /// What is owed for those that are done.
+    owed: FlushOwed,
+}
+
+impl RootWalk {
+    /// There are no roots to walk from.
+    pub(crate) fn over() -> Self {
+        Self { roots: SmallVec::new(), done: 0, next: Gfn::new(0), owed: FlushOwed::nothing() }
+    }
+}
+
+impl<P: HasPolicy, F: Format> SecondStage<P, F> {
+    /// The host takes away the pages behind `pages` frames from `first` (`kvm_tdp_mmu_unmap_gfn_range()`).
+    pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        for root in self.valid_roots(self.policy().invalidated_names()) {
+            if !self.policy().keeps_flush_of_other_roots() {
+                *owed = FlushOwed::nothing();
+            }
+            self.zap_leafs(mmu, self.tables.root(root), first, pages, owed);
+        }
+        let retired = if self.policy().invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };
+        for &root in retired {
+            self.zap_leafs(mmu, root, first, pages, owed);
+        }
+    }
+
+    /// Take away the leaves under `root` that translate any of `pages` frames from `first`. Their tables stay
+    /// (`tdp_mmu_zap_leafs()`).
+    fn zap_leafs(&self, mmu: &Locked, root: u32, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+        for (at, entry) in self.iter(mmu, root, first, pages) {
+            if is_leaf(at, entry) {
+                self.tables.set(at, Entry::ABSENT);
+                self.owe(mmu, at, first, owed);
+            }
+        }
+    }
+
+    /// Walk from the roots that vCPUs load, with pauses. They are not freed meanwhile, even if no vCPU will load them again
+    /// (`kvm_tdp_mmu_get_root()`).
+    pub(crate) fn get_roots(&self, mmu: &mut Locked, first: Gfn) -> RootWalk {
+        let roots: SmallVec<[u32; 2]> = self.valid_roots(GfnFilter::All).map(|root| self.tables.root(root)).collect();
+        mmu.held_roots.extend_from_slice(&roots);
+        RootWalk { roots, done: 0, next: first, owed: FlushOwed::nothing() }
+    }
+
+    /// The walk is over. Of its roots those go that nobody walks from and that were taken apart meanwhile
+    /// (`kvm_tdp_mmu_put_root()`).
+    pub(crate) fn put_roots(&self, mmu: &mut Locked, walk: RootWalk, tlb: &mut dyn TlbFlush) {
+        for root in walk.roots {
+            if let Some(at) = mmu.held_roots.iter().position(|held| *held == root) {
+                mmu.held_roots.swap_remove(at);
+            }
+            let retired = mmu.retired_roots.iter().position(|retired| *retired == root);
+            if let (Some(at), false) = (retired, mmu.held_roots.contains(&root))
+                && self.tables.entries(root, self.tables.root_level()).all(|(_, entry)| !entry.is_present())
+            {
+                mmu.retired_roots.remove(at);
+                mmu.shadow_pages.retire(root);
+                self.free(mmu, &[root], tlb);
+            }
+        }
+    }
+
+    /// Take away `leaves` leaves and flush before others have their turn. True if that was all.
+    pub(crate) fn tdp_zap_some(&self, mmu: &Locked, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
+        let (walk, end, mut left) = (&mut zap.walk, zap.first.add(zap.pages), leaves);
+        while let Some(&root) = walk.roots.get(walk.done) {
+            let mut owed = FlushOwed::nothing();
+            let pages = end.offset_from(walk.next).unwrap_or(0);
+            for (at, _) in self.iter(mmu, root, walk.next, pages).filter(|(at, entry)| is_leaf(*at, *entry)) {
+                if left == 0 {
+                    let entry = mmu.shadow_pages.gfn_of(at);
+                    walk.next = self.policy().restarted_at(entry, pages_of_entry(at.level)).max(walk.next);
+                    let flushes = self.policy().flushes_before_yield(walk.owed.is_owed(), owed.is_owed());
+                    walk.owed.add(owed);
+                    if flushes {
+                        walk.owed.take().range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
+                    }
+                    return false;
+                }
+                left -= 1;
+                self.tables.set(at, Entry::ABSENT);
+                self.owe(mmu, at, zap.first, &mut owed);
+            }
+            walk.owed.add(owed);
+            walk.done += 1;
+            walk.next = zap.first;
+        }
+        walk.owed.take().range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
+        true
+    }
+
+    /// `slot` goes: nothing that vCPUs can reach maps it when what is owed was flushed.
+    pub(crate) fn tdp_zap_slot(&self, mmu: &mut Locked, slot: &Memslot, owed: &mut FlushOwed) {
+        for root in self.valid_roots(GfnFilter::Private) {
+            self.zap_leafs(mmu, self.tables.root(root), slot.gfn, slot.pages, owed);
+        }
+        let alias = Root::Direct.alias(self.tables.direct_bits());
+        mmu.retired_roots.push(self.tables.root(Root::Direct));
+        let new = mmu.shadow_pages.alloc_root(self.tables.root_level(), alias);
+        self.tables.set_root(Root::Direct, new);
+        owed.owe();
+    }
+
+    /// Take apart what hangs from roots that no vCPU will load again, and them.
+    pub(crate) fn tdp_zap_retired_roots(&self, tlb: &mut dyn TlbFlush) {
+        let mut mmu = self.mmu_lock.lock();
+        for root in std::mem::take(&mut mmu.retired_roots) {
+            let mut retired = Retired::new();
+            for (at, _) in self.tables.entries(root, self.tables.root_level()) {
+                let end = Gpa::new(0).add_pages((u64::from(at.index) + 1) * pages_of_entry(at.level));
+                if self.policy().takes_apart(end, self.vm.maxphyaddr()) {
+                    self.tdp_unlink(&mut mmu, at, &mut retired);
+                }
+            }
+            if mmu.held_roots.contains(&root) {
+                mmu.retired_roots.push(root);
+            } else {
+                mmu.shadow_pages.retire(root);
+                retired.push(root);
+            }
+            let mut owed = FlushOwed::nothing();
+            owed.owe();
+            owed.all(self.policy(), tlb);
+            self.free(&mut mmu, &retired, tlb);
+        }
+    }
+
+    /// Make the entry absent, with all that hangs from it (`handle_removed_pt()`).
+    pub(crate) fn tdp_unlink(&self, mmu: &mut Locked, at: Sptep, retired: &mut Retired) {
+        let entry = self.tables.get(at);
+        self.tables.set(at, Entry::ABSENT);
+        if entry.is_present() && !entry.is_leaf(at.level) {
+            let table = entry.table();
+            for (below, _) in self.tables.entries(table, at.level - 1) {
+                self.tdp_unlink(mmu, below, retired);
+            }
+            if self.policy().unlists_zapped() {
+                mmu.shadow_pages.remove_nx_split(table);
+            }
+            mmu.shadow_pages.retire(table);
+            retired.push(table);
+        }
+    }
+}
