@@ -7,14 +7,14 @@
 mod accesses;
 mod calibration;
 mod capabilities;
-mod halves;
 mod helper;
 mod hold;
 mod host_ops;
+mod internal_slots;
 mod mmu_watch;
-mod private;
+mod private_memory;
 mod program;
-mod protected;
+mod slot_change;
 mod small_rings;
 mod stress;
 
@@ -43,10 +43,10 @@ use capabilities::{enable_local_apics, enable_manual_protect, enable_rings, zap_
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Exit, Gpa, Pfn, VmConfig};
 use helper::Helper;
+use internal_slots::{InternalSlot, Wanted};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::VmFd;
 use mmu_watch::MmuWatch;
-use private::{Private, Wanted};
 use std::sync::Arc;
 
 const OWN_SLOT: u32 = KVM_SLOTS;
@@ -65,7 +65,7 @@ pub struct Machine {
     fd: Arc<VmFd>,
     memory: Pages,
     /// KVM's own memslots.
-    private: Vec<Private>,
+    internal_slots: Vec<InternalSlot>,
     /// Whether it is KVM that answers at the address of the local APIC.
     has_local_apics: bool,
     reclaims: ReclaimTable,
@@ -90,11 +90,11 @@ pub struct Machine {
     /// The identity each host page bears.
     stamps: [Pfn; HOST_PAGES],
     /// The memslot change that is in its middle.
-    half: Option<halves::Half>,
+    open_change: Option<slot_change::OpenChange>,
     /// What is seen of the program that runs.
-    inside: MmuWatch,
+    mmu_watch: MmuWatch,
     batches: Batches,
-    bells: IoeventfdSet,
+    ioeventfds: IoeventfdSet,
     accesses: u64,
     /// What the write enqueued last leaves in its word.
     values: u64,
@@ -139,7 +139,7 @@ impl Machine {
     fn open_as(alias_method: AliasMethod, stripped: Option<&[u8]>, vm: &VmConfig) -> Result<Self, MachineError> {
         let mut machine = Self::create(alias_method, &[], vm)?;
         if alias_method == AliasMethod::Native {
-            machine.inside = MmuWatch::of(&machine.fd);
+            machine.mmu_watch = MmuWatch::of(&machine.fd);
             machine.stealable = match stripped {
                 Some(bits) => bits.to_vec(),
                 None => machine.bits_stripped()?,
@@ -199,14 +199,14 @@ impl Machine {
             map_whole(&fd, &own, space.slot(OWN_SLOT), layout::OWN_GFN)?;
             map_whole(&fd, &tables, space.slot(TABLE_SLOT), layout::TABLE_GFN)?;
         }
-        let has_local_apics = private::need_local_apics(wanted);
+        let has_local_apics = internal_slots::need_local_apics(wanted);
         if has_local_apics {
             enable_local_apics(&fd)?;
         }
-        let mut private = private::before_vcpus(&fd, wanted)?;
+        let mut internal_slots = internal_slots::before_vcpus(&fd, wanted)?;
         let before = shared_mappings().doing("list the mappings of this process")?;
         let mut vcpus = (0..VCPUS).map(|number| Vcpu::new(&fd, &cpuid, number)).collect::<Result<Vec<_>, _>>()?;
-        private.extend(private::after_vcpus(wanted, &before)?);
+        internal_slots.extend(internal_slots::after_vcpus(wanted, &before)?);
         if has_local_apics {
             vcpus.iter_mut().try_for_each(Vcpu::disable_local_apic)?;
         }
@@ -223,7 +223,7 @@ impl Machine {
             fd: Arc::new(fd),
             reclaims: ReclaimTable::probe(&memory),
             memory,
-            private,
+            internal_slots,
             has_local_apics,
             own: Arc::new(own),
             tables,
@@ -238,10 +238,10 @@ impl Machine {
             window: 0,
             tables_written: 0,
             stamps: [Pfn::new(0); HOST_PAGES],
-            half: None,
-            inside: MmuWatch::default(),
+            open_change: None,
+            mmu_watch: MmuWatch::default(),
             batches: Batches::default(),
-            bells: IoeventfdSet::default(),
+            ioeventfds: IoeventfdSet::default(),
             accesses: 0,
             values: 0,
         })

@@ -47,10 +47,10 @@
 
 pub mod exercised;
 pub mod explain;
+mod mmu_event;
 mod parse;
 mod print;
 pub mod replay;
-mod seen;
 pub mod support;
 
 pub use parse::parse;

@@ -165,7 +165,7 @@ fn record_writes_whole_traces_that_verify() {
 #[test]
 fn stress_says_what_it_did_and_finds_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--realisation", "guest-ptes"]);
+    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--alias-method", "guest-ptes"]);
     if status == Status::Absent {
         println!("SKIPPED: {said}");
         return;
@@ -175,7 +175,7 @@ fn stress_says_what_it_did_and_finds_nothing() {
 }
 
 #[test]
-fn a_realisation_that_is_not_here_is_absent_when_asked_for_by_name() {
+fn a_alias_method_that_is_not_here_is_absent_when_asked_for_by_name() {
     let dir = tempfile::tempdir().expect("a folder");
     let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--realisation", "native"]);
     if status == Status::Clean {
@@ -195,7 +195,7 @@ fn probe_says_what_is_here_and_what_is_not() {
     }
     assert_eq!(status, Status::Clean, "{said}");
     let begins = |start: &str| said.lines().any(|line| line.starts_with(start));
-    for start in ["native        ", "private       task state segment ", "aliases by slots: stolen bits 39"] {
+    for start in ["native        ", "internal      task state segment ", "aliases by slots: stolen bits 39"] {
         assert!(begins(start), "{start}: {said}");
     }
     for alias_method in hw_runner::AliasMethod::ALL {

@@ -78,7 +78,7 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
     let mut runner = Command::new(RUNNER);
     // A number that no other test uses tells its children from theirs.
     let mut stressed = runner
-        .args(["stress", "--seconds", "61", "--realisation", "guest-ptes"])
+        .args(["stress", "--seconds", "61", "--alias-method", "guest-ptes"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

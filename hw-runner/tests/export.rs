@@ -71,7 +71,7 @@ fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
 
 /// Each alias method compiles, and runs where it exists; what one is not to be had of is said.
 #[test]
-fn exported_c_compiles_for_every_realisation() {
+fn exported_c_compiles_for_every_alias_method() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\ndirty-get 0\nv0 read 0x1e1\n";
     let program = text::parse(text).expect("a program");

@@ -91,7 +91,7 @@ fn a_program_is_answered_the_same_after_any_other() {
 
 /// The positive control on hardware: a recording from which one page identity was changed is objected to.
 #[test]
-fn a_falsified_recording_is_objected_to() {
+fn oracles_object_to_a_falsified_recording() {
     let Some(mut machine) = machine() else { return };
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0\nv0 write 0x1e0\nunmap hva=0 pages=1\nv1 read 0x1e0@1\n";
@@ -121,7 +121,7 @@ fn a_program_with_other_stolen_bits_is_unsupported() {
 
 /// Every alias method that exists here keeps the same promise, whatever means pages are taken away by.
 #[test]
-fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
+fn random_programs_are_clean_with_every_alias_method_and_every_reclaim() {
     for alias_method in AliasMethod::ALL {
         let mut machine = match Machine::open_with(alias_method) {
             Ok(machine) => machine,
@@ -161,7 +161,7 @@ fn random_programs_are_clean_in_every_realisation_and_by_every_driver() {
                 "prefault" => !machine.can_prefault(),
                 "attributes" => !alias_method.has_attributes(),
                 "ioeventfd" => alias_method != AliasMethod::Ioeventfds,
-                "held-fault" => machine.holds_no_faults().is_some(),
+                "held-fault" => machine.held_faults_lacking().is_some(),
                 _ => false,
             };
             assert!(count.done > 0 || why.is_some_and(|why| !why.is_empty()) || elsewhere, "{alias_method}: {count:?}");
@@ -197,7 +197,7 @@ fn a_fault_is_held_open_while_the_host_takes_its_page_away() {
     let begun: Vec<usize> =
         (0..program.ops.len()).filter(|&at| matches!(program.ops[at], Op::FaultBegin { .. })).collect();
     let Some(mut machine) = machine() else { return };
-    if let Some(why) = machine.holds_no_faults() {
+    if let Some(why) = machine.held_faults_lacking() {
         return println!("SKIPPED: no userfaultfd: {why}");
     }
     let trace = machine.run(&program).expect("a run");

@@ -173,7 +173,7 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
 /// memory of private memslots was mapped under an alias on purpose; the next is a gap of the patches, which is closed where the others are; three are
 /// defects of Linux 6.12, whose programs are seeds; the last is gap G1 of the patches as posted, seen inside a kernel that has them.
 #[test]
-fn what_is_kept_because_an_oracle_objects_is_objected_to() {
+fn oracles_object_to_every_trace_that_is_kept_as_an_objection() {
     let expected = [
         ("ept-rmap-exposed_apic_access_page_has_no_alias", "private_slot/alias-exit/read/alias/private"),
         ("ept-rmap-exposed_private_slots_have_no_alias", "private_slot/alias-exit/read/alias/private"),
@@ -183,7 +183,7 @@ fn what_is_kept_because_an_oracle_objects_is_objected_to() {
         ("stolen-yielding_pages_taken_by_a_walk_that_gives_way", "alias_flush/started-over/unmap/base/user"),
         ("stolen_flush_of_the_alias_failed", "alias_flush/stale-write/dirty-clear/alias/logged"),
     ];
-    let kept = files("hw/objected", "trace");
+    let kept = files("hw/objections", "trace");
     assert_eq!(kept.len(), expected.len(), "{kept:?}");
     for (path, (name, signature)) in kept.iter().zip(expected) {
         let text = read(path);
@@ -207,7 +207,7 @@ fn private_memslots_that_were_not_exposed_were_looked_at() {
     let kernels = [("ept-rmap", false), ("ept-stolen", true), ("ept-stolen-fixed", true)];
     let programs = ["private_slots_have_no_alias", "apic_access_page_has_no_alias"];
     for (program, (name, shown)) in programs.into_iter().flat_map(|program| kernels.map(|kernel| (program, kernel))) {
-        let control = of(&format!("objected/ept-rmap-exposed_{program}.trace"));
+        let control = of(&format!("objections/ept-rmap-exposed_{program}.trace"));
         let clean = of(&format!("{name}_{program}.trace"));
         assert_eq!(control.program, clean.program, "{name}");
         let (report, violation, run) = judge(&clean);
@@ -244,7 +244,7 @@ fn ops_that_mean_nothing_are_skipped_and_impossible_ones_unsupported() {
 
 /// The positive control: change one observation, and the oracle whose law it breaks says so.
 #[test]
-fn a_falsified_observation_is_objected_to() {
+fn oracles_object_to_a_falsified_observation() {
     let vm = small().program.vm;
     let cases = [
         (1, Exit::Memory(Pfn::new(3)), "gfn_unalias/exit"),
@@ -268,7 +268,7 @@ fn a_falsified_observation_is_objected_to() {
 
 /// The same on what real KVM answered: an old page after an invalidation is exactly what a missed flush would show.
 #[test]
-fn a_stale_page_in_a_recorded_trace_is_objected_to() {
+fn oracles_object_to_a_stale_page_in_a_recorded_trace() {
     let path =
         files("hw", "trace").into_iter().find(|path| path.ends_with("hw_unmap_then_read_through_each_alias.trace"));
     let mut trace = parse(&read(&path.expect("the trace"))).expect("a trace");

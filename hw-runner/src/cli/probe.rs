@@ -36,24 +36,24 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     if let Some(proof) = machine.proof() {
         line(out, format_args!("evidence      {}", proof.after.show_since(&proof.before)));
     }
-    match private_memslots(&mut machine) {
-        Ok(words) => line(out, format_args!("private       {words}")),
-        Err(error) => line(out, format_args!("private       unknown: {error}")),
+    match internal_memslots(&mut machine) {
+        Ok(words) => line(out, format_args!("internal      {words}")),
+        Err(error) => line(out, format_args!("internal      unknown: {error}")),
     }
     for alias_method in AliasMethod::ALL {
-        one_realisation(alias_method, out);
+        alias_method_report(alias_method, out);
     }
     Status::Clean
 }
 
 /// A program that begins with every private memslot that there is.
-const PRIVATE: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0xfede0 flush=works\n\
+const INTERNAL: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0xfede0 flush=works\n\
                        slot p0 create gfn=0xfede0 pages=3 hva=0x20\nslot p1 create gfn=0xfee00 pages=1 hva=0x28\n\
                        slot p2 create gfn=0xfede8 pages=1 hva=0x24\n";
 
 /// Which memslots of its own KVM keeps here.
-fn private_memslots(machine: &mut Machine) -> Result<String, MachineError> {
-    let Ok(program) = text::parse(PRIVATE) else { return Ok("unknown".into()) };
+fn internal_memslots(machine: &mut Machine) -> Result<String, MachineError> {
+    let Ok(program) = text::parse(INTERNAL) else { return Ok("unknown".into()) };
     let trace = machine.run(&program)?;
     let found = trace.observations.iter().zip(["task state segment", "APIC access page", "identity map"]);
     let words = found.map(|(exit, name)| match exit {
@@ -64,7 +64,7 @@ fn private_memslots(machine: &mut Machine) -> Result<String, MachineError> {
 }
 
 /// Whether aliases can be made so, and by what means pages can be taken away then.
-fn one_realisation(alias_method: AliasMethod, out: &mut dyn Write) {
+fn alias_method_report(alias_method: AliasMethod, out: &mut dyn Write) {
     let machine = match Machine::open_with(alias_method) {
         Ok(machine) => machine,
         Err(error) => return line(out, format_args!("\naliases by {alias_method}: unsupported: {error}")),
@@ -77,5 +77,5 @@ fn one_realisation(alias_method: AliasMethod, out: &mut dyn Write) {
     for reclaim in Reclaim::ALL {
         way(reclaim.name(), machine.reclaims().lacking(reclaim));
     }
-    way("held-fault", machine.holds_no_faults());
+    way("held-fault", machine.held_faults_lacking());
 }

@@ -15,9 +15,9 @@ const HELD: &str = include_str!("c/held.c");
 const BITMAPS: &str = include_str!("c/bitmaps.c");
 const RINGS: &str = include_str!("c/rings.c");
 /// What only some alias methods have, and what stands for it elsewhere.
-const PROTECTED: &str = include_str!("c/protected.c");
+const PRIVATE_MEMORY: &str = include_str!("c/private_memory.c");
 const IOEVENTFDS: &str = include_str!("c/ioeventfds.c");
-const NOTHING_PRIVATE: &str = include_str!("c/nothing_private.c");
+const NO_PRIVATE_MEMORY: &str = include_str!("c/no_private_memory.c");
 const NO_IOEVENTFDS: &str = include_str!("c/no_ioeventfds.c");
 
 pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
@@ -43,7 +43,7 @@ pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
     let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}");
     let either = |is: AliasMethod, this, other| if alias_method == is { this } else { other };
     let log = either(AliasMethod::Rings, RINGS, BITMAPS);
-    let private = either(AliasMethod::SwProtected, PROTECTED, NOTHING_PRIVATE);
+    let private = either(AliasMethod::SwProtected, PRIVATE_MEMORY, NO_PRIVATE_MEMORY);
     let _ = writeln!(out, "{log}\n{private}\n{}", either(AliasMethod::Ioeventfds, IOEVENTFDS, NO_IOEVENTFDS));
     // Private memory has no hva for a fault to wait for.
     let steps = steps(program, alias_method, alias_method != AliasMethod::SwProtected);

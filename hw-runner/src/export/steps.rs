@@ -25,8 +25,8 @@ pub(super) fn steps(program: &Program, alias_method: AliasMethod, holds: bool) -
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
     for (at, op) in program.ops.iter().enumerate() {
-        let private = matches!(op, Op::Slot { id, .. } if id.is_internal());
-        if private || !supports(&program.vm, op, alias_method) || !model.accepts(&host, op) {
+        let internal = matches!(op, Op::Slot { id, .. } if id.is_internal());
+        if internal || !supports(&program.vm, op, alias_method) || !model.accepts(&host, op) {
             continue;
         }
         host.apply(op);

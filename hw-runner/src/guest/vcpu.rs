@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
     /// KVM gave up on it.
     Failed,
     /// KVM took it for one to memory that is private, or that is not, and found the other.
-    Attributed { private: bool },
+    MemoryFault { private: bool },
     /// It faulted again and again.
     Retried,
     /// KVM does not let the vCPU go on before entries of its dirty ring are given back.
@@ -62,7 +62,7 @@ enum Stop {
     Mmio(Gpa),
     Gone(&'static str),
     RingFull,
-    Attributed { private: bool },
+    MemoryFault { private: bool },
     Interrupted,
 }
 
@@ -188,7 +188,7 @@ impl Vcpu {
                 Stop::Mmio(gpa) => return Err(MachineError::Exit(format!("an exit for {gpa:?} in ring 0"))),
                 Stop::Gone(why) => return Err(MachineError::Exit(format!("{why} in ring 0"))),
                 Stop::RingFull => return Err(MachineError::Exit("a full dirty ring in ring 0".to_owned())),
-                Stop::Attributed { .. } => return Err(MachineError::Exit("a memory fault in ring 0".to_owned())),
+                Stop::MemoryFault { .. } => return Err(MachineError::Exit("a memory fault in ring 0".to_owned())),
             }
         }
         self.exits += 1;
@@ -276,9 +276,9 @@ impl Vcpu {
                     self.restart(0)?;
                     break;
                 }
-                Stop::Attributed { private } => {
+                Stop::MemoryFault { private } => {
                     let n = self.current(own, &mut left, || "a memory fault".to_owned())?;
-                    Some((n, Outcome::Attributed { private }))
+                    Some((n, Outcome::MemoryFault { private }))
                 }
                 Stop::Gone(why) => {
                     let n = self.current(own, &mut left, || why.to_owned())?;
@@ -326,7 +326,7 @@ impl Vcpu {
             Ok(VcpuExit::Shutdown) => Stop::Gone("a shutdown"),
             Ok(VcpuExit::InternalError) => Stop::Gone("an internal error of KVM"),
             // Or there is no host page: then the access is taken for what it is.
-            Ok(VcpuExit::MemoryFault { flags, .. }) => Stop::Attributed { private: flags & PRIVATE != 0 },
+            Ok(VcpuExit::MemoryFault { flags, .. }) => Stop::MemoryFault { private: flags & PRIVATE != 0 },
             Ok(VcpuExit::Intr) => Stop::Interrupted,
             Ok(VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL)) => Stop::RingFull,
             Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),

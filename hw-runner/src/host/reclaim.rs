@@ -24,13 +24,13 @@ pub(crate) const DEFAULT: Reclaim = Reclaim::Dontneed;
 
 /// What became of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Driven {
+pub(crate) enum Reclaimed {
     /// It was done.
     Done,
     /// The kernel was asked and preferred not to, as it may: the pages are where they were.
     Declined,
     /// This kernel, or this kind of memory, has no such way.
-    Lacking,
+    Unsupported,
 }
 
 /// How often a driver was asked for, and what became of it.
@@ -54,7 +54,8 @@ pub struct ReclaimTable {
 impl ReclaimTable {
     /// Try each on the first page of `memory`, whose content is lost.
     pub(crate) fn probe(memory: &Pages) -> Self {
-        let lacking = Reclaim::ALL.map(|reclaim| drive(reclaim, memory, 0, 1).err().map(|error| error.to_string()));
+        let lacking =
+            Reclaim::ALL.map(|reclaim| reclaim_from(reclaim, memory, 0, 1).err().map(|error| error.to_string()));
         Self { lacking, counts: Default::default() }
     }
 
@@ -65,26 +66,26 @@ impl ReclaimTable {
         memory: &Pages,
         page: usize,
         pages: usize,
-    ) -> io::Result<Driven> {
+    ) -> io::Result<Reclaimed> {
         let reclaim = reclaim.unwrap_or(DEFAULT);
         let count = &mut self.counts[reclaim as usize];
         let needs_all = matches!(reclaim, Reclaim::Fork | Reclaim::Collapse);
         if self.lacking[reclaim as usize].is_some() || needs_all && memory.gone() != 0 {
             count.unsupported += 1;
-            return Ok(Driven::Lacking);
+            return Ok(Reclaimed::Unsupported);
         }
         put_back(memory, page, pages)?;
         let count = &mut self.counts[reclaim as usize];
-        match drive(reclaim, memory, page, pages) {
+        match reclaim_from(reclaim, memory, page, pages) {
             Ok(()) => count.done += 1,
             // Nothing was promised: no memory for a huge page or a process now, or a page in use by somebody else.
             Err(error) if matches!(reclaim, Reclaim::Collapse | Reclaim::Fork) && may_decline(&error) => {
                 count.declined += 1;
-                return Ok(Driven::Declined);
+                return Ok(Reclaimed::Declined);
             }
             Err(error) => return Err(error),
         }
-        Ok(Driven::Done)
+        Ok(Reclaimed::Done)
     }
 
     /// Those that work here.
@@ -150,7 +151,7 @@ pub(crate) fn replaces(reclaim: Option<Reclaim>) -> bool {
 }
 
 /// Whether a notifier hears of it every time, so that nothing can map the pages as they were.
-pub fn takes_away(reclaim: Option<Reclaim>) -> bool {
+pub fn always_invalidates(reclaim: Option<Reclaim>) -> bool {
     match reclaim.unwrap_or(DEFAULT) {
         Reclaim::Dontneed | Reclaim::PunchHole | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Guard => true,
         Reclaim::Mprotect | Reclaim::MprotectRead | Reclaim::UffdWriteProtect | Reclaim::UffdCopy => true,
@@ -174,7 +175,7 @@ fn may_decline(error: &io::Error) -> bool {
 }
 
 /// Do it, under every mapping of the pages.
-fn drive(reclaim: Reclaim, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
+fn reclaim_from(reclaim: Reclaim, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let each = |apply: &dyn Fn(usize) -> io::Result<()>| each_mapping(memory, apply);
     let protect_and_release = |rights| {
         each(&|mapping| {

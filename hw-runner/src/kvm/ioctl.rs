@@ -174,7 +174,7 @@ pub(crate) struct Ioeventfd {
 
 impl Ioeventfd {
     /// How often it has rung since this was last asked.
-    pub(crate) fn rings(&self) -> io::Result<u64> {
+    pub(crate) fn take_count(&self) -> io::Result<u64> {
         let mut times = [0; size_of::<u64>()];
         match (&self.eventfd).read(&mut times) {
             Ok(_) => Ok(u64::from_ne_bytes(times)),

@@ -44,9 +44,9 @@ pub(crate) enum Signalled {
 
 impl IoeventfdSet {
     /// Have one at each of `gpas`.
-    pub(crate) fn hang(&mut self, fd: &VmFd, gpas: [Gpa; 2]) -> Result<(), MachineError> {
+    pub(crate) fn assign(&mut self, fd: &VmFd, gpas: [Gpa; 2]) -> Result<(), MachineError> {
         if self.0.len() + gpas.len() > KEPT {
-            self.take_down(fd)?;
+            self.deassign_all(fd)?;
         }
         for gpa in gpas {
             if let Entry::Vacant(free) = self.0.entry(gpa.raw()) {
@@ -57,21 +57,24 @@ impl IoeventfdSet {
     }
 
     /// What a write to `gpa` rang.
-    pub(crate) fn rung(&self, gpa: Gpa) -> Result<Signalled, MachineError> {
-        let mut rung = Signalled::Nothing;
-        for (&at, bell) in &self.0 {
-            rung = match (bell.rings().doing("read an eventfd")?, rung) {
-                (0, rung) => rung,
+    pub(crate) fn signalled(&self, gpa: Gpa) -> Result<Signalled, MachineError> {
+        let mut signalled = Signalled::Nothing;
+        for (&at, ioeventfd) in &self.0 {
+            signalled = match (ioeventfd.take_count().doing("read an eventfd")?, signalled) {
+                (0, signalled) => signalled,
                 (1, Signalled::Nothing) if at == gpa.raw() => Signalled::Own,
                 _ => Signalled::Wrong,
             };
         }
-        Ok(rung)
+        Ok(signalled)
     }
 
     /// Take all of them away.
-    pub(crate) fn take_down(&mut self, fd: &VmFd) -> Result<(), MachineError> {
-        let bells = std::mem::take(&mut self.0);
-        bells.values().try_for_each(|bell| ioctl::deassign_ioeventfd(fd, bell)).doing("take an ioeventfd away")
+    pub(crate) fn deassign_all(&mut self, fd: &VmFd) -> Result<(), MachineError> {
+        let ioeventfds = std::mem::take(&mut self.0);
+        ioeventfds
+            .values()
+            .try_for_each(|ioeventfd| ioctl::deassign_ioeventfd(fd, ioeventfd))
+            .doing("take an ioeventfd away")
     }
 }

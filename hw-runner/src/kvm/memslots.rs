@@ -3,7 +3,7 @@
 //! Stock KVM strips nothing from a GPA, so a stolen bit can be played by a second slot at `gpa | bit`. To the guest that is
 //! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
 
-mod protected;
+mod private_memory;
 
 use crate::error::{Doing, MachineError};
 use crate::host::memory::Pages;
@@ -102,20 +102,20 @@ impl Memslots {
             (SlotChange::Flags(flags), Some(old)) => Some(Slot { flags, ..old }),
         };
         // KVM does not let a slot become read-only or stop being it, nor change a protected one: such a slot goes and comes back.
-        let is_protected = |slot: &Slot| self.is_protected(slot);
+        let has_guest_memfd = |slot: &Slot| self.has_guest_memfd(slot);
         let again = old.zip(new).is_some_and(|(old, new)| {
-            old.flags.readonly != new.flags.readonly || is_protected(&old) || is_protected(&new)
+            old.flags.readonly != new.flags.readonly || has_guest_memfd(&old) || has_guest_memfd(&new)
         });
         if old.is_some() && (new.is_none() || again) {
             // Its memory moves with it.
             let kept = self.guest_memfds[id.index()].take();
             self.delete(kvm.fd, id.index())?;
-            self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.is_protected(&new)));
+            self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.has_guest_memfd(&new)));
         }
         if self.alias_method == AliasMethod::SwProtected
             && let Some(new) = new
         {
-            self.set_protected(kvm, id, &new)?;
+            self.set_with_guest_memfd(kvm, id, &new)?;
         } else if let Some(new) = new {
             for alias in 0..self.each {
                 set_region(kvm.fd, kvm.memory, region(kvm.vm, self.alias_method, id.index(), alias, &new))
@@ -180,7 +180,7 @@ impl Memslots {
         for alias in 0..self.each {
             delete_region(fd, kvm_slot(self.alias_method, id, alias)).doing("delete a memslot")?;
         }
-        if self.is_protected(&slot) {
+        if self.has_guest_memfd(&slot) {
             // Without that they would not even be a hole once their memslot is gone.
             let gpa = Gpa::from_page(slot.gfn.raw());
             guest_memfd::set_private(fd, gpa, slot.pages as usize, false).doing("make memory shared again")?;

@@ -34,7 +34,7 @@ struct Batch {
     frames: Vec<usize>,
     outcomes: Vec<Outcome>,
     /// Where the last request must ring an eventfd, if it is a write that rings any, and where it must not.
-    bells: Option<[Gpa; 2]>,
+    ioeventfds: Option<[Gpa; 2]>,
 }
 
 impl Batches {
@@ -50,7 +50,7 @@ impl Batch {
         self.requests.clear();
         self.ops.clear();
         self.frames.clear();
-        self.bells = None;
+        self.ioeventfds = None;
     }
 }
 
@@ -101,10 +101,10 @@ impl Machine {
         batch.ops.push(at);
         batch.frames.push(frame);
         // What cannot come to an end must not keep others from theirs, and what is watched is watched one by one.
-        let mut alone = self.half.is_some() || self.inside.is_watching();
+        let mut alone = self.open_change.is_some() || self.mmu_watch.is_watching();
         if access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds {
             // All such writes are to the same word, so each is the last of its list.
-            batch.bells = Some(bells(vm, gpa, request.offset));
+            batch.ioeventfds = Some(ioeventfd_gpas(vm, gpa, request.offset));
             alone = true;
         }
         if alone { self.run_batches(vm, observations) } else { Ok(()) }
@@ -125,20 +125,20 @@ impl Machine {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut self.batches.of[number]);
-        if let Some(gpas) = batch.bells {
-            self.bells.hang(&self.fd, gpas)?;
+        if let Some(gpas) = batch.ioeventfds {
+            self.ioeventfds.assign(&self.fd, gpas)?;
         }
         let vcpu = &mut self.vcpus[number];
         let result = vcpu.use_tables(self.tables_written).and_then(|()| {
             vcpu.enter_space(batch.space)?;
             self.accesses += batch.requests.len() as u64;
-            vcpu.run(&self.own, &self.watchdog, &batch.requests, self.half.is_some(), &mut batch.outcomes)
+            vcpu.run(&self.own, &self.watchdog, &batch.requests, self.open_change.is_some(), &mut batch.outcomes)
         });
         if result.is_ok() {
             for (n, &outcome) in batch.outcomes.iter().enumerate() {
                 observations[batch.ops[n]] = Some(self.observed(vm, &batch.requests[n], batch.frames[n], outcome));
             }
-            self.heed_bells(vm, number, &batch, observations)?;
+            self.heed_ioeventfds(vm, number, &batch, observations)?;
         }
         let watched = batch.ops.last().copied();
         batch.clear();
@@ -149,17 +149,17 @@ impl Machine {
 
     /// A write that rang is one that user space was told of. One that came out although there is an eventfd, or that rang another
     /// one, is wrong whatever it was to.
-    fn heed_bells(
+    fn heed_ioeventfds(
         &mut self,
         vm: &VmConfig,
         vcpu: usize,
         batch: &Batch,
         observations: &mut [Option<Exit>],
     ) -> Result<(), MachineError> {
-        let Some([name, _]) = batch.bells else { return Ok(()) };
-        let rung = self.bells.rung(name)?;
+        let Some([name, _]) = batch.ioeventfds else { return Ok(()) };
+        let signalled = self.ioeventfds.signalled(name)?;
         let (Some(&at), Some(&frame)) = (batch.ops.last(), batch.frames.last()) else { return Ok(()) };
-        match (rung, observations[at]) {
+        match (signalled, observations[at]) {
             // The guest could read the page right after: it is read-only, or else nothing had to ring.
             (Signalled::Own, _) if self.memslots.host_page(vm, frame).is_some() => {
                 observations[at] = Some(Exit::Mmio(Gpa::from_page(name.page())));
@@ -168,7 +168,7 @@ impl Machine {
             _ => {}
         }
         // KVM emulates such a write like one that comes out.
-        self.vcpus[vcpu].count_exits(u64::from(rung != Signalled::Nothing));
+        self.vcpus[vcpu].count_exits(u64::from(signalled != Signalled::Nothing));
         Ok(())
     }
 
@@ -182,10 +182,10 @@ impl Machine {
                 if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
             }
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
-            Outcome::Attributed { private } if private != self.memslots.is_private_frame(vm, frame) => {
+            Outcome::MemoryFault { private } if private != self.memslots.is_private_frame(vm, frame) => {
                 Exit::MemoryFault
             }
-            Outcome::Failed | Outcome::Attributed { .. } => Exit::Error,
+            Outcome::Failed | Outcome::MemoryFault { .. } => Exit::Error,
             Outcome::Retried => Exit::Retry,
             Outcome::RingFull => Exit::RingFull,
         }
@@ -200,7 +200,7 @@ impl Machine {
             // The host cannot look into that page, but it must not be in any of its own.
             return if (0..HOST_PAGES).any(holds) { Exit::Error } else { Exit::Memory(found) };
         }
-        if let Some(holds) = self.private_page_holds(vm, frame, request.offset, request.value) {
+        if let Some(holds) = self.internal_page_holds(vm, frame, request.offset, request.value) {
             return if holds { Exit::Memory(found) } else { Exit::Error };
         }
         match self.memslots.host_page(vm, frame) {
@@ -216,7 +216,7 @@ impl Machine {
 }
 
 /// The word at `offset` of the page at `gpa`, and the same under the next alias.
-fn bells(vm: &VmConfig, gpa: Gpa, offset: usize) -> [Gpa; 2] {
+fn ioeventfd_gpas(vm: &VmConfig, gpa: Gpa, offset: usize) -> [Gpa; 2] {
     let stolen = vm.stolen();
     let (gfn, alias) = stolen.split(gpa);
     let next = (stolen.alias_index(alias) + 1) % stolen.alias_count();
@@ -241,17 +241,17 @@ mod tests {
         let text = format!("{head}slot 0 create gfn=0x1e0 pages=1 hva=0\nv0 write 0x1e0@1\nv0 write 0x1e4@1\n");
         let program = gpa_model::text::parse(&text).expect("a program");
         let word = |op, frame, alias| Gpa::new(program.vm.gpa(frame, alias).raw() + page::word_offset(op) as u64);
-        let mut rung = |op, frame, expected| {
-            let mut bells = IoeventfdSet::default();
-            bells.hang(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
+        let mut signalled = |op, frame, expected| {
+            let mut ioeventfds = IoeventfdSet::default();
+            ioeventfds.assign(&machine.fd, [word(op, frame, 0), word(op, frame, 1)]).expect("eventfds");
             machine.run(&program).expect("a run");
-            let rung = bells.rung(word(op, frame, expected)).expect("what rang");
-            bells.take_down(&machine.fd).expect("none left");
-            rung
+            let signalled = ioeventfds.signalled(word(op, frame, expected)).expect("what rang");
+            ioeventfds.deassign_all(&machine.fd).expect("none left");
+            signalled
         };
-        assert_eq!(rung(2, 4, 1), Signalled::Own);
-        assert_eq!(rung(2, 4, 0), Signalled::Wrong);
-        assert_eq!(rung(1, 0, 1), Signalled::Nothing);
+        assert_eq!(signalled(2, 4, 1), Signalled::Own);
+        assert_eq!(signalled(2, 4, 0), Signalled::Wrong);
+        assert_eq!(signalled(1, 0, 1), Signalled::Nothing);
     }
 
     /// Where names differ by nothing but entries, they lead to their frame by entries of every kind, and one that forbids writes does.

@@ -8,11 +8,11 @@
 use super::Machine;
 use super::accesses::Asked;
 use super::helper::{Ended, Helper};
-use super::mmu_watch::Named;
+use super::mmu_watch::PageNames;
 use crate::error::{Doing, MachineError};
 use crate::guest::page;
 use crate::host::memory::{PAGE_BYTES, Pages};
-use crate::host::reclaim::{Driven, discard, leaves_userfaults_alone, replaces};
+use crate::host::reclaim::{Reclaimed, discard, leaves_userfaults_alone, replaces};
 use crate::host::userfault::Userfault;
 use crate::kvm::alias_method::AliasMethod;
 use gpa_model::limits::HOST_PAGES;
@@ -35,7 +35,7 @@ struct Plan {
 
 impl Machine {
     /// Why no fault can be held open here, if none can.
-    pub fn holds_no_faults(&self) -> Option<&str> {
+    pub fn held_faults_lacking(&self) -> Option<&str> {
         self.reclaims.lacking(Reclaim::UffdCopy)
     }
 
@@ -55,8 +55,8 @@ impl Machine {
         self.vcpus[vcpu].enter_space(asked.space)?;
         let helper = self.helper.take().map_or_else(|| Helper::new(Arc::clone(&self.own)), Ok)?;
         let mut stamps = self.stamps;
-        let Self { vcpus, memory, reclaims, inside, private, .. } = self;
-        let (memory, private) = (&*memory, &*private);
+        let Self { vcpus, memory, reclaims, mmu_watch, internal_slots, .. } = self;
+        let (memory, internal_slots) = (&*memory, &*internal_slots);
         let userfault = Userfault::new().doing("make a userfaultfd")?;
         for mapping in 0..memory.mappings() {
             let range = memory.range(mapping, page, 1);
@@ -72,12 +72,12 @@ impl Machine {
             if over.is_none() {
                 observations[at] = Some(Exit::Pending);
                 model.step(host, &program.ops[at], &Exit::Pending);
-                inside.look(vm, Named { memory, stamps: &stamps, private }, at, false)?;
+                mmu_watch.look(vm, PageNames { memory, stamps: &stamps, internal_slots }, at, false)?;
                 for (number, op) in program.ops.iter().enumerate().take(end).skip(at + 1) {
                     let Op::Unmap { range, by } = *op else { continue };
                     let (start, pages) = (range.start.page() as usize, range.pages as usize);
-                    let driven = reclaims.unmap(by, memory, start, pages).doing("take host pages away")?;
-                    if driven == Driven::Lacking {
+                    let reclaimed = reclaims.unmap(by, memory, start, pages).doing("take host pages away")?;
+                    if reclaimed == Reclaimed::Unsupported {
                         observations[number] = Some(Exit::Unsupported);
                         continue;
                     }
@@ -87,7 +87,7 @@ impl Machine {
                     there |= range.contains(HostPage::new(page as u64)) && replaces(by);
                     restamp(memory, &mut stamps, host, range, if there { None } else { Some(page) });
                     observations[number] = Some(Exit::Done);
-                    inside.look(vm, Named { memory, stamps: &stamps, private }, number, false)?;
+                    mmu_watch.look(vm, PageNames { memory, stamps: &stamps, internal_slots }, number, false)?;
                 }
             }
             stamps[page] = host.pfn(HostPage::new(page as u64));
@@ -123,7 +123,7 @@ impl Machine {
         let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
         // What rings an eventfd is not known by what comes out.
         let rings = access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds;
-        if rings || self.holds_no_faults().is_some() {
+        if rings || self.held_faults_lacking().is_some() {
             return None;
         }
         let end = end_of_fault(program, at)?;

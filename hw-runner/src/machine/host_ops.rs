@@ -2,7 +2,7 @@
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
-use crate::host::reclaim::{Driven, prot_none};
+use crate::host::reclaim::{Reclaimed, prot_none};
 use crate::kvm::memslots::Backing;
 use gpa_model::{Exit, Gpa, Host, HostPageRange, Op, Reclaim, VmConfig};
 
@@ -14,7 +14,7 @@ impl Machine {
             Op::Slot { id, .. } if id.is_internal() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
-                self.take_possession(vm, id)?;
+                self.make_slot_private(vm, id)?;
                 Exit::Done
             }
             Op::SlotBegin { id, change } => self.begin_change(vm, id, change)?,
@@ -84,8 +84,8 @@ impl Machine {
     /// Have the host take pages away; whether it can in that way.
     pub(super) fn unmap(&mut self, range: HostPageRange, by: Option<Reclaim>) -> Result<bool, MachineError> {
         let (start, pages) = (range.start.page() as usize, range.pages as usize);
-        let driven = self.reclaims.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
-        Ok(driven != Driven::Lacking)
+        let reclaimed = self.reclaims.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
+        Ok(reclaimed != Reclaimed::Unsupported)
     }
 
     /// Give the pages of `range` the identities that `host` has for them.

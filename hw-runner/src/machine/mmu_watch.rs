@@ -1,10 +1,10 @@
 //! Watching programs from inside KVM, where it lets itself be looked into.
 
 use super::Machine;
-use super::private::Private;
+use super::internal_slots::InternalSlot;
 use crate::error::MachineError;
 use crate::host::memory::Pages;
-use crate::host::reclaim::takes_away;
+use crate::host::reclaim::always_invalidates;
 use crate::kvm::mmu_debugfs::{MmuDebugfs, MmuEvent};
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Op, Pfn, Program, VmConfig};
@@ -21,10 +21,10 @@ pub(super) struct MmuWatch {
 
 /// Where the pages are that KVM maps, and what they are called now.
 #[derive(Clone, Copy)]
-pub(super) struct Named<'a> {
+pub(super) struct PageNames<'a> {
     pub(super) memory: &'a Pages,
     pub(super) stamps: &'a [Pfn; HOST_PAGES],
-    pub(super) private: &'a [Private],
+    pub(super) internal_slots: &'a [InternalSlot],
 }
 
 impl MmuWatch {
@@ -36,7 +36,7 @@ impl MmuWatch {
     /// Watch `program`, which comes next, if what it does can be seen: not when pages get other names but stay where they are, which no
     /// notifier hears of.
     pub(super) fn watch(&mut self, program: &Program) {
-        let is_visible = |op: &Op| !matches!(*op, Op::Unmap { by, .. } if !takes_away(by));
+        let is_visible = |op: &Op| !matches!(*op, Op::Unmap { by, .. } if !always_invalidates(by));
         let watched = self.mmu_debugfs.is_some() && program.ops.iter().all(is_visible);
         self.seen = watched.then(|| vec![Vec::new(); program.ops.len()]);
     }
@@ -60,11 +60,17 @@ impl MmuWatch {
     }
 
     /// See what op number `at` changed; if it is the `last`, what is kept by gfn, too.
-    pub(super) fn look(&mut self, vm: &VmConfig, named: Named<'_>, at: usize, last: bool) -> Result<(), MachineError> {
+    pub(super) fn look(
+        &mut self,
+        vm: &VmConfig,
+        named: PageNames<'_>,
+        at: usize,
+        last: bool,
+    ) -> Result<(), MachineError> {
         let (Some(mmu_debugfs), Some(seen)) = (&mut self.mmu_debugfs, &mut self.seen) else { return Ok(()) };
         mmu_debugfs.learn_names(named.memory, named.stamps)?;
-        for private in named.private {
-            let (memory, pages) = private.pages();
+        for slot in named.internal_slots {
+            let (memory, pages) = slot.pages();
             mmu_debugfs.learn_names(memory, &named.stamps[pages])?;
         }
         mmu_debugfs.look(vm, last, &mut seen[at])
@@ -74,13 +80,13 @@ impl MmuWatch {
 impl Machine {
     /// See what op number `at` changed.
     pub(super) fn look(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
-        let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
-        self.inside.look(vm, named, at, false)
+        let named = PageNames { memory: &self.memory, stamps: &self.stamps, internal_slots: &self.internal_slots };
+        self.mmu_watch.look(vm, named, at, false)
     }
 
     /// See what is kept by gfn after op number `at`, the last.
     pub(super) fn look_at_keys(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
-        let named = Named { memory: &self.memory, stamps: &self.stamps, private: &self.private };
-        self.inside.look(vm, named, at, true)
+        let named = PageNames { memory: &self.memory, stamps: &self.stamps, internal_slots: &self.internal_slots };
+        self.mmu_watch.look(vm, named, at, true)
     }
 }

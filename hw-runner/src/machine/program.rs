@@ -1,6 +1,6 @@
 //! One program: its ops in order, on a machine that is made as good as new before and put in order after.
 
-use super::{Machine, TABLE_SLOT, map_whole, private};
+use super::{Machine, TABLE_SLOT, internal_slots, map_whole};
 use crate::error::{Doing, MachineError};
 use crate::guest::{layout, names, page};
 use crate::host::reclaim::put_back;
@@ -34,7 +34,7 @@ impl Machine {
         trace.seen.clear();
         trace.observations.clear();
         trace.observations.resize(program.ops.len(), None);
-        let wanted = private::wanted(program, self.fingerprint.alias_method);
+        let wanted = internal_slots::wanted(program, self.fingerprint.alias_method);
         let apart = match self.fingerprint.alias_method {
             // Where memory is private, a hole that an earlier program found would shut the guest out of it.
             AliasMethod::SwProtected => true,
@@ -44,9 +44,9 @@ impl Machine {
         if apart || program.vm.slot_zap_all() != self.zaps_all || !wanted.is_empty() {
             return self.run_apart(&wanted, program, trace);
         }
-        self.inside.watch(program);
+        self.mmu_watch.watch(program);
         let result = self.carry_out(program, &mut trace.observations);
-        trace.seen = self.inside.take();
+        trace.seen = self.mmu_watch.take();
         let ended = self.end_change();
         let cleared = ended.and_then(|_| self.memslots.clear(&self.fd));
         if result.is_err() || cleared.is_err() {
@@ -72,7 +72,7 @@ impl Machine {
         }
         let (mut host, mut model) = (Host::new(vm), Model::new(vm));
         self.begin(vm, &host)?;
-        self.inside.begin()?;
+        self.mmu_watch.begin()?;
         self.watchdog.arm().doing("arm the watchdog")?;
         let mut next = 0;
         while let Some(op) = program.ops.get(next) {
@@ -100,7 +100,7 @@ impl Machine {
             }
             let done = match *op {
                 Op::Unmap { range, by } => self.unmap(range, by)?,
-                Op::Slot { id, .. } if id.is_internal() => self.private_slot(vm, &host, id)?,
+                Op::Slot { id, .. } if id.is_internal() => self.internal_slot(vm, &host, id)?,
                 _ => true,
             };
             if !done {

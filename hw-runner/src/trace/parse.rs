@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
             let Some(seen) = observed.and_then(|at| seen.get_mut(at)) else {
                 return Err(words.error("an observation, and then what was seen inside", "an empty observation"));
             };
-            seen.push(super::seen::parse(&program.vm, &mut words)?);
+            seen.push(super::mmu_event::parse(&program.vm, &mut words)?);
             continue;
         }
         if words.peek() != Some(ARROW) {

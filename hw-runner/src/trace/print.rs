@@ -33,7 +33,7 @@ pub fn print(trace: &Trace) -> String {
             let _ = writeln!(out, "  {OTHER} {} {exit}", variant.times);
         }
         for seen in trace.seen.get(at).into_iter().flatten() {
-            let _ = writeln!(out, "  {INSIDE} {}", super::seen::print(&trace.program.vm, seen));
+            let _ = writeln!(out, "  {INSIDE} {}", super::mmu_event::print(&trace.program.vm, seen));
         }
     }
     out

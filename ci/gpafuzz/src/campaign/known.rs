@@ -93,8 +93,8 @@ mod tests {
     }
 
     /// A trace of a defect, as it was recorded.
-    fn objected(name: &str) -> String {
-        let path = format!("{}/../../corpus/hw/objected/{name}.trace", env!("CARGO_MANIFEST_DIR"));
+    fn kept_trace(name: &str) -> String {
+        let path = format!("{}/../../corpus/hw/objections/{name}.trace", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
@@ -110,7 +110,7 @@ mod tests {
     /// a page that is refused where there never was a hole, and another alias method.
     #[test]
     fn a_private_memslot_where_a_hole_was_seen_is_known_and_nothing_like_it_is() {
-        let recorded = objected("npt-sw-protected_private_memslot_where_a_hole_was_seen");
+        let recorded = kept_trace("npt-sw-protected_private_memslot_where_a_hole_was_seen");
         let defect = signature(&recorded);
         assert!(known("linux-kvm-npt:sw-protected", &defect), "{defect}");
         assert!(!known("linux-kvm-npt", &defect) && !known("linux-kvm-npt:guest-ptes", &defect));
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn what_a_walk_that_started_over_left_is_known_and_no_other_stale_page_is() {
         const TARGET: &str = "linux-kvm-stolen-yielding";
-        let recorded = objected("stolen-yielding_pages_taken_by_a_walk_that_gives_way");
+        let recorded = kept_trace("stolen-yielding_pages_taken_by_a_walk_that_gives_way");
         let defect = signature(&recorded);
         assert!(known(TARGET, &defect), "{defect}");
         assert!(!known("linux-kvm-stolen-fixed", &defect));

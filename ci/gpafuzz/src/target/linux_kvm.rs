@@ -294,7 +294,7 @@ impl Recorder for InLab {
         let reclaims = self.lab.reclaims().iter().filter_map(|name| Reclaim::named(name));
         // What no notifier hears of is not asked of a KVM that is looked into: such a program could not be watched.
         let reclaims =
-            reclaims.filter(|reclaim| !self.strips || hw_runner::reclaim::takes_away(Some(*reclaim))).collect();
+            reclaims.filter(|reclaim| !self.strips || hw_runner::reclaim::always_invalidates(Some(*reclaim))).collect();
         // Where everything was zapped nothing is mapped ahead (K2).
         let slot_zap_all = if self.prefaults || self.strips { 0 } else { SLOT_ZAP_ALL };
         let profile = Profile { reclaims, dirty_rings: self.rings, slot_zap_all, ..hw_runner::profile() };

@@ -6,7 +6,7 @@ use crate::error::{Doing, MachineError};
 use crate::guest::page;
 use crate::guest::spinner::{self, HOLE};
 use crate::host::memory::Pages;
-use crate::host::reclaim::{Driven, ReclaimTable, keeps_pages};
+use crate::host::reclaim::{ReclaimTable, Reclaimed, keeps_pages};
 use crate::kvm::memslots::{Backing, Memslots};
 use gpa_model::limits::VCPUS;
 use gpa_model::{FrameSet, HostPage, Pfn, Reclaim, SlotChange, SlotFlags, SlotId, VmConfig};
@@ -132,8 +132,8 @@ impl<'a> Stage<'a> {
         if !keeps {
             self.floor_of_page(page, 0);
         }
-        let driven = self.reclaims.unmap(Some(reclaim), self.kvm.memory, page, 1).doing("take a host page away")?;
-        if !keeps && driven == Driven::Done {
+        let reclaimed = self.reclaims.unmap(Some(reclaim), self.kvm.memory, page, 1).doing("take a host page away")?;
+        if !keeps && reclaimed == Reclaimed::Done {
             self.rename(page);
         }
         self.floor_of_page(page, self.identities[page]);

@@ -12,7 +12,7 @@ use gpa_model::limits::OPS;
 use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, VmConfig};
 
 /// The identity of a private page that is nobody's any more.
-const DISOWNED: Pfn = Pfn::new(u32::MAX);
+const ABANDONED: Pfn = Pfn::new(u32::MAX);
 
 impl Machine {
     /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well.
@@ -23,8 +23,8 @@ impl Machine {
         private: bool,
     ) -> Result<Exit, MachineError> {
         if !private {
-            let disowned = self.private_of(vm, frames).into_iter().map(|(frame, _)| (frame, DISOWNED));
-            self.have_stamped(disowned.collect())?;
+            let abandoned = self.private_of(vm, frames).into_iter().map(|(frame, _)| (frame, ABANDONED));
+            self.stamp_by_guest(abandoned.collect())?;
         }
         let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         self.memslots.set_attributes(kvm, frames, private)?;
@@ -36,7 +36,7 @@ impl Machine {
 
     /// The memslot is new: its frames become the guest's alone, if they are to be, and get their identities. The guest has touched them
     /// as shared ones before: where it had seen a hole Linux 6.12 lets it reach nothing that was private from the start.
-    pub(super) fn take_possession(&mut self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
+    pub(super) fn make_slot_private(&mut self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
         let private = self.memslots.private_frames(vm, Some(id), None);
         if private.is_empty() {
             return Ok(());
@@ -48,7 +48,7 @@ impl Machine {
             offset: 0,
             value: 0,
         };
-        self.have_done(&private.iter().map(touch).collect::<Vec<_>>())?;
+        self.access_by_guest(&private.iter().map(touch).collect::<Vec<_>>())?;
         let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         self.memslots.make_private(kvm, id)?;
         self.stamp_private(private)
@@ -62,21 +62,21 @@ impl Machine {
 
     /// Have the guest write to each of `frames` the identity of the host page it stands for.
     pub(super) fn stamp_private(&mut self, frames: Vec<(usize, usize)>) -> Result<(), MachineError> {
-        self.have_stamped(frames.into_iter().map(|(frame, page)| (frame, self.stamps[page])).collect())
+        self.stamp_by_guest(frames.into_iter().map(|(frame, page)| (frame, self.stamps[page])).collect())
     }
 
     /// Have each frame given an identity, by its base name.
-    fn have_stamped(&mut self, frames: Vec<(usize, Pfn)>) -> Result<(), MachineError> {
+    fn stamp_by_guest(&mut self, frames: Vec<(usize, Pfn)>) -> Result<(), MachineError> {
         let window = self.window;
         let requests: Vec<_> = frames
             .into_iter()
             .flat_map(|(frame, identity)| code::stamp_requests(names::name(window, 0, frame), identity))
             .collect();
-        self.have_done(&requests)
+        self.access_by_guest(&requests)
     }
 
     /// Have the first vCPU make accesses. What it cannot reach is a page that bears no identity, and the next access will tell.
-    fn have_done(&mut self, requests: &[Request]) -> Result<(), MachineError> {
+    fn access_by_guest(&mut self, requests: &[Request]) -> Result<(), MachineError> {
         let (vcpu, mut outcomes) = (&mut self.vcpus[0], Vec::new());
         vcpu.use_tables(self.tables_written)?;
         for list in requests.chunks(OPS) {

@@ -41,7 +41,7 @@ pub(super) struct Wanted {
 
 /// One that KVM has made.
 #[derive(Debug)]
-pub(super) struct Private {
+pub(super) struct InternalSlot {
     wanted: Wanted,
     memory: Pages,
 }
@@ -85,7 +85,7 @@ fn touches(op: &Op, pages: HostPageRange) -> bool {
 }
 
 /// Have KVM make those of `wanted` that it makes at once, and tell it where the others are to be.
-pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<Private>, MachineError> {
+pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<InternalSlot>, MachineError> {
     let mut made = Vec::new();
     for &wanted in wanted {
         let gpa = Gpa::from_page(wanted.gfn.raw()).raw();
@@ -103,20 +103,20 @@ pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<Private>,
 }
 
 /// Those that KVM has made with the first vCPU, if it has; `before` are the mappings there were until then.
-pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Vec<Private>, MachineError> {
+pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Vec<InternalSlot>, MachineError> {
     let late = wanted.iter().filter(|wanted| wanted.id != TSS);
     let found: Result<Vec<_>, _> = late.map(|&wanted| find(wanted, before)).collect();
     Ok(found?.into_iter().flatten().collect())
 }
 
-fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<Private>, MachineError> {
+fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<InternalSlot>, MachineError> {
     let new = new_shared_mappings(before, wanted.pages.pages as usize).doing("list the mappings of this process")?;
     // An identity map has entries, and nobody has written to the APIC access page yet.
     let is_it = |memory: &Pages| wanted.id == TSS || (wanted.id == IDENTITY_MAP) == (memory.read_u32(0, 0) != 0);
-    Ok(new.into_iter().find(is_it).map(|memory| Private { wanted, memory }))
+    Ok(new.into_iter().find(is_it).map(|memory| InternalSlot { wanted, memory }))
 }
 
-impl Private {
+impl InternalSlot {
     /// Its memory, and the numbers of the host pages whose identities it bears.
     pub(super) fn pages(&self) -> (&Pages, Range<usize>) {
         let (first, pages) = (self.wanted.pages.start.page() as usize, self.wanted.pages.pages as usize);
@@ -133,35 +133,35 @@ impl Machine {
         trace: &mut Trace,
     ) -> Result<(), MachineError> {
         let mut machine = Self::create(self.fingerprint.alias_method, wanted, &program.vm)?;
-        machine.inside = MmuWatch::of(&machine.fd);
-        machine.inside.watch(program);
+        machine.mmu_watch = MmuWatch::of(&machine.fd);
+        machine.mmu_watch.watch(program);
         machine.fingerprint.clone_from(&self.fingerprint);
         machine.stealable.clone_from(&self.stealable);
         std::mem::swap(&mut machine.reclaims, &mut self.reclaims);
         let result = machine.carry_out(program, &mut trace.observations);
-        trace.seen = machine.inside.take();
+        trace.seen = machine.mmu_watch.take();
         std::mem::swap(&mut machine.reclaims, &mut self.reclaims);
         self.accesses += machine.accesses;
         result
     }
 
     /// Whether KVM has made private memslot `id`: then its pages get the identities of those it stands for.
-    pub(super) fn private_slot(&mut self, vm: &VmConfig, host: &Host, id: SlotId) -> Result<bool, MachineError> {
-        let Some(private) = self.private.iter().find(|private| private.wanted.id == id) else {
+    pub(super) fn internal_slot(&mut self, vm: &VmConfig, host: &Host, id: SlotId) -> Result<bool, MachineError> {
+        let Some(slot) = self.internal_slots.iter().find(|slot| slot.wanted.id == id) else {
             return Ok(false);
         };
-        let Wanted { gfn, pages, .. } = private.wanted;
+        let Wanted { gfn, pages, .. } = slot.wanted;
         for at in 0..u64::from(pages.pages) {
             let region = Region { gpa: Gpa::from_page(gfn.add(at).raw()), ..SPARE };
             match set_region(&self.fd, &self.memory, region) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                Err(error) => return Err(error).doing("find out whether a private memslot exists"),
+                Err(error) => return Err(error).doing("find out whether an internal memslot exists"),
                 Ok(()) => {
                     delete_region(&self.fd, SPARE_SLOT).doing("delete a memslot")?;
                     return Ok(false);
                 }
             }
-            page::stamp(&private.memory, at as usize, host.pfn(pages.start.add(at)));
+            page::stamp(&slot.memory, at as usize, host.pfn(pages.start.add(at)));
         }
         if self.fingerprint.alias_method == AliasMethod::Exposed {
             self.expose(vm, id)?;
@@ -181,20 +181,20 @@ impl Machine {
 
     /// The mistake that private memslots are to be safe from, made from outside: their memory under an alias.
     fn expose(&self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
-        let Some(private) = self.private.iter().find(|private| private.wanted.id == id) else { return Ok(()) };
+        let Some(internal) = self.internal_slots.iter().find(|slot| slot.wanted.id == id) else { return Ok(()) };
         let stolen = vm.stolen();
         for (number, alias) in stolen.aliases().enumerate().skip(1) {
             let slot = SPARE_SLOT + (id.index() * gpa_model::limits::ALIASES + number) as u32;
-            let gpa = stolen.join(private.wanted.gfn, alias);
-            let region = Region { slot, gpa, pages: private.memory.len(), ..SPARE };
-            set_region(&self.fd, &private.memory, region).doing("map a private memslot's memory under an alias")?;
+            let gpa = stolen.join(internal.wanted.gfn, alias);
+            let region = Region { slot, gpa, pages: internal.memory.len(), ..SPARE };
+            set_region(&self.fd, &internal.memory, region).doing("map an internal memslot's memory under an alias")?;
         }
         Ok(())
     }
 
     /// Whether the private memslot at `frame`, if there is one, has `value` at `offset` of its page.
-    pub(super) fn private_page_holds(&self, vm: &VmConfig, frame: usize, offset: usize, value: u64) -> Option<bool> {
-        self.private.iter().find_map(|Private { wanted, memory }| {
+    pub(super) fn internal_page_holds(&self, vm: &VmConfig, frame: usize, offset: usize, value: u64) -> Option<bool> {
+        self.internal_slots.iter().find_map(|InternalSlot { wanted, memory }| {
             let page = vm.gfn(frame).offset_from(wanted.gfn).filter(|&page| page < wanted.pages.pages.into())?;
             Some(memory.read_u64(page as usize, offset) == value)
         })

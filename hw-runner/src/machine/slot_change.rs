@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A change whose second half is to come.
 #[derive(Debug)]
-pub(super) struct Half {
+pub(super) struct OpenChange {
     window: SlotWindow,
     changed: Changed,
 }
@@ -24,7 +24,7 @@ impl Machine {
         let (ioctl, changed) = self.memslots.begin_change(kvm, id, change);
         let fd = Arc::clone(&self.fd);
         let window = SlotWindow::open(move || ioctl.make(&fd))?;
-        self.half = Some(Half { window, changed });
+        self.open_change = Some(OpenChange { window, changed });
         // What cannot come to an end now tries again, and who tries has to be looked at.
         self.rouse()?;
         Ok(Exit::Done)
@@ -32,7 +32,7 @@ impl Machine {
 
     /// The second half, if there is one to come.
     pub(super) fn end_change(&mut self) -> Result<Exit, MachineError> {
-        if let Some(Half { window, changed }) = self.half.take() {
+        if let Some(OpenChange { window, changed }) = self.open_change.take() {
             // Whatever becomes of it, what KVM may have is what is to be cleared away.
             self.memslots.end_change(changed);
             window.close()?;

@@ -67,7 +67,7 @@ fn judge(trace: &Trace) -> (String, Option<Violation>, Lockstep) {
 }
 
 #[test]
-fn what_was_seen_is_judged_and_shown() {
+fn mmu_events_are_judged_and_shown() {
     assert_eq!(print(&watched()), WATCHED);
     let (report, violation, run) = judge(&watched());
     assert!(violation.is_none(), "{report}");
@@ -88,7 +88,7 @@ fn what_was_seen_is_judged_and_shown() {
 
 /// The positive control: change one line, and the oracle whose law it breaks says so.
 #[test]
-fn a_falsified_sight_is_objected_to() {
+fn oracles_object_to_falsified_mmu_events() {
     let alias_flush = "  :: flush 0x100001e0 2\n";
     let rmap = "  :: rmap 0x1e1 0x100001e1 4K\n";
     let cases = [
@@ -116,7 +116,7 @@ fn a_falsified_sight_is_objected_to() {
 
 /// The same exits from a KVM that shows nothing: what needs the tables is not said to have been checked.
 #[test]
-fn what_was_not_watched_is_unsupported() {
+fn clauses_that_need_tables_are_unsupported_without_mmu_events() {
     let blind = Trace { seen: Vec::new(), ..watched() };
     let (report, violation, run) = judge(&blind);
     assert!(violation.is_none(), "{report}");
@@ -126,7 +126,7 @@ fn what_was_not_watched_is_unsupported() {
 }
 
 #[test]
-fn everything_that_can_be_seen_prints_and_parses_back() {
+fn every_mmu_event_prints_and_parses_back() {
     let mut trace = watched();
     let vm = trace.program.vm;
     let (gpa, alias, level) = (vm.gpa(3, 1), vm.stolen().alias(1), Level::Page2M);
@@ -157,7 +157,7 @@ fn everything_that_can_be_seen_prints_and_parses_back() {
 }
 
 #[test]
-fn hostile_sights_are_refused_with_their_place() {
+fn hostile_mmu_events_are_refused_with_their_place() {
     let change = |from: &str, to: &str| parse(&WATCHED.replacen(from, to, 1)).expect_err(to).to_string();
     let found = [
         change("gpafuzz-trace 3", "gpafuzz-trace 2"),

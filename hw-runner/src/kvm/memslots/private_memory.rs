@@ -14,13 +14,18 @@ use gpa_model::{FrameSet, Gpa, HostPageRange, SlotFlags, SlotId, VmConfig};
 
 impl Memslots {
     /// Whether there is a guest_memfd behind `slot`.
-    pub(super) fn is_protected(&self, slot: &Slot) -> bool {
+    pub(super) fn has_guest_memfd(&self, slot: &Slot) -> bool {
         self.alias_method == AliasMethod::SwProtected && slot.flags == SlotFlags::default()
     }
 
-    pub(super) fn set_protected(&mut self, kvm: Backing<'_>, id: SlotId, slot: &Slot) -> Result<(), MachineError> {
+    pub(super) fn set_with_guest_memfd(
+        &mut self,
+        kvm: Backing<'_>,
+        id: SlotId,
+        slot: &Slot,
+    ) -> Result<(), MachineError> {
         let region = region(kvm.vm, self.alias_method, id.index(), 0, slot);
-        if !self.is_protected(slot) {
+        if !self.has_guest_memfd(slot) {
             return set_region(kvm.fd, kvm.memory, region).doing("set a memslot");
         }
         let memory = match self.guest_memfds[id.index()].take() {
@@ -35,7 +40,7 @@ impl Memslots {
 
     /// Have the frames of slot `id` be private that are to be it.
     pub(crate) fn make_private(&self, kvm: Backing<'_>, id: SlotId) -> Result<(), MachineError> {
-        let slot = self.slots[id.index()].filter(|slot| self.is_protected(slot));
+        let slot = self.slots[id.index()].filter(|slot| self.has_guest_memfd(slot));
         slot.map_or(Ok(()), |slot| set_private(kvm, frames_of(kvm.vm, &slot).minus(self.shared), true))
     }
 
@@ -49,7 +54,7 @@ impl Memslots {
         let (shared, other) = if private { (FrameSet::EMPTY, frames) } else { (frames, FrameSet::EMPTY) };
         self.shared = self.shared.minus(frames).union(shared);
         self.private = self.private.minus(frames).union(other);
-        let slots = self.slots.iter().flatten().filter(|slot| self.is_protected(slot));
+        let slots = self.slots.iter().flatten().filter(|slot| self.has_guest_memfd(slot));
         slots.map(|slot| frames_of(kvm.vm, slot).intersect(frames)).try_for_each(|part| set_private(kvm, part, private))
     }
 
@@ -62,7 +67,8 @@ impl Memslots {
     ) -> Vec<(usize, usize)> {
         let mut frames = Vec::new();
         for (at, slot) in self.slots.iter().enumerate() {
-            let Some(slot) = slot.filter(|slot| self.is_protected(slot) && id.is_none_or(|id| id.index() == at)) else {
+            let Some(slot) = slot.filter(|slot| self.has_guest_memfd(slot) && id.is_none_or(|id| id.index() == at))
+            else {
                 continue;
             };
             let private = frames_of(vm, &slot).minus(self.shared);
@@ -77,7 +83,7 @@ impl Memslots {
     /// Whether `frame` is private.
     pub(crate) fn is_private_frame(&self, vm: &VmConfig, frame: usize) -> bool {
         let has = |slot: &Slot| frames_of(vm, slot).minus(self.shared).contains(frame);
-        self.slots.iter().flatten().any(|slot| self.is_protected(slot) && has(slot))
+        self.slots.iter().flatten().any(|slot| self.has_guest_memfd(slot) && has(slot))
     }
 
     /// Discard the private pages that stand for those of `range`.
