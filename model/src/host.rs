@@ -2,12 +2,13 @@
 //! invalidated, and who holds a page.
 
 use crate::addr::{HostPage, Level, Pfn};
-use crate::guest_paging::Gpte;
+use crate::frame_set::FrameSet;
 use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
-use crate::mmu::Exit;
-use crate::op::{HostPageRange, Op};
-use crate::pins::Pins;
-use crate::vm::{FrameSet, VmConfig};
+use crate::program::{Gpte, HostPageRange, Op, VmConfig};
+mod pins;
+
+pub use pins::Pins;
+
 use std::hash::{Hash, Hasher};
 
 /// Host page tables, reduced to what a guest can tell apart: the page behind each hva. Pages lie as far apart as the frames of
@@ -202,20 +203,16 @@ impl Host {
         &self.overwritten
     }
 
-    /// Carry out what the guest has done to memory, once its MMU has said how `op` ended: a page that it reached was read in, and
-    /// a page-table entry that it wrote is in the page that the write reached.
-    pub fn settle(&mut self, op: &Op, exit: &Exit) {
-        if let Exit::Memory(pfn) | Exit::Emulated(pfn) = exit
-            && self.out != 0
-            && let Some(page) = self.pfns.iter().position(|at| at == pfn)
-        {
-            self.out &= !(1 << page);
+    /// The guest reached `pfn`, which has therefore been read in, and `written` there: an entry of a guest page table, and its index.
+    pub(crate) fn reached(&mut self, pfn: Pfn, written: Option<(u8, Gpte)>) {
+        if self.out == 0 && written.is_none() {
+            return;
         }
-        if let (Op::WriteGpte { index, gpte, .. }, Exit::Memory(pfn) | Exit::Emulated(pfn)) = (op, exit)
-            && let Some(page) = self.pfns.iter().position(|at| at == pfn)
-        {
-            let old = std::mem::replace(&mut self.gptes[page][usize::from(*index)], *gpte);
-            self.overwritten.push((self.hva(page), *index, old));
+        let Some(page) = self.pfns.iter().position(|at| *at == pfn) else { return };
+        self.out &= !(1 << page);
+        if let Some((index, gpte)) = written {
+            let old = std::mem::replace(&mut self.gptes[page][usize::from(index)], gpte);
+            self.overwritten.push((self.hva(page), index, old));
             self.written |= 1 << page;
         }
     }

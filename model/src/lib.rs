@@ -7,40 +7,23 @@
 //! What is absent on purpose: no clock, no randomness but what a caller passes in, no hash map that is iterated, no I/O.
 
 pub mod addr;
-pub mod allowed;
-pub mod async_pf;
-pub mod choices;
-pub mod exhaust;
-pub mod flush;
-pub mod generate;
-pub mod guest_access;
-pub mod guest_paging;
-pub mod guest_walk;
-pub mod host;
+mod explore;
+mod frame_set;
+mod host;
 pub mod limits;
-pub mod memory_attributes;
-pub mod minimize;
-pub mod mmu;
-pub mod model;
-pub mod op;
-pub mod op_kinds;
-pub mod pins;
-pub mod program;
-pub mod reclaim;
-pub mod text;
-pub mod vm;
+mod mmu;
+mod program;
+mod reference;
+mod variants;
 
-pub use addr::{Alias, Gfn, Gpa, HostPage, Level, Pfn, Span, StolenMask};
-pub use allowed::Allowed;
-pub use flush::{BackendMode, Flush, FlushBackend, VcpuSet};
-pub use guest_paging::{Gpte, GpteFlags, GuestPaging, Gva};
-pub use guest_walk::GuestWalk;
-pub use host::Host;
-pub use memory_attributes::{MemoryAttributes, MemoryType};
-pub use mmu::{Capabilities, Exit, Fault, GfnIndexed, Mmu, Rights, Spte};
-pub use model::{Entitled, Model, SlotKind};
-pub use op::{Access, HostPageRange, Op, OpKind, SlotChange, SlotFlags, SlotId};
-pub use op_kinds::OpKinds;
-pub use program::Program;
-pub use reclaim::{Reclaim, ReclaimSet};
-pub use vm::{FrameSet, Levels, Logging, VmConfig};
+pub use addr::{Alias, Gfn, Gpa, HostPage, Level, Pfn, Span, StolenBitError, StolenMask};
+pub use explore::{choices, exhaust, generate, minimize};
+pub use frame_set::FrameSet;
+pub use host::{Host, Pins};
+pub use mmu::{Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Spte, VcpuSet};
+pub use program::{
+    Access, BackendMode, Gpte, GpteFlags, GuestPaging, Gva, HostPageRange, Levels, Logging, MemoryType, Op, OpKind,
+    OpKinds, Program, ProgramError, Reclaim, ReclaimSet, Rights, SlotChange, SlotFlags, SlotId, VmConfig, VmError,
+    VmOption, check_op, text,
+};
+pub use reference::{Allowed, Entitled, GuestWalk, MemoryAttributes, Model, SlotKind};

@@ -1,8 +1,8 @@
 //! A frame and an alias are one GPA and back, wherever stolen bits may be; where they may not, they are refused.
 
+use gpa_model::VmError;
 use gpa_model::addr::StolenBitError;
 use gpa_model::limits::{MAXPHYADDR_MAX, MAXPHYADDR_MIN, STOLEN_BITS};
-use gpa_model::vm::VmError;
 use gpa_model::{Alias, BackendMode, Gfn, Gpa, Levels, StolenMask, VmConfig};
 
 const LEGAL: std::ops::RangeInclusive<u8> = StolenMask::LOWEST_BIT..=StolenMask::HIGHEST_BIT;

@@ -3,8 +3,8 @@
 //! The scope is small and the search exhaustive: a user slot, a private slot beside it, and all ops on them, whole and in
 //! halves. Each op is answered in every way the model allows.
 
+use gpa_model::Rights;
 use gpa_model::limits::FRAMES;
-use gpa_model::mmu::Rights;
 use gpa_model::{
     Access, Alias, Allowed, BackendMode, Entitled, Exit, Fault, FrameSet, Host, HostPage, HostPageRange, Model, Op,
     SlotChange, SlotFlags, SlotId, SlotKind, StolenMask, VmConfig,

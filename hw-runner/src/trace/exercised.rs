@@ -4,23 +4,28 @@ use crate::{AliasMethod, Trace};
 use gpa_model::{Access, Exit, Op, OpKind, Reclaim, SlotChange};
 use std::fmt;
 
-/// Ways that are no [`Reclaim`] of an unmap.
-const OTHERS: [&str; 14] = [
-    OpKind::SlotCreate.name(),
-    OpKind::SlotDelete.name(),
-    OpKind::SlotMove.name(),
-    OpKind::SlotFlags.name(),
-    "slot-readonly",
-    OpKind::DirtyGet.name(),
-    OpKind::DirtyClear.name(),
-    OpKind::Prefault.name(),
-    OpKind::Attributes.name(),
-    OpKind::ProtNone.name(),
-    HELD_FAULT,
-    IOEVENTFD,
-    MMIO,
-    ALIAS_MMIO,
-];
+/// How many ways are no [`Reclaim`] of an unmap.
+const OTHERS: usize = 14;
+
+fn others() -> [&'static str; OTHERS] {
+    [
+        OpKind::SlotCreate.name(),
+        OpKind::SlotDelete.name(),
+        OpKind::SlotMove.name(),
+        OpKind::SlotFlags.name(),
+        "slot-readonly",
+        OpKind::DirtyGet.name(),
+        OpKind::DirtyClear.name(),
+        OpKind::Prefault.name(),
+        OpKind::Attributes.name(),
+        OpKind::ProtNone.name(),
+        HELD_FAULT,
+        IOEVENTFD,
+        MMIO,
+        ALIAS_MMIO,
+    ]
+}
+
 /// A fault that was held open while the host did something else.
 const HELD_FAULT: &str = "held-fault";
 /// A write that rang the eventfd of its name.
@@ -43,14 +48,14 @@ pub struct Count {
 /// Counts of all ways, those of drivers first.
 #[derive(Clone, Debug)]
 pub struct Exercised {
-    counts: [Count; Reclaim::ALL.len() + OTHERS.len()],
+    counts: [Count; Reclaim::ALL.len() + OTHERS],
 }
 
 impl Default for Exercised {
     fn default() -> Self {
         let way = |at: usize| match Reclaim::ALL.get(at) {
             Some(reclaim) => reclaim.name(),
-            None => OTHERS[at - Reclaim::ALL.len()],
+            None => others()[at - Reclaim::ALL.len()],
         };
         Self { counts: std::array::from_fn(|at| Count { way: way(at), done: 0, unsupported: 0 }) }
     }

@@ -1,6 +1,6 @@
 //! What a hypervisor gives the MMU: which page stands behind an hva, and how TLBs are flushed.
 
-use gpa_model::flush::RangeFlushFailed;
+use gpa_model::RangeFlushFailed;
 use gpa_model::{FlushBackend, Gpa, Host, HostPage, Level, Pfn, VcpuSet};
 
 /// Why there is no page behind an hva (`KVM_PFN_ERR_*`).

@@ -5,7 +5,7 @@
 //! test; under `--cfg shuttle` a scheduler tries interleavings one by one from a seed, and must also find what the mutants of
 //! the races get wrong.
 
-use gpa_model::flush::RangeFlushFailed;
+use gpa_model::RangeFlushFailed;
 use gpa_model::limits::DIRTY_RING_MIN;
 use gpa_model::{
     Access, BackendMode, FrameSet, Gfn, Gpa, HostPage, HostPageRange, Pfn, Rights, SlotChange, SlotFlags, SlotId, Spte,

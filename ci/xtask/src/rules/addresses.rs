@@ -4,13 +4,15 @@ use super::{Breach, Exception, is_excepted};
 use crate::tokens::Token;
 use crate::tree::Tree;
 
-pub(super) const LAW: &str = "page-shift arithmetic and raw page masks stand in model/src/addr.rs only; use the methods of \
+pub(super) const LAW: &str = "page-shift arithmetic and raw page masks stand in model/src/addr.rs and model/src/addr/ only; use the methods of \
                               Gpa, Gfn and StolenMask, or add one there.";
 
 /// Files that may shift and mask all the same.
 pub(super) const EXCEPTIONS: &[Exception] = &[
-    Exception::new("model/src/addr.rs", "the one file where addresses are taken apart"),
-    Exception::new("oracles/src/features.rs", "packs feature cells into bit fields; no address is in them"),
+    Exception::new("model/src/addr.rs", "the one room where addresses are taken apart"),
+    Exception::new("model/src/addr/level.rs", "the same room: what one leaf translates"),
+    Exception::new("model/src/addr/stolen.rs", "the same room: frame and alias of an address"),
+    Exception::new("oracles/src/run/features.rs", "packs feature cells into bit fields; no address is in them"),
     Exception::new("targets/kvm-mmu/src/tables/spte.rs", "the bit layout of this target's page-table entries"),
 ];
 

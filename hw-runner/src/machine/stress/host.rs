@@ -38,7 +38,7 @@ enum Round {
 }
 
 impl Round {
-    const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Unmap(reclaim) => reclaim.name(),
             Self::Harvest => "harvest",

@@ -1,0 +1,62 @@
+//! One op, seen from every side, and what is left when a program has ended.
+
+use super::view::View;
+use gpa_model::{Alias, Allowed, Capabilities, Exit, Flush, GfnIndexed, Gpa, Host, Model, Op};
+
+/// One op, seen from every side.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Number of the op in the program, from 0.
+    pub at: usize,
+    /// The op.
+    pub op: &'a Op,
+    /// The address a vCPU accessed, if the op is an access or the end of one.
+    pub accessed: Option<Gpa>,
+    /// What the target answered.
+    pub exit: Exit,
+    /// What the model allows.
+    pub allowed: &'a Allowed,
+    /// The model after the op.
+    pub model: &'a Model,
+    /// The host after the op.
+    pub host: &'a Host,
+    /// The flushes the target asked for, in order.
+    pub flushes: &'a [Flush],
+    /// How many of them came before the first table page was freed, if one was.
+    pub freed_after: Option<usize>,
+    /// What the target's tables held before and hold now.
+    pub view: &'a View,
+    /// What the op made the target warn of.
+    pub warning: Option<&'static str>,
+    /// What the target can show.
+    pub capabilities: Capabilities,
+}
+
+impl Step<'_> {
+    /// The `(frame, alias)` that was accessed.
+    pub fn accessed_frame(&self) -> Option<(usize, Alias)> {
+        self.accessed.and_then(|gpa| self.model.vm().locate(gpa))
+    }
+
+    /// The frame of a private slot that an access of a guest of the guest led to, where it must not find it.
+    pub fn hidden_frame(&self) -> Option<usize> {
+        let Op::GuestAccess { root, gva, access, .. } = *self.op else { return None };
+        let gpa = self.model.guest_walk(self.host, root, gva, access).end.ok()?;
+        self.model.vm().locate(gpa).map(|(frame, _)| frame).filter(|&frame| self.model.hides(frame))
+    }
+}
+
+/// What is left when a program has ended.
+#[derive(Debug)]
+pub struct End<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The host.
+    pub host: &'a Host,
+    /// What the target's tables hold.
+    pub view: &'a View,
+    /// Everything the target keeps by gfn.
+    pub keys: &'a [GfnIndexed],
+    /// What the target can show.
+    pub capabilities: Capabilities,
+}
