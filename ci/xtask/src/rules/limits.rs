@@ -38,6 +38,10 @@ fn number(tokens: &[Token]) -> Option<&str> {
     }
     let mut rest = &tokens[1..];
     if rest.first()?.is_sign('(') {
+        // A room's own number is no bound of a program.
+        if rest.get(1)?.is("super") {
+            return None;
+        }
         rest = &rest[rest.iter().position(|token| token.is_sign(')'))? + 1..];
     }
     let [keyword, name, colon, kind, equals, value, ..] = rest else { return None };
@@ -66,6 +70,7 @@ mod tests {
         assert_eq!(found("model/src/limits.rs", "pub const OPS: usize = 256;"), 0);
         assert_eq!(found("model/src/program/text.rs", "pub const VERSION: u32 = 1;"), 0);
         assert_eq!(found("model/src/x.rs", "pub const R: Rights = Rights(1); const N: u8 = 1; pub const fn f() {}"), 0);
+        assert_eq!(found("model/src/x/y.rs", "pub(super) const NAMES: usize = 3;"), 0);
         assert_eq!(found("oracles/src/x.rs", "pub const CELLS: usize = 65536;"), 0);
     }
 }
