@@ -1,33 +1,40 @@
-//! Where the lab keeps what it has fetched and built: folders that are there whole or not at all.
+//! Where kernels are kept, fetched and built: folders that are there whole or not at all.
 //!
-//! What is there can be used where nothing can be added, as in a cache that is mounted read-only.
+//! A finished folder carries a [seal](seal): the checksums of all its files. It is checked each time the folder is used, and a
+//! folder that has changed is made again. Only this user or root can have written what is used. A cache that is mounted read-only
+//! can be used as long as nothing has to be added.
 
-use crate::Progress;
-use crate::command::output;
-use crate::error::{Error, at};
-use std::fs::{self, File, TryLockError};
+mod lock;
+mod room;
+mod seal;
+
+pub use lock::Lock;
+
+use crate::{Error, Progress, error::at};
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// Names another place for the cache.
+/// The environment variable that names another place for the cache.
 pub const PLACE: &str = "GPAFUZZ_LAB";
-/// What is being made, beside its place.
+/// The end of the name of a folder that is not finished.
 const UNFINISHED: &str = ".new";
-/// What a kernel, its source, its headers and some builds of KVM come to, and room to unpack them.
-const ENOUGH_MB: u64 = 1000;
+/// Only this user writes here.
+const MODE: u32 = 0o700;
 
-/// The cache. One process at a time makes a thing in it; finished things are used without asking.
+/// The cache. One process at a time makes a folder in it; finished folders are checked and used without a lock.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    offline: bool,
 }
 
 impl Cache {
     /// The cache of this user: `$GPAFUZZ_LAB`, or `gpafuzz-lab` below `$XDG_CACHE_HOME` or `~/.cache`.
     ///
     /// # Errors
-    /// If it cannot be created.
+    /// [`Error::Absent`] if it cannot be created, or if others can write to it.
     pub fn of_user() -> Result<Self, Error> {
         let place = std::env::var_os(PLACE).map(PathBuf::from);
         let base = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -40,42 +47,75 @@ impl Cache {
     /// The cache in `root`.
     ///
     /// # Errors
-    /// If it cannot be created.
+    /// [`Error::Absent`] if it cannot be created, or if others can write to it.
     pub fn at(root: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(root).map_err(|error| {
+        DirBuilder::new().recursive(true).mode(MODE).create(root).map_err(|error| {
             let root = root.display();
-            Error::Absent(format!("expected a folder for the lab at {root}, found: {error}; name another in ${PLACE}"))
+            Error::Absent(format!("expected a folder for kernels at {root}, found: {error}; name another in ${PLACE}"))
         })?;
-        Ok(Self { root: root.to_owned() })
+        let root = &fs::canonicalize(root).map_err(at(root))?;
+        seal::check_owner(root).map_err(|why| {
+            let root = root.display();
+            Error::Absent(format!(
+                "{why}; if what is in {root} can be trusted, `chmod go-w {root}`, or else name another in ${PLACE}"
+            ))
+        })?;
+        Ok(Self { root: root.to_owned(), offline: false })
     }
 
-    /// The folder itself.
+    /// The same cache, with nothing fetched into it.
+    #[must_use]
+    pub fn offline(self) -> Self {
+        Self { offline: true, ..self }
+    }
+
+    /// Whether nothing is to be fetched.
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// The folder of the cache itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The folder `name`, made by `fill` if it is not there yet. An interrupted `fill` finds what it has left in its folder, so
-    /// it can go on.
+    /// Whether there is a finished folder `name`; its seal is not checked.
+    pub fn has(&self, name: &str) -> bool {
+        self.root.join(name).is_dir()
+    }
+
+    /// The folder `name`, made by `fill` if it is not there yet, or has changed since it was. An interrupted `fill` finds what it
+    /// has left in its folder, so it can go on.
     ///
     /// # Errors
-    /// What `fill` says, or if the folder cannot be made.
+    /// Whatever `fill` returns, or if the folder cannot be made.
     pub fn folder(
         &self,
         name: &str,
-        say: Progress<'_>,
+        progress: Progress<'_>,
         fill: impl FnOnce(&Path, Progress<'_>) -> Result<(), Error>,
     ) -> Result<PathBuf, Error> {
         let folder = self.root.join(name);
-        if folder.is_dir() {
+        if seal::check(&folder).is_ok() {
             return Ok(folder);
         }
-        let _lock = self.lock(name, say)?;
-        if folder.is_dir() {
-            return Ok(folder);
+        let _lock = self.lock(name, progress)?;
+        match seal::check(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(seal::Broken::Absent) => {}
+            Err(seal::Broken::Changed(why)) => {
+                progress(&format!("{name} is made again: {why}"));
+                remove(&folder)?;
+            }
         }
         let unfinished = self.root.join(format!("{name}{UNFINISHED}"));
-        fs::create_dir_all(&unfinished).map_err(at(&unfinished))?;
-        if let Err(error) = fill(&unfinished, say) {
+        // What is left of an interrupted one is used only if it is this user's.
+        if unfinished.symlink_metadata().is_ok() && seal::check_owner(&unfinished).is_err() {
+            remove(&unfinished)?;
+        }
+        DirBuilder::new().recursive(true).mode(MODE).create(&unfinished).map_err(at(&unfinished))?;
+        if let Err(error) = fill(&unfinished, progress).and_then(|()| seal::seal(&unfinished).map_err(at(&unfinished)))
+        {
             remove_empty(&unfinished);
             return Err(self.with_room(error));
         }
@@ -83,48 +123,72 @@ impl Cache {
         Ok(folder)
     }
 
-    /// The same error, and how much room there is if it is little: few commands name that as what they failed for.
-    pub fn with_room(&self, error: Error) -> Error {
-        // What was made for the sake of something else has said so already.
-        if error.to_string().contains(PLACE) {
-            return error;
+    /// A folder `name` to work in, where `work` is done with what earlier work has left there. If that has changed since, the
+    /// folder is empty again.
+    ///
+    /// # Errors
+    /// Whatever `work` returns, or if the folder cannot be made.
+    pub fn workshop<T>(
+        &self,
+        name: &str,
+        progress: Progress<'_>,
+        work: impl FnOnce(&Path, Progress<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let folder = self.root.join(name);
+        let _lock = self.lock(name, progress)?;
+        if let Err(seal::Broken::Changed(_)) = seal::check(&folder) {
+            remove(&folder)?;
         }
-        let Some(free) = free_mb(&self.root).filter(|free| *free < ENOUGH_MB) else { return error };
-        let root = self.root.display();
-        Error::Absent(format!(
-            "{error}\n  expected about {ENOUGH_MB} MB free for the lab in {root}, found {free} MB; make room, or name another place in ${PLACE}"
-        ))
+        DirBuilder::new().recursive(true).mode(MODE).create(&folder).map_err(at(&folder))?;
+        // Interrupted work leaves no seal, and so nothing to go on from.
+        seal::break_open(&folder).map_err(at(&folder))?;
+        let done = work(&folder, progress)?;
+        seal::seal(&folder).map_err(at(&folder))?;
+        Ok(done)
     }
 
-    /// Its folder is there, and `name` cannot be made in it.
-    fn unwritable(&self, name: &str, error: &io::Error) -> Error {
-        let root = self.root.display();
-        Error::Absent(format!(
-            "expected to make {name} in the lab's folder {root}, found: {error}; name another in ${PLACE}"
-        ))
+    /// The same error, with how much room is free if that is little: few commands name a full disk as what they failed for.
+    #[must_use]
+    pub fn with_room(&self, error: Error) -> Error {
+        room::explain(&self.root, error)
     }
 
-    /// Whether nobody here can work on `name`, however much room there is: the cache is mounted read-only, or another user's.
+    /// Whether this process cannot make `name`, however much room there is: the cache is mounted read-only, or is another user's.
     pub fn is_read_only(&self, name: &str) -> bool {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-        File::create(self.lock_file(name))
+        lock::open(&self.lock_file(name))
             .is_err_and(|error| matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem))
     }
 
-    /// Wait until no other lab works on `name`.
-    pub fn lock(&self, name: &str, say: Progress<'_>) -> Result<File, Error> {
+    /// Wait until no other process makes `name`.
+    ///
+    /// # Errors
+    /// If nothing can be made in the cache, or the other process does not come to an end.
+    pub fn lock(&self, name: &str, progress: Progress<'_>) -> Result<Lock, Error> {
         let path = self.lock_file(name);
-        let file = File::create(&path).map_err(|error| self.unwritable(name, &error))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            say(&format!("lab: waiting for another lab, which is making {name}"));
-            file.lock().map_err(at(&path))?;
-        }
-        Ok(file)
+        let file = lock::open(&path).map_err(|error| {
+            let root = self.root.display();
+            Error::Absent(format!(
+                "expected to make {name} in the folder {root}, found: {error}; name another in ${PLACE}"
+            ))
+        })?;
+        lock::wait(file, &path, name, progress)
     }
 
     fn lock_file(&self, name: &str) -> PathBuf {
         self.root.join(format!(".{name}.lock"))
     }
+}
+
+/// Remove what is at `path`: a folder with all that is in it, or the one file or link that is there instead.
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(at(path))
 }
 
 /// Remove `folder` if nothing is in it but folders with nothing in them: that is nothing to go on from.
@@ -138,97 +202,5 @@ fn remove_empty(folder: &Path) {
     let _ = fs::remove_dir(folder);
 }
 
-/// What is free where `folder` is; `None` if nobody knows.
-fn free_mb(folder: &Path) -> Option<u64> {
-    let table = output(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(folder), "coreutils").ok()?;
-    String::from_utf8_lossy(&table).lines().nth(1)?.trim().parse().ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_made_once_and_an_interrupted_one_goes_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let halfway = cache.folder("kernel", &mut |_| {}, |new, _| {
-            fs::write(new.join("first"), "1").unwrap();
-            Err(Error::Failed("power cut".into()))
-        });
-        assert_eq!(halfway, Err(Error::Failed("power cut".into())));
-        assert!(!dir.path().join("kernel").exists(), "a folder that is not whole must not have its name");
-        let whole = cache.folder("kernel", &mut |_| {}, |new, _| {
-            assert_eq!(fs::read_to_string(new.join("first")).unwrap(), "1");
-            Ok(())
-        });
-        assert_eq!(whole, Ok(dir.path().join("kernel")));
-        assert_eq!(cache.folder("kernel", &mut |_| {}, |_, _| panic!("made twice")), whole);
-    }
-
-    #[test]
-    fn a_folder_that_nothing_was_put_into_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let nothing = cache.folder("kernel", &mut |_| {}, |new, _| {
-            fs::create_dir(new.join("packages")).unwrap();
-            Err(Error::Absent("there is no such kernel".into()))
-        });
-        assert!(nothing.is_err());
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-        assert_eq!(left, [".kernel.lock"]);
-    }
-
-    #[test]
-    fn of_two_labs_that_want_the_same_one_makes_it_and_the_other_says_that_it_waits() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        let (begun, wait) = (std::sync::Barrier::new(2), std::sync::Mutex::new(Vec::new()));
-        let second = || {
-            begun.wait();
-            let mut say = |line: &str| wait.lock().unwrap().push(line.to_owned());
-            cache.folder("kernel", &mut say, |_, _| panic!("made twice"))
-        };
-        std::thread::scope(|scope| {
-            let second = scope.spawn(second);
-            let first = cache.folder("kernel", &mut |_| {}, |_, _| {
-                begun.wait();
-                while wait.lock().unwrap().is_empty() {
-                    std::thread::yield_now();
-                }
-                Ok(())
-            });
-            assert_eq!(second.join().unwrap(), first);
-        });
-        assert_eq!(*wait.lock().unwrap(), ["lab: waiting for another lab, which is making kernel"]);
-    }
-
-    /// Nobody, whatever their rights, can put a file where the kernel shows what it knows of itself.
-    #[test]
-    fn what_is_read_only_is_told_from_what_is_not_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        assert!(!cache.is_read_only("kernel"));
-        drop(dir);
-        assert!(!cache.is_read_only("kernel"));
-        let sys = Path::new("/sys/kernel");
-        if sys.is_dir() {
-            let cache = Cache::at(sys).unwrap();
-            assert!(cache.is_read_only("kernel"));
-            let there = cache.folder("mm", &mut |_| {}, |_, _| panic!("it is there"));
-            assert_eq!(there, Ok(sys.join("mm")), "what is there needs no lock");
-        }
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_is_explained() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let Err(Error::Absent(why)) = Cache::at(&file.path().join("x")) else { panic!("a file is no folder") };
-        assert!(why.contains(PLACE), "{why}");
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path()).unwrap();
-        drop(dir);
-        let Err(Error::Absent(why)) = cache.lock("kernel", &mut |_| {}) else { panic!("nothing can be put there") };
-        assert!(why.contains(PLACE) && why.contains("expected to make kernel in"), "{why}");
-    }
-}
+mod tests;

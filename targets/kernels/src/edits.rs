@@ -1,8 +1,6 @@
 //! Changes to C source that name functions and say what to rewrite in them, so that no text of the kernel has to be kept.
 
-use crate::error::{Error, at};
-use std::fs;
-use std::path::Path;
+use crate::Error;
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,23 +42,6 @@ pub fn apply(file: &str, source: &str, edits: &[Edit]) -> Result<String, Error> 
         })?;
     }
     Ok(text)
-}
-
-/// Carry out `edits` on a source tree: read from `from`, and write to `to` what differs from what is there.
-///
-/// # Errors
-/// As [`apply`], or if a file cannot be read or written.
-pub fn apply_to_tree(from: &Path, to: &Path, files: &[&str], edits: &[Edit]) -> Result<(), Error> {
-    for file in files {
-        let (source, target) = (from.join(file), to.join(file));
-        let edited = apply(file, &fs::read_to_string(&source).map_err(at(&source))?, edits)?;
-        // What is already so keeps its time, and is not compiled again.
-        if fs::read_to_string(&target).is_ok_and(|old| old == edited) {
-            continue;
-        }
-        fs::write(&target, edited).map_err(at(&target))?;
-    }
-    Ok(())
 }
 
 fn rewritten(text: &str, edit: &Edit) -> Option<String> {

@@ -1,10 +1,14 @@
-//! The kernel that a lab boots: one of Debian's, fetched, or a developer's own build.
+//! A kernel to test: one of Debian's, fetched, or a developer's own build.
+
+mod image;
+mod modules;
+
+pub use modules::{KvmModules, Module};
 
 use crate::error::{Error, at};
-use crate::{Cache, Progress, packages};
+use crate::{Cache, Progress, debian};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which kernel is asked for.
@@ -44,8 +48,8 @@ impl fmt::Display for Choice {
 pub struct Kernel {
     /// What it calls itself, such as `6.12.117+deb12-amd64`.
     pub release: String,
-    /// The kernel itself, as a boot loader takes it.
-    pub image: PathBuf,
+    /// The kernel itself, as a boot loader takes it, if it was built.
+    image: Option<PathBuf>,
     /// The folder below which its modules are.
     pub modules: PathBuf,
     /// Where its package is unpacked, if it comes from one.
@@ -60,6 +64,8 @@ const PLAIN: [&str; 2] = ["bzImage", "vmlinuz"];
 const INSTALLED: &str = "vmlinuz-";
 /// Where it is then, if not in the folder itself.
 const BOOT: &str = "boot";
+/// The file of a build that says what is built there, before there is an image.
+const PREPARED: &str = "include/config/kernel.release";
 /// Where the modules of each release are in a system or a package; the second where `lib` is a link to `usr/lib`.
 const MODULES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
@@ -68,10 +74,10 @@ impl Kernel {
     ///
     /// # Errors
     /// [`Error::Absent`] if there is no such kernel, or there is no way to fetch it.
-    pub fn find(cache: &Cache, choice: &Choice, say: Progress<'_>) -> Result<Self, Error> {
+    pub fn find(cache: &Cache, choice: &Choice, progress: Progress<'_>) -> Result<Self, Error> {
         match choice {
             Choice::Version(version) => {
-                let root = packages::kernel(cache, version, say)?;
+                let root = fetched(cache, version, progress)?;
                 Ok(Self { package: Some(root.clone()), ..Self::within(&root)? })
             }
             Choice::Folder(folder) => Self::within(folder),
@@ -86,22 +92,30 @@ impl Kernel {
         let usual = [BUILT].iter().chain(&PLAIN).map(|image| folder.join(image));
         let boot = folder.join(BOOT);
         let others = [folder, &boot].into_iter().flat_map(installed);
-        let image = usual.chain(others).find(|image| image.is_file()).ok_or_else(|| {
-            Error::Absent(format!(
-                "expected a kernel in {} ({BUILT}, {}, {INSTALLED}RELEASE or {BOOT}/{INSTALLED}RELEASE), found none; name the top \
-                 of a kernel's build, or the folder that its package is unpacked in",
-                folder.display(),
-                PLAIN.join(", ")
-            ))
-        })?;
-        let release = release(&image).map_err(at(&image))?.ok_or_else(|| {
+        let image = usual.chain(others).chain(beside_modules(folder)).find(|image| image.is_file());
+        if image.is_none()
+            && let Ok(release) = fs::read_to_string(folder.join(PREPARED))
+        {
+            let (release, modules) = (release.trim().to_owned(), folder.to_owned());
+            return Ok(Self { release, image: None, modules, package: None });
+        }
+        let image = image.ok_or_else(|| no_image(folder))?;
+        let release = image::release(&image).map_err(at(&image))?.ok_or_else(|| {
             Error::Absent(format!(
                 "{}: expected a kernel image for x86 (bzImage), found something else",
                 image.display()
             ))
         })?;
-        let modules = modules(folder, &image, &release)?;
-        Ok(Self { release, image, modules, package: None })
+        let modules = modules_of(folder, &image, &release)?;
+        Ok(Self { release, image: Some(image), modules, package: None })
+    }
+
+    /// The kernel itself, as a boot loader takes it.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] if it is a build of modules alone.
+    pub fn image(&self) -> Result<&Path, Error> {
+        self.image.as_deref().ok_or_else(|| no_image(&self.modules))
     }
 
     /// The first two numbers of its release, such as `6.12`.
@@ -121,7 +135,7 @@ impl Kernel {
                 self.modules.display()
             ))
         })?;
-        packages::version_in(root)
+        debian::version_in(root)
     }
 
     /// Whether Debian has the source that it was built from.
@@ -130,18 +144,52 @@ impl Kernel {
     }
 }
 
-/// The images in `folder` that are named for their releases, from the newest on.
-fn installed(folder: &Path) -> Vec<PathBuf> {
+/// The newest kernel of `version` in the cache, fetched if there is none: where its package is unpacked.
+fn fetched(cache: &Cache, version: &str, progress: Progress<'_>) -> Result<PathBuf, Error> {
+    if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte)) {
+        return Err(Error::Absent(format!("expected a kernel version such as 6.12, found `{version}`")));
+    }
+    cache.folder(&format!("kernel-{version}"), progress, |folder, progress| {
+        debian::fetch_kernel(cache, version, folder, progress)
+    })
+}
+
+/// What to say of a `folder` without an image.
+fn no_image(folder: &Path) -> Error {
+    Error::Absent(format!(
+        "expected a kernel in {} ({BUILT}, {}, {INSTALLED}RELEASE or {BOOT}/{INSTALLED}RELEASE), found none; name the top of a \
+         kernel's build, or the folder that its package is unpacked in",
+        folder.display(),
+        PLAIN.join(", ")
+    ))
+}
+
+/// The names in `folder`, from the newest version on.
+fn newest_first(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    debian::newest_first(&mut names);
+    names
+}
+
+/// The images in `folder` that are named for their releases, from the newest on.
+fn installed(folder: &Path) -> Vec<PathBuf> {
+    let mut names = newest_first(folder);
     // What an installation puts aside is named after what takes its place.
     names.retain(|name| name.starts_with(INSTALLED) && !name.ends_with(".old"));
-    names.sort_by(|a, b| packages::natural(b, a));
     names.iter().map(|name| folder.join(name)).collect()
 }
 
+/// The images that lie beside their modules, from the newest on: where Debian's packages have them since Linux 6.19.
+fn beside_modules(folder: &Path) -> Vec<PathBuf> {
+    let places = MODULES.map(|place| folder.join(place));
+    let images =
+        |place: PathBuf| newest_first(&place).into_iter().map(move |release| place.join(release).join(PLAIN[1]));
+    places.into_iter().flat_map(images).collect()
+}
+
 /// The folder below which the modules of `image` are, a kernel of that `release` in `folder`: never those of another release.
-fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, Error> {
+fn modules_of(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, Error> {
     // What was once installed below a build need not be what the build has now.
     if image == folder.join(BUILT) {
         return Ok(folder.to_owned());
@@ -159,29 +207,6 @@ fn modules(folder: &Path, image: &Path, release: &str) -> Result<PathBuf, Error>
         image.display(),
         own.map(|own| own.display().to_string()).join(" or ")
     )))
-}
-
-/// What the kernel in the file `image` calls itself, as its header for boot loaders says (Linux, `Documentation/arch/x86/boot.rst`);
-/// `None` if there is no such header.
-fn release(image: &Path) -> io::Result<Option<String>> {
-    const MAGIC: (u64, &[u8; 4]) = (0x202, b"HdrS");
-    const VERSION: u64 = 0x20e;
-    /// What is there counts from here.
-    const BASE: u64 = 0x200;
-    let mut file = File::open(image)?;
-    let (mut magic, mut offset, mut text) = ([0; 4], [0; 2], Vec::new());
-    let mut read = |at, to: &mut [u8]| file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(to));
-    let found = read(MAGIC.0, &mut magic).and_then(|()| read(VERSION, &mut offset));
-    match found {
-        Ok(()) if &magic == MAGIC.1 => {}
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-        _ => return Ok(None),
-    }
-    file.seek(SeekFrom::Start(BASE + u64::from(u16::from_le_bytes(offset))))?;
-    file.take(256).read_to_end(&mut text)?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    // RELEASE (WHO@WHERE) #NUMBER …
-    Ok(text.split([' ', '\0']).next().filter(|word| !word.is_empty()).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -218,7 +243,10 @@ mod tests {
         fs::create_dir_all(folder.path().join("lib/modules/6.13.0-rc1+")).unwrap();
         let kernel = Kernel::within(folder.path()).unwrap();
         assert_eq!((kernel.release.as_str(), kernel.version().as_str()), ("6.13.0-rc1+", "6.13"));
-        assert_eq!((kernel.image, kernel.modules), (boot.join("bzImage"), folder.path().to_owned()));
+        assert_eq!(
+            kernel.image().map(|image| (image.to_owned(), kernel.modules.clone())),
+            Ok((boot.join("bzImage"), folder.path().to_owned()))
+        );
         let why = missing(&folder.path().join("x"));
         assert!(why.contains("expected a folder with a kernel"), "{why}");
     }
@@ -233,7 +261,10 @@ mod tests {
         }
         install("boot/vmlinuz-6.9.1-a", "6.9.1-a");
         let kernel = Kernel::within(root.path()).unwrap();
-        assert_eq!((kernel.image, kernel.modules), (at("boot/vmlinuz-6.9.1-a"), at("lib/modules/6.9.1-a")));
+        assert_eq!(
+            kernel.image().map(|image| (image.to_owned(), kernel.modules.clone())),
+            Ok((at("boot/vmlinuz-6.9.1-a"), at("lib/modules/6.9.1-a")))
+        );
         install("boot/vmlinuz-6.12.2-a", "6.12.2-a");
         install("boot/vmlinuz-6.12.2-a.old", "6.12.2-a");
         let why = missing(root.path());
@@ -242,13 +273,43 @@ mod tests {
         }
         fs::create_dir_all(at("usr/lib/modules/6.12.2-a")).unwrap();
         let kernel = Kernel::within(root.path()).unwrap();
-        assert_eq!((kernel.image, kernel.modules), (at("boot/vmlinuz-6.12.2-a"), at("usr/lib/modules/6.12.2-a")));
+        assert_eq!(
+            kernel.image().map(|image| (image.to_owned(), kernel.modules.clone())),
+            Ok((at("boot/vmlinuz-6.12.2-a"), at("usr/lib/modules/6.12.2-a")))
+        );
         // A root may have a link to one of them, and must not be searched as a whole for modules.
         std::os::unix::fs::symlink("boot/vmlinuz-6.9.1-a", at("vmlinuz")).unwrap();
         let kernel = Kernel::within(root.path()).unwrap();
-        assert_eq!((kernel.image, kernel.modules), (at("vmlinuz"), at("lib/modules/6.9.1-a")));
+        assert_eq!(
+            kernel.image().map(|image| (image.to_owned(), kernel.modules.clone())),
+            Ok((at("vmlinuz"), at("lib/modules/6.9.1-a")))
+        );
         fs::remove_dir(at("lib/modules/6.9.1-a")).unwrap();
         assert!(missing(root.path()).contains("expected the modules of"), "{}", missing(root.path()));
+    }
+
+    #[test]
+    fn an_image_may_lie_beside_its_modules() {
+        let root = tempfile::tempdir().unwrap();
+        for release in ["7.2.13-a", "7.3.4-a", "7.3-rc7-a"] {
+            let folder = root.path().join("usr/lib/modules").join(release);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("vmlinuz"), header(release)).unwrap();
+        }
+        let kernel = Kernel::within(root.path()).unwrap();
+        assert_eq!(kernel.release, "7.3.4-a");
+        assert_eq!(kernel.modules, root.path().join("usr/lib/modules/7.3.4-a"));
+    }
+
+    #[test]
+    fn a_build_of_modules_alone_has_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = folder.path().join(PREPARED);
+        fs::create_dir_all(release.parent().unwrap()).unwrap();
+        fs::write(release, "6.13.0-rc1+\n").unwrap();
+        let kernel = Kernel::within(folder.path()).unwrap();
+        assert_eq!((kernel.release.as_str(), kernel.modules.as_path()), ("6.13.0-rc1+", folder.path()));
+        assert!(kernel.image().unwrap_err().to_string().contains("expected a kernel in"));
     }
 
     /// Why there is no kernel in `folder`.

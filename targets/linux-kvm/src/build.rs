@@ -33,24 +33,24 @@ fn workspace() -> Result<&'static Path, Error> {
 ///
 /// # Errors
 /// If cargo is missing, or the runner cannot be built.
-pub fn runner(cache: &Cache, say: Progress<'_>) -> Result<Vec<u8>, Error> {
+pub fn runner(cache: &Cache, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     let has_musl = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLES[1]]), "rustc")
         .is_ok_and(|folder| Path::new(String::from_utf8_lossy(&folder).trim()).is_dir());
     let triple = TRIPLES[usize::from(has_musl)];
     let args = ["--package", "hw-runner", "--bin", "hw-runner", "--target", triple];
     let product = format!("{triple}/release/hw-runner");
-    cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], &product, say)
+    cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], &product, progress)
 }
 
 /// The plugin for QEMU, in the version of the plugin interface that QEMU `major` speaks.
 ///
 /// # Errors
 /// If it cannot be built.
-pub fn plugin(cache: &Cache, major: u32, say: Progress<'_>) -> Result<Vec<u8>, Error> {
+pub fn plugin(cache: &Cache, major: u32, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     // From 9.0 on QEMU speaks no version 1 any more; before, it speaks no other.
     let version = if major < 9 { "1" } else { "2" };
     let args = ["--package", "linux-kvm-plugin", "--lib"];
-    cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], "release/liblinux_kvm_plugin.so", say)
+    cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], "release/liblinux_kvm_plugin.so", progress)
 }
 
 /// Build something of the workspace in the release profile; returns the file `product` of cargo's target folder.
@@ -59,21 +59,21 @@ fn cargo(
     args: &[&str],
     environment: &[(&str, &str)],
     product: &str,
-    say: Progress<'_>,
+    progress: Progress<'_>,
 ) -> Result<Vec<u8>, Error> {
     let root = workspace()?;
     let name = format!("target-{:016x}", digest(root));
     let own;
     let cache = if cache.is_read_only(&name) {
-        own = beside(cache, root, &name, say)?;
+        own = beside(cache, root, &name, progress)?;
         &own
     } else {
         cache
     };
     let target = cache.root().join(&name);
-    let _lock = cache.lock(&name, say)?;
+    let _lock = cache.lock(&name, progress)?;
     if !target.is_dir() {
-        say("lab: building the runner that goes inside (once)");
+        progress("building the runner that goes inside (once)");
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -88,16 +88,15 @@ fn cargo(
 
 /// Where to build instead if `cache` is read-only. What it has of the folder `name` is copied first, so that only what has changed since is
 /// built again: cargo asks for times.
-fn beside(cache: &Cache, root: &Path, name: &str, say: Progress<'_>) -> Result<Cache, Error> {
+fn beside(cache: &Cache, root: &Path, name: &str, progress: Progress<'_>) -> Result<Cache, Error> {
     let usual = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let own = Cache::at(&std::path::absolute(&usual).map_err(at(&usual))?.join("lab"))?;
-    let built = cache.root().join(name);
-    if built.is_dir() {
-        own.folder(name, say, |folder, _| {
-            let mut copy = Command::new("cp");
-            copy.args(["--recursive", "--preserve=timestamps"]).arg(built.join(".")).arg(folder);
-            output(&mut copy, "coreutils").map(drop)
-        })?;
+    let (built, folder) = (cache.root().join(name), own.root().join(name));
+    let _lock = own.lock(name, progress)?;
+    if built.is_dir() && !folder.is_dir() {
+        let mut copy = Command::new("cp");
+        copy.args(["--recursive", "--preserve=timestamps"]).arg(built.join(".")).arg(folder);
+        output(&mut copy, "coreutils")?;
     }
     Ok(own)
 }

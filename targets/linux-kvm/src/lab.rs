@@ -4,7 +4,7 @@ use crate::console::{Complaint, Kind, complaint};
 use crate::machine::{ANSWER_SECONDS, Emulator, Image, Machine, REARM, Silence};
 use crate::snapshot::Place;
 use crate::{Setup, bochs, build, image, qemu};
-use kernels::{Cache, Error, Kernel, Progress, kbuild, protected, stolen};
+use kernels::{Cache, Error, Kernel, Progress, protected, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -69,40 +69,41 @@ impl Lab {
     ///
     /// # Errors
     /// [`Error::Absent`] if this machine lacks something that the lab needs.
-    pub fn boot(setup: &Setup, say: Progress<'_>) -> Result<Self, Error> {
+    pub fn boot(setup: &Setup, progress: Progress<'_>) -> Result<Self, Error> {
         // Before anything is downloaded.
         setup.emulator.patience()?;
         let qemu = match setup.emulator {
             Emulator::Qemu => Some(qemu::version()?),
             Emulator::Bochs => bochs::check().map(|()| None)?,
         };
-        let plugins = qemu.as_ref().and_then(|qemu| plugins(qemu, setup.watched, say));
+        let plugins = qemu.as_ref().and_then(|qemu| plugins(qemu, setup.watched, progress));
         let cache = Cache::of_user()?;
-        let kernel = Kernel::find(&cache, &setup.kernel, say)?;
+        let kernel = Kernel::find(&cache, &setup.kernel, progress)?;
         let instead = match setup.stolen {
             // A kernel of somebody's own has it or not.
             None if kernel.is_packaged() && setup.alias_method.as_deref() == Some(protected::REALISATION) => {
-                Some(kbuild::modules(&cache, &kernel, protected::REALISATION, &protected::SCRIPT, say)?)
+                Some(kernels::build::modules(&cache, &kernel, protected::REALISATION, &protected::SCRIPT, progress)?)
             }
             None => None,
             Some((design, mutant)) => {
                 let name = mutant.map_or_else(|| format!("{design:?}").to_lowercase(), |mutant| mutant.name.to_owned());
-                Some(kbuild::modules(&cache, &kernel, &name, &stolen::script(design, mutant), say)?)
+                Some(kernels::build::modules(&cache, &kernel, &name, &stolen::script(design, mutant), progress)?)
             }
         };
-        let modules = image::modules(&kernel, setup.emulator.modules(), instead.as_deref())?;
-        let runner = build::runner(&cache, say)?;
-        let plugin = plugins.map(|version| build::plugin(&cache, version, say)).transpose()?;
+        let instead = instead.as_ref().map(|built| built.folder.as_path());
+        let modules = kernel.modules(setup.emulator.modules(), instead)?;
+        let runner = build::runner(&cache, progress)?;
+        let plugin = plugins.map(|version| build::plugin(&cache, version, progress)).transpose()?;
         let (port, alias_method) = (setup.emulator.port(), setup.alias_method.as_deref());
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, alias_method);
-        let image = Image { kernel: kernel.image.clone(), initrd, words, plugin };
+        let image = Image { kernel: kernel.image()?.to_owned(), initrd, words, plugin };
         // Without a place for it nothing is kept.
         let place = qemu.and_then(|qemu| Place::of(&cache, &image, qemu.hardware()).ok());
         let (release, emulator) = (&kernel.release, setup.emulator.name());
         if place.as_ref().is_some_and(|place| place.find().is_some()) {
-            say(&format!("lab: going on with Linux {release} in {emulator}, as it was once it was up"));
+            progress(&format!("going on with Linux {release} in {emulator}, as it was once it was up"));
         } else {
-            say(&format!("lab: booting Linux {release} in {emulator}, {}", setup.emulator.boots_in()));
+            progress(&format!("booting Linux {release} in {emulator}, {}", setup.emulator.boots_in()));
         }
         let mut lab = Self {
             kernel,
@@ -117,19 +118,19 @@ impl Lab {
             boots: 0,
             boot_time: Duration::ZERO,
         };
-        lab.switch_on(say)?;
-        say(&format!("lab: up after {:.1} s", lab.boot_time.as_secs_f64()));
+        lab.switch_on(progress)?;
+        progress(&format!("up after {:.1} s", lab.boot_time.as_secs_f64()));
         Ok(lab)
     }
 
-    fn switch_on(&mut self, say: Progress<'_>) -> Result<(), Error> {
+    fn switch_on(&mut self, progress: Progress<'_>) -> Result<(), Error> {
         let start = Instant::now();
         let mut new = None;
-        let (machine, hello) = match self.resume(say) {
+        let (machine, hello) = match self.resume(progress) {
             Some(up) => up,
             None => {
                 new = self.place.as_ref().and_then(|place| place.begin().ok());
-                Machine::boot(&self.image, self.emulator, say)?
+                Machine::boot(&self.image, self.emulator, progress)?
             }
         };
         self.boots += 1;
@@ -143,7 +144,7 @@ impl Lab {
         if let (Some(new), Some(place)) = (new, &self.place)
             && let Err(why) = machine.keep(&hello, new, place)
         {
-            say(&format!("lab: its state cannot be kept, so the next one boots, too: {why}"));
+            progress(&format!("its state cannot be kept, so the next one boots, too: {why}"));
             if !machine.answers() {
                 return Err(Error::Failed(format!("the lab stopped when its state was to be kept: {why}")));
             }
@@ -154,13 +155,13 @@ impl Lab {
     }
 
     /// Go on with a machine that has come up before, if there is one and it answers.
-    fn resume(&self, say: Progress<'_>) -> Option<(Machine, String)> {
+    fn resume(&self, progress: Progress<'_>) -> Option<(Machine, String)> {
         let place = self.place.as_ref()?;
         match Machine::resume(&self.image, place.find()?) {
             Ok(up) => Some(up),
             Err(why) => {
                 place.discard();
-                say(&format!("lab: it does not go on as it was, so it boots: {why}"));
+                progress(&format!("it does not go on as it was, so it boots: {why}"));
                 None
             }
         }
@@ -236,11 +237,11 @@ impl Lab {
     ///
     /// # Errors
     /// If the lab fails, or the kernel's source cannot be fetched.
-    pub fn functions(&mut self, say: Progress<'_>) -> Result<Vec<Function>, Error> {
+    pub fn functions(&mut self, progress: Progress<'_>) -> Result<Vec<Function>, Error> {
         if !self.watches() {
             return Ok(Vec::new());
         }
-        let files = kbuild::functions(&kbuild::source(&self.cache, &self.kernel, say)?)?;
+        let files = kernels::functions(&kernels::source(&self.cache, &self.kernel, progress)?)?;
         let list = self.ask("symbols")?.text.unwrap_or_default();
         let mut starts: Vec<(u32, &str)> = list
             .lines()
@@ -296,10 +297,10 @@ impl Lab {
 }
 
 /// The first number of the version of `qemu`, if it takes plugins and what the kernel executes is to be seen.
-fn plugins(qemu: &qemu::Version, wanted: bool, say: Progress<'_>) -> Option<u32> {
+fn plugins(qemu: &qemu::Version, wanted: bool, progress: Progress<'_>) -> Option<u32> {
     if wanted && !qemu.plugins {
         let name = &qemu.name;
-        say(&format!("lab: {name} takes no plugins, so what the kernel executes is not seen and guides nothing"));
+        progress(&format!("{name} takes no plugins, so what the kernel executes is not seen and guides nothing"));
     }
     (wanted && qemu.plugins).then_some(qemu.major)
 }

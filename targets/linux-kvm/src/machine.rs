@@ -164,7 +164,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Absent`] if there is no such emulator; [`Error::Failed`], with the end of the console's log, if it does not
     /// come up.
-    pub(crate) fn boot(image: &Image, emulator: Emulator, say: Progress<'_>) -> Result<(Self, String), Error> {
+    pub(crate) fn boot(image: &Image, emulator: Emulator, progress: Progress<'_>) -> Result<(Self, String), Error> {
         let dir = RunDir::new()?;
         let mut machine = Self::start(emulator, dir, "", |dir| match emulator {
             Emulator::Qemu => qemu::start(image, dir, None),
@@ -178,7 +178,7 @@ impl Machine {
                 said = start.elapsed();
                 let log = machine.log();
                 let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing yet");
-                say(&format!("lab: booting for {} s; the kernel's last words: {}", said.as_secs(), last.trim()));
+                progress(&format!("booting for {} s; the kernel's last words: {}", said.as_secs(), last.trim()));
             }
         });
         match hello {

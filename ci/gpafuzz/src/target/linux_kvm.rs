@@ -217,7 +217,7 @@ struct InLab {
 
 impl InLab {
     fn boot(name: &'static str, setup: &Setup) -> Result<Self, TargetError> {
-        let lab = Lab::boot(setup, &mut note).map_err(|error| failed(name, &error))?;
+        let lab = Lab::boot(setup, &mut report).map_err(|error| failed(name, &error))?;
         let (about, blocks, clauses) = (String::new(), Vec::new(), BTreeSet::new());
         let strips = setup.stolen.is_some();
         let (native, prefaults, attributes, rings, maxphyaddr, accesses) = (false, false, false, false, 0, 0);
@@ -332,7 +332,7 @@ impl Recorder for InLab {
     }
 
     fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
-        self.lab.functions(&mut note).map_err(|error| failed(self.name, &error))
+        self.lab.functions(&mut report).map_err(|error| failed(self.name, &error))
     }
 
     fn survived(&self) -> bool {
@@ -342,6 +342,11 @@ impl Recorder for InLab {
     fn log(&mut self) -> Option<String> {
         Some(self.lab.log())
     }
+}
+
+/// Report how far a lab is.
+fn report(line: &str) {
+    note(&format!("lab: {line}"));
 }
 
 /// What came out of the lab is believed no more than a stranger's file.

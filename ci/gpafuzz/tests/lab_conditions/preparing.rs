@@ -13,7 +13,7 @@ fn with_packages() -> Place {
     let place = Place::new("-plugin file");
     place.image("image", "6.12.9+x-amd64");
     place.script("apt-cache", "echo linux-image-6.12.9+x-amd64");
-    place.script("apt-get", "shift; for package; do echo > \"${package%%=*}_1.2-3_amd64.deb\"; done");
+    place.script("apt-get", &download("for package; do echo > \"${package%%=*}_1.2-3_amd64.deb\"; done"));
     place.script(
         "dpkg-deb",
         "case $2 in\n\
@@ -21,7 +21,8 @@ fn with_packages() -> Place {
          */linux-source-*) mkdir -p \"$3/usr/src\"; echo > \"$3/usr/src/linux-source-6.12.tar.xz\" ;;\n\
          */linux-headers-*-common_*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm\"\n\
          echo > \"$3/usr/src/linux-headers-6.12.9+x-common/arch/x86/include/asm/kvm_host.h\" ;;\n\
-         */linux-headers-*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-amd64\" ;;\n\
+         */linux-headers-*) mkdir -p \"$3/usr/src/linux-headers-6.12.9+x-amd64\"\n\
+         echo > \"$3/usr/src/linux-headers-6.12.9+x-amd64/Makefile\" ;;\n\
          esac",
     );
     place.script(
@@ -34,6 +35,11 @@ fn with_packages() -> Place {
     place.script("make", "m=${3#M=}; echo > \"$m/kvm.ko\"; echo > \"$m/kvm-amd.ko\"; echo > \"$m/kvm-intel.ko\"");
     place.script("strip", "cp \"$4\" \"$3\"");
     place
+}
+
+/// A stand-in that downloads as `how` says, knows no sizes, and has no other package lists.
+fn download(how: &str) -> String {
+    format!("[ \"$1\" = download ] || exit 1\nshift\n[ \"$1\" != --print-uris ] || exit 0\n{how}")
 }
 
 fn campaign(place: &Place) -> Command {
@@ -59,9 +65,9 @@ fn ctrl_c_at_any_step_leaves_no_process_and_a_cache_that_goes_on() {
         ("apt-get", &[]),
         ("dpkg-deb", &[]),
         ("tar", &["kernel"]),
-        ("make", &["kbuild", "kernel", "source"]),
-        ("strip", &["kbuild", "kernel", "source"]),
-        ("cargo", &["kbuild", "kernel", "kvm", "source"]),
+        ("make", &["headers", "kbuild", "kernel", "source"]),
+        ("strip", &["headers", "kbuild", "kernel", "source"]),
+        ("cargo", &["headers", "kbuild", "kernel", "kvm", "source"]),
     ];
     for (step, there) in steps {
         let child = campaign(&place).env(STALLS, step).spawn().expect("gpafuzz runs");
@@ -121,7 +127,7 @@ fn after_mount(mount: &str, command: &Command) -> Option<Command> {
 #[test]
 fn a_full_disk_is_named_with_what_is_needed_and_breaks_nothing() {
     let place = with_packages();
-    place.script("apt-get", "dd if=/dev/zero bs=1M count=4 of=\"${2%%=*}_1.2-3_amd64.deb\"");
+    place.script("apt-get", &download("dd if=/dev/zero bs=1M count=4 of=\"${1%%=*}_1.2-3_amd64.deb\""));
     let mount = "mount -t tmpfs -o size=1m none \"$GPAFUZZ_LAB\"";
     let Some(mut command) = after_mount(mount, &campaign(&place)) else { return };
     let output = command.output().expect("gpafuzz runs");
@@ -155,7 +161,7 @@ fn a_cache_that_is_read_only_is_used_and_what_it_lacks_is_named() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("lab: going on with Linux"), "{}", said(&output));
     // What these were needed for is there.
-    for kind in ["booted", "source-", "kbuild-", "target-"] {
+    for kind in ["booted", "source-", "headers-", "kbuild-", "target-"] {
         remove(kind);
     }
     let output = read_only().expect("as before");

@@ -1,0 +1,23 @@
+//! Prepare a kernel and say where its parts are: `cargo run --release -p kernels --example prepare -- 7.3 [--offline] [--build]`.
+
+use kernels::{Cache, Choice, Error, Kernel, build, headers, source};
+
+fn main() -> Result<(), Error> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let is_there = |word: &str| words.iter().any(|given| given == word);
+    let version = words.iter().find(|word| !word.starts_with("--")).map_or("6.12", String::as_str);
+    let cache = Cache::of_user()?;
+    let cache = if is_there("--offline") { cache.offline() } else { cache };
+    let progress = &mut |line: &str| eprintln!("{line}");
+    let kernel = Kernel::find(&cache, &Choice::of(version), progress)?;
+    println!("{} in {}", kernel.release, kernel.modules.display());
+    println!("modules of KVM in {}", kernel.kvm_modules(&cache, progress)?.folder.display());
+    println!("source in {}", source(&cache, &kernel, progress)?.display());
+    let headers = headers(&cache, &kernel, progress)?;
+    println!("headers in {} and {}", headers.build.display(), headers.common.display());
+    if is_there("--build") {
+        let built = build::modules(&cache, &kernel, "no change", &[], progress)?;
+        println!("modules of KVM, built without a change, in {}", built.folder.display());
+    }
+    Ok(())
+}
