@@ -128,7 +128,7 @@ fn after_mount(mount: &str, command: &Command) -> Option<Command> {
 fn a_full_disk_is_named_with_what_is_needed_and_breaks_nothing() {
     let place = with_packages();
     place.script("apt-get", &download("dd if=/dev/zero bs=1M count=4 of=\"${1%%=*}_1.2-3_amd64.deb\""));
-    let mount = "mount -t tmpfs -o size=1m none \"$GPAFUZZ_LAB\"";
+    let mount = "mount -t tmpfs -o size=1m,mode=700 none \"$GPAFUZZ_LAB\"";
     let Some(mut command) = after_mount(mount, &campaign(&place)) else { return };
     let output = command.output().expect("gpafuzz runs");
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));

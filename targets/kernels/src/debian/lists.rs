@@ -70,8 +70,12 @@ impl Lists {
         }
         progress("fetching the package lists of Debian's suites (about 30 MB)");
         prepare(&root).map_err(at(&root))?;
-        output(lists.apt("apt-get").args(["--quiet", "update", "--error-on=any"]), "apt")
-            .map_err(|error| Error::Absent(format!("cannot fetch the package lists of Debian's suites: {error}")))?;
+        let update = output(lists.apt("apt-get").args(["--quiet", "update", "--error-on=any"]), "apt");
+        if update.is_err() && before.is_none() {
+            // There is nothing in it that could be used.
+            let _ = fs::remove_dir_all(&root);
+        }
+        update.map_err(|error| Error::Absent(format!("cannot fetch the package lists of Debian's suites: {error}")))?;
         fs::write(root.join(WHOLE), "").map_err(at(&root))?;
         Ok(lists)
     }
