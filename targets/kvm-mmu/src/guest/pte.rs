@@ -85,8 +85,10 @@ impl GuestPte {
 
     /// Whether `address`, made of the entry's, has a bit set that lies within the large page. The lowest is PAT.
     pub(crate) fn is_unaligned(self, address: Gpa) -> bool {
-        let within = Gpa::from_page(self.paging.pages(self.level)).raw() - (1 << 13);
-        self.is_large() && address.raw() & within != 0
+        self.is_large() && {
+            let within = Gpa::from_page(self.paging.pages(self.level)).raw() - (1 << 13);
+            address.raw() & within != 0
+        }
     }
 
     const fn is_large(self) -> bool {

@@ -241,6 +241,10 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
                 owed.owe();
             }
             table = self.shadow_page(host, slots, mmu, wanted, owed);
+            if self.policy().syncs_before_link() {
+                // The guest flushes nothing when it links a table where no entry was present before.
+                self.sync_children(host, slots, mmu, (table, level - 1), owed);
+            }
             mmu.shadow_pages.link(&self.tables, table, sptep);
         }
         Sptep::new(table, at.gva.index(1).into(), 1)

@@ -43,6 +43,25 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
+    /// Synchronise every page that is out of step of those that hang from `table`, and `table` itself (`mmu_sync_children()`).
+    pub(crate) fn sync_children(
+        &self,
+        host: &Host,
+        slots: &Memslots,
+        mmu: &mut Locked,
+        (table, level): (u32, u8),
+        owed: &mut FlushOwed,
+    ) {
+        if mmu.shadow_pages.is_unsync(table) {
+            self.sync_page(host, slots, mmu, table, owed);
+        }
+        for (at, entry) in self.tables.entries(table, level) {
+            if entry.is_present() && !entry.is_leaf(at.level) {
+                self.sync_children(host, slots, mmu, (entry.table(), level - 1), owed);
+            }
+        }
+    }
+
     /// Whether the guest's entry still leads to `gfn` and allows what `entry` does.
     fn still_says(&self, host: &Host, slots: &Memslots, at: (&SpKey, u8), gfn: Gfn, entry: Entry<F>) -> bool {
         let (paging, (key, index)) = (self.vm.paging(), at);

@@ -119,6 +119,11 @@ pub trait Policy: Debug + Send + Sync + 'static {
         existing == wanted
     }
 
+    /// Whether the shadow pages below a table are synchronised before that table is linked (65855ed8b034).
+    fn syncs_before_link(&self) -> bool {
+        true
+    }
+
     /// Whether a present SPTE is dropped before an MMIO entry takes its place (`mmu_set_spte()`).
     fn drops_before_mmio(&self) -> bool {
         true
