@@ -1,4 +1,4 @@
-//! [`KvmMmu`]: the ops of a program as calls into a [`SecondStage`], and what a program has begun and not ended.
+//! [`KvmMmu`] runs the ops of a program on a [`SecondStage`], and keeps what an op has begun for the op that ends it.
 
 mod export;
 mod inspect;
@@ -19,7 +19,7 @@ use gpa_model::{
 };
 use reaper::Reaper;
 
-/// A second-stage MMU that is driven op by op, with the decisions of `P`, whose tables are in format `F`.
+/// A second-stage MMU that is driven op by op. `P` decides; the tables have the format `F`.
 #[derive(Debug)]
 pub struct KvmMmu<P: HasPolicy = Corrected, F: Format = Ept> {
     pub(crate) mmu: SecondStage<P, F>,
@@ -27,7 +27,7 @@ pub struct KvmMmu<P: HasPolicy = Corrected, F: Format = Ept> {
     faults: [Option<(PageFault, Access)>; VCPUS],
     zap: Option<GfnZap>,
     reaper: Reaper,
-    /// What the last op made the MMU warn of.
+    /// The warning that the last op caused, if any.
     warning: Option<&'static str>,
 }
 
@@ -38,7 +38,7 @@ impl<P: HasPolicy + Default, F: Format> Default for KvmMmu<P, F> {
 }
 
 impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
-    /// With no memslot and nothing mapped.
+    /// An MMU with no memslot and no mapping.
     pub fn new(vm: &VmConfig) -> Self
     where
         P: Default,
@@ -176,7 +176,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
         self.mmu.tables.walk_window(gpa, stride, visit);
     }
 
-    /// The TDP MMU has no shadows of the guest's tables.
+    /// The TDP MMU does not shadow guest page tables.
     fn supports(&self, op: &Op) -> bool {
         self.mmu.policy().family() == Family::Rmap || !matches!(op, Op::GuestAccess { .. } | Op::GuestFlush { .. })
     }
@@ -197,7 +197,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // The TDP MMU has no rmap, and shadows no tables of the guest.
+        // The TDP MMU has no rmap and does not shadow guest page tables.
         let (rmap, roots) = (self.mmu.policy().family() == Family::Rmap, self.mmu.policy().family() == Family::Tdp);
         Capabilities { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
     }
@@ -222,7 +222,7 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
     }
 }
 
-/// The vCPU that is about to enter the guest, or to take a page. Its ring must have room then.
+/// The vCPU that is about to enter the guest or to map a page. Its dirty ring must have room.
 const fn entering_vcpu(op: &Op) -> Option<u8> {
     match *op {
         Op::Access { vcpu, .. }

@@ -1,4 +1,4 @@
-//! What the host and user space change while vCPUs run: host pages, memslots, attributes, memory types.
+//! Changes that the host and user space make while vCPUs run: host pages, memslots, attributes, memory types.
 
 pub(crate) mod attributes;
 pub(crate) mod invalidate;

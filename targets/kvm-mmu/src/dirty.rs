@@ -1,4 +1,4 @@
-//! Dirty logging: which pages were written, through any alias, and how the next write is noticed.
+//! Dirty logging: it records which pages were written through any alias, and makes sure that the next write is noticed.
 
 pub(crate) mod log;
 pub(crate) mod pml;

@@ -1,5 +1,5 @@
-//! The fault path, in KVM's order: unalias, fast path, memslot, page, then under the lock the staleness check, the mapping and the
-//! prefetch of neighbours.
+//! The fault path, in KVM's order: unalias, fast path, memslot, page; then, under the `mmu_lock`, the staleness check,
+//! the mapping and the prefetch of neighbours.
 
 use gpa_model::{Access, Alias, Exit, Gfn, Gpa, HostPage, Level, Pfn, Rights};
 
@@ -13,7 +13,7 @@ pub(crate) mod prefetch;
 pub(crate) mod unsync;
 pub(crate) mod vcpu;
 
-/// A fault whose page has been looked up and that waits for the lock.
+/// A fault whose page is known and that waits for the `mmu_lock`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageFault {
     pub(crate) vcpu: u8,
@@ -23,7 +23,7 @@ pub(crate) struct PageFault {
     pub(crate) alias: Alias,
     pub(crate) hva: HostPage,
     pub(crate) pfn: Pfn,
-    /// How large a host mapping the page was part of when it was looked up.
+    /// The size of the host mapping when the page was looked up.
     pub(crate) host_level: Level,
     pub(crate) rights: Rights,
     pub(crate) host_writable: bool,
@@ -37,38 +37,38 @@ impl PageFault {
         self.gpa
     }
 
-    /// The page behind it.
+    /// The page behind the address.
     pub(crate) const fn pfn(&self) -> Pfn {
         self.pfn
     }
 }
 
-/// How far a fault got without the lock.
+/// The outcome of a fault before the `mmu_lock`.
 #[derive(Debug)]
 pub(crate) enum FaultIn {
-    /// A fast page fault did it.
+    /// A fast page fault resolved it.
     Fixed,
-    /// There is no memory for the guest here; that can be remembered.
+    /// There is no memslot. An MMIO entry may remember that.
     NoSlot,
     /// User space has to emulate the access.
     Emulate,
-    /// The write is tracked, and was emulated on this page.
+    /// The write is tracked; it was emulated on this page.
     Write(Pfn),
-    /// The page has to be read in, and the vCPU does not sleep for it: this is what the guest sees.
+    /// The page has to be read in, and the vCPU does not sleep for it. The access ends in this exit.
     Async(Exit),
-    /// Nobody can have the page.
+    /// The page cannot be had.
     Error,
-    /// Start again.
+    /// The fault has to start again.
     Retry,
-    /// The page is known; go on under the lock.
+    /// The page is known; the fault continues under the `mmu_lock`.
     Map(PageFault),
 }
 
-/// How a fault ended (`RET_PF_*`).
+/// The outcome of a fault (`RET_PF_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resolved {
     Fixed,
-    /// The write is tracked, and was emulated.
+    /// The write is tracked; it was emulated.
     Write,
     Retry,
 }
@@ -76,8 +76,8 @@ pub(crate) enum Resolved {
 /// How a fault waits for a page that has to be read in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
-    /// The guest is told, if it can be.
+    /// It does not: the guest gets an async page fault, where that is possible.
     Async,
-    /// Asleep, until the page is there.
+    /// It sleeps until the page is read in.
     Sleep,
 }

@@ -1,4 +1,4 @@
-//! The guest's own page tables: walking them, shadowing them, and keeping shadows in step with them.
+//! The guest's own page tables: walking them, shadowing them, and synchronising the shadows.
 
 pub(crate) mod pte;
 pub(crate) mod shadow;

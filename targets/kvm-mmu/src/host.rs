@@ -1,4 +1,4 @@
-//! What a hypervisor gives the MMU: which page stands behind an hva, and how TLBs are flushed.
+//! What a hypervisor provides: the page behind an hva, and TLB flushes.
 
 use gpa_model::RangeFlushFailed;
 use gpa_model::{FlushBackend, Gpa, Host, HostPage, Level, Pfn, VcpuSet};
@@ -6,22 +6,22 @@ use gpa_model::{FlushBackend, Gpa, Host, HostPage, Level, Pfn, VcpuSet};
 /// Why there is no page behind an hva (`KVM_PFN_ERR_*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PfnError {
-    /// It has to be read in first (`KVM_PFN_ERR_NEEDS_IO`). Whoever may sleep never sees this.
+    /// The page has to be read in (`KVM_PFN_ERR_NEEDS_IO`). A caller that may sleep never gets this.
     NeedsIo,
-    /// Nobody can have it: nothing is mapped there, or its memory failed (`KVM_PFN_ERR_FAULT`, `KVM_PFN_ERR_HWPOISON`).
+    /// There is no page: nothing is mapped there, or its memory failed (`KVM_PFN_ERR_FAULT`, `KVM_PFN_ERR_HWPOISON`).
     NoPage,
 }
 
-/// Which page stands behind an hva right now (`hva_to_pfn()`), and who holds it.
+/// The page behind an hva (`hva_to_pfn()`), and references to pages.
 pub trait HostPages {
-    /// The page, read in if it has to be, and held until it is [released](HostPages::release). While `hva` is being invalidated it may
-    /// still be the old one.
+    /// Returns the page, read in if necessary, with a reference that the caller [releases](HostPages::release). While
+    /// `hva` is being invalidated this may still be the old page.
     ///
     /// # Errors
     /// [`PfnError::NoPage`]: the access ends in [`Exit::Error`](gpa_model::Exit::Error), and nothing is mapped.
     fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError>;
 
-    /// The same without sleep (`FOLL_NOWAIT`).
+    /// The same without sleeping (`FOLL_NOWAIT`).
     ///
     /// # Errors
     /// A [`PfnError`].
@@ -29,12 +29,12 @@ pub trait HostPages {
         self.pfn(hva)
     }
 
-    /// Let go of a page once (`kvm_release_pfn_clean()`). What is mapped is not held: the notifier says when it has to go. Nothing to do
-    /// where pages are not counted.
+    /// Drops one reference to a page (`kvm_release_pfn_clean()`). A mapping holds no reference; the notifier says when
+    /// it has to go. The default does nothing, for hosts that do not count references.
     fn release(&self, _pfn: Pfn) {}
 
-    /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). One that is being invalidated, even in part, is
-    /// not large any more.
+    /// The size of the host mapping that contains `hva` (`host_pfn_mapping_level()`). A mapping that is being
+    /// invalidated, even in part, counts as small.
     fn level(&self, _hva: HostPage) -> Level {
         Level::Page4K
     }
@@ -63,26 +63,26 @@ impl HostPages for Host {
     }
 }
 
-/// What empties the TLBs of a VM's vCPUs. When a call returns, no vCPU translates by what it was told to forget.
+/// Flushes the TLBs of a VM's vCPUs. When a call returns, no vCPU uses the flushed translations.
 pub trait TlbFlush {
-    /// Whether ranges can be flushed (`kvm_available_flush_tlb_with_range()`).
+    /// Whether single ranges can be flushed (`kvm_available_flush_tlb_with_range()`).
     fn has_range(&self) -> bool;
 
-    /// Flush `pages` pages from `gpa` on every vCPU: exactly this alias and no other.
+    /// Flushes `pages` pages from `gpa` on every vCPU: this alias and no other.
     ///
     /// # Errors
-    /// [`RangeFlushFailed`] if that did not work; nothing was flushed then.
+    /// [`RangeFlushFailed`] if the flush failed. Nothing was flushed then.
     fn range(&mut self, gpa: Gpa, pages: u64) -> Result<(), RangeFlushFailed>;
 
-    /// Flush everything on some vCPUs.
+    /// Flushes everything on some vCPUs.
     fn on(&mut self, vcpus: VcpuSet);
 
-    /// Flush everything (`kvm_flush_remote_tlbs()`).
+    /// Flushes everything (`kvm_flush_remote_tlbs()`).
     fn all(&mut self) {
         self.on(VcpuSet::ALL);
     }
 
-    /// A table page is free: nothing leads to it, and its memory may become another's.
+    /// A table page is free: nothing links it, and its memory may be reused.
     fn freed(&mut self) {}
 }
 

@@ -1,4 +1,5 @@
-//! Guest memory as user space describes it, by gfn: memslots, attributes, memory types, dirty rings. Nothing here knows of tables.
+//! Guest memory as user space describes it, by gfn: memslots, attributes, memory types, dirty rings. This room knows no
+//! tables and asks no policy.
 
 pub(crate) mod attributes;
 pub(crate) mod dirty_ring;

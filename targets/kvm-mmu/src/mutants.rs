@@ -1,24 +1,24 @@
-//! Mutants: each is the corrected design with one decision made wrongly, to show that the oracles have teeth.
+//! Mutants: MMUs with one mistake each, which the oracles have to find.
 //!
-//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message; M*x*T to M*x*Z are variants of our own. B*nn* makes a
-//! mistake again that Linux once made, with the commit that mended it or the CVE; U*n* is wrong in upstream's design. To add one: a
-//! policy that overrides one method, in the table of the file for what it breaks.
+//! M*xy* breaks hunk *x* of the RFC or, from M80 on, a claim of its message. M*x*T to M*x*Z are further variants. B*nn*
+//! repeats a mistake that Linux once made, and names the fix or the CVE. U*n* is a weakness of upstream's design. To
+//! add a mutant, add a policy that overrides one method to the table of the file for what it breaks.
 
 use crate::{Format, KvmMmu, Policy};
 use gpa_model::{Alias, Gfn, Gpa, Mmu, VmConfig};
 
-/// What a mutant breaks, and who is meant to notice.
+/// What a mutant breaks, and which oracle has to find it.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// Its name in the catalogue.
     pub name: &'static str,
     /// The hunk or claim of the RFC that it breaks.
     pub breaks: &'static str,
-    /// The oracle meant to catch it, and the clause.
+    /// The oracle that has to catch it, and the clause.
     pub caught_by: (&'static str, &'static str),
-    /// The decisions, one of them wrong.
+    /// The policy with the mistake.
     pub policy: &'static dyn Policy,
-    /// Generic in the format alone, so that the MMU is compiled once for each, here.
+    /// Generic in the format alone, so that the MMU is compiled once for each format.
     make: fn(&'static dyn Policy) -> Box<dyn Mmu>,
 }
 
@@ -34,7 +34,7 @@ impl Mutant {
     }
 }
 
-/// An MMU that decides by `policy`, with tables in format `F`.
+/// An MMU with `policy` and tables in format `F`.
 fn make<F: Format>(policy: &'static dyn Policy) -> Box<dyn Mmu> {
     Box::new(KvmMmu::<_, F>::with_policy(policy, &VmConfig::default()))
 }
@@ -119,7 +119,7 @@ const fn concat<const N: usize>() -> [Mutant; N] {
     all
 }
 
-/// The page number with its stolen bits, taken for a gfn: the mistake most of these mutants make.
+/// The page number with its stolen bits, used as a gfn: the mistake of most of these mutants.
 fn raw_gfn(gpa: Gpa) -> Gfn {
     Gfn::new(gpa.page())
 }

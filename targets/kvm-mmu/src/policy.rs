@@ -1,4 +1,4 @@
-//! The decisions that aliasing adds to an MMU: the right answers, those of upstream, and those of the RFC as posted.
+//! The decisions that aliasing adds to an MMU: the corrected ones, those of upstream, and those of the RFC as posted.
 
 mod corrected;
 mod decisions;
@@ -12,8 +12,8 @@ pub use rfc_v3::RfcV3;
 
 use std::fmt::Debug;
 
-/// Where an MMU has its policy from. One that it names by type is compiled in: it is called directly and costs nothing at run time, but the
-/// whole MMU is compiled for it. A `&'static dyn Policy` is called through a pointer, and an MMU that was compiled once serves for any.
+/// The source of an MMU's policy. A policy that is named by its type is compiled in: calls are direct and cost nothing at run
+/// time, but the MMU is compiled for it alone. A `&'static dyn Policy` is called through a pointer, and one MMU serves for all.
 ///
 /// ```
 /// use gpa_model::VmConfig;
@@ -33,10 +33,10 @@ use std::fmt::Debug;
 /// assert!(size_of_val(&compiled_in) < size_of_val(&behind_a_pointer));
 /// ```
 pub trait HasPolicy: Debug + Send + Sync + 'static {
-    /// What is known of the policy when the MMU is compiled.
+    /// The type of the policy.
     type Policy: Policy + ?Sized;
 
-    /// Who decides.
+    /// The policy.
     fn policy(&self) -> &Self::Policy;
 }
 

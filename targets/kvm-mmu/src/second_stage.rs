@@ -1,12 +1,12 @@
-//! [`SecondStage`]: what the vCPU threads of a VM and its host share, and what may be looked at under which lock.
+//! [`SecondStage`]: the state that the vCPU threads of a VM and its host share, and the locks that guard it.
 //!
-//! | | guarded by | |
+//! | state | guarded by | |
 //! |---|---|---|
-//! | memslots | `slots` | read by faults from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
+//! | memslots | `slots` | read by a fault from look-up to mapping, written by memslot changes; taken before the `mmu_lock` |
 //! | rmap, shadow pages, memory types, attributes | `mmu_lock` | |
-//! | entries of table pages | none | atomics; a page walker and fast page faults change them at any time |
-//! | dirty and tracked pages, dirty rings, what vCPUs wait for | their own | the last lock to be taken |
-//! | `mmu_seq` | `mmu_lock` to write | read by faults without it |
+//! | entries of table pages | nothing | atomics; page walkers and fast page faults change them at any time |
+//! | dirty and tracked pages, dirty rings, async page faults | a lock each | taken last |
+//! | `mmu_seq` | `mmu_lock` for writes | faults read it without the lock |
 
 use crate::memslots::attributes::Attributes;
 use crate::memslots::dirty_ring::DirtyRing;
@@ -31,21 +31,21 @@ mod get_page;
 pub(crate) mod leaves;
 pub(crate) mod notifier;
 
-/// What only the holder of the `mmu_lock` may look at.
+/// The state that the `mmu_lock` guards.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) shadow_pages: ShadowPages,
     pub(crate) rmap: Rmap,
-    /// Which gfns are not write-back.
+    /// The gfns that are not write-back.
     pub(crate) uncacheable: GfnRanges,
     pub(crate) attributes: Attributes,
-    /// Roots that no vCPU will load again, and whose tables are still there.
+    /// Roots that no vCPU will load again, but whose tables still exist.
     pub(crate) retired_roots: SmallVec<[u32; 2]>,
-    /// Roots that somebody walks from who has given up the lock, once each. They are not freed.
+    /// Roots of walks that have dropped the lock, once for each walk. They must not be freed.
     pub(crate) held_roots: SmallVec<[u32; 2]>,
 }
 
-/// A second-stage MMU of one VM, shared by its vCPUs, with the decisions of `P`, whose tables are in format `F`.
+/// A second-stage MMU of one VM, shared by its vCPUs. `P` decides; the tables have the format `F`.
 #[derive(Debug)]
 pub struct SecondStage<P: HasPolicy = Corrected, F: Format = Ept> {
     pub(crate) vm: VmConfig,
@@ -55,19 +55,19 @@ pub struct SecondStage<P: HasPolicy = Corrected, F: Format = Ept> {
     pub(crate) tables: Tables<F>,
     pub(crate) mmu_lock: Lock<Locked>,
     pub(crate) notifier: Notifier,
-    /// What the processors of which vCPUs have logged and nobody has taken over yet.
+    /// The writes that processors have logged and that are in no dirty log yet, with the vCPU.
     pub(crate) pml: Lock<Vec<(u8, Gpa)>>,
-    /// Of each vCPU; empty in a VM with bitmaps.
+    /// One ring for each vCPU. Empty in a VM with bitmaps.
     pub(crate) rings: [Lock<DirtyRing>; VCPUS],
-    /// What each vCPU waits for.
+    /// The pages that each vCPU waits for.
     pub(crate) async_pf: [Lock<AsyncPf>; VCPUS],
-    /// What was warned of and not told yet.
+    /// A warning that has not been reported yet.
     pub(crate) warning: Lock<Option<&'static str>>,
     policy: P,
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// With no memslots, nothing mapped, and just a root table.
+    /// An MMU with no memslot, no mapping and an empty root table.
     pub fn new(vm: &VmConfig) -> Self
     where
         P: Default,
@@ -99,12 +99,12 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Who decides.
+    /// The policy that decides.
     pub(crate) fn policy(&self) -> &P::Policy {
         self.policy.policy()
     }
 
-    /// As it was made, for `vm`; memory is kept.
+    /// Resets to an empty MMU for `vm`. Allocations are kept.
     pub(crate) fn reset(&mut self, vm: &VmConfig) {
         let policy = self.policy.policy();
         self.vm = *vm;
@@ -123,13 +123,13 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.async_pf.iter_mut().for_each(|waiting| waiting.get_mut().clear());
     }
 
-    /// What the tables say about `gpa`.
+    /// The mapping of `gpa` in the tables.
     pub fn walk(&self, gpa: Gpa) -> Option<Spte> {
         self.tables.walk(gpa)
     }
 }
 
-/// The bit that tells the two roots of a VM apart, if it has two.
+/// The bit that selects the root, if the VM has two roots.
 pub(crate) fn direct_bits(policy: &(impl Policy + ?Sized), vm: &VmConfig) -> StolenMask {
     match policy.family() {
         Family::Rmap => StolenMask::NONE,

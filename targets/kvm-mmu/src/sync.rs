@@ -1,5 +1,5 @@
-//! The locks and atomics of this crate: the standard library's, or, under `--cfg shuttle`, those of a scheduler that tries
-//! the interleavings of the tests in `tests/threads.rs`.
+//! The locks and atomics of this crate. Under `--cfg shuttle` they belong to a scheduler that explores the
+//! interleavings of `tests/threads.rs`.
 
 #[cfg(not(shuttle))]
 use std::sync as from;
@@ -11,7 +11,7 @@ pub(crate) use from::atomic::{AtomicU64, Ordering};
 use from::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::PoisonError;
 
-/// Let others go on.
+/// Waits a moment for other threads.
 pub(crate) fn spin() {
     #[cfg(not(shuttle))]
     std::hint::spin_loop();
@@ -19,7 +19,7 @@ pub(crate) fn spin() {
     shuttle::thread::yield_now();
 }
 
-/// A mutex whose state outlives a panic: whoever catches one resets what it guards.
+/// A mutex that ignores poisoning: a caller that catches a panic resets the state.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -32,7 +32,7 @@ impl<T> Lock<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Without locking: nobody else has it.
+    /// Access without locking: the reference is exclusive.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +55,7 @@ impl<T> ReadLock<T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Without locking: nobody else has it.
+    /// Access without locking: the reference is exclusive.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,5 @@
-//! What is mapped: entries and their formats, table pages, what each of them is for, and the ways to find a leaf. Nothing here decides.
+//! The mappings: entries and their formats, table pages, shadow pages, the rmap, and the iterator. This room asks no
+//! policy.
 
 pub(crate) mod rmap;
 pub(crate) mod roots;

@@ -1,4 +1,4 @@
-//! Taking away what is mapped: leaves of a range of gfns, tables, or everything at once.
+//! Zaps: removing the leaves of a range of gfns, single tables, or everything at once.
 
 use smallvec::SmallVec;
 
@@ -10,5 +10,5 @@ pub(crate) mod recycle;
 pub(crate) mod tdp;
 pub(crate) mod zap_all;
 
-/// Tables that nothing links any more, to be freed after a flush.
+/// Tables that no entry links any more. They are freed after a flush.
 pub(crate) type Retired = SmallVec<[u32; 8]>;

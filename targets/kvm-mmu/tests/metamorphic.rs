@@ -193,7 +193,7 @@ fn hangs_on_stolen_bits(vm: &VmConfig, op: &Op) -> bool {
         || flags.contains(GpteFlags::BIT51) && stolen.bits().contains(&51)
 }
 
-/// What the oracles say, whoever it is about.
+/// What the oracles say about any target.
 fn verdict(make: Make<'_>, run: &mut Lockstep, vm: &VmConfig, ops: &[Op]) -> Option<Signature> {
     let program = Program { vm: *vm, ops: ops.to_vec(), comment: Vec::new() };
     run.run(&mut make(), &program).map(|violation| violation.signature)

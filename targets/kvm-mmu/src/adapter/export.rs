@@ -1,5 +1,5 @@
-//! The tables as hardware walks them. In the crate an entry names its table or page by number; exported, by the physical
-//! address that the caller gave it.
+//! The tables in the form that hardware walks. Inside the crate an entry names a table or a page by number; an exported
+//! entry holds the physical address that the caller chose.
 
 use super::KvmMmu;
 use crate::policy::HasPolicy;
@@ -9,9 +9,9 @@ use crate::tables::spte::{ENTRIES, Format, is_page_aligned};
 use gpa_model::Pfn;
 use std::fmt;
 
-/// Where in physical memory things are. Addresses are page-aligned and fit in MAXPHYADDR.
+/// The physical addresses of tables and pages. They are page-aligned and below MAXPHYADDR.
 pub trait Placement {
-    /// The address of table number `table`, counted from 0. Each table needs a page of its own.
+    /// The address of table number `table`, counted from 0. Each table has a page of its own.
     fn table(&self, table: u32) -> u64;
 
     /// The address of a page of guest memory.
@@ -21,15 +21,15 @@ pub trait Placement {
 /// Why the tables cannot be exported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExportError {
-    /// An address of the [`Placement`] is not page-aligned.
+    /// The [`Placement`] gave an address that is not page-aligned.
     Unaligned(u64),
-    /// Hardware would refuse an entry: bits are set that it wants clear, of the address if that is MAXPHYADDR or above.
+    /// Hardware would refuse an entry, because reserved bits are set. They are address bits if MAXPHYADDR or above.
     Reserved {
-        /// The number of the table that it is in.
+        /// The number of the table.
         table: u32,
-        /// Its index there.
+        /// The index of the entry.
         index: usize,
-        /// The offending bits.
+        /// The reserved bits that are set.
         bits: u64,
     },
 }
@@ -48,12 +48,12 @@ impl fmt::Display for ExportError {
 impl std::error::Error for ExportError {}
 
 impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
-    /// Hand each table to `put` with its address, links and leaves made physical, for a processor with `maxphyaddr` address
-    /// bits, and return the address of the root. What `put` has written can be walked by hardware in the format `F` until the MMU is
-    /// stepped again; accessed and dirty bits that hardware sets there do not come back.
+    /// Passes each table and its address to `put`, and returns the address of the root table. Links and leaves hold
+    /// physical addresses, for a processor with `maxphyaddr` address bits. Hardware can walk the tables in format `F`
+    /// until the next step of the MMU. Accessed and dirty bits that hardware sets there are not read back.
     ///
     /// # Errors
-    /// An [`ExportError`]; some tables may have been handed out by then.
+    /// An [`ExportError`]. Some tables may have been passed to `put` before it.
     pub fn export(
         &self,
         maxphyaddr: u8,
@@ -65,10 +65,10 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// As [`KvmMmu::export`]. vCPUs that run meanwhile may change entries that were handed out already.
+    /// As [`KvmMmu::export`]. vCPUs that run at the same time may change entries after they were exported.
     ///
     /// # Errors
-    /// An [`ExportError`]; some tables may have been handed out by then.
+    /// An [`ExportError`]. Some tables may have been passed to `put` before it.
     pub fn export(
         &self,
         maxphyaddr: u8,

@@ -1,4 +1,4 @@
-//! What the MMU keeps by gfn, for oracles to look at.
+//! Reports what the MMU keeps by gfn, so that oracles can check it.
 
 use super::KvmMmu;
 use crate::policy::{Family, HasPolicy, Policy};
@@ -12,7 +12,7 @@ use gpa_model::{Gfn, GfnIndexed};
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
-    /// Report all that is kept by gfn.
+    /// Reports every record that is kept by gfn.
     pub(super) fn report(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         if self.mmu.vm.dirty_ring().is_some() {
             self.reaper.inspect(&self.mmu, visit);
@@ -27,7 +27,7 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
             return self.mmu.tdp_inspect(visit);
         }
         let locked = self.mmu.mmu_lock.lock();
-        // A page without a parent maps nothing, but what it would map is kept right, for when it is found again.
+        // A shadow page without a parent maps nothing, but its entries stay valid for the next time it is linked.
         let root = self.mmu.tables.root(Root::Direct);
         for (gfn, at) in locked.rmap.iter() {
             if !locked.shadow_pages.is_linked(root, at.table, at.level) {
@@ -62,7 +62,7 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Report the shadow pages that vCPUs can get to, and what else there is.
+    /// Reports the shadow pages that vCPUs can reach, and all other tables.
     pub(crate) fn tdp_inspect(&self, visit: &mut dyn FnMut(GfnIndexed)) {
         let mmu = self.mmu_lock.lock();
         let mut reached: SmallVec<[u32; 32]> = SmallVec::new();
@@ -96,19 +96,19 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// The tables that hang from `root`.
+    /// The tables below `root`.
     fn links(&self, mmu: &Locked, root: u32) -> impl Iterator<Item = u32> {
         let entries = self.iter(mmu, root, Gfn::new(0), u64::MAX).filter(|(at, entry)| is_link(*at, *entry));
         entries.map(|(_, entry)| entry.table())
     }
 
-    /// The leaves that hang from `root`.
+    /// The leaves below `root`.
     fn leaves(&self, mmu: &Locked, root: u32) -> impl Iterator<Item = (Sptep, Entry<F>)> {
         self.iter(mmu, root, Gfn::new(0), u64::MAX).filter(|(at, entry)| is_leaf(*at, *entry))
     }
 }
 
-/// A number for where an SPTE is.
+/// A number that identifies the place of an SPTE.
 fn place(at: Sptep) -> u64 {
     u64::from(at.table) * ENTRIES as u64 + u64::from(at.index)
 }

@@ -1,4 +1,4 @@
-//! What user space does about dirty rings: it keeps a bitmap of its own for each memslot, and gives entries back when it forgets
+//! What user space does with dirty rings: it keeps a bitmap for each memslot, and resets the rings when it clears
 //! pages.
 
 use crate::host::TlbFlush;
@@ -10,7 +10,7 @@ use crate::tables::spte::Format;
 use gpa_model::limits::{SLOTS, VCPUS};
 use gpa_model::{FrameSet, Gfn, GfnIndexed, SlotChange, SlotId};
 
-/// The bitmaps.
+/// One bitmap for each memslot.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
     dirty: [PageSet; SLOTS],
@@ -21,21 +21,22 @@ impl Reaper {
         self.dirty = Default::default();
     }
 
-    /// Take what all rings list.
+    /// Harvests the rings of all vCPUs.
     fn reap<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>) {
         for vcpu in 0..VCPUS as u8 {
             mmu.harvest_dirty_ring(vcpu, |DirtyGfn { slot, offset }| self.dirty[slot.index()].insert(offset));
         }
     }
 
-    /// The frames of `id` that are dirty.
+    /// The dirty frames of memslot `id`.
     pub(crate) fn dirty_frames<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, id: SlotId) -> FrameSet {
         self.reap(mmu);
         let slots = mmu.slots.read();
         slots.get(id).map_or(FrameSet::EMPTY, |slot| mmu.frames_of_pages(slot, &self.dirty[id.index()]))
     }
 
-    /// Forget the pages, as `KVM_CLEAR_DIRTY_LOG` would. Rings are reset as a whole; what else they listed stays in the bitmaps.
+    /// Clears the pages, as `KVM_CLEAR_DIRTY_LOG` would. A reset covers whole rings, so the other entries are moved to
+    /// the bitmaps first.
     pub(crate) fn forget<P: HasPolicy, F: Format>(
         &self,
         mmu: &SecondStage<P, F>,
@@ -49,7 +50,8 @@ impl Reaper {
         }
     }
 
-    /// The memslot is about to change. What is still listed belongs to it as it was; only a move keeps its pages.
+    /// Call before the memslot changes. Entries still in the rings belong to the old memslot; only a move keeps its
+    /// bitmap.
     pub(crate) fn memslot_changes<P: HasPolicy, F: Format>(
         &mut self,
         mmu: &SecondStage<P, F>,
@@ -64,7 +66,7 @@ impl Reaper {
         }
     }
 
-    /// Report what is kept by gfn, here and in the rings.
+    /// Reports the pages that are kept by gfn, in bitmaps and rings.
     pub(crate) fn inspect<P: HasPolicy, F: Format>(&self, mmu: &SecondStage<P, F>, visit: &mut dyn FnMut(GfnIndexed)) {
         for slot in mmu.slots.read().iter() {
             let mut listed = |page| visit(GfnIndexed::DirtyLog(slot.gfn.add(page).raw()));

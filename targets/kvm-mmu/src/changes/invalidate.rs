@@ -1,4 +1,4 @@
-//! The host takes pages away, or asks whether they were used: the callbacks of the MMU notifier.
+//! The callbacks of the MMU notifier: the host takes pages away, or asks whether they were used.
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslots;
@@ -9,7 +9,7 @@ use crate::tables::spte::{Entry, Format};
 use gpa_model::{Gfn, HostPageRange};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing will until the end.
+    /// `invalidate_range_start`: nothing maps the pages when this returns, and nothing can map them before the end.
     pub fn invalidate_begin(&self, range: HostPageRange, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
@@ -27,21 +27,21 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.notifier.end();
     }
 
-    /// Test and clear the accessed bits of the pages (`kvm_age_gfn()`).
+    /// Tests and clears the accessed bits of the pages (`kvm_age_gfn()`).
     pub fn age(&self, range: HostPageRange) -> bool {
         let slots = self.slots.read();
         let mmu = self.mmu_lock.lock();
-        // Every gfn is aged, also after the first young one.
+        // No short-circuit: every gfn is aged, also after the first young one.
         self.gfns_of(&slots, range).fold(false, |young, (first, pages)| young | self.age_gfns(&mmu, first, pages))
     }
 
-    /// The gfns that pages of `range` back, in any slot: the first, and how many.
+    /// The gfns that pages of `range` back in any memslot, as the first gfn and a number of pages.
     fn gfns_of(&self, slots: &Memslots, range: HostPageRange) -> impl Iterator<Item = (Gfn, u64)> {
         slots.iter().filter(|slot| self.policy().invalidates(slot.id)).filter_map(move |slot| slot.gfns_of(range))
     }
 
-    /// Test and clear the accessed bits of `pages` pages from `first` under every alias (`kvm_age_rmapp()`). Nothing is
-    /// flushed: a TLB that still holds the translation only makes the page look idle, as on Linux.
+    /// Tests and clears the accessed bits of `pages` gfns from `first` under every alias (`kvm_age_rmapp()`). No flush
+    /// follows: a TLB that still holds the translation only makes the page look idle, as on Linux.
     pub(crate) fn age_gfns(&self, mmu: &Locked, first: Gfn, pages: u64) -> bool {
         let mut young = false;
         self.for_each_leaf(

@@ -1,4 +1,4 @@
-//! Changes of memslots (`kvm_set_memory_region()`).
+//! Memslot changes (`kvm_set_memory_region()`), in two halves between which the memslot is INVALID.
 
 use crate::host::TlbFlush;
 use crate::memslots::page_set::PageSet;
@@ -10,10 +10,10 @@ use crate::tables::spte::Format;
 use gpa_model::{SlotChange, SlotId, StolenMask};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// A whole memslot change (`kvm_set_memory_region()`). One at a time; others wait.
+    /// Makes a whole memslot change (`kvm_set_memory_region()`). Changes take turns.
     ///
     /// # Errors
-    /// A [`SlotError`] if there cannot be such a memslot; nothing has changed then.
+    /// A [`SlotError`] if the memslots do not allow the change. Nothing has changed then.
     pub fn set_memslot(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) -> Result<(), SlotError> {
         let _slots_lock = self.slots_lock.lock();
         self.slot_begin(id, change, tlb)?;
@@ -21,7 +21,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Ok(())
     }
 
-    /// The first half of a memslot change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
+    /// The first half of a change (`kvm_invalidate_memslot()`, or the swap of a flags-only change).
     pub(crate) fn slot_begin(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) -> Result<(), SlotError> {
         let mut slots = self.slots.write();
         let refused = if self.policy().refuses_aliased_slots() { self.vm.stolen() } else { StolenMask::NONE };
@@ -33,7 +33,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             _ => slot.invalid = true,
         }
         let invalid = slot.invalid;
-        // Faults may go on from here: they find the slot INVALID and retry.
+        // Without the lock faults can run: they find the memslot INVALID and retry.
         drop(slots);
         if invalid {
             self.zap_slot(id, &change, tlb);
@@ -55,15 +55,15 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.retire_tables_in(&mut mmu, &slots, slot, tlb);
     }
 
-    /// The memslots change, and their generation with them, before anybody can look at either. When the number wraps, MMIO
-    /// entries of an older round must not come back to life (`kvm_mmu_invalidate_mmio_sptes()`).
+    /// The memslots and their generation change together, under the lock. When the generation wraps, old MMIO entries
+    /// must not become current again (`kvm_mmu_invalidate_mmio_sptes()`).
     fn next_generation(&self, slots: &mut Memslots, in_flux: bool) {
         if slots.next_generation(in_flux) && self.policy().drops_mmio_on_wrap() {
             self.mmu_lock.lock().shadow_pages.drop_mmio(&self.tables);
         }
     }
 
-    /// The second half (`kvm_commit_memory_region()`).
+    /// The second half of a change (`kvm_commit_memory_region()`).
     pub(crate) fn slot_end(&self, id: SlotId, change: SlotChange, tlb: &mut dyn TlbFlush) {
         match self.policy().family() {
             Family::Rmap => self.zap_obsolete_pages(tlb),

@@ -1,4 +1,4 @@
-//! Pages that were written: marking them, and the bitmap of a memslot.
+//! The dirty log: marking a page, and reading and clearing the bitmap of a memslot.
 
 use crate::host::TlbFlush;
 use crate::memslots::dirty_ring::DirtyGfn;
@@ -11,7 +11,7 @@ use crate::tables::spte::Format;
 use gpa_model::{Alias, FrameSet, Gfn, SlotId};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// The guest may write `gfn` from now on, because of what `vcpu` did by its name `alias` (`mark_page_dirty_in_slot()`).
+    /// Marks `gfn` dirty, because `vcpu` can now write it through `alias` (`mark_page_dirty_in_slot()`).
     pub(crate) fn mark_dirty(&self, slots: &Memslots, vcpu: u8, gfn: Gfn, alias: Alias) {
         let Some(slot) = slots.find(gfn).filter(|slot| slot.flags.log_dirty) else { return };
         if let Some(size) = self.vm.dirty_ring() {
@@ -23,19 +23,19 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// `KVM_GET_DIRTY_LOG`, as the frames of the window that are dirty.
+    /// `KVM_GET_DIRTY_LOG`: the dirty frames of the window.
     pub fn dirty_frames(&self, id: SlotId) -> FrameSet {
         let slots = self.slots.read();
         slots.get(id).map_or(FrameSet::EMPTY, |slot| self.frames_of_pages(slot, &slot.dirty))
     }
 
-    /// The frames of the window that `pages` of `slot` are.
+    /// The frames of the window that `pages` of `slot` stand for.
     pub(crate) fn frames_of_pages(&self, slot: &Memslot, pages: &PageSet) -> FrameSet {
         let frames = pages.iter().map(|page| self.vm.frames(slot.gfn.add(page), 1));
         frames.fold(FrameSet::EMPTY, FrameSet::union)
     }
 
-    /// `KVM_CLEAR_DIRTY_LOG`: forget the pages that are dirty and expect writes to them again.
+    /// `KVM_CLEAR_DIRTY_LOG`: clears the dirty pages in the range, and makes the next write to each be noticed.
     pub fn clear_dirty_log(&self, id: SlotId, first: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id) else { return };
@@ -49,7 +49,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.range(self.policy(), self.vm.stolen(), gfn, slot_pages, tlb);
     }
 
-    /// Logging was switched on: the next write to each page must show.
+    /// Logging was switched on: the next write to each page must be noticed.
     pub(crate) fn expect_writes_to_slot(&self, id: SlotId, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id) else { return };

@@ -1,4 +1,4 @@
-//! Page modification logging: the processor lists the addresses whose dirty bit it set.
+//! Page-modification logging (PML): the processor logs the GPA of each write that sets a dirty bit.
 
 use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::SecondStage;
@@ -6,20 +6,20 @@ use crate::tables::spte::Format;
 use gpa_model::{Gpa, Logging};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Whether the processor logs writes. If it cannot, they are noticed by write-protection, whatever is asked for.
+    /// Whether the processor logs writes. If it cannot, write-protection is used, whatever the VM asks for.
     pub(crate) fn logs_by_pml(&self) -> bool {
         F::PML && self.vm.logging() == Logging::Pml
     }
 
-    /// The processor set the dirty bit of an entry and logs the address it walked, stolen bits and all.
+    /// The processor has set a dirty bit and logs the GPA that it walked, with its stolen bits.
     pub(crate) fn log_write(&self, vcpu: u8, gpa: Gpa) {
         if self.logs_by_pml() {
             self.pml.lock().push((vcpu, gpa));
         }
     }
 
-    /// Take what the processor has logged over into bitmaps or rings (`vmx_flush_pml_buffer()`), while `running` runs or no vCPU
-    /// does. Every exit does it, so nobody reads a bitmap, or moves a slot, with writes still in the buffer.
+    /// Moves logged GPAs to the bitmaps or rings (`vmx_flush_pml_buffer()`). `running` is the vCPU that runs, if any.
+    /// Every exit does this, so the buffer is empty whenever a bitmap is read or a memslot moves.
     pub(crate) fn drain_pml(&self, running: Option<u8>) {
         if self.logs_by_pml() {
             let slots = self.slots.read();

@@ -1,4 +1,5 @@
-//! Write tracking: whoever shadows a guest's page table wants to know of every write to it, through any alias.
+//! Write tracking: every write to a tracked page, through any alias, is emulated, so that a shadow of a guest table can
+//! follow it.
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslot;
@@ -9,8 +10,8 @@ use crate::tables::spte::Format;
 use gpa_model::{Alias, Gfn};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Emulate writes to `gfn` from now on (`kvm_write_track_add_gfn()`): no SPTE may stay writable, or be made so again
-    /// without asking.
+    /// Tracks writes to `gfn` (`kvm_write_track_add_gfn()`): no SPTE stays writable, and a fast page fault cannot make
+    /// one writable again.
     pub fn track(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         self.set_tracked(gfn, true);
         let mut owed = FlushOwed::nothing();
@@ -19,7 +20,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.all(self.policy(), tlb);
     }
 
-    /// Let writes to `gfn` through again.
+    /// Stops tracking writes to `gfn`.
     pub fn untrack(&self, gfn: Gfn) {
         self.set_tracked(gfn, false);
     }
@@ -35,7 +36,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Whether writes to `gfn` of `slot` are emulated: somebody asked for that, or it holds a table of the guest above the last.
+    /// Whether writes to `gfn` of `slot` are emulated: the page is tracked, or it holds a guest table above the lowest
+    /// level.
     pub(crate) fn is_tracked(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> bool {
         let page = self.policy().track_key(gfn, alias).offset_from(slot.gfn);
         page.is_some_and(|page| slot.tracked.contains(page) || slot.upper_tables.contains(page))

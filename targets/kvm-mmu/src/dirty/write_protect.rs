@@ -1,4 +1,4 @@
-//! Making sure that the next write is noticed, through any alias: by write-protection, or by dirty bits.
+//! Makes the next write through any alias be noticed: by write-protection, or by clearing dirty bits.
 
 use crate::host::TlbFlush;
 use crate::policy::{HasPolicy, Policy};
@@ -8,7 +8,7 @@ use crate::tables::spte::{Entry, Format};
 use gpa_model::Gfn;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Make the next write to each of `pages` pages show, through whatever alias.
+    /// Makes the next write to each of `pages` gfns from `first` be noticed, through any alias.
     pub(crate) fn expect_writes(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         if self.logs_by_pml() {
             self.clear_dirty_bits(mmu, first, pages, owed);
@@ -17,8 +17,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take the right to write `pages` pages from `first` from their SPTEs, under every alias (`rmap_write_protect()`). If
-    /// `lasting`, fast page faults cannot give it back.
+    /// Write-protects the SPTEs of `pages` gfns from `first` under every alias (`rmap_write_protect()`). If `lasting`,
+    /// fast page faults cannot make them writable again.
     pub(crate) fn write_protect(&self, mmu: &Locked, first: Gfn, pages: u64, lasting: bool, owed: &mut FlushOwed) {
         let left_alone = |entry: Entry<F>| self.policy().skips_readonly() && !entry.is_writable();
         let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
@@ -30,9 +30,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         });
     }
 
-    /// Clear the dirty bits of the SPTEs of `pages` pages, under every alias (`__rmap_clear_dirty()`). A large leaf has one for
-    /// all of its pages, so it is write-protected and will be taken apart by the next write
-    /// (`kvm_mmu_slot_remove_write_access()` from 2 MiB on).
+    /// Clears the dirty bits of the SPTEs of `pages` gfns from `first` under every alias (`__rmap_clear_dirty()`). A
+    /// large leaf has one dirty bit for all of its pages, so it is write-protected instead, and the next write splits
+    /// it (`kvm_mmu_slot_remove_write_access()` from 2 MiB on).
     fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         let reached = |len| self.policy().write_protected(len);
         self.for_each_leaf(mmu, first, pages, reached, |at| {
@@ -46,7 +46,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         });
     }
 
-    /// Write-protect one frame under every alias (`kvm_mmu_slot_gfn_write_protect()`).
+    /// Write-protects one gfn under every alias (`kvm_mmu_slot_gfn_write_protect()`).
     pub fn write_protect_gfn(&self, gfn: Gfn, tlb: &mut dyn TlbFlush) {
         let mmu = self.mmu_lock.lock();
         let mut owed = FlushOwed::nothing();

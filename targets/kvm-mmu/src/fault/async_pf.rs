@@ -1,9 +1,9 @@
-//! Async page faults: a vCPU whose page has to be read in first does not sleep for it. The guest is told so and goes on with
-//! something else, until it is told that the page is there (`virt/kvm/async_pf.c`).
+//! Async page faults (`virt/kvm/async_pf.c`): a vCPU does not sleep for a page that has to be read in. The guest is
+//! told "page not present", runs another task, and is told "page ready" later.
 //!
-//! A vCPU waits for a gfn once, by whatever name it is faulted on; whoever runs into it again has to wait. When the page is there
-//! it is mapped under the name that was faulted on first. By then anything may have become of memslot and page: it is a fault like
-//! any other, and looks everything up anew.
+//! A vCPU waits for a gfn once, whatever alias it faults on; a second fault on that gfn halts the vCPU. A page that is
+//! ready is mapped under the alias that faulted first. Memslot and page may have changed meanwhile, so both are looked
+//! up again.
 
 use crate::fault::{FaultIn, Wait};
 use crate::host::{HostPages, TlbFlush};
@@ -16,8 +16,8 @@ use gpa_model::limits::ASYNC_PF;
 use gpa_model::{Access, Exit, Gfn, Gpa, HostPage, HostPageRange, Rights};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// The page behind `hva`, which `vcpu` faulted on, has to be read in; none if the vCPU has to sleep for it: it waits for too many
-    /// pages, or the page is private (`kvm_arch_setup_async_pf()`).
+    /// Begins to read in the page behind `hva` for `vcpu`. Returns `None` if the vCPU has to sleep instead: it waits
+    /// for too many pages already, or the page is private (`kvm_arch_setup_async_pf()`).
     pub(crate) fn setup_async_pf(
         &self,
         vcpu: u8,
@@ -41,7 +41,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Some(FaultIn::Async(Exit::PageNotPresent))
     }
 
-    /// The pages have been read in, for whoever waits for them (`async_pf_execute()`).
+    /// The pages of `range` have been read in, for every vCPU that waits for one of them (`async_pf_execute()`).
     pub fn page_in(&self, range: HostPageRange) {
         for waiting in &self.async_pf {
             let AsyncPf(works) = &mut *waiting.lock();
@@ -49,22 +49,22 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Map one of the pages that `vcpu` waits for and that have been read in, and return the name that the guest faulted on and has to
-    /// be told of (`kvm_check_async_pf_completion()`).
+    /// Maps one page that `vcpu` waits for and that has been read in. Returns the address that faulted first, which the
+    /// guest has to be told (`kvm_check_async_pf_completion()`).
     pub fn page_ready(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8) -> Option<Gpa> {
         let Work { gpa, access, .. } = self.async_pf[usize::from(vcpu)].lock().take_done()?;
         let slots = self.slots.read();
         let named = self.policy().ready_gpa(self.vm.stolen(), gpa);
         let present = self.walk(named).is_some_and(|spte| spte.rights().contains(Rights::needed(access)));
         if !present && let FaultIn::Map(fault) = self.fault_in(host, &slots, vcpu, (named, access), Wait::Sleep) {
-            // If that has to be tried again, the guest's next access will.
+            // On a retry nothing is mapped; the guest's next access faults again.
             let _resolved = self.map(host, &slots, tlb, &fault);
         }
         Some(gpa)
     }
 
-    /// `vcpu` waits for nothing any more: its guest does not want to be told, it starts anew, or it goes
-    /// (`kvm_clear_async_pf_completion_queue()`).
+    /// Forgets the pages that `vcpu` waits for: its guest switched async page faults off, or the vCPU is reset or
+    /// destroyed (`kvm_clear_async_pf_completion_queue()`).
     pub fn clear_async_pf(&self, vcpu: u8) {
         let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
         works.retain(|work| work.done && !self.policy().cancels_done_work());

@@ -1,4 +1,4 @@
-//! Faults that need no lock (`fast_page_fault()`).
+//! Fast page faults, which do not take the `mmu_lock` (`fast_page_fault()`).
 
 use crate::memslots::slots::Memslots;
 use crate::policy::{HasPolicy, Policy};
@@ -7,8 +7,8 @@ use crate::tables::spte::Format;
 use gpa_model::{Access, Alias, Gfn, Gpa, Rights};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// A write to an SPTE that only dirty logging made read-only needs no lock, nor does an access to one that ageing took
-    /// the rights from (`fast_page_fault()`).
+    /// Resolves a write to an SPTE that only dirty logging made read-only, or an access to one that ageing took the
+    /// rights from (`fast_page_fault()`).
     pub(crate) fn fast_page_fault(
         &self,
         slots: &Memslots,
@@ -24,7 +24,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
         let restored = entry.restored();
         let fixed = match access {
-            // A large leaf would have all of its pages written and one of them logged.
+            // A writable large leaf would allow writes to all of its pages, and log only this one.
             Access::Write if at.level > 1 && self.policy().keeps_large_protected() && Self::is_logged(slots, gfn) => {
                 return false;
             }

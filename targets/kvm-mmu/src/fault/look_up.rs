@@ -1,4 +1,4 @@
-//! Everything up to the lock: memslot and page of a fault (`kvm_faultin_pfn()`).
+//! The part of a fault before the `mmu_lock`: memslot and page (`kvm_faultin_pfn()`).
 
 use crate::fault::{FaultIn, PageFault, Wait};
 use crate::host::{HostPages, PfnError};
@@ -9,7 +9,7 @@ use crate::tables::spte::Format;
 use gpa_model::{Access, Gpa, Rights};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Everything up to the lock (`direct_page_fault()`, `kvm_faultin_pfn()`).
+    /// Runs a fault up to the `mmu_lock` (`direct_page_fault()`, `kvm_faultin_pfn()`).
     pub(crate) fn fault_in(
         &self,
         host: &dyn HostPages,
@@ -31,7 +31,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         found
     }
 
-    /// What the memslots and the host say about a fault (`kvm_faultin_pfn()`).
+    /// Looks up the memslot and the page of a fault (`kvm_faultin_pfn()`).
     pub(crate) fn look_up(
         &self,
         host: &dyn HostPages,
@@ -96,7 +96,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         })
     }
 
-    /// What becomes of a fault whose page nobody can have.
+    /// The outcome of a fault whose page cannot be had.
     fn no_page(&self) -> FaultIn {
         if self.policy().tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
     }

@@ -1,4 +1,4 @@
-//! Mapping a fault under the `mmu_lock` (`__direct_map()`).
+//! The part of a fault under the `mmu_lock`: the mapping (`__direct_map()`).
 
 use crate::fault::{PageFault, Resolved};
 use crate::host::{HostPages, TlbFlush};
@@ -12,7 +12,7 @@ use crate::zap::Retired;
 use gpa_model::{Access, Gfn, Gpa, Level, Rights};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// The rest, under the lock, and what a fault ends with (`direct_page_fault()`).
+    /// Maps a fault and releases its page (`direct_page_fault()`).
     pub(crate) fn map(
         &self,
         host: &dyn HostPages,
@@ -25,14 +25,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         resolved
     }
 
-    /// The page is mapped, or not needed after all (`kvm_mmu_finish_page_fault()`).
+    /// Releases the page: it is mapped, or not needed (`kvm_mmu_finish_page_fault()`).
     pub(crate) fn finish_page_fault(&self, host: &dyn HostPages, fault: &PageFault, resolved: Resolved) {
         if self.policy().holds_until_mapped() && (resolved != Resolved::Retry || self.policy().releases_stale()) {
             host.release(fault.pfn);
         }
     }
 
-    /// Map the page, unless what was looked up may be out of date (`__direct_map()`).
+    /// Maps the page, unless the look-up may be out of date (`__direct_map()`).
     fn direct_map(
         &self,
         host: &dyn HostPages,
@@ -84,7 +84,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
         }
-        // Tracking began after the fault did.
+        // Tracking may have begun after the look-up.
         if tracked && fault.access == Access::Write {
             self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(fault.gfn, fault.alias), fault.alias);
             return Resolved::Write;
@@ -92,14 +92,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Resolved::Fixed
     }
 
-    /// Whether what was looked up without the lock may be out of date (`is_page_fault_stale()`).
+    /// Whether the look-up may be out of date, which was done without the lock (`is_page_fault_stale()`).
     pub(crate) fn is_stale(&self, mmu: &Locked, slots: &Memslots, fault: &PageFault) -> bool {
         let raced = self.policy().checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
         let obsolete = self.policy().checks_slots() && slots.generation() != fault.slots_generation;
         raced || obsolete || mmu.attributes.is_changing(fault.gfn, 1)
     }
 
-    /// How large a leaf may map the fault (`kvm_mmu_hugepage_adjust()`). Everything is asked under the lock.
+    /// The size of the leaf for the fault (`kvm_mmu_hugepage_adjust()`). All conditions are checked under the lock.
     fn mapping_level(&self, host: &dyn HostPages, mmu: &Locked, slot: &Memslot, fault: &PageFault) -> Level {
         let of_host = self.policy().host_level(host.level(fault.hva), fault.host_level);
         let may = |level: &Level| {
@@ -117,21 +117,22 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Level::LARGE.into_iter().filter(|level| *level <= of_host).find(may).unwrap_or_default()
     }
 
-    /// Whether one leaf of `level` may map `gfn` and its neighbours, as far as attributes are concerned (`hugepage_has_attrs()`).
+    /// Whether the attributes allow a leaf of `level` that covers `gfn` (`hugepage_has_attrs()`).
     fn are_alike(&self, mmu: &Locked, gfn: Gfn, level: Level) -> bool {
         let (leaf, pages) = (gfn.align_down(level.pages()), level.pages());
         let settled = !self.policy().sees_changing_attributes() || !mmu.attributes.is_changing(leaf, pages);
         settled && mmu.attributes.are_alike(leaf, pages)
     }
 
-    /// Whether all pages of the leaf of `level` that would map `gpa` are of one type
+    /// Whether all pages of the leaf of `level` that covers `gpa` have one memory type
     /// (`kvm_mtrr_check_gfn_range_consistency()`).
     pub(crate) fn is_of_one_type(&self, mmu: &Locked, gpa: Gpa, level: Level) -> bool {
         let leaf = self.policy().memory_type_gfn(self.vm.stolen(), gpa).align_down(level.pages());
         !mmu.uncacheable.divides(leaf, level.pages())
     }
 
-    /// The entry for a leaf of `level`, with large leaves in the way to it dropped (`drop_large_spte()`).
+    /// The entry for a leaf of `level`, with the tables on the way to it. A large leaf in the way is dropped
+    /// (`drop_large_spte()`).
     fn make_way(&self, mmu: &mut Locked, fault: &PageFault, level: Level, tlb: &mut dyn TlbFlush) -> Sptep {
         let walked = self.policy().walked(self.vm.stolen(), fault.gpa);
         let gfn = self.policy().base_gfn(fault.gfn, fault.alias);

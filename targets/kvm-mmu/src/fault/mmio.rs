@@ -1,4 +1,4 @@
-//! MMIO entries: what remembers that there is no memslot.
+//! MMIO entries, which remember that a GPA has no memslot.
 
 use crate::memslots::slots::Memslots;
 use crate::policy::{HasPolicy, Policy};
@@ -7,8 +7,7 @@ use crate::tables::spte::{Entry, Format};
 use gpa_model::{Alias, Gfn, Gpa};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Remember that there is nothing here, unless the memslots are changing right now or there is no room for it
-    /// (`mark_mmio_spte()`).
+    /// Makes an MMIO entry, unless the memslots are changing or there is no room for a table (`mark_mmio_spte()`).
     pub(crate) fn cache_mmio(&self, slots: &Memslots, gpa: Gpa, gfn: Gfn, alias: Alias) {
         if !self.policy().caches_mmio(slots.in_flux()) {
             return;
@@ -18,7 +17,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             return;
         }
         let walked = self.policy().walked(self.vm.stolen(), gpa);
-        // Where there is a large leaf, there is memory.
+        // A large leaf in the way means that there is memory.
         let at = mmu.shadow_pages.entry_or_alloc(self.policy(), &self.tables, walked, gfn, alias, 1);
         if let Ok(at) = at
             && !self.tables.get(at).is_present()

@@ -1,4 +1,4 @@
-//! Neighbours of a fault that are mapped along with it (`direct_pte_prefetch()`).
+//! Prefetch: a fault also maps its neighbours (`direct_pte_prefetch()`).
 
 use crate::host::HostPages;
 use crate::memslots::slots::Memslots;
@@ -8,12 +8,12 @@ use crate::tables::spte::{Entry, Format, Leaf};
 use crate::tables::table_pages::Sptep;
 use gpa_model::{Level, Rights};
 
-/// Entries looked at around a fault, aligned (`PTE_PREFETCH_NUM`).
+/// The number of entries in the aligned block that is prefetched (`PTE_PREFETCH_NUM`).
 const PREFETCH: u16 = 8;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Map the neighbours that are plain memory (`direct_pte_prefetch()`). Never into a logged slot: a prefetched page is
-    /// writable, and nobody has written it.
+    /// Maps the neighbours that are plain memory (`direct_pte_prefetch()`). A memslot that logs is left out: a
+    /// prefetched page is writable, and no write has been logged for it.
     pub(crate) fn prefetch(&self, host: &dyn HostPages, mmu: &mut Locked, slots: &Memslots, around: Sptep) {
         let key = *mmu.shadow_pages.key(around.table);
         let first = around.index & !(PREFETCH - 1);

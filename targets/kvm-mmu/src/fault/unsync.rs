@@ -1,4 +1,4 @@
-//! What a fault may do to a page that holds a table of the guest (`mmu_try_to_unsync_pages()`).
+//! The rights of a fault on a page that holds a guest table (`mmu_try_to_unsync_pages()`).
 
 use crate::fault::PageFault;
 use crate::memslots::slots::Memslot;
@@ -9,8 +9,9 @@ use gpa_model::{Access, Alias, Gfn, Rights};
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// What of `rights` a fault gets. A write to a table of leaves puts what was made of it out of step, and is let through; for
-    /// anything less such a table stays write-protected, unless it is out of step already (`mmu_try_to_unsync_pages()`).
+    /// Reduces `rights` if the page holds a guest table (`mmu_try_to_unsync_pages()`). A write to a table of leaves
+    /// makes its shadow pages unsync and is allowed. Any other access leaves the page write-protected, unless all of
+    /// its shadow pages are unsync already.
     pub(crate) fn unsync_for(
         &self,
         mmu: &mut Locked,
@@ -24,7 +25,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
         let tables: SmallVec<[u32; 4]> = mmu.shadow_pages.indirect_of(fault.gfn).collect();
         if fault.access != Access::Write {
-            // What is mapped may be writable then, and whoever takes that back owes a flush.
+            // The existing SPTE may be writable then; taking that right away would owe a flush.
             let in_step = tables.iter().any(|&table| !mmu.shadow_pages.is_unsync(table));
             let writable = !in_step && self.policy().leaves_unsync_writable();
             return if writable { rights } else { rights.minus(Rights::W) };
@@ -35,7 +36,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         rights
     }
 
-    /// What a page gets that nobody has asked for.
+    /// The rights of a page that is mapped without an access.
     pub(crate) fn unasked_rights(&self, slot: &Memslot, gfn: Gfn, alias: Alias) -> Rights {
         let protected = self.is_tracked(slot, gfn, alias) || self.is_table(slot, gfn, alias);
         if protected { Rights::RX } else { Rights::RWX }

@@ -1,4 +1,4 @@
-//! What a vCPU does: walk the tables as the processor would, fault where they do not allow the access, and go on.
+//! The accesses of a vCPU: a walk as the processor does it, a fault if the walk fails, and re-entry.
 
 use crate::fault::{FaultIn, PageFault, Resolved, Wait};
 use crate::host::{HostPages, TlbFlush};
@@ -10,7 +10,7 @@ use crate::tables::tdp_iter::TdpIter;
 use gpa_model::{Access, Exit, Gpa, Rights};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// An access of the guest on `vcpu`, with the fault it needs.
+    /// An access of the guest on `vcpu`, with the fault that it may need.
     pub fn access(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         let slots = self.slots.read();
         match self.access_up_to_map(host, &slots, vcpu, gpa, access) {
@@ -19,7 +19,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Everything before the lock; an access that ends without a mapping has its exit.
+    /// The part of an access before the `mmu_lock`. Returns the exit of an access that ends without a mapping.
     pub(crate) fn access_up_to_map(
         &self,
         host: &dyn HostPages,
@@ -42,8 +42,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// A page walk by the processor, which sets the accessed bit and, on a write, the dirty bit; `None` if it faults. An MMIO
-    /// entry exits without a look at the memslots, as long as they are those it was made for.
+    /// A page walk by the processor, which sets the accessed bit and, on a write, the dirty bit. Returns `None` if it
+    /// faults. An MMIO entry exits without a look at the memslots, as long as their generation is that of the entry.
     fn hardware_walk(&self, slots: &Memslots, vcpu: u8, gpa: Gpa, access: Access) -> Option<Exit> {
         let at = self.tables.leaf(gpa)?;
         loop {
@@ -51,7 +51,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             if let Some(generation) = entry.mmio_generation() {
                 let current = self.policy().mmio_is_current(generation, slots.generation(), slots.in_flux());
                 if self.policy().family() == Family::Tdp && self.tdp_get_walk(gpa).is_none_or(|found| found != entry) {
-                    // Somebody was quicker, and took it away: the guest faults again (`handle_mmio_page_fault()`).
+                    // The entry was removed after the processor read it: the guest faults again
+                    // (`handle_mmio_page_fault()`).
                     return Some(Exit::Retry);
                 }
                 return current.then_some(Exit::Mmio(gpa));
@@ -70,14 +71,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// The entry that a walk for `gpa` ends at, as software finds it (`kvm_tdp_mmu_get_walk()`).
+    /// The entry that a software walk for `gpa` ends at (`kvm_tdp_mmu_get_walk()`).
     pub(crate) fn tdp_get_walk(&self, gpa: Gpa) -> Option<Entry<F>> {
         let (gfn, alias) = self.policy().walk_key(self.tables.direct_bits(), gpa);
         let root = self.tables.root_of(gpa);
         TdpIter::new(&self.tables, root, alias, gfn, 1).last().map(|(_, entry)| entry)
     }
 
-    /// The guest goes on after its fault was fixed; if it was fixed elsewhere it will only fault again.
+    /// Re-enters the guest after a fault. If the entry is gone again, the guest faults again.
     fn reenter(&self, slots: &Memslots, vcpu: u8, gpa: Gpa, access: Access) -> Exit {
         self.hardware_walk(slots, vcpu, gpa, access).unwrap_or(Exit::Retry)
     }
@@ -97,7 +98,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Map `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). What is present stays as it is.
+    /// Maps `gpa` without an access (`kvm_arch_vcpu_pre_fault_memory()`). A present mapping is left as it is.
     pub fn prefault(&self, host: &dyn HostPages, tlb: &mut dyn TlbFlush, vcpu: u8, gpa: Gpa) -> Exit {
         let slots = self.slots.read();
         if self.policy().refuses_aliased_prefault() && self.vm.stolen().taints(gpa.page()) {

@@ -1,4 +1,4 @@
-//! The bit layout of the guest's own page-table entries, one template for each format (`paging_tmpl.h`).
+//! The bit layout of the guest's page-table entries, in each format (`paging_tmpl.h`).
 
 use gpa_model::limits::MAXPHYADDR_MAX;
 use gpa_model::{Gpa, GuestPaging, Rights};
@@ -8,16 +8,16 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const NX: u64 = 1 << 63;
-/// In EPT the low three bits are the rights, and an entry without any is not present.
+/// The low three bits of an EPT entry are its rights. An entry without rights is not present.
 const EPT_RIGHTS: u64 = 7;
-/// Where the address of a 64-bit entry ends, and that of a 32-bit one.
+/// The first bit above the address, in 64-bit and in 32-bit entries.
 const ADDRESS_END: u8 = MAXPHYADDR_MAX;
 const ADDRESS_32_END: u8 = 32;
-/// Where a 32-bit entry for 4 MiB keeps bits 32 to 39 of the address (PSE-36).
+/// Bits 32 to 39 of the address in a 32-bit entry for 4 MiB (PSE-36).
 const PSE36: u64 = (1 << 21) - (1 << 13);
 const PSE36_SHIFT: u32 = 19;
 
-/// An entry as it was read from guest memory, and the format it is in.
+/// An entry read from guest memory, and its format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GuestPte {
     raw: u64,
@@ -26,7 +26,7 @@ pub(crate) struct GuestPte {
 }
 
 impl GuestPte {
-    /// `raw`, from a table of `level`.
+    /// `raw`, read from a table of `level`.
     pub(crate) const fn new(raw: u64, paging: GuestPaging, level: u8) -> Self {
         Self { raw, paging, level }
     }
@@ -48,7 +48,7 @@ impl GuestPte {
         self.level == 1 || self.raw & LARGE != 0
     }
 
-    /// The address, stolen bits and all: of a page if the walk ends here, otherwise of the next table.
+    /// The address, with its stolen bits: of a page if the walk ends here, otherwise of the next table.
     pub(crate) const fn address(self) -> Gpa {
         let address = Self::of_root(self.paging, Gpa::new(self.raw));
         if self.is_32_bit() && self.is_large() {
@@ -59,13 +59,13 @@ impl GuestPte {
         address
     }
 
-    /// What the register that `root` is in holds of it, and entries of that width of an address.
+    /// The part of `root` that a register, or an entry of that width, can hold.
     pub(crate) const fn of_root(paging: GuestPaging, root: Gpa) -> Gpa {
         let end = if matches!(paging, GuestPaging::Legacy) { ADDRESS_32_END } else { ADDRESS_END };
         root.below(end).align_down(1)
     }
 
-    /// What the entry lets a program in user mode do.
+    /// What the entry allows a program in user mode.
     pub(crate) const fn rights(self) -> Rights {
         if self.is_ept() {
             return Rights::from_bits((self.raw & EPT_RIGHTS) as u8);
@@ -77,13 +77,14 @@ impl GuestPte {
         if self.raw & NX != 0 && !self.is_32_bit() { rights.minus(Rights::X) } else { rights }
     }
 
-    /// Whether a bit is set that must be clear: of the address one in `reserved`, or the one that makes a page large at a level
-    /// that has none (`reset_rsvds_bits_mask()`).
+    /// Whether a reserved bit is set: an address bit of `reserved`, or the page-size bit at a level without large pages
+    /// (`reset_rsvds_bits_mask()`).
     pub(crate) fn is_reserved(self, reserved: u64) -> bool {
         self.address().raw() & reserved != 0 || self.is_large() && !self.paging.has_large(self.level)
     }
 
-    /// Whether `address`, made of the entry's, has a bit set that lies within the large page. The lowest is PAT.
+    /// Whether `address`, which comes from the entry, has a bit set below the size of the large page. The lowest such
+    /// bit is PAT and does not count.
     pub(crate) fn is_unaligned(self, address: Gpa) -> bool {
         self.is_large() && {
             let within = Gpa::from_page(self.paging.pages(self.level)).raw() - (1 << 13);

@@ -1,11 +1,11 @@
-//! Shadow paging: a program of the guest translates by tables that were made of the guest's own (`FNAME(page_fault)()`).
+//! Shadow paging (`FNAME(page_fault)()`): a guest program translates by tables that the MMU makes from the guest's own.
 //!
-//! Each table of the guest has shadow pages of the indirect kind, one for each way in which entries above allow less, and what a
-//! large page of the guest covers has pages of the direct kind, which the guest's physical addresses share. A table above the
-//! last is write-tracked: an emulated write drops what was made of the entry. A table of leaves may go out of step instead,
-//! until the guest empties its TLB; `sync.rs` keeps them together.
+//! A guest table has one indirect shadow page for each combination of rights that the entries above it allow. A large
+//! page of the guest is covered by direct shadow pages, which are shared with the second stage. Guest tables above the
+//! lowest level are write-tracked: an emulated write drops the entry that was made from the old one. A table of leaves
+//! may become unsync until the guest flushes its TLB (`sync.rs`).
 //!
-//! The leaves are 4 KiB. A 32-bit table has more entries than a shadow page; programs use the first few only.
+//! Leaves are 4 KiB. A 32-bit guest table has more entries than a shadow page; programs use only the first few.
 
 use crate::fault::{FaultIn, PageFault, Resolved, Wait};
 use crate::guest::walk::GuestPath;
@@ -21,10 +21,10 @@ use gpa_model::limits::GUEST_LEVELS;
 use gpa_model::{Access, Alias, Exit, Gpa, GuestPaging, Gva, Host, Level, Rights};
 use std::fmt;
 
-/// Why the tables of a guest are not shadowed.
+/// Why a guest's tables cannot be shadowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShadowError {
-    /// A guest in this mode does not know of stolen bits, and the VM has some.
+    /// A guest in this mode does not know of stolen bits, but the VM has some.
     StolenBits(GuestPaging),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for ShadowError {
 
 impl std::error::Error for ShadowError {}
 
-/// An access by a virtual address.
+/// An access by guest-virtual address.
 #[derive(Clone, Copy)]
 struct Virtual {
     root: Gpa,
@@ -50,10 +50,10 @@ struct Virtual {
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// An access to `gva` by a program of the guest, through the guest's own tables from `root`, with the fault it needs.
+    /// An access of a guest program to `gva`, through the guest's tables from `root`, with the fault that it may need.
     ///
     /// # Errors
-    /// A [`ShadowError`] if these tables are not shadowed.
+    /// A [`ShadowError`] if these tables cannot be shadowed.
     pub fn guest_access(
         &self,
         host: &Host,
@@ -69,7 +69,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
         let slots = self.slots.read();
         let cached = match self.shadow_walk(&slots, at) {
-            // The entry says where there is no memory. What the guest's tables allow the emulator asks them.
+            // An MMIO entry says only that there is no memslot. The emulator checks what the guest's tables allow.
             Some(Exit::Mmio(gpa)) => Some(gpa),
             Some(exit) => return Ok(exit),
             None => None,
@@ -107,7 +107,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         })
     }
 
-    /// The shadow page for the table that the guest's root register names (`mmu_alloc_root()`).
+    /// The key of the shadow page for the table in the guest's root register (`mmu_alloc_root()`).
     fn root_key(&self, root: Gpa) -> SpKey {
         let (paging, stolen) = (self.vm.paging(), self.vm.stolen());
         let pointer = paging.root(root);
@@ -117,7 +117,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         SpKey { gfn, alias, level: paging.levels(), direct: false, access: Rights::RWX, guest_mode }
     }
 
-    /// A walk of the shadow tables by the processor; `None` if it faults. No write is logged here: what is not dirty faults.
+    /// A walk of the shadow tables by the processor. Returns `None` if it faults. Nothing is logged here: a write to a
+    /// clean entry faults.
     fn shadow_walk(&self, slots: &Memslots, Virtual { root, gva, access }: Virtual) -> Option<Exit> {
         let mmu = self.mmu_lock.lock();
         let mut table = mmu.shadow_pages.find(self.policy(), &self.root_key(root))?;
@@ -145,7 +146,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Map a fault (`FNAME(fetch)()`).
+    /// Maps a fault (`FNAME(fetch)()`).
     fn fetch(
         &self,
         host: &Host,
@@ -167,7 +168,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.make_mmu_pages_available(&mut mmu, slots, GUEST_LEVELS, tlb);
         let sptep = self.shadow_entry(host, slots, &mut mmu, (at, path), &mut owed);
         let slot = slots.find(fault.gfn);
-        // The page may be one of the tables on the way, tracked only since now.
+        // The page may be a table on this path, which is tracked only since the lines above.
         let tracked = slot.is_some_and(|slot| self.is_tracked(slot, fault.gfn, fault.alias));
         let rights = path.rights.intersect(fault.rights);
         let rights = if tracked { rights.minus(Rights::W) } else { rights };
@@ -197,11 +198,11 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Resolved::Fixed
     }
 
-    /// Remember that there is no memory where the guest's tables lead (`mark_mmio_spte()`).
+    /// Makes an MMIO entry for an address without a memslot (`mark_mmio_spte()`).
     fn shadow_mmio(&self, host: &Host, slots: &Memslots, tlb: &mut dyn TlbFlush, (at, path): (Virtual, &GuestPath)) {
         let gfn = self.vm.stolen().split(path.gpa).0;
         let entry = Entry::mmio(gfn, self.policy().mmio_generation(slots.generation()));
-        // An entry has fewer address bits than the guest's.
+        // An MMIO entry has fewer address bits than a guest entry.
         if !self.policy().caches_mmio(slots.in_flux()) || entry.mmio_gfn() != gfn {
             return;
         }
@@ -242,7 +243,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             }
             table = self.shadow_page(host, slots, mmu, wanted, owed);
             if self.policy().syncs_before_link() {
-                // The guest flushes nothing when it links a table where no entry was present before.
+                // The guest flushes nothing when it links a table where no entry was present before (65855ed8b034).
                 self.sync_children(host, slots, mmu, (table, level - 1), owed);
             }
             mmu.shadow_pages.link(&self.tables, table, sptep);
@@ -250,13 +251,13 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Sptep::new(table, at.gva.index(1).into(), 1)
     }
 
-    /// What the shadow page is for that an entry of a table of `level` leads to: the guest's next table, or a part of its large
-    /// page.
+    /// The key of the shadow page below an entry of a table of `level`: for the guest's next table, or for a part of
+    /// its large page.
     fn child_key(&self, path: &GuestPath, level: u8) -> SpKey {
         let (paging, stolen) = (self.vm.paging(), self.vm.stolen());
         let guest_mode = paging.is_nested();
         if level <= path.leaf_level {
-            // A large page of the guest may span a low stolen bit, and so several names of a frame.
+            // A large page of the guest may span a low stolen bit, and so several aliases of a gfn.
             let (gfn, alias) = stolen.split(path.gpa);
             let gfn = gfn.align_down(pages_of_entry(level));
             return SpKey { access: path.rights, guest_mode, ..SpKey::direct(gfn, alias, level - 1) };
@@ -268,7 +269,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         SpKey { gfn, alias, level: level - 1, direct: false, access, guest_mode }
     }
 
-    /// The shadow page for `key`, in step with the guest's table and told of writes to it (`kvm_mmu_get_page()`).
+    /// The shadow page for `key`, synchronised and write-tracked (`kvm_mmu_get_page()`).
     fn shadow_page(&self, host: &Host, slots: &Memslots, mmu: &mut Locked, key: SpKey, owed: &mut FlushOwed) -> u32 {
         let (table, new) = mmu.shadow_pages.find_or_alloc(self.policy(), key);
         if key.direct {
@@ -282,7 +283,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         table
     }
 
-    /// Map the other entries of the guest's table that are plain memory (`FNAME(pte_prefetch)()`).
+    /// Maps the other entries of the guest's table that are plain memory (`FNAME(pte_prefetch)()`).
     fn prefetch_gptes(&self, host: &Host, slots: &Memslots, mmu: &mut Locked, around: Sptep) {
         let key = *mmu.shadow_pages.key(around.table);
         if key.direct {
@@ -317,12 +318,12 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Whether a slot that is there is none for those that go by the guest's tables (`kvm_is_visible_memslot()`).
+    /// Whether a memslot is hidden from accesses through the guest's tables (`kvm_is_visible_memslot()`).
     fn hides(&self, slot: &Memslot) -> bool {
         slot.id.is_internal() && !slot.invalid && !self.policy().shows_private(self.vm.paging().is_nested())
     }
 
-    /// Something happened that should not (`WARN_ON()`).
+    /// Records a warning (`WARN_ON()`).
     fn warn(&self, of: &'static str) {
         *self.warning.lock() = Some(of);
     }

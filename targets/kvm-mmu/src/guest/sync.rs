@@ -1,4 +1,5 @@
-//! Keeping shadow pages in step with the guest's tables: told of writes to upper tables, catching up with tables of leaves.
+//! Synchronises shadow pages with the guest's tables: at each write to an upper table, at the guest's TLB flush for
+//! tables of leaves.
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslots;
@@ -13,7 +14,7 @@ use gpa_model::{Gfn, Gpa, Host};
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// The guest empties its TLB: what it reaches from here on is what its tables say now (`kvm_mmu_sync_roots()`).
+    /// The guest flushes its TLB: from here on it must see what its tables say now (`kvm_mmu_sync_roots()`).
     pub(crate) fn guest_flush(&self, host: &Host, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
@@ -26,7 +27,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.all(self.policy(), tlb);
     }
 
-    /// Drop what the guest's table does not say any more, and be told of the next write to it (`FNAME(sync_page)()`).
+    /// Drops the entries that the guest's table no longer supports, and write-protects the table again
+    /// (`FNAME(sync_page)()`).
     pub(crate) fn sync_page(&self, host: &Host, slots: &Memslots, mmu: &mut Locked, table: u32, owed: &mut FlushOwed) {
         let key = *mmu.shadow_pages.key(table);
         self.write_protect(mmu, key.gfn, 1, true, owed);
@@ -43,7 +45,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Synchronise every page that is out of step of those that hang from `table`, and `table` itself (`mmu_sync_children()`).
+    /// Synchronises the unsync pages below `table`, and `table` itself (`mmu_sync_children()`).
     pub(crate) fn sync_children(
         &self,
         host: &Host,
@@ -62,7 +64,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Whether the guest's entry still leads to `gfn` and allows what `entry` does.
+    /// Whether the guest's entry still leads to `gfn` and allows what `entry` allows.
     fn still_says(&self, host: &Host, slots: &Memslots, at: (&SpKey, u8), gfn: Gfn, entry: Entry<F>) -> bool {
         let (paging, (key, index)) = (self.vm.paging(), at);
         self.read_guest_pte(host, slots, key.gfn, index, 1).is_some_and(|gpte| {
@@ -74,7 +76,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         })
     }
 
-    /// A write to a table of the guest was emulated: what was made of the entry is dropped (`kvm_mmu_pte_write()`).
+    /// A write to a guest table was emulated: drops the entries that were made from the old one
+    /// (`kvm_mmu_pte_write()`).
     pub(crate) fn guest_pte_written(&self, gpa: Gpa, index: u8, tlb: &mut dyn TlbFlush) {
         let gfn = self.policy().unalias(self.vm.stolen(), gpa);
         let mut mmu = self.mmu_lock.lock();
@@ -97,8 +100,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.all(self.policy(), tlb);
     }
 
-    /// There is a new shadow page: writes to the guest's table must show (`account_shadowed()`). One that is an upper table from
-    /// now on is never let go out of step.
+    /// Tracks writes to the guest table of a new shadow page (`account_shadowed()`). A page that also holds an upper
+    /// table must not stay unsync.
     pub(crate) fn account(&self, host: &Host, slots: &Memslots, mmu: &mut Locked, key: &SpKey, owed: &mut FlushOwed) {
         let Some(slot) = slots.find(key.gfn) else { return };
         let Some(page) = key.gfn.offset_from(slot.gfn) else { return };

@@ -1,5 +1,5 @@
-//! The software walk of the guest's own page tables (`walk_addr_generic()` in `paging_tmpl.h`): in the modes of 64-bit entries
-//! stolen bits are stripped from every address, in the others from none.
+//! The software walk of the guest's page tables (`walk_addr_generic()` in `paging_tmpl.h`). Stolen bits are stripped
+//! from every address in modes with 64-bit entries, and from none in the others.
 
 use crate::guest::pte::GuestPte;
 use crate::memslots::slots::Memslots;
@@ -9,37 +9,37 @@ use crate::tables::spte::Format;
 use gpa_model::limits::GUEST_LEVELS;
 use gpa_model::{Access, Alias, Exit, Fault, Gfn, Gpa, GuestPaging, Gva, Host, Rights, StolenMask};
 
-/// What one entry on the way says.
+/// One entry on the path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
-    /// The address in it, stolen bits and all.
+    /// The address in it, with its stolen bits.
     pub(crate) pointer: Gpa,
-    /// What it allows by itself.
+    /// What the entry alone allows.
     pub(crate) own: Rights,
-    /// What it and all above it allow.
+    /// What the entry and all entries above it allow together.
     pub(crate) rights: Rights,
 }
 
-/// A walk that came to its end.
+/// A walk that reached a leaf.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GuestPath {
-    /// By the level of the table they were read in.
+    /// The entries, by the level of their table.
     pub(crate) steps: [Step; GUEST_LEVELS + 1],
-    /// The level of the last.
+    /// The level of the leaf's table.
     pub(crate) leaf_level: u8,
-    /// What all of them allow.
+    /// What all entries allow together.
     pub(crate) rights: Rights,
-    /// Where they lead.
+    /// The GPA that the path leads to.
     pub(crate) gpa: Gpa,
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Where `gva` leads from the table at `root`, for a program in user mode.
+    /// The GPA of `gva` by the table at `root`, for a program in user mode.
     pub(crate) fn guest_walk(&self, host: &Host, root: Gpa, gva: Gva, access: Access) -> Result<Gpa, Fault> {
         self.walk_addr(host, &self.slots.read(), root, gva, access).map(|path| path.gpa)
     }
 
-    /// The same, with what is read on the way (`struct guest_walker`).
+    /// The same, with all entries on the path (`struct guest_walker`).
     pub(crate) fn walk_addr(
         &self,
         host: &Host,
@@ -56,7 +56,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut table = self.policy().table_gfn(stolen, paging, GuestPte::of_root(paging, root));
         let mut level = self.policy().walk_levels(paging);
         loop {
-            // A table that cannot be read: the guest gets the page fault that its own walk would have got.
+            // A table that cannot be read gives the guest the page fault of a non-present entry.
             let entry = self.read_guest_pte(host, slots, table, gva.index(level), level).ok_or(Fault::NotPresent)?;
             if !entry.is_present() {
                 return Err(Fault::NotPresent);
@@ -82,7 +82,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Bits of the guest's entries that must be clear. A guest that does not know of stolen bits may use none of them.
+    /// The address bits that must be clear in the guest's entries. A guest that does not know of stolen bits may set
+    /// none of them.
     pub(crate) fn guest_reserved(&self, paging: GuestPaging) -> u64 {
         let maxphyaddr = self.vm.maxphyaddr();
         if paging.strips_stolen_bits() {
@@ -92,7 +93,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// The entry with number `index` of the table at `gfn`, a table of `level`; `None` if there is no memory.
+    /// Entry `index` of the table of `level` at `gfn`, or `None` if there is no memory.
     pub(crate) fn read_guest_pte(
         &self,
         host: &Host,
@@ -107,7 +108,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         Some(GuestPte::new(gpte.raw(paging), paging, level))
     }
 
-    /// Follow one table pointer and one leaf of long mode, given as they stand in the guest's tables.
+    /// Follows one table pointer and one leaf of long mode, given as they stand in the guest's tables.
     pub(crate) fn translate(&self, table: Gpa, leaf: Gpa) -> Exit {
         let (stolen, paging) = (self.vm.stolen(), GuestPaging::FourLevel);
         if (table.raw() | leaf.raw()) & self.guest_reserved(paging) != 0 {
@@ -120,7 +121,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     }
 }
 
-/// Joined with the empty mask: whatever bits the policy left in the gfn show in the result.
+/// Joined without a mask, so that stolen bits left in the gfn by a policy show in the result.
 fn address_of(gfn: Gfn) -> Gpa {
     StolenMask::NONE.join(gfn, Alias::NONE)
 }

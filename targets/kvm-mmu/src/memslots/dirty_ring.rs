@@ -3,25 +3,25 @@
 use gpa_model::SlotId;
 use gpa_model::limits::DIRTY_RING_RESERVED;
 
-/// A page that a vCPU has made dirty (`struct kvm_dirty_gfn`).
+/// A page that a vCPU made dirty (`struct kvm_dirty_gfn`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirtyGfn {
-    /// The memslot. It may be gone, or another by now.
+    /// The memslot. It may have been deleted or replaced since.
     pub slot: SlotId,
-    /// The page in it.
+    /// The page in the memslot.
     pub offset: u64,
 }
 
-/// The ring of one vCPU. Its positions only grow; an entry is where one lies in the ring.
+/// The ring of one vCPU. Positions only grow; an entry's place is its position modulo the ring's size.
 #[derive(Debug, Default)]
 pub(crate) struct DirtyRing {
-    /// As many as the VM asks for, once they have all been used.
+    /// The entries. The vector grows to the size that the VM asks for.
     entries: Vec<DirtyGfn>,
     /// The position of the next entry.
     pub(crate) dirty: u64,
-    /// Up to where user space has taken them.
+    /// The position up to which user space has harvested.
     pub(crate) harvested: u64,
-    /// Up to where it has given them back.
+    /// The position up to which entries have been reset.
     pub(crate) reset: u64,
 }
 
@@ -41,7 +41,7 @@ impl DirtyRing {
         self.dirty += 1;
     }
 
-    /// Whether there may be no room for what one more entry into the guest lists (`kvm_dirty_ring_soft_full()`).
+    /// Whether one more entry into the guest could overrun the ring (`kvm_dirty_ring_soft_full()`).
     pub(crate) fn is_full(&self, size: u8) -> bool {
         self.dirty - self.reset + u64::from(DIRTY_RING_RESERVED) > u64::from(size)
     }
@@ -51,7 +51,7 @@ impl DirtyRing {
         (from..to).filter_map(move |position| self.entries.get((position % len) as usize).copied())
     }
 
-    /// What nobody has taken yet.
+    /// The entries that have not been harvested.
     pub(crate) fn pending(&self) -> impl Iterator<Item = DirtyGfn> {
         self.between(self.harvested, self.dirty)
     }

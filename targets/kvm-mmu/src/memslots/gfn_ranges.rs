@@ -1,8 +1,8 @@
-//! A set of gfns that comes in ranges: what is said of guest memory, whether or not a memslot is there.
+//! A set of gfns, kept as ranges. It describes guest memory whether or not a memslot is there.
 
 use gpa_model::Gfn;
 
-/// Disjoint ranges, ascending, none next to another: from a gfn up to and without another.
+/// Disjoint ranges in ascending order, none adjacent to another: the first gfn, and the one after the last.
 #[derive(Debug, Default)]
 pub(crate) struct GfnRanges(Vec<(Gfn, Gfn)>);
 
@@ -11,10 +11,10 @@ impl GfnRanges {
         self.0.clear();
     }
 
-    /// Put `pages` gfns from `first` in, or take them out.
+    /// Adds `pages` gfns from `first` to the set, or removes them.
     pub(crate) fn set(&mut self, first: Gfn, pages: u64, inside: bool) {
         let (mut start, mut end) = (first, first.add(pages));
-        // Those that overlap or touch; they become one with it, or lose what it covers.
+        // The ranges that overlap or touch: they are merged, or cut.
         let from = self.0.partition_point(|&(_, other)| other < start);
         let to = self.0.partition_point(|&(other, _)| other <= end);
         let rest = self.0[from..to].first().zip(self.0[from..to].last()).map(|(first, last)| (first.0, last.1));
@@ -45,7 +45,7 @@ impl GfnRanges {
 mod tests {
     use super::*;
 
-    /// The same set as one bit a gfn.
+    /// Compares with the same set as one bit a gfn.
     #[test]
     fn ranges_are_the_set_of_their_gfns() {
         let (mut ranges, mut bits, mut next) = (GfnRanges::default(), 0u64, 1u64);

@@ -1,12 +1,12 @@
-//! A set of pages of a memslot. It holds few of very many, so it lists them instead of having a bit for each.
+//! A set of pages of a memslot, kept as a list, because it holds few pages of very many.
 
 use crate::sync::{AtomicU64, Lock, Ordering};
 use smallvec::SmallVec;
 
-/// Pages by their number in the slot, ascending. Faults look at it, and add to it, without the `mmu_lock`.
+/// Page numbers in the memslot, in ascending order. Faults read it, and add to it, without the `mmu_lock`.
 #[derive(Debug, Default)]
 pub(crate) struct PageSet {
-    /// How many there are: most sets are empty, and are asked often.
+    /// The number of pages. Most sets are empty and are asked often.
     len: AtomicU64,
     pages: Lock<SmallVec<[u64; 4]>>,
 }
@@ -24,7 +24,7 @@ impl PageSet {
         let _taken = self.take(page, 1);
     }
 
-    /// Take out those of `pages` pages from `first`.
+    /// Removes the pages of the range, and returns them.
     pub(crate) fn take(&self, first: u64, pages: u64) -> SmallVec<[u64; 16]> {
         let mut all = self.pages.lock();
         let start = all.partition_point(|&page| page < first);
@@ -47,7 +47,7 @@ impl PageSet {
         }
     }
 
-    /// The pages, ascending.
+    /// The pages in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
         self.pages.lock().clone().into_iter()
     }

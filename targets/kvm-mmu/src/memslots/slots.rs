@@ -1,4 +1,4 @@
-//! Memslots: which gfns are memory, behind which hvas, and what is in each slot's dirty log.
+//! Memslots: which gfns are memory, which hvas back them, and the dirty log of each.
 
 use crate::memslots::page_set::PageSet;
 use gpa_model::{Gfn, HostPage, HostPageRange, Level, SlotChange, SlotFlags, SlotId, StolenMask};
@@ -12,14 +12,14 @@ pub(crate) struct Memslot {
     pub(crate) pages: u64,
     pub(crate) hva: HostPage,
     pub(crate) flags: SlotFlags,
-    /// Being deleted or moved: existing SPTEs are on their way out, new ones must wait (`KVM_MEMSLOT_INVALID`).
+    /// Being deleted or moved (`KVM_MEMSLOT_INVALID`): existing SPTEs are going, and faults retry.
     pub(crate) invalid: bool,
-    /// Pages written since the log was cleared; empty without logging.
+    /// The pages written since the log was cleared. Empty without logging.
     pub(crate) dirty: PageSet,
-    /// Pages whose writes somebody wants to know of.
+    /// The pages whose writes are tracked.
     pub(crate) tracked: PageSet,
-    /// Pages that are shadowed as tables of the guest, and those of them that are not only tables of leaves. Writes to these
-    /// are emulated; the others are let go out of step.
+    /// The pages that are shadowed as guest tables, and those of them that are tables above the lowest level. Writes to
+    /// the latter are emulated; the others may become unsync.
     pub(crate) tables: PageSet,
     pub(crate) upper_tables: PageSet,
 }
@@ -30,7 +30,7 @@ impl Memslot {
         Self { id, gfn, pages, hva, flags, invalid: false, dirty, tracked, tables, upper_tables }
     }
 
-    /// Other flags, and an empty log.
+    /// Sets flags, and empties the log.
     pub(crate) fn set_flags(&mut self, flags: SlotFlags) {
         self.flags = flags;
         self.dirty = PageSet::default();
@@ -44,19 +44,20 @@ impl Memslot {
         gfn < self.gfn.add(self.pages) && self.gfn < gfn.add(pages)
     }
 
-    /// Whether a leaf of `level` that maps `gfn` would map this slot's pages only.
+    /// Whether a leaf of `level` that covers `gfn` covers pages of this memslot only.
     pub(crate) fn holds_leaf(&self, gfn: Gfn, level: Level) -> bool {
         let first = gfn.align_down(level.pages());
         first.offset_from(self.gfn).is_some_and(|offset| offset + level.pages() <= self.pages)
     }
 
-    /// Whether gfns and hvas are equally far into large pages of `level`. Otherwise no page table can map them large.
+    /// Whether gfns and hvas have the same offset in a large page of `level`. Otherwise no page table can map them
+    /// large.
     pub(crate) fn is_congruent(&self, level: Level) -> bool {
         let (gfn, hva) = (self.gfn, self.hva.page());
         gfn.offset_from(gfn.align_down(level.pages())) == Some(hva - self.hva.align_down(level.pages()).page())
     }
 
-    /// Whether writes to a page of the leaf of `level` that maps `gfn` are tracked.
+    /// Whether writes to any page of the leaf of `level` that covers `gfn` are tracked.
     pub(crate) fn tracks_in_leaf(&self, gfn: Gfn, level: Level) -> bool {
         gfn.align_down(level.pages())
             .offset_from(self.gfn)
@@ -67,7 +68,7 @@ impl Memslot {
         gfn.offset_from(self.gfn).filter(|&offset| offset < self.pages).map(|offset| self.hva.add(offset))
     }
 
-    /// Where the pages that `range` backs in this slot begin, and how many there are.
+    /// The gfns of this memslot that `range` backs, as the first gfn and a number of pages.
     pub(crate) fn gfns_of(&self, range: HostPageRange) -> Option<(Gfn, u64)> {
         let start = self.hva.page();
         let (low, high) = (range.start.page().max(start), range.end().min(start + self.pages));
@@ -75,18 +76,19 @@ impl Memslot {
     }
 }
 
-/// Why there cannot be such a memslot, or such a change to one.
+/// Why there cannot be such a memslot or such a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlotError {
     /// It has no pages.
     Empty,
-    /// Its gfns carry a stolen bit: nobody could reach them, and they would hide behind those without.
+    /// Its gfns carry a stolen bit. No access could reach it, and it would shadow the memslot at the gfns without that
+    /// bit.
     Aliased(Gfn),
-    /// The id is taken.
+    /// The id is in use.
     Exists(SlotId),
-    /// There is no slot with this id.
+    /// There is no memslot with this id.
     Missing(SlotId),
-    /// Another slot has some of its gfns.
+    /// Another memslot has some of its gfns.
     Overlaps(SlotId),
 }
 
@@ -112,7 +114,8 @@ pub(crate) struct Memslots {
     in_flux: bool,
 }
 
-/// Generations before the number wraps. Few, so that it does; KVM has 2^19 and starts near the end for the same reason.
+/// The number of generations before the counter wraps. It is small so that the wrap is tested; KVM has 2^19 and starts
+/// near the end for the same reason.
 const GENERATIONS: u64 = 64;
 /// The first generation.
 const FIRST_GENERATION: u64 = GENERATIONS - 12;
@@ -128,8 +131,8 @@ impl Memslots {
         self.in_flux = false;
     }
 
-    /// Whether `change` can be made to slot `id` (`kvm_arch_prepare_memory_region()` and the checks before it). Its gfns may carry no bit
-    /// of `stolen`.
+    /// Checks a change to memslot `id` (`kvm_arch_prepare_memory_region()` and the checks before it). Its gfns must
+    /// carry no bit of `stolen`.
     pub(crate) fn check(&self, stolen: StolenMask, id: SlotId, change: SlotChange) -> Result<(), SlotError> {
         let slot = self.get(id);
         let (gfn, pages) = match (change, slot) {
@@ -153,7 +156,7 @@ impl Memslots {
         }
     }
 
-    /// Changes whenever any slot does, so that what was looked up before can be told to be out of date.
+    /// A number that changes with every memslot change. A look-up under an older number is out of date.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -163,7 +166,8 @@ impl Memslots {
         self.in_flux
     }
 
-    /// A change begins or ends. True if the generation wrapped: an old one may now look new.
+    /// Counts the beginning or the end of a change. Returns true if the counter wrapped: old numbers may now look
+    /// current.
     #[must_use = "what carries a generation must go when generations begin anew"]
     pub(crate) fn next_generation(&mut self, in_flux: bool) -> bool {
         self.in_flux = in_flux;
@@ -171,7 +175,7 @@ impl Memslots {
         self.generation == 0
     }
 
-    /// The slot that holds `gfn` (`gfn_to_memslot()`).
+    /// The memslot that contains `gfn` (`gfn_to_memslot()`).
     pub(crate) fn find(&self, gfn: Gfn) -> Option<&Memslot> {
         self.slots.iter().find(|slot| slot.contains(gfn))
     }

@@ -1,4 +1,4 @@
-//! What the RFC's message claims: whatever is kept by gfn is kept without stolen bits, and reaches every alias.
+//! Mutants of claims in the RFC's message: records kept by gfn carry no stolen bits, and operations reach every alias.
 
 use super::{aliased, raw_gfn};
 use crate::DirtyGfn;

@@ -1,16 +1,15 @@
-//! The mutants of the catalogue that break no law, each with the argument why.
+//! Mutants of the catalogue that break no law, with the reason for each.
 
-/// A mutant of the catalogue that nobody can tell from the corrected design by what a guest or user space sees.
+/// A mutant of the catalogue that no guest and no user space can tell from the corrected design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Equivalent {
     /// Its name in the catalogue.
     pub name: &'static str,
-    /// What it changes, and why no law is broken.
+    /// What it changes, and why that breaks no law.
     pub why: &'static str,
 }
 
-/// The equivalent mutants.
-/// `tests/equivalent.rs` has each as a policy and finds no oracle that objects.
+/// The equivalent mutants. `tests/equivalent.rs` runs each as a policy; no oracle objects.
 pub const EQUIVALENT: &[Equivalent] = &[
     Equivalent {
         name: "M12-hweight-ge1",

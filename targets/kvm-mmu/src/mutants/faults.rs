@@ -1,4 +1,4 @@
-//! Hunks 6 and 7: what becomes of a fault before anything is mapped (`kvm_faultin_pfn()`, `direct_page_fault()`).
+//! Mutants of hunks 6 and 7: a fault before its mapping (`kvm_faultin_pfn()`, `direct_page_fault()`).
 
 use super::{aliased, raw_gfn};
 use crate::policy::{AliasFault, Corrected, RfcV3, SlotSeen};

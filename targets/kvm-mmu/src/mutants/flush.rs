@@ -1,4 +1,4 @@
-//! Hunk 2: flushing a range under every alias (`kvm_flush_remote_tlbs_with_address()`).
+//! Mutants of hunk 2: range flushes under every alias (`kvm_flush_remote_tlbs_with_address()`).
 
 use crate::host::TlbFlush;
 use crate::policy::{Corrected, RfcV3};
@@ -72,7 +72,7 @@ mutants! {
     }
 }
 
-/// One range if that works, everything otherwise.
+/// Flushes one range, or everything if that fails.
 pub(super) fn flush_or_all(tlb: &mut dyn TlbFlush, gpa: Gpa, pages: u64) {
     if !tlb.has_range() || tlb.range(gpa, pages).is_err() {
         tlb.all();

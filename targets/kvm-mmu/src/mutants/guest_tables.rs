@@ -1,4 +1,4 @@
-//! Hunk 9: the guest's own page tables (`paging_tmpl.h`).
+//! Mutants of hunk 9: the guest's own page tables (`paging_tmpl.h`).
 
 use super::raw_gfn;
 use crate::policy::{Corrected, RfcV3};

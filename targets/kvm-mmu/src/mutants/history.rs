@@ -1,4 +1,4 @@
-//! Mistakes that Linux once made, each with the commit that mended it or its CVE.
+//! Mutants that repeat mistakes of Linux, each with its fix or CVE.
 
 use super::aliased;
 use crate::host::TlbFlush;

@@ -1,4 +1,4 @@
-//! Hunks 4 and 5: prefetching and mapping (`direct_pte_prefetch_many()`, `__direct_map()`).
+//! Mutants of hunks 4 and 5: prefetch and mapping (`direct_pte_prefetch_many()`, `__direct_map()`).
 
 use super::aliased;
 use crate::policy::{Corrected, LargeSeen};

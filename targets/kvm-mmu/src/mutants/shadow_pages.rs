@@ -1,4 +1,4 @@
-//! Hunk 3: what a shadow page is known by (`__kvm_mmu_get_page()`).
+//! Mutants of hunk 3: the key of a shadow page (`__kvm_mmu_get_page()`).
 
 use super::aliased;
 use crate::tables::shadow_pages::SpKey;

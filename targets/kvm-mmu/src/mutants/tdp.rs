@@ -1,5 +1,5 @@
-//! Mutants of upstream's design: U*n* are what it gets wrong, or would with another back-end; the others are gaps and bugs of the catalogue
-//! as they look where each name of a frame has a root of its own.
+//! Mutants of upstream's design. U*n* are its own weaknesses; the others are gaps and mistakes of the catalogue in an
+//! MMU with one root for each alias.
 
 use super::flush::flush_or_all;
 use super::raw_gfn;

@@ -1,4 +1,4 @@
-//! Hunk 1: what makes a gfn of a gpa (`mmu.h`).
+//! Mutants of hunk 1: from gpa to gfn (`mmu.h`).
 
 use super::raw_gfn;
 use gpa_model::{Gfn, Gpa, StolenMask};

@@ -2,7 +2,7 @@
 
 use super::decisions::Policy;
 
-/// The right answers.
+/// The corrected design: every decision is the default one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Corrected;
 

@@ -2,7 +2,7 @@
 
 use super::decisions::{Family, Policy};
 
-/// Linux's TDP MMU since 6.14: at most one bit is stolen, and each name of a frame has a root of its own.
+/// The design of Linux's TDP MMU since 6.14: at most one stolen bit, and a root for each alias.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DirectMirror;
 

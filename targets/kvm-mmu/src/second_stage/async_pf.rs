@@ -9,13 +9,13 @@ use smallvec::SmallVec;
 pub(crate) struct Work {
     pub(crate) gpa: Gpa,
     pub(crate) access: Access,
-    /// What it is known by.
+    /// The gfn by which a second fault on the page is recognised.
     pub(crate) gfn: Gfn,
     pub(crate) hva: HostPage,
     pub(crate) done: bool,
 }
 
-/// What one vCPU waits for, in the order in which it faulted. So little is found without a hash.
+/// The pages that one vCPU waits for, in the order of the faults. They are few, so there is no hash.
 #[derive(Debug, Default)]
 pub(crate) struct AsyncPf(pub(crate) SmallVec<[Work; ASYNC_PF]>);
 
@@ -24,7 +24,7 @@ impl AsyncPf {
         self.0.clear();
     }
 
-    /// The gfns, as they are known.
+    /// The gfns by which the pages are known.
     pub(crate) fn gfns(&self) -> impl Iterator<Item = Gfn> {
         self.0.iter().map(|work| work.gfn)
     }

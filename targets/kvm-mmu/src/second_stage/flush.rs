@@ -1,15 +1,15 @@
-//! A token for a flush that is owed.
+//! [`FlushOwed`]: a `#[must_use]` token for a flush that is owed.
 
 use crate::host::TlbFlush;
 use crate::policy::Policy;
 use gpa_model::{Gfn, StolenMask};
 
-/// Whether translations were taken away since the last flush, and which large ones.
+/// Whether translations were removed since the last flush, and which large leaves were among them.
 #[derive(Debug)]
 #[must_use = "what was taken away is still in TLBs; flush it"]
 pub(crate) struct FlushOwed {
     owed: bool,
-    /// From the first frame to the first after the last of the large leaves that were taken away.
+    /// The range of the removed large leaves: the first gfn, and the one after the last.
     large: Option<(Gfn, Gfn)>,
 }
 
@@ -23,12 +23,12 @@ impl FlushOwed {
         self.owed
     }
 
-    /// What was owed, and now is by who gets it.
+    /// Hands the owed flush over to the caller.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::nothing())
     }
 
-    /// What `other` owes is owed too.
+    /// Adds what `other` owes.
     pub(crate) fn add(&mut self, mut other: Self) {
         if let Some((start, end)) = self.large {
             other.owe_large(start, end.offset_from(start).unwrap_or(0));
@@ -37,19 +37,19 @@ impl FlushOwed {
         *self = other;
     }
 
-    /// A translation was taken away.
+    /// A translation was removed.
     pub(crate) fn owe(&mut self) {
         self.owed = true;
     }
 
-    /// A large leaf was taken away: a range flush has to reach from `gfn` over `pages` frames.
+    /// A large leaf was removed: a range flush has to cover `pages` gfns from `gfn`.
     pub(crate) fn owe_large(&mut self, gfn: Gfn, pages: u64) {
         let (start, end) = self.large.unwrap_or((gfn, gfn));
         self.owed = true;
         self.large = Some((start.min(gfn), end.max(gfn.add(pages))));
     }
 
-    /// Flush the frames from `gfn` under every alias, and what large leaves reach beyond them, if anything is owed
+    /// Flushes `pages` gfns from `gfn` under every alias, extended to the removed large leaves, if a flush is owed
     /// (`kvm_flush_remote_tlbs_with_address()`).
     pub(crate) fn range(
         self,
@@ -66,7 +66,7 @@ impl FlushOwed {
         }
     }
 
-    /// Flush everything, if anything is owed (`kvm_flush_remote_tlbs()`).
+    /// Flushes everything, if a flush is owed (`kvm_flush_remote_tlbs()`).
     pub(crate) fn all(self, policy: &(impl Policy + ?Sized), tlb: &mut dyn TlbFlush) {
         if self.owed {
             policy.flush_all(tlb);

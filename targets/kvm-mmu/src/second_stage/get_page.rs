@@ -1,4 +1,4 @@
-//! Shadow pages by what they are for: the one there is, or a new one (`kvm_mmu_get_page()`), and paths of them.
+//! Finds the shadow page for a key or makes a new one (`kvm_mmu_get_page()`), and makes the path to an entry.
 
 use crate::policy::{Family, Policy};
 use crate::tables::shadow_pages::{ShadowPages, SpKey};
@@ -7,11 +7,11 @@ use crate::tables::table_pages::{Sptep, Tables};
 use gpa_model::{Alias, Gfn, Gpa};
 
 impl ShadowPages {
-    /// The entry for `walked` in a table of `level`, making the path. The shadow pages on it are for `gfn` and `alias`
-    /// (`__direct_map()`, `__kvm_mmu_get_page()`).
+    /// Returns the entry for `walked` in a table of `level`, and makes the path to it. New shadow pages are for `gfn`
+    /// and `alias` (`__direct_map()`, `__kvm_mmu_get_page()`).
     ///
     /// # Errors
-    /// Where a large leaf is in the way. It has to go first.
+    /// The large leaf that is in the way. It has to be removed first.
     pub(crate) fn entry_or_alloc<F: Format>(
         &mut self,
         policy: &(impl Policy + ?Sized),
@@ -43,14 +43,14 @@ impl ShadowPages {
         Ok(Sptep::new(table, index(walked, level), level))
     }
 
-    /// The page for `key`, if there is one that is not obsolete.
+    /// The shadow page for `key`, if there is one of the current generation.
     pub(crate) fn find(&self, policy: &(impl Policy + ?Sized), key: &SpKey) -> Option<u32> {
         self.bucket(key).find(|&table| {
             policy.same_shadow_page(self.key(table), key) && (!self.is_obsolete(table) || policy.finds_obsolete())
         })
     }
 
-    /// The page for `key`, and whether it is new (`kvm_mmu_get_page()`).
+    /// The shadow page for `key`, and whether it is new (`kvm_mmu_get_page()`).
     pub(crate) fn find_or_alloc(&mut self, policy: &(impl Policy + ?Sized), key: SpKey) -> (u32, bool) {
         if let Some(table) = self.find(policy, &key) {
             return (table, false);

@@ -1,4 +1,5 @@
-//! Leaves: write one, take one away, and visit those that map a gfn under any alias, by the rmap or from each root.
+//! Leaves: writing one, removing one, and visiting all leaves of a gfn under every alias, by the rmap or from the
+//! roots.
 
 use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::flush::FlushOwed;
@@ -10,7 +11,7 @@ use crate::tables::tdp_iter::TdpIter;
 use gpa_model::{Alias, Gfn};
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Write a leaf, and tell the rmap (`mmu_set_spte()`).
+    /// Writes a leaf and adds it to the rmap (`mmu_set_spte()`).
     pub(crate) fn set_leaf(&self, mmu: &mut Locked, at: Sptep, gfn: Gfn, alias: Alias, entry: Entry<F>) {
         if self.policy().family() == Family::Rmap && !self.tables.get(at).is_present() {
             mmu.rmap.add(self.policy().rmap_key(gfn, alias), at);
@@ -18,7 +19,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.tables.set(at, entry);
     }
 
-    /// Take one leaf away. The rmap key is worked out anew from where the leaf is.
+    /// Removes one leaf. The rmap key is computed from the place of the leaf.
     pub(crate) fn zap(&self, mmu: &mut Locked, at: Sptep) {
         if self.policy().family() == Family::Rmap {
             let gfn = self.policy().remove_key(mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).alias);
@@ -27,7 +28,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.tables.set(at, Entry::ABSENT);
     }
 
-    /// A flush is owed for the leaf at `at`, which was looked at because of `gfn`.
+    /// Owes a flush for the leaf at `at`, which is changed because of `gfn`.
     pub(crate) fn owe(&self, mmu: &Locked, at: Sptep, gfn: Gfn, owed: &mut FlushOwed) {
         owed.owe();
         if at.level > 1 {
@@ -37,8 +38,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Visit the leaves that translate any of `pages` frames from `first`, under every alias; of each chain of the rmap as many as
-    /// `reached` says.
+    /// Visits the leaves that map any of `pages` gfns from `first` under any alias. `reached` says how many SPTEs of an
+    /// rmap chain are visited.
     pub(crate) fn for_each_leaf(
         &self,
         mmu: &Locked,
@@ -67,7 +68,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         TdpIter::new(&self.tables, root, mmu.shadow_pages.key(root).alias, first, pages)
     }
 
-    /// Visit the leaves that translate any of `pages` frames from `first`, under both names.
+    /// Visits the leaves that map any of `pages` gfns from `first` in either root.
     pub(crate) fn tdp_leaves(&self, mmu: &Locked, first: Gfn, pages: u64, mut visit: impl FnMut(Sptep)) {
         for root in self.valid_roots(GfnFilter::All) {
             let entries = self.iter(mmu, self.tables.root(root), first, pages);

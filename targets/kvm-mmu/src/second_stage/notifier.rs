@@ -1,20 +1,20 @@
-//! The MMU notifier: the host takes pages away, and faults that looked a page up before must not map it after.
+//! The state of the MMU notifier: it lets a fault find out that its page was taken away after the look-up.
 
 use crate::sync::{AtomicU64, Ordering};
 use gpa_model::{Gfn, HostPage, HostPageRange};
 
-/// Invalidations in progress, and the sequence number of those that have ended (`mmu_notifier_count`, `mmu_notifier_seq`).
-/// Everything is written under the `mmu_lock`; the sequence number is read without it.
+/// The invalidations in progress, and the sequence number of those that have ended (`mmu_notifier_count`,
+/// `mmu_notifier_seq`). All fields are written under the `mmu_lock`; the sequence number is read without it.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     mmu_seq: AtomicU64,
-    /// Host pages that are being taken away.
+    /// The host pages that are being taken away.
     hvas: Window,
-    /// Frames whose mappings are being zapped, for whatever reason (`mmu_invalidate_range_start`).
+    /// The gfns whose mappings are being zapped (`mmu_invalidate_range_start`).
     gfns: Window,
 }
 
-/// The first sequence number: near where 31 bits end, so that a comparison in too few bits shows.
+/// The first sequence number. It is close to 2^31, so that a comparison of too few bits fails.
 const FIRST_SEQ: u64 = (1 << 31) - 2;
 
 impl Notifier {
@@ -22,7 +22,7 @@ impl Notifier {
         Self { mmu_seq: AtomicU64::new(FIRST_SEQ), hvas: Window::new(), gfns: Window::new() }
     }
 
-    /// Ended invalidations. Read before a page is looked up, it tells later whether the page may be out of date.
+    /// The sequence number. A fault reads it before it looks up its page, and compares it under the lock.
     pub(crate) fn mmu_seq(&self) -> u64 {
         self.mmu_seq.load(Ordering::Acquire)
     }
@@ -32,18 +32,18 @@ impl Notifier {
         self.hvas.begin(range.start.page(), range.end());
     }
 
-    /// `invalidate_range_end`. The sequence number changes before the count, so that a fault sees one or the other.
+    /// `invalidate_range_end`. The sequence number changes before the count, so a fault sees at least one of the two.
     pub(crate) fn end(&self) {
         self.mmu_seq.fetch_add(1, Ordering::Release);
         self.hvas.end();
     }
 
-    /// What maps `pages` frames from `first` begins to go.
+    /// A zap of the mappings of `pages` gfns from `first` begins.
     pub(crate) fn begin_gfns(&self, first: Gfn, pages: u64) {
         self.gfns.begin(first.raw(), first.add(pages).raw());
     }
 
-    /// It is gone.
+    /// The zap has ended.
     pub(crate) fn end_gfns(&self) {
         self.mmu_seq.fetch_add(1, Ordering::Release);
         self.gfns.end();
@@ -54,18 +54,18 @@ impl Notifier {
         self.hvas.is_active() || self.gfns.is_active()
     }
 
-    /// Whether what maps any of `pages` frames from `first` is going.
+    /// Whether the mappings of any of `pages` gfns from `first` are being zapped.
     pub(crate) fn is_zapping(&self, first: Gfn, pages: u64) -> bool {
         self.gfns.touches(first.raw(), first.add(pages).raw())
     }
 
-    /// Whether a fault for `gfn` that looked `hva` up at `seq` must start again (`mmu_notifier_retry_hva()`).
+    /// Whether a fault for `gfn` that looked up `hva` at `seq` has to start again (`mmu_notifier_retry_hva()`).
     pub(crate) fn must_retry(&self, seq: u64, hva: HostPage, gfn: Gfn) -> bool {
         self.hvas.touches(hva.page(), hva.page() + 1) || self.is_zapping(gfn, 1) || self.mmu_seq() != seq
     }
 }
 
-/// From the first page to the first after the last over all invalidations in progress.
+/// One range that contains all ranges in progress: the first page, and the one after the last.
 #[derive(Debug)]
 struct Window {
     in_progress: AtomicU64,

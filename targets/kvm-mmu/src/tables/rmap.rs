@@ -1,25 +1,25 @@
-//! The reverse map: for each gfn the SPTEs that map it, whatever their alias. Leaves of each level have chains of their own.
+//! The reverse map: for each gfn the SPTEs that map it, under any alias. Each leaf level has chains of its own.
 
 use crate::tables::spte::leaf_level;
 use crate::tables::table_pages::Sptep;
 use gpa_model::{Gfn, Level};
 use smallvec::SmallVec;
 
-/// The SPTEs of one gfn, at most one an alias.
+/// The SPTEs of one gfn, at most one for each alias.
 type Chain = SmallVec<[Sptep; 8]>;
 
-/// The first frame of a leaf, and its level.
+/// The first gfn of a leaf, and its level.
 type Key = (Gfn, Level);
 
-/// A hash table from gfn and level to SPTEs: open addressing with a fixed hash, so that its order is the same in every run. The
-/// chains themselves lie side by side, so that a look at a wide range of gfns can go through those there are.
+/// A hash table from gfn and level to SPTEs: open addressing with a fixed hash, so that the order is the same in every
+/// run. Chains are stored side by side, so a wide range can be answered by a scan.
 #[derive(Debug)]
 pub(crate) struct Rmap {
-    /// One more than the position of a chain, or 0.
+    /// The position of a chain plus one, or 0.
     index: Vec<u32>,
     chains: Vec<(Key, Chain)>,
     used: usize,
-    /// How many of the chains are of each level.
+    /// The number of chains of each level.
     of_level: [u32; Level::ALL.len()],
 }
 
@@ -28,7 +28,7 @@ impl Rmap {
         Self { index: vec![0; 256], chains: Vec::new(), used: 0, of_level: [0; Level::ALL.len()] }
     }
 
-    /// Forget everything; the chains are kept and reused.
+    /// Removes all chains. Their allocations are kept.
     pub(crate) fn clear(&mut self) {
         if self.used > 0 {
             self.index.fill(0);
@@ -37,7 +37,7 @@ impl Rmap {
         }
     }
 
-    /// Where in the index `key` is, or would be.
+    /// The place of `key` in the index, or the place where it would be inserted.
     fn position(&self, key: Key) -> usize {
         let mask = self.index.len() - 1;
         let mixed = key.0.add(key.1 as u64).raw().wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -52,7 +52,7 @@ impl Rmap {
         self.index[self.position(key)].checked_sub(1)
     }
 
-    /// `at` is now a leaf whose first frame is `gfn`.
+    /// Adds the leaf at `at`, whose first gfn is `gfn`.
     pub(crate) fn add(&mut self, gfn: Gfn, at: Sptep) {
         if self.used * 2 >= self.index.len() {
             self.grow();
@@ -74,7 +74,7 @@ impl Rmap {
         self.chains[self.index[position] as usize - 1].1.push(at);
     }
 
-    /// `at` is no leaf with `gfn` as its first frame any more.
+    /// Removes the leaf at `at` from the chain of `gfn`.
     pub(crate) fn remove(&mut self, gfn: Gfn, at: Sptep) {
         if let Some(found) = self.find((gfn, leaf_level(at.level))) {
             let chain = &mut self.chains[found as usize].1;
@@ -84,13 +84,13 @@ impl Rmap {
         }
     }
 
-    /// The chains of the leaves, of any level, that translate any of `pages` pages from `first`.
+    /// The chains of leaves of any level that map any of `pages` gfns from `first`.
     pub(crate) fn within(&self, first: Gfn, pages: u64) -> impl Iterator<Item = &[Sptep]> {
         Level::ALL.into_iter().filter(|&level| self.of_level[level as usize] > 0).flat_map(move |level| {
             let start = first.align_down(level.pages());
             let end = first.add(pages);
             let leaves = end.offset_from(start).unwrap_or(0).div_ceil(level.pages());
-            // Either one by one, or, where there are more leaves than chains, all chains.
+            // Looks up each key, or scans all chains if there are fewer chains than keys.
             let few = leaves <= self.used as u64;
             let keys = (0..if few { leaves } else { 0 }).map(move |leaf| (start.add(leaf * level.pages()), level));
             let one_by_one = keys.filter_map(|key| self.find(key)).map(|at| &self.chains[at as usize]);
@@ -100,7 +100,7 @@ impl Rmap {
         })
     }
 
-    /// Every leaf with the gfn it is listed under.
+    /// Every leaf, with the gfn that it is listed under.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Gfn, Sptep)> {
         self.chains[..self.used].iter().flat_map(|((gfn, _), chain)| chain.iter().map(|at| (*gfn, *at)))
     }

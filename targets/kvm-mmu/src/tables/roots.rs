@@ -1,15 +1,14 @@
-//! The roots of the TDP MMU: a direct one for addresses with the stolen bit, a mirrored one for those without, and those that no
-//! vCPU will load again but whose tables are still there.
+//! The two roots of the TDP MMU: the direct root for addresses with the stolen bit, the mirror root for those without.
 
 use gpa_model::{Alias, Gpa, StolenMask};
 
-/// Which root an address is translated from. Without a stolen bit every address is direct (`kvm_is_addr_direct()`).
+/// The root that translates an address. In a VM without a stolen bit every address is direct (`kvm_is_addr_direct()`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Root {
-    /// Shared memory, in TDX.
+    /// Shared memory in TDX.
     Direct,
-    /// Private memory.
+    /// Private memory in TDX.
     Mirror,
 }
 
@@ -21,7 +20,7 @@ impl Root {
         if direct.gfn_mask() == 0 || direct.taints(gpa.page()) { Root::Direct } else { Root::Mirror }
     }
 
-    /// The alias of the addresses that it translates (`kvm_gfn_root_bits()`).
+    /// The alias of the addresses that the root translates (`kvm_gfn_root_bits()`).
     pub(crate) fn alias(self, direct: StolenMask) -> Alias {
         match self {
             Root::Direct => direct.alias(direct.alias_count() - 1),
@@ -30,19 +29,19 @@ impl Root {
     }
 }
 
-/// Which names of a range of gfns are meant (`enum kvm_gfn_range_filter`).
+/// Selects the addresses of a range of gfns that an operation is for (`enum kvm_gfn_range_filter`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GfnFilter {
-    /// Those with the stolen bit, or all if no bit is stolen.
+    /// The addresses with the stolen bit, or all addresses in a VM without one.
     Shared,
-    /// Those without.
+    /// The addresses without the stolen bit.
     Private,
     /// Both.
     All,
 }
 
 impl GfnFilter {
-    /// Whether it means the names that `root` translates (`kvm_gfn_range_filter_to_root_types()`).
+    /// Whether the filter selects addresses that `root` translates (`kvm_gfn_range_filter_to_root_types()`).
     pub(crate) const fn reaches(self, root: Root) -> bool {
         match self {
             GfnFilter::Shared => matches!(root, Root::Direct),

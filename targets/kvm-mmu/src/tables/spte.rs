@@ -1,5 +1,5 @@
-//! Second-stage entries, and how a GPA indexes the tables: what the MMU does with an entry whatever its layout. The layouts
-//! have a file each, and [`Format`] is what there is to say of one.
+//! Second-stage entries, in any layout, and the indices of a GPA in the tables. [`Format`] describes a layout; each
+//! layout has a file.
 
 mod ept;
 mod npt;
@@ -12,77 +12,77 @@ use gpa_model::{Gfn, Gpa, Level, Pfn, Rights, Spte};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Entries of one table page.
+/// The number of entries of a table page.
 pub(crate) const ENTRIES: usize = 512;
 
 const LEVEL_BITS: u32 = 9;
-/// Address bits of an entry, in any format.
+/// The address bits of an entry, in any format.
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
-/// Where an MMIO entry keeps the low bits of the memslot generation it was made in, and how many.
+/// The low bits of the memslot generation in an MMIO entry: shift and width.
 const MMIO_GENERATION_LOW: (u32, u32) = (3, 8);
-/// Where it keeps the others.
+/// The high bits: shift and width.
 const MMIO_GENERATION_HIGH: (u32, u32) = (52, 11);
 
-/// The bit layout of second-stage entries. A type, never a value: the layout costs nothing at run time.
+/// The bit layout of second-stage entries. It is a type without values, so the choice costs nothing at run time.
 pub trait Format: Copy + Eq + fmt::Debug + Send + Sync + 'static {
-    /// The bits that say what the guest may do.
+    /// All bits that grant rights.
     const RIGHTS: u64;
-    /// That of them without which nothing can be written. The same bit in every layout grants it when it is set.
+    /// The bit without which nothing can be written. In every layout it grants the right when it is set.
     const WRITE: u64;
-    /// The rights of an entry that points to a table: its leaves decide.
+    /// The rights of a link. They restrict nothing; the leaves decide.
     const LINK: u64;
-    /// What every leaf has, such as a memory type.
+    /// The bits that every leaf has, such as a memory type.
     const LEAF: u64;
-    /// Marks a leaf above level 1.
+    /// The bit of a leaf above level 1.
     const PAGE_SIZE: u64;
-    /// Software bit: the MMU made this entry and has not taken it away, whatever hardware makes of its rights.
+    /// A software bit: the entry is present, even if it grants no rights.
     const PRESENT: u64;
-    /// Set by the page walker when the entry is used; 0 if it sets none.
+    /// The bit that the page walker sets on use, or 0 if it sets none.
     const ACCESSED: u64;
-    /// Set by the page walker on a write; 0 if it sets none.
+    /// The bit that the page walker sets on a write, or 0 if it sets none.
     const DIRTY: u64;
-    /// Where an entry that was aged keeps its rights, if there is no accessed bit: it grants none until a fault shows that it
-    /// is in use.
+    /// Where an aged entry keeps its rights in a layout without an accessed bit. Such an entry grants nothing until a
+    /// fault shows that it is in use.
     const SAVED_RIGHTS_SHIFT: Option<u32>;
-    /// Whether the processor logs the address of a write that sets a dirty bit.
+    /// Whether the processor logs each write that sets a dirty bit.
     const PML: bool;
-    /// Software bit: the host lets the page be written.
+    /// A software bit: the host allows writes to the page.
     const HOST_WRITABLE: u64;
-    /// Software bit: the MMU may make the entry writable again without taking the lock, because only dirty logging took the
-    /// right away.
+    /// A software bit: only dirty logging removed the right to write, so a fast page fault may restore it without the
+    /// lock.
     const MMU_WRITABLE: u64;
-    /// An entry without a page: accesses go to user space. It is one that hardware refuses in a way of its own.
+    /// The bits of an MMIO entry. Hardware refuses it with an exit of its own kind.
     const MMIO: u64;
-    /// The bits of an entry that tell whether it is one.
+    /// The bits that distinguish an MMIO entry.
     const MMIO_MASK: u64;
 
-    /// The bits for `rights`.
+    /// The bits that grant `rights`.
     fn encode(rights: Rights) -> u64;
 
     /// The rights that `raw` grants in hardware.
     fn decode(raw: u64) -> Rights;
 
-    /// Whether an entry can grant `rights` and no other.
+    /// Whether an entry can grant exactly `rights`.
     fn encodes(rights: Rights) -> bool;
 
-    /// Bits below the address that must be clear in a link at `level`.
+    /// The bits below the address that must be clear in a link at `level`.
     fn reserved_in_link(level: u8) -> u64;
 }
 
-/// What a new leaf is to be.
+/// The contents of a new leaf.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
     pub(crate) pfn: Pfn,
     pub(crate) rights: Rights,
-    /// How much it translates, from `pfn` on.
+    /// The size of the leaf, which maps pages from `pfn` on.
     pub(crate) level: Level,
-    /// Whether the host lets the page be written, though the guest may not.
+    /// Whether the host allows writes, though the guest may not write.
     pub(crate) host_writable: bool,
-    /// Whether it is known to be used: a fault says so, prefetch leaves it to the walker.
+    /// Whether the leaf is known to be in use. A fault says so; after a prefetch the page walker will tell.
     pub(crate) young: bool,
 }
 
-/// One entry of a table page, in format `F`. Zero is not present.
+/// One entry of a table page in format `F`. Zero is not present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub(crate) struct Entry<F>(u64, PhantomData<F>);
@@ -112,14 +112,14 @@ impl<F: Format> Entry<F> {
         if leaf.young { entry.accessed() } else { entry.aged() }
     }
 
-    /// An entry that remembers that there is no memslot for `gfn`, for as long as the memslots stay what they are.
+    /// An MMIO entry: it remembers that `gfn` has no memslot, as long as the memslot generation stays the same.
     pub(crate) const fn mmio(gfn: Gfn, generation: u64) -> Self {
         let ((low, bits), (high, _)) = (MMIO_GENERATION_LOW, MMIO_GENERATION_HIGH);
         let page = (gfn.raw() << PAGE_SHIFT) & ADDRESS & !F::MMIO;
         Self::from_raw(F::MMIO | page | (generation & ((1 << bits) - 1)) << low | generation >> bits << high)
     }
 
-    /// The generation of an MMIO entry.
+    /// The memslot generation of an MMIO entry.
     pub(crate) fn mmio_generation(self) -> Option<u64> {
         if self.0 & F::MMIO_MASK != F::MMIO {
             return None;
@@ -128,42 +128,42 @@ impl<F: Format> Entry<F> {
         Some(part(MMIO_GENERATION_LOW) | part(MMIO_GENERATION_HIGH) << MMIO_GENERATION_LOW.1)
     }
 
-    /// The frame that an MMIO entry remembers (`get_mmio_spte_gfn()`).
+    /// The gfn of an MMIO entry (`get_mmio_spte_gfn()`).
     pub(crate) const fn mmio_gfn(self) -> Gfn {
         Gfn::new((self.0 & ADDRESS & !F::MMIO) >> PAGE_SHIFT)
     }
 
-    /// A pointer to table number `table`.
+    /// A link to table number `table`.
     pub(crate) fn link(table: u32) -> Self {
         Self::from_raw(u64::from(table) << PAGE_SHIFT | F::PRESENT | F::LINK)
     }
 
-    /// Whether anything is here, even if it grants nothing right now.
+    /// Whether the entry is present, even if it grants nothing now.
     pub(crate) const fn is_present(self) -> bool {
         self.0 & F::PRESENT != 0
     }
 
-    /// The table a non-leaf entry points to.
+    /// The table that a link points to.
     pub(crate) const fn table(self) -> u32 {
         ((self.0 & ADDRESS) >> PAGE_SHIFT) as u32
     }
 
-    /// The first page a leaf maps.
+    /// The first page that a leaf maps.
     pub(crate) const fn pfn(self) -> Pfn {
         Pfn::new(self.table())
     }
 
-    /// What a leaf lets the guest do.
+    /// The rights that a leaf grants.
     pub(crate) fn rights(self) -> Rights {
         F::decode(self.0)
     }
 
-    /// Whether a write through it needs no fault, or will need none once it is in use again.
+    /// Whether writes need no fault, now or after ageing is undone.
     pub(crate) fn is_writable(self) -> bool {
         self.is_present() && self.restored().0 & F::WRITE != 0
     }
 
-    /// Whether it may be made writable without the lock.
+    /// Whether a fast page fault may make the entry writable.
     pub(crate) const fn is_mmu_writable(self) -> bool {
         self.0 & F::MMU_WRITABLE != 0
     }
@@ -173,22 +173,22 @@ impl<F: Format> Entry<F> {
         Self::from_raw(self.0 | F::WRITE | F::DIRTY)
     }
 
-    /// Whether it was written through since its dirty bit was cleared; always, if there is no such bit.
+    /// Whether the page was written since the dirty bit was cleared. Always true in a layout without dirty bits.
     pub(crate) const fn is_dirty(self) -> bool {
         self.0 & F::DIRTY == F::DIRTY
     }
 
-    /// The entry as the page walker leaves it after a write.
+    /// The entry after a write by the page walker.
     pub(crate) const fn dirtied(self) -> Self {
         Self::from_raw(self.0 | F::DIRTY)
     }
 
-    /// The entry with its dirty bit clear: the next write through it sets it again, and is logged.
+    /// The entry with a clear dirty bit. The next write sets it again and is logged.
     pub(crate) const fn cleaned(self) -> Self {
         Self::from_raw(self.0 & !F::DIRTY)
     }
 
-    /// The entry without the right to write. If `lasting`, it cannot be given back without the lock either.
+    /// The entry without the right to write. If `lasting`, a fast page fault cannot restore it either.
     pub(crate) const fn write_protected(self, lasting: bool) -> Self {
         let saved = match F::SAVED_RIGHTS_SHIFT {
             Some(shift) => F::WRITE << shift,
@@ -198,17 +198,17 @@ impl<F: Format> Entry<F> {
         Self::from_raw(self.0 & !taken)
     }
 
-    /// Whether the page was used through this entry since it was aged.
+    /// Whether the page was used since the entry was aged.
     pub(crate) fn is_accessed(self) -> bool {
         if F::ACCESSED == 0 { !self.is_idle() } else { self.0 & F::ACCESSED != 0 }
     }
 
-    /// The entry as the page walker leaves it.
+    /// The entry after a use by the page walker.
     pub(crate) const fn accessed(self) -> Self {
         Self::from_raw(self.0 | F::ACCESSED)
     }
 
-    /// The entry as ageing leaves it (`mark_spte_for_access_track()` where there is no accessed bit).
+    /// The entry after ageing (`mark_spte_for_access_track()` in a layout without an accessed bit).
     pub(crate) fn aged(self) -> Self {
         match F::SAVED_RIGHTS_SHIFT {
             None => Self::from_raw(self.0 & !F::ACCESSED),
@@ -217,12 +217,12 @@ impl<F: Format> Entry<F> {
         }
     }
 
-    /// Whether it is present, but grants nothing until a fault shows that it is in use (`is_access_track_spte()`).
+    /// Whether the entry is present but grants nothing since it was aged (`is_access_track_spte()`).
     pub(crate) fn is_idle(self) -> bool {
         F::SAVED_RIGHTS_SHIFT.is_some() && self.is_present() && self.0 & F::RIGHTS == 0
     }
 
-    /// The entry with the rights that ageing took (`restore_acc_track_spte()`).
+    /// The entry with the rights that ageing removed (`restore_acc_track_spte()`).
     pub(crate) fn restored(self) -> Self {
         match F::SAVED_RIGHTS_SHIFT {
             Some(shift) if self.is_idle() => {
@@ -238,8 +238,8 @@ impl<F: Format> Entry<F> {
         self.pfn().add(gpa.page() & (pages_of_entry(level) - 1))
     }
 
-    /// What the model calls a present leaf: the page at `gpa`, and what the guest may do with it unnoticed. A write that sets
-    /// the dirty bit is noticed.
+    /// The entry as the model sees it: the page at `gpa`, and the rights that the guest can use unnoticed. A write that
+    /// sets the dirty bit is noticed.
     pub(crate) fn spte(self, gpa: Gpa, level: u8) -> Option<Spte> {
         if !self.is_present() {
             return None;
@@ -249,13 +249,13 @@ impl<F: Format> Entry<F> {
         Some(spte.at_level(leaf_level(level)))
     }
 
-    /// Whether it ends the walk at `level`.
+    /// Whether the entry is a leaf at `level`.
     pub(crate) const fn is_leaf(self, level: u8) -> bool {
         level == 1 || self.0 & F::PAGE_SIZE != 0
     }
 
-    /// The bits set in this entry that hardware with `maxphyaddr` address bits wants clear. What lies above is the
-    /// hypervisor's own; a stolen bit is never in an entry, it only leads to one.
+    /// The reserved bits that are set in this entry, on hardware with `maxphyaddr` address bits. Stolen bits never
+    /// stand in an entry; they only select it.
     pub(crate) fn reserved_bits(self, level: u8, maxphyaddr: u8) -> u64 {
         let address = ADDRESS & u64::MAX << maxphyaddr;
         let below =
@@ -263,38 +263,38 @@ impl<F: Format> Entry<F> {
         self.0 & (address | below)
     }
 
-    /// The same entry with its page or table at physical address `address`, which is page-aligned.
+    /// The same entry with `address`, which is page-aligned, as its page or table.
     pub(crate) const fn placed(self, address: u64) -> Self {
         Self::from_raw(self.0 & !ADDRESS | address)
     }
 }
 
-/// The bits of an address that are below the index into a table of `level`.
+/// The lowest address bit of the index into a table of `level`.
 const fn table_shift(level: u8) -> u32 {
     PAGE_SHIFT + LEVEL_BITS * (level as u32 - 1)
 }
 
-/// Whether a table or page can be at physical address `address`.
+/// Whether `address` is a valid page address.
 pub(crate) const fn is_page_aligned(address: u64) -> bool {
     address & !ADDRESS == 0
 }
 
-/// The index of `gpa`, stolen bits and all, in a table of `level`.
+/// The index of `gpa`, with its stolen bits, in a table of `level`.
 pub(crate) const fn index(gpa: Gpa, level: u8) -> usize {
     (gpa.raw() >> table_shift(level)) as usize & (ENTRIES - 1)
 }
 
-/// How many pages an entry of a table of `level` translates.
+/// The number of pages that an entry of a table of `level` translates.
 pub(crate) const fn pages_of_entry(level: u8) -> u64 {
     pages_of_table(level - 1)
 }
 
-/// How many of the pages that an entry of a table of `level` translates lie at `gpa` and after it.
+/// The number of those pages from `gpa` on.
 pub(crate) const fn pages_from(gpa: Gpa, level: u8) -> u64 {
     pages_of_entry(level) - (gpa.page() & (pages_of_entry(level) - 1))
 }
 
-/// What a leaf in a table of `level` is called.
+/// The size of a leaf in a table of `level`.
 pub(crate) const fn leaf_level(level: u8) -> Level {
     match level {
         1 => Level::Page4K,
@@ -303,12 +303,12 @@ pub(crate) const fn leaf_level(level: u8) -> Level {
     }
 }
 
-/// The level of the tables that hold such leaves: the inverse of [`leaf_level`].
+/// The level of the tables that hold leaves of this size: the inverse of [`leaf_level`].
 pub(crate) const fn table_level(leaf: Level) -> u8 {
     leaf as u8 + 1
 }
 
-/// How many pages a whole table of `level` translates.
+/// The number of pages that a table of `level` translates.
 pub(crate) const fn pages_of_table(level: u8) -> u64 {
     1 << (LEVEL_BITS * level as u32)
 }

@@ -1,5 +1,5 @@
-//! The table pages: memory that the page walker, vCPUs without a lock and the holder of the `mmu_lock` look at and change at the
-//! same time. Every entry is an atomic; which table page is for what is known under the lock (`shadow_pages.rs`).
+//! The table pages. Page walkers, vCPUs without a lock and the holder of the `mmu_lock` use them at the same time, so
+//! every entry is an atomic. The purpose of each page is known under the lock only (`shadow_pages.rs`).
 
 use crate::sync::{AtomicU64, Ordering, spin};
 use crate::tables::roots::Root;
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// Where an entry is: table number, index, and level of the table.
+/// The place of an entry: table number, index, and the level of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sptep {
     pub(crate) table: u32,
@@ -24,18 +24,18 @@ impl Sptep {
     }
 }
 
-/// Laid out as hardware walks it.
+/// The layout that hardware walks.
 #[repr(align(4096))]
 struct Entries([AtomicU64; ENTRIES]);
 
 #[cfg(not(shuttle))]
 const _: () = assert!(size_of::<Entries>() == 4096 && align_of::<Entries>() == 4096);
 
-/// Entries of a line, of which a table page has as many as a word has bits.
+/// The number of entries of a line. A table page has as many lines as a word has bits.
 const LINE: usize = ENTRIES / u64::BITS as usize;
 
-/// The entries, and which lines of them were written since all were absent, one bit each: whoever looks for what is there, or makes
-/// it absent again, need not go through all that is not. Who must not miss any has the `mmu_lock`, as has who makes one.
+/// The entries, and one bit for each line that was written since all entries were absent. A search for present entries
+/// skips the other lines. The bits are complete for the holder of the `mmu_lock`, who makes entries present.
 struct TablePage {
     entries: Box<Entries>,
     written: AtomicU64,
@@ -46,12 +46,12 @@ impl TablePage {
         Self { entries: Box::new(Entries([const { AtomicU64::new(0) }; ENTRIES])), written: AtomicU64::new(0) }
     }
 
-    /// The entry at `index`, to be looked at.
+    /// The entry at `index`, for reading.
     fn entry(&self, index: usize) -> &AtomicU64 {
         &self.entries.0[index % ENTRIES]
     }
 
-    /// The same, to be written.
+    /// The entry at `index`, for writing.
     fn entry_to_write(&self, index: usize) -> &AtomicU64 {
         let line = 1 << (index / LINE);
         if self.written.load(Ordering::Relaxed) & line == 0 {
@@ -60,7 +60,7 @@ impl TablePage {
         self.entry(index)
     }
 
-    /// The indices of the entries that may be there, from the line of `first` on.
+    /// The indices of the entries in written lines, from the line of `first` on.
     fn indices(&self, first: usize) -> impl Iterator<Item = usize> {
         let mut left = self.written.load(Ordering::Relaxed) & (u64::MAX << (first / LINE));
         let lines = std::iter::from_fn(move || {
@@ -71,25 +71,25 @@ impl TablePage {
         lines.flat_map(|line| line * LINE..(line + 1) * LINE)
     }
 
-    /// Make every entry absent again.
+    /// Makes every entry absent.
     fn clear(&self) {
         self.indices(0).for_each(|index| self.entry(index).store(0, Ordering::Relaxed));
         self.written.store(0, Ordering::Relaxed);
     }
 }
 
-/// Table pages of a VM, at most. The longest program makes half as many: an op makes a path of at most five.
+/// The limit of the number of table pages. The longest program makes half as many: an op makes a path of at most five.
 pub(crate) const CAPACITY: usize = 2 * 5 * OPS;
 
-/// Table pages by number, made when they are first looked at, with all entries absent. A page stays where it is once it was made.
+/// The table pages by number. Each is made at first use, with all entries absent, and never moves.
 pub(crate) struct Tables<F> {
     root_level: u8,
-    /// The bit that tells a direct address from a mirrored one, if the two have roots of their own.
+    /// The bit that selects the root, if there are two.
     direct: StolenMask,
-    /// The table that a walk begins at, by the [`Root`] of the address.
+    /// The root table of each [`Root`].
     roots: [AtomicU64; Root::ALL.len()],
     pages: Box<[OnceLock<TablePage>]>,
-    /// How many look at table pages without the `mmu_lock` and would not like to see one made into another.
+    /// The number of threads that use table pages without the `mmu_lock`. While it is not 0 no page is reused.
     readers: AtomicU64,
     format: PhantomData<F>,
 }
@@ -110,7 +110,7 @@ impl<F: Format> std::fmt::Debug for Tables<F> {
 }
 
 impl<F: Format> Tables<F> {
-    /// None of them made yet.
+    /// No table page is made yet.
     pub(crate) fn new(levels: Levels) -> Self {
         let pages = std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect();
         let roots = Root::ALL.map(|root| AtomicU64::new(root as u64));
@@ -118,28 +118,28 @@ impl<F: Format> Tables<F> {
         Self { root_level, direct: StolenMask::NONE, roots, pages, readers, format: PhantomData }
     }
 
-    /// From now on addresses with the bit of `direct` have a root, and those without it another. Both are as at first.
+    /// Addresses with the bit of `direct` get a root of their own. Both roots are reset.
     pub(crate) fn split_roots(&mut self, direct: StolenMask) {
         self.direct = direct;
         self.roots = Root::ALL.map(|root| AtomicU64::new(root as u64));
     }
 
-    /// The bit that tells the roots apart; none if there is one root only.
+    /// The bit that selects the root; none if there is one root only.
     pub(crate) const fn direct_bits(&self) -> StolenMask {
         self.direct
     }
 
-    /// The table that walks of addresses with this root begin at.
+    /// The root table of `root`.
     pub(crate) fn root(&self, root: Root) -> u32 {
         self.roots[root as usize].load(Ordering::Acquire) as u32
     }
 
-    /// Walks begin at `table` from now on.
+    /// Makes `table` the root table of `root`.
     pub(crate) fn set_root(&self, root: Root, table: u32) {
         self.roots[root as usize].store(table.into(), Ordering::Release);
     }
 
-    /// The table that a walk for `gpa` begins at.
+    /// The root table for `gpa`.
     pub(crate) fn root_of(&self, gpa: Gpa) -> u32 {
         self.root(Root::of(self.direct, gpa))
     }
@@ -149,20 +149,20 @@ impl<F: Format> Tables<F> {
         self.root_level
     }
 
-    /// Make the entries of the first `tables` table pages absent again; from now on there are so many levels.
+    /// Makes the entries of the first `tables` table pages absent, and sets the number of levels.
     pub(crate) fn wipe(&mut self, tables: usize, levels: Levels) {
         self.root_level = levels.count();
         self.pages[..tables].iter().filter_map(OnceLock::get).for_each(TablePage::clear);
     }
 
-    /// Keep table pages what they are for a while.
+    /// Keeps table pages from being freed while the result lives.
     pub(crate) fn reading(&self) -> Reading<'_> {
-        // Before any entry is looked at: ordered with the look for readers after entries were made absent.
+        // SeqCst: it orders this with the check for readers that follows the removal of entries.
         self.readers.fetch_add(1, Ordering::SeqCst);
         Reading(&self.readers)
     }
 
-    /// Make every entry of `table` absent, once nobody is on the way through it. Nothing may link it any more.
+    /// Makes every entry of `table` absent, after all readers without a lock are gone. No entry may link the table.
     pub(crate) fn free(&self, table: u32) {
         while self.readers.load(Ordering::SeqCst) != 0 {
             spin();
@@ -182,18 +182,18 @@ impl<F: Format> Tables<F> {
         Entry::from_raw(self.page(at.table).entry(at.index.into()).load(Ordering::Acquire))
     }
 
-    /// Whoever sees the entry sees what was written before it: a table that it links is made.
+    /// Release: a reader of the entry sees the contents of the table that it links.
     pub(crate) fn set(&self, at: Sptep, entry: Entry<F>) {
         self.to_write(at).store(entry.raw(), Ordering::Release);
     }
 
-    /// Change the entry to `new` if it still is `old`; otherwise somebody was quicker.
+    /// Changes the entry from `old` to `new`. Returns false if it was changed meanwhile.
     pub(crate) fn replace(&self, at: Sptep, old: Entry<F>, new: Entry<F>) -> bool {
         let (from, to) = (old.raw(), new.raw());
         from == to || self.to_write(at).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Change the entry, whatever the page walker or a fast page fault does to it meanwhile, and return what it was.
+    /// Changes the entry atomically against page walkers and fast page faults, and returns the old one.
     pub(crate) fn update(&self, at: Sptep, change: impl Fn(Entry<F>) -> Entry<F>) -> Entry<F> {
         loop {
             let old = self.get(at);
@@ -203,7 +203,7 @@ impl<F: Format> Tables<F> {
         }
     }
 
-    /// The entry where a walk for `gpa` ends: a leaf of any level, or one that links no table.
+    /// The entry at which a walk for `gpa` ends: a leaf of any level, or an absent entry.
     fn end_of_walk(&self, gpa: Gpa) -> (Sptep, Entry<F>) {
         let (mut table, mut level) = (self.root_of(gpa), self.root_level);
         loop {
@@ -216,7 +216,7 @@ impl<F: Format> Tables<F> {
         }
     }
 
-    /// The table of `level` that a walk for `gpa` comes through, if it comes so far.
+    /// The table of `level` on the path of `gpa`, if the path reaches it.
     pub(crate) fn table_at(&self, gpa: Gpa, level: u8) -> Option<u32> {
         let mut table = self.root_of(gpa);
         for above in (level + 1..=self.root_level).rev() {
@@ -229,24 +229,26 @@ impl<F: Format> Tables<F> {
         Some(table)
     }
 
-    /// The leaf entry for `gpa`: a large one, or that of a table of leaves, present or not, if the path to it exists.
+    /// The leaf entry for `gpa`: a large leaf, or an entry of a table of leaves, present or not. `None` if the path
+    /// does not exist.
     pub(crate) fn leaf(&self, gpa: Gpa) -> Option<Sptep> {
         let (at, entry) = self.end_of_walk(gpa);
         (at.level == 1 || entry.is_present()).then_some(at)
     }
 
-    /// What the tables say about `gpa`.
+    /// The mapping of `gpa`.
     pub(crate) fn walk(&self, gpa: Gpa) -> Option<Spte> {
         let (at, entry) = self.end_of_walk(gpa);
         entry.spte(gpa, at.level)
     }
 
-    /// The same for the frames of the window from `gpa`, `stride` pages apart, which is a power of two: each that is mapped.
+    /// The mappings of the frames of the window from `gpa`, which are `stride` pages apart. `stride` is a power of two.
+    /// Absent ones are left out.
     pub(crate) fn walk_window(&self, gpa: Gpa, stride: u64, visit: &mut dyn FnMut(usize, Spte)) {
         self.walk_frames((gpa, stride.trailing_zeros()), (self.root_of(gpa), self.root_level), 0..FRAMES, visit);
     }
 
-    /// The same for those `frames` of the window that are translated from `table`, which is of `level`.
+    /// The same for the `frames` that `table`, which is of `level`, translates.
     fn walk_frames(
         &self,
         window: (Gpa, u32),
@@ -272,7 +274,7 @@ impl<F: Format> Tables<F> {
         let mut rest = frames;
         while !rest.is_empty() {
             let first = gpa_of(rest.start);
-            // One look is enough for all that the entry translates.
+            // One look covers all frames that the entry translates.
             let run = ((pages_from(first, level) - 1) >> shift) as usize + 1;
             let frames = rest.start..rest.end.min(rest.start + run);
             rest.start = frames.end;
@@ -289,12 +291,12 @@ impl<F: Format> Tables<F> {
         }
     }
 
-    /// The entries of table `table`, which is of `level`, that are not absent, with where they are.
+    /// The entries of `table`, which is of `level`, that are not absent, with their places.
     pub(crate) fn entries(&self, table: u32, level: u8) -> impl Iterator<Item = (Sptep, Entry<F>)> {
         self.entries_from_line(Sptep::new(table, 0, level))
     }
 
-    /// The entry that comes after `at` in the same table, of those that are not absent.
+    /// The next entry after `at` in the same table that is not absent.
     pub(crate) fn next_entry(&self, at: Sptep) -> Option<(Sptep, Entry<F>)> {
         self.entries_from_line(at).find(|(next, _)| next.index > at.index)
     }

@@ -1,7 +1,7 @@
-//! A walk over the entries that translate a range of gfns from one root, in the order of the gfns, parents first (`tdp_iter.c`).
+//! Visits the entries that translate a range of gfns from one root, in ascending order, parents first (`tdp_iter.c`).
 //!
-//! Gfns carry no stolen bit here. The bit of the root is put back only where an entry is looked up. Absent entries are passed over,
-//! but where the walk comes down to one: it is as long as what is mapped, not as what could be.
+//! Gfns carry no stolen bit here; the bit of the root is added only for the look-up of an entry. Absent entries are
+//! skipped, except the one that a descent ends at. So the length of a walk depends on what is mapped, not on the range.
 
 use crate::tables::spte::{Entry, Format, index, pages_of_entry};
 use crate::tables::table_pages::{Sptep, Tables};
@@ -9,18 +9,18 @@ use gpa_model::{Alias, Gfn, StolenMask};
 
 const LEVELS: usize = 5;
 
-/// The walk.
+/// An iterator over entries.
 pub(crate) struct TdpIter<'a, F> {
     tables: &'a Tables<F>,
-    /// What leads to entries of this root besides the gfn (`gfn_bits`).
+    /// The stolen bits of the root (`gfn_bits`).
     alias: Alias,
     stolen: StolenMask,
-    /// The tables on the way down, by level.
+    /// The tables on the path, by level.
     path: [u32; LEVELS + 1],
     level: u8,
-    /// The first frame of the entry that is looked at.
+    /// The first gfn of the current entry.
     gfn: Gfn,
-    /// The frame that the walk has got to (`next_last_level_gfn`).
+    /// The gfn that the walk has reached (`next_last_level_gfn`).
     next: Gfn,
     end: Gfn,
     state: State,
@@ -28,21 +28,21 @@ pub(crate) struct TdpIter<'a, F> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Go down from the root to the frame that the walk has got to.
+    /// Descend from the root to the gfn that the walk has reached.
     Descend,
-    /// Look at what comes after the entry.
+    /// Go on to the entry after the current one.
     Advance,
     Over,
 }
 
 impl<'a, F: Format> TdpIter<'a, F> {
-    /// Over what translates `pages` frames from `first`, under `alias`, from `root`.
+    /// Visits the entries that translate `pages` gfns from `first`, under `alias`, from `root`.
     pub(crate) fn new(tables: &'a Tables<F>, root: u32, alias: Alias, first: Gfn, pages: u64) -> Self {
         let stolen = tables.direct_bits();
         let level = tables.root_level();
         let mut path = [0; LEVELS + 1];
         path[usize::from(level)] = root;
-        // From the bit of the root on there are no frames (`WARN_ON_ONCE(start >= gfn_bits)`).
+        // Gfns end at the bit of the root (`WARN_ON_ONCE(start >= gfn_bits)`).
         let top = if alias.is_none() { u64::MAX } else { alias.raw() };
         let end = first.add(pages).min(Gfn::new(top));
         let state = if first < end { State::Descend } else { State::Over };
@@ -59,7 +59,7 @@ impl<'a, F: Format> TdpIter<'a, F> {
         self.gfn = self.next.align_down(pages_of_entry(self.level));
     }
 
-    /// To the table that the entry links (`try_step_down()`).
+    /// Goes down to the table that the entry links (`try_step_down()`).
     fn step_down(&mut self) -> bool {
         let entry = self.tables.get(self.here());
         if !entry.is_present() || entry.is_leaf(self.level) {
@@ -71,7 +71,7 @@ impl<'a, F: Format> TdpIter<'a, F> {
         true
     }
 
-    /// To the next entry of the same table that is there (`try_step_side()`).
+    /// Goes to the next present entry of the same table (`try_step_side()`).
     fn step_side(&mut self) -> bool {
         let here = self.here();
         let Some((next, _)) = self.tables.next_entry(here) else { return false };
@@ -80,7 +80,7 @@ impl<'a, F: Format> TdpIter<'a, F> {
         true
     }
 
-    /// To the entry that links this table (`try_step_up()`).
+    /// Goes up to the entry that links this table (`try_step_up()`).
     fn step_up(&mut self) -> bool {
         if self.level == self.tables.root_level() {
             return false;
@@ -94,7 +94,7 @@ impl<'a, F: Format> TdpIter<'a, F> {
         if self.step_down() {
             return true;
         }
-        // What comes next, in this table or in one above, is for frames behind those of the entry.
+        // The next entry, in this table or in one above, is for later gfns.
         while self.gfn.add(pages_of_entry(self.level)) < self.end {
             if self.step_side() {
                 return true;
@@ -137,7 +137,7 @@ mod tests {
     use gpa_model::{Gpa, Levels};
     use std::collections::BTreeSet;
 
-    /// The leaf entry for `gpa`, with the tables on the way to it; `used` is the first number that no table has.
+    /// The leaf entry for `gpa`, with the tables on the path. `used` is the first unused table number.
     fn leaf_or_alloc(tables: &Tables<Ept>, gpa: Gpa, used: &mut u32) -> Sptep {
         let mut table = tables.root_of(gpa);
         for level in (2..=tables.root_level()).rev() {
@@ -151,7 +151,7 @@ mod tests {
         Sptep::new(table, index(gpa, 1), 1)
     }
 
-    /// Against a set of gfns; and what is yielded besides is a link, or the one absent entry that the walk came down to in a table.
+    /// Compares with a set of gfns. Any other item is a link, or the absent entry that a descent ended at.
     #[test]
     fn a_walk_is_as_long_as_what_is_there() {
         let direct = StolenMask::new(&[40]).unwrap();

@@ -1,4 +1,4 @@
-//! Small leaves and their tables make room for large leaves.
+//! Removes small leaves and their tables in favour of large leaves.
 
 use crate::host::TlbFlush;
 use crate::policy::{HasPolicy, Policy};
@@ -10,8 +10,8 @@ use gpa_model::{Gfn, Level, SlotId};
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Logging was switched off: take away the small leaves in whose place a large one would do, so that the next access makes
-    /// it (`kvm_mmu_zap_collapsible_sptes()`).
+    /// Logging was switched off: removes the small leaves that a large one could replace; the next access makes it
+    /// (`kvm_mmu_zap_collapsible_sptes()`).
     pub(crate) fn zap_collapsible(&self, id: SlotId, first: Gfn, pages: u64, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let Some(slot) = slots.get(id).filter(|slot| slot.is_congruent(Level::Page2M)) else { return };
@@ -38,7 +38,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take away everything that hangs from the link at `at`, and the link.
+    /// Removes the link at `at`, and all leaves below it.
     pub(crate) fn zap_link(&self, mmu: &mut Locked, at: Sptep) {
         let table = self.tables.get(at).table();
         self.zap_table(mmu, table, at.level - 1);
@@ -47,7 +47,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.tables.set(at, Entry::ABSENT);
     }
 
-    /// Take away everything in and below a table whose place a large leaf takes. The table stays, for when it is needed again.
+    /// Removes all leaves of `table` and below it. The table is kept for reuse.
     fn zap_table(&self, mmu: &mut Locked, table: u32, level: u8) {
         for index in 0..ENTRIES {
             let at = Sptep::new(table, index, level);

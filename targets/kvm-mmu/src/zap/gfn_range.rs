@@ -1,8 +1,8 @@
-//! Zaps of ranges of gfns that take long: now and then whoever is at it gives the `mmu_lock` up, so that others have their turn, and
-//! goes on where it was (`kvm_zap_gfn_range()`, `tdp_mmu_iter_cond_resched()`).
+//! Long zaps of a range of gfns, which drop the `mmu_lock` now and then and resume where they were
+//! (`kvm_zap_gfn_range()`, `tdp_mmu_iter_cond_resched()`).
 //!
-//! Nothing is owed when the lock is given up: who has his turn finds nothing mapped any more and does not flush. Faults for the gfns
-//! are retried until the zap has ended, so that what is behind the walk stays as it is.
+//! No flush is owed when the lock is dropped: another thread that finds a gfn unmapped does not flush. Faults for the
+//! gfns are retried until the zap ends, so that the part behind the walk stays empty.
 
 use crate::host::TlbFlush;
 use crate::policy::{Family, HasPolicy, Policy};
@@ -12,7 +12,7 @@ use crate::tables::spte::Format;
 use crate::zap::tdp::RootWalk;
 use gpa_model::Gfn;
 
-/// Leaves that go before others have their turn.
+/// The number of leaves that are removed under one hold of the lock.
 const LEAVES_AT_ONCE: u64 = 512;
 
 /// A zap that has begun and not ended.
@@ -21,20 +21,20 @@ const LEAVES_AT_ONCE: u64 = 512;
 pub(crate) struct GfnZap {
     pub(crate) first: Gfn,
     pub(crate) pages: u64,
-    /// How far it has got, where there are roots to walk from.
+    /// The progress of the walk, in an MMU that walks from roots.
     pub(crate) walk: RootWalk,
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Take away what maps `pages` frames from `first`, under every alias. Others have their turn whenever `leaves` leaves are gone; 0 is
-    /// taken for 1.
+    /// Removes the mappings of `pages` gfns from `first` under every alias. The lock is dropped after every `leaves`
+    /// leaves; 0 counts as 1.
     pub fn zap_gfn_range(&self, first: Gfn, pages: u64, leaves: u64, tlb: &mut dyn TlbFlush) {
         let mut zap = self.zap_begin(first, pages);
         while !self.zap_some(&mut zap, leaves.max(1), tlb) {}
         self.zap_end(zap, tlb);
     }
 
-    /// Nothing will map `pages` frames from `first` until the end.
+    /// Begins a zap: until its end nothing can map `pages` gfns from `first`.
     pub(crate) fn zap_begin(&self, first: Gfn, pages: u64) -> GfnZap {
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin_gfns(first, pages);
@@ -45,13 +45,13 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         GfnZap { first, pages, walk }
     }
 
-    /// Take away `leaves` leaves. True if there are no more.
+    /// Removes up to `leaves` leaves. Returns true if there are no more.
     pub(crate) fn zap_some(&self, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
         let mut mmu = self.mmu_lock.lock();
         match self.policy().family() {
             Family::Rmap => {
                 let mut owed = FlushOwed::nothing();
-                // What is gone is not found again, so every turn begins with the first that is there.
+                // Removed leaves are not found again, so each round starts with the first that is left.
                 let all = self.zap_some_gfns(&mut mmu, zap.first, zap.pages, leaves, &mut owed);
                 owed.range(self.policy(), self.vm.stolen(), zap.first, zap.pages, tlb);
                 all
@@ -60,7 +60,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take away the rest: nothing maps the frames when this returns.
+    /// Removes the rest, and ends the zap.
     pub(crate) fn zap_end(&self, mut zap: GfnZap, tlb: &mut dyn TlbFlush) {
         while !self.zap_some(&mut zap, LEAVES_AT_ONCE, tlb) {}
         let mut mmu = self.mmu_lock.lock();

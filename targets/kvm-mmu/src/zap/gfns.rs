@@ -1,4 +1,4 @@
-//! The leaves of a range of gfns, under every alias, under one hold of the `mmu_lock`.
+//! Zaps of a range of gfns under one hold of the `mmu_lock`.
 
 use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::flush::FlushOwed;
@@ -9,7 +9,7 @@ use gpa_model::Gfn;
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Take away what maps `pages` pages from `first`, under every alias (`kvm_unmap_rmapp()`).
+    /// Removes the leaves that map `pages` gfns from `first` under any alias (`kvm_unmap_rmapp()`).
     pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         match self.policy().family() {
             Family::Rmap => _ = self.zap_some_gfns(mmu, first, pages, u64::MAX, owed),
@@ -17,7 +17,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// The same for at most `most` of them, as the rmap has them. True if there are no more.
+    /// The same for at most `most` leaves, in the order of the rmap. Returns true if there are no more.
     pub(crate) fn zap_some_gfns(
         &self,
         mmu: &mut Locked,

@@ -1,4 +1,4 @@
-//! Recovery of large leaves that an instruction fetch took apart (`kvm_recover_nx_huge_pages()`).
+//! NX recovery: tables that exist only because of an instruction fetch are removed (`kvm_recover_nx_huge_pages()`).
 
 use crate::host::TlbFlush;
 use crate::policy::{Family, HasPolicy, Policy};
@@ -7,7 +7,7 @@ use crate::tables::spte::Format;
 use crate::zap::Retired;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Take away the oldest of such tables, so that the next access that fetches nothing makes a large leaf again
+    /// Removes the oldest such table. The next access that is not a fetch makes a large leaf again
     /// (`kvm_recover_nx_huge_pages()`).
     pub fn recover_nx_huge_page(&self, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();

@@ -1,8 +1,8 @@
-//! Recycling: shadow pages go, oldest first, when there may not be so many. What was mapped through them is mapped again when
-//! it is accessed.
+//! Recycling: when there are too many shadow pages, the oldest are removed. The next access maps again what they
+//! mapped.
 //!
-//! A page that goes is taken out of the hash and out of its parents at once, and made anew only after the TLBs were flushed and
-//! nobody without a lock is on the way through it. The pages below it stay, with what they map: they are found again.
+//! A page is first removed from the hash and from its parents. It is reused only after the TLBs were flushed and all
+//! readers without a lock are gone. The pages below it stay valid and can be found again.
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::{Memslot, Memslots};
@@ -15,7 +15,8 @@ use crate::zap::Retired;
 use gpa_model::Gfn;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// From now on there are at most `pages` shadow pages (`KVM_SET_NR_MMU_PAGES`), but never fewer than one path needs.
+    /// Limits the number of shadow pages to `pages` (`KVM_SET_NR_MMU_PAGES`), or to the length of one path if that is
+    /// more.
     pub fn set_mmu_pages(&self, pages: usize, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();
@@ -23,7 +24,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.make_mmu_pages_available(&mut mmu, &slots, 0, tlb);
     }
 
-    /// Recycle until `wanted` pages can be made (`make_mmu_pages_available()`).
+    /// Recycles until `wanted` pages can be made (`make_mmu_pages_available()`).
     pub(crate) fn make_mmu_pages_available(
         &self,
         mmu: &mut Locked,
@@ -39,7 +40,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
     }
 
-    /// Retire the pages that stand for tables of the guest in `slot`, which is going.
+    /// Retires the shadow pages of guest tables in `slot`, which is being deleted or moved.
     pub(crate) fn retire_tables_in(&self, mmu: &mut Locked, slots: &Memslots, slot: &Memslot, tlb: &mut dyn TlbFlush) {
         let goes = |key: &SpKey| self.policy().goes_with_slot(key) && slot.contains(key.gfn);
         let pages = mmu.shadow_pages.active();
@@ -50,7 +51,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
     }
 
-    /// Tables that were retired may be made anew, once no TLB knows what was mapped through them (`kvm_mmu_commit_zap_page()`).
+    /// Flushes the TLBs and frees retired tables (`kvm_mmu_commit_zap_page()`).
     pub(crate) fn commit_zap(&self, mmu: &mut Locked, retired: &[u32], flushes: bool, tlb: &mut dyn TlbFlush) {
         if retired.is_empty() {
             return;
@@ -68,7 +69,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Tables that nobody leads to any more, in no table and no TLB, may be made anew.
+    /// Frees tables that no entry links and no TLB uses.
     pub(crate) fn free(&self, mmu: &mut Locked, retired: &[u32], tlb: &mut dyn TlbFlush) {
         for &table in retired {
             self.tables.free(table);
@@ -77,7 +78,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Nothing is mapped through `table` any more, and nobody finds it (`kvm_mmu_prepare_zap_page()`).
+    /// Removes `table` from hash and parents, and removes its entries (`kvm_mmu_prepare_zap_page()`).
     pub(crate) fn retire(&self, mmu: &mut Locked, slots: &Memslots, table: u32) {
         if self.policy().unlists_zapped() {
             mmu.shadow_pages.remove_nx_split(table);
@@ -99,7 +100,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// A shadow page for the guest's table in `gfn` is gone (`unaccount_shadowed()`). Those that are left say what it still is.
+    /// A shadow page for the guest's table in `gfn` is gone (`unaccount_shadowed()`). The remaining ones decide what
+    /// the page still counts as.
     pub(crate) fn unaccount(mmu: &Locked, slots: &Memslots, gfn: Gfn) {
         let Some(slot) = slots.find(gfn) else { return };
         let Some(page) = gfn.offset_from(slot.gfn) else { return };

@@ -1,10 +1,10 @@
-//! Upstream's TDP MMU: leaves are found by walking from the roots, tables go with what links them, and the direct root is replaced
-//! as a whole when a memslot goes (`tdp_mmu.c`).
+//! Zaps in the TDP MMU (`tdp_mmu.c`): leaves are found from the roots, a table goes with the entry that links it, and a
+//! memslot that goes takes the direct root along.
 //!
-//! A memslot that goes takes the direct root along: vCPUs load a new one at once, and what hangs from the old one is taken
-//! apart when the change ends (`kvm_tdp_mmu_invalidate_roots()`, `kvm_tdp_mmu_zap_invalidated_roots()`). Until then its leaves are out
-//! of the guest's reach, but the host still has to hear of what they map. The mirrored root lives as long as the VM: there the leaves
-//! of the slot go one by one (`kvm_mmu_zap_memslot_leafs()`).
+//! vCPUs load a new direct root at once, and the old one is taken apart when the memslot change ends
+//! (`kvm_tdp_mmu_invalidate_roots()`, `kvm_tdp_mmu_zap_invalidated_roots()`). Until then the guest cannot reach its
+//! leaves, but the notifier still has to. The mirror root lives as long as the VM, so the memslot's leaves are removed
+//! one by one there (`kvm_mmu_zap_memslot_leafs()`).
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslot;
@@ -20,28 +20,29 @@ use crate::zap::gfn_range::GfnZap;
 use gpa_model::{Gfn, Gpa};
 use smallvec::SmallVec;
 
-/// How far somebody has got who walks the tables from several roots, one after the other, and now and then gives up the lock.
+/// The progress of a walk over several roots, which drops the lock now and then.
 #[derive(Debug)]
 #[must_use = "the roots are held until it is over"]
 pub(crate) struct RootWalk {
     roots: SmallVec<[u32; 2]>,
-    /// How many of them are done.
+    /// The number of finished roots.
     done: usize,
-    /// Where to go on in the next.
+    /// The gfn to continue at in the next root.
     next: Gfn,
-    /// What is owed for those that are done.
+    /// The flush that is owed for finished roots.
     owed: FlushOwed,
 }
 
 impl RootWalk {
-    /// There are no roots to walk from.
+    /// A walk over no roots.
     pub(crate) fn over() -> Self {
         Self { roots: SmallVec::new(), done: 0, next: Gfn::new(0), owed: FlushOwed::nothing() }
     }
 }
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// The host takes away the pages behind `pages` frames from `first` (`kvm_tdp_mmu_unmap_gfn_range()`).
+    /// Removes the mappings of `pages` gfns from `first`, whose pages the host takes away
+    /// (`kvm_tdp_mmu_unmap_gfn_range()`).
     pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         for root in self.valid_roots(self.policy().invalidated_names()) {
             if !self.policy().keeps_flush_of_other_roots() {
@@ -55,7 +56,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take away the leaves under `root` that translate any of `pages` frames from `first`. Their tables stay
+    /// Removes the leaves under `root` that map any of `pages` gfns from `first`. Their tables stay
     /// (`tdp_mmu_zap_leafs()`).
     fn zap_leafs(&self, mmu: &Locked, root: u32, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         for (at, entry) in self.iter(mmu, root, first, pages) {
@@ -66,7 +67,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Walk from the roots that vCPUs load, with pauses. They are not freed meanwhile, even if no vCPU will load them again
+    /// Begins a walk over the roots that vCPUs load. They are not freed before its end, even if they are replaced
     /// (`kvm_tdp_mmu_get_root()`).
     pub(crate) fn get_roots(&self, mmu: &mut Locked, first: Gfn) -> RootWalk {
         let roots: SmallVec<[u32; 2]> = self.valid_roots(GfnFilter::All).map(|root| self.tables.root(root)).collect();
@@ -74,7 +75,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         RootWalk { roots, done: 0, next: first, owed: FlushOwed::nothing() }
     }
 
-    /// The walk is over. Of its roots those go that nobody walks from and that were taken apart meanwhile
+    /// Ends a walk. Frees its roots that were taken apart meanwhile and that no other walk holds
     /// (`kvm_tdp_mmu_put_root()`).
     pub(crate) fn put_roots(&self, mmu: &mut Locked, walk: RootWalk, tlb: &mut dyn TlbFlush) {
         for root in walk.roots {
@@ -92,7 +93,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take away `leaves` leaves and flush before others have their turn. True if that was all.
+    /// Removes `leaves` leaves, and flushes before the lock is dropped. Returns true if there are no more.
     pub(crate) fn tdp_zap_some(&self, mmu: &Locked, zap: &mut GfnZap, leaves: u64, tlb: &mut dyn TlbFlush) -> bool {
         let (walk, end, mut left) = (&mut zap.walk, zap.first.add(zap.pages), leaves);
         while let Some(&root) = walk.roots.get(walk.done) {
@@ -121,7 +122,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         true
     }
 
-    /// `slot` goes: nothing that vCPUs can reach maps it when what is owed was flushed.
+    /// Makes the mappings of `slot` unreachable for vCPUs, once the owed flush is done.
     pub(crate) fn tdp_zap_slot(&self, mmu: &mut Locked, slot: &Memslot, owed: &mut FlushOwed) {
         for root in self.valid_roots(GfnFilter::Private) {
             self.zap_leafs(mmu, self.tables.root(root), slot.gfn, slot.pages, owed);
@@ -133,7 +134,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.owe();
     }
 
-    /// Take apart what hangs from roots that no vCPU will load again, and them.
+    /// Takes the replaced roots apart, and frees them.
     pub(crate) fn tdp_zap_retired_roots(&self, tlb: &mut dyn TlbFlush) {
         let mut mmu = self.mmu_lock.lock();
         for root in std::mem::take(&mut mmu.retired_roots) {
@@ -157,7 +158,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Make the entry absent, with all that hangs from it (`handle_removed_pt()`).
+    /// Makes the entry absent and removes everything below it (`handle_removed_pt()`).
     pub(crate) fn tdp_unlink(&self, mmu: &mut Locked, at: Sptep, retired: &mut Retired) {
         let entry = self.tables.get(at);
         self.tables.set(at, Entry::ABSENT);

@@ -1,8 +1,8 @@
-//! Fast zap: with a memslot that is deleted or moved everything goes, at once, whatever its size.
+//! Fast zap: deleting or moving a memslot removes all mappings at once, whatever their number.
 //!
-//! Shadow pages carry the generation in which they were made. A new one begins: vCPUs load a new root, and no page of an older
-//! generation is found again. What that leaves behind is out of the guest's reach as soon as TLBs are flushed, and is taken apart
-//! when the change ends; until then its leaves are in the rmap, because the host still has to hear of what they map.
+//! Each shadow page carries the generation in which it was made. A new generation begins: vCPUs load a new root, and
+//! older pages are not found again. After a TLB flush the guest cannot reach them. They are taken apart when the change
+//! ends; until then their leaves stay in the rmap, because the notifier has to reach them.
 
 use crate::host::TlbFlush;
 use crate::policy::{HasPolicy, Policy};
@@ -14,7 +14,7 @@ use crate::zap::Retired;
 use gpa_model::Alias;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Nothing that vCPUs can reach is mapped when what is owed was flushed (`kvm_mmu_zap_all_fast()`).
+    /// Makes all mappings unreachable for vCPUs, once the owed flush is done (`kvm_mmu_zap_all_fast()`).
     pub(crate) fn zap_all_fast(&self, mmu: &mut Locked, owed: &mut FlushOwed) {
         mmu.shadow_pages.next_generation();
         let root = mmu.shadow_pages.alloc_root(self.tables.root_level(), Alias::NONE);
@@ -24,7 +24,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         }
     }
 
-    /// Take the pages of older generations apart (`kvm_zap_obsolete_pages()`).
+    /// Takes the pages of older generations apart (`kvm_zap_obsolete_pages()`).
     pub(crate) fn zap_obsolete_pages(&self, tlb: &mut dyn TlbFlush) {
         let slots = self.slots.read();
         let mut mmu = self.mmu_lock.lock();

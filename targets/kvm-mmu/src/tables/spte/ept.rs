@@ -6,14 +6,14 @@ use gpa_model::Rights;
 const RWX: u64 = 0b111;
 const WRITE: u64 = 1 << 1;
 const EXECUTE: u64 = 1 << 2;
-/// Memory type write-back, and the guest's own PAT is heeded.
+/// Memory type write-back; the guest's PAT is honoured.
 const WRITE_BACK: u64 = 6 << 3;
 const PAGE_SIZE: u64 = 1 << 7;
 const ACCESSED: u64 = 1 << 8;
 const DIRTY: u64 = 1 << 9;
-/// Ignored by the processor, as is bit 11.
+/// Ignored by the processor. Bit 11 is too.
 const PRESENT: u64 = 1 << 11;
-/// Where an entry without rights keeps those it had. Bits 62:52 are ignored as long as nobody turns on what uses them.
+/// Where an entry without rights keeps those it had. Bits 62:52 are ignored unless a feature that uses them is enabled.
 const SAVED_RIGHTS_SHIFT: u32 = 54;
 const HOST_WRITABLE: u64 = 1 << 57;
 const MMU_WRITABLE: u64 = 1 << 58;
@@ -22,7 +22,7 @@ const MMU_WRITABLE: u64 = 1 << 58;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ept {}
 
-/// EPT without accessed and dirty bits: an entry that was aged grants nothing until a fault shows that it is in use.
+/// EPT without accessed and dirty bits: an aged entry grants nothing until a fault shows that it is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EptNoAd {}
 
@@ -37,7 +37,7 @@ macro_rules! ept {
             const PRESENT: u64 = PRESENT;
             const HOST_WRITABLE: u64 = HOST_WRITABLE;
             const MMU_WRITABLE: u64 = MMU_WRITABLE;
-            /// Write and execute without read: a misconfiguration, which exits by another way than a violation.
+            /// Write and execute without read: a misconfiguration, which has an exit reason of its own.
             const MMIO: u64 = WRITE | EXECUTE;
             const MMIO_MASK: u64 = RWX | PRESENT;
             $($item)*
@@ -50,12 +50,12 @@ macro_rules! ept {
                 Rights::from_bits((raw & RWX) as u8)
             }
 
-            /// A page can be executable and nothing else.
+            /// A page can be execute-only.
             fn encodes(rights: Rights) -> bool {
                 rights.is_none() || rights.contains(Rights::R) || !rights.contains(Rights::W)
             }
 
-            /// Bits 6:3 of a link, and bit 7 of one above the levels that have large leaves.
+            /// Bits 6:3 of a link, and bit 7 of a link above the levels with large leaves.
             fn reserved_in_link(level: u8) -> u64 {
                 0b1111 << 3 | if level > 3 { PAGE_SIZE } else { 0 }
             }

@@ -1,11 +1,11 @@
-//! NPT entries: those of long mode (APM vol. 2, 5.3 and 15.25).
+//! NPT entries, which are those of long mode (APM vol. 2, 5.3 and 15.25).
 
 use super::Format;
 use gpa_model::Rights;
 
 const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
-/// All guest accesses are user accesses to the nested tables.
+/// Guest accesses are user accesses to the nested tables.
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
@@ -13,11 +13,11 @@ const PAGE_SIZE: u64 = 1 << 7;
 const HOST_WRITABLE: u64 = 1 << 9;
 const MMU_WRITABLE: u64 = 1 << 10;
 const PRESENT: u64 = 1 << 11;
-/// An address bit that no processor with fewer than 52 of them has.
+/// An address bit that is reserved on every processor with fewer than 52 address bits.
 const RESERVED: u64 = 1 << 51;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// Nested paging: entries of long mode. The processor sets accessed and dirty bits, and does not log writes.
+/// Nested paging, with entries of long mode. The processor sets accessed and dirty bits, and does not log writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Npt {}
 
@@ -34,7 +34,7 @@ impl Format for Npt {
     const PML: bool = false;
     const HOST_WRITABLE: u64 = HOST_WRITABLE;
     const MMU_WRITABLE: u64 = MMU_WRITABLE;
-    /// The fault that it takes says that a reserved bit was set.
+    /// The fault reports that a reserved bit was set.
     const MMIO: u64 = RESERVED | READ;
     const MMIO_MASK: u64 = RESERVED | READ | PRESENT;
 
@@ -53,12 +53,12 @@ impl Format for Npt {
         Rights::R.union(writable).union(executable)
     }
 
-    /// What is present can be read.
+    /// A present page can always be read.
     fn encodes(rights: Rights) -> bool {
         rights.is_none() || rights.contains(Rights::R)
     }
 
-    /// Bit 7 of a link above the levels that have large leaves, and bit 8 there.
+    /// Bit 7 of a link above the levels with large leaves, and bit 8.
     fn reserved_in_link(level: u8) -> u64 {
         if level > 3 { PAGE_SIZE | 1 << 8 } else { 0 }
     }
