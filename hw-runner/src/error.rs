@@ -1,54 +1,56 @@
-//! Why a program could not be carried out on real KVM: the environment, never the program.
+//! Why a machine could not carry out a program.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// A failure of the machine. What KVM answers to a program is never one.
+/// A failure of the environment or of the guest, as opposed to an answer that KVM gives to a program.
 #[derive(Debug)]
 pub enum MachineError {
     /// `/dev/kvm` cannot be opened.
     Open(io::Error),
-    /// This KVM lacks something the runner is built on.
+    /// This KVM lacks a feature that the runner needs.
     Missing(&'static str),
-    /// KVM can make no VM now, because somebody else holds the processor's virtualization.
+    /// KVM cannot create a VM now, because another hypervisor uses the processor's virtualization.
     Busy(io::Error),
-    /// The host translates fewer address bits than the program steals.
+    /// A stolen bit lies at or above the host's MAXPHYADDR.
     StolenBit {
         /// The stolen bit.
         bit: u8,
         /// The host's MAXPHYADDR.
         maxphyaddr: u8,
     },
-    /// A call that always works has failed.
+    /// A call failed that should always succeed.
     Call {
-        /// What was to be done.
+        /// What the call was for.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The guest stopped in a way that no access explains.
+    /// The guest exited for a reason that no access explains.
     Exit(String),
-    /// The guest ran for so long without an exit.
+    /// The guest did not exit within this time.
     Hung(Duration),
 }
 
 impl MachineError {
-    /// Whether it says something about this KVM rather than about the environment: a guest that hangs or dies.
+    /// Whether the error says something about KVM: the guest hangs or dies. Every other error is about the
+    /// environment.
     pub const fn is_finding(&self) -> bool {
         matches!(self, Self::Hung(_) | Self::Exit(_))
     }
 
-    /// Whether the environment lacks something, as opposed to failing.
+    /// Whether the environment lacks something that was asked for, as opposed to failing.
     pub const fn is_absence(&self) -> bool {
         matches!(self, Self::Open(_) | Self::Missing(_) | Self::Busy(_) | Self::StolenBit { .. })
     }
 }
 
-/// What a test needs of `/dev/kvm`, or nothing, said aloud, where there is none.
+///
+/// Unwraps what a test needs of `/dev/kvm`. Prints why the test is skipped, and returns `None`, if it is absent.
 ///
 /// # Panics
-/// If it is there and fails.
+/// If `/dev/kvm` is there and fails.
 #[cfg(test)]
 pub(crate) fn or_skip<T>(opened: Result<T, MachineError>) -> Option<T> {
     match opened {
@@ -102,7 +104,7 @@ impl std::error::Error for MachineError {
     }
 }
 
-/// Turns an `io::Error` into a [`MachineError`] that says what was being done.
+/// Turns an error into a [`MachineError`] that says what the call was for.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, MachineError>;
 }

@@ -1,4 +1,4 @@
-//! The host's side: memory that guests use, the ways to take its pages away, and a timer for guests that hang.
+//! The host's side: memory that guests use, the ways to reclaim its pages, and a timer for guests that hang.
 
 pub(crate) mod memory;
 pub mod reclaim;

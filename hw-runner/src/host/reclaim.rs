@@ -1,8 +1,9 @@
-//! The table of drivers: how this process takes pages away from under a guest, and which of the ways this kernel has.
 //!
-//! Some put other pages in place, some move the page with its content, some only unmap it for a moment. Whoever calls gives the
-//! pages new identities right after, so that to a program they all mean the same: what was there before must not be found
-//! again. `prot_none` is no driver: it leaves no pages that anybody can have.
+//! The ways to reclaim guest pages from user space, and which of them this kernel has.
+//!
+//! Some replace the pages, some move them with their content, some only unmap them for a moment. The caller gives the
+//! pages new identities right after, so that all ways mean the same to a program: the guest must not find the old
+//! identity again. `prot_none` is a different op: after it the pages cannot be accessed at all.
 #![expect(unsafe_code, reason = "calls of memory management have no safe wrapper")]
 
 use crate::host::memory::{MAPPING_BYTES, PAGE_BYTES, Pages, pointer, share_with_children};
@@ -14,37 +15,37 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::{fmt, io};
 
-// Younger than the C library's headers may be.
+// Too new for some versions of the C library's headers.
 const MADV_COLLAPSE: c_int = 25;
 const MADV_GUARD_INSTALL: c_int = 102;
 const MADV_GUARD_REMOVE: c_int = 103;
 
-/// What is driven where a program leaves it open.
+/// The way that is used if a program does not name one.
 pub(crate) const DEFAULT: Reclaim = Reclaim::Dontneed;
 
-/// What became of one call.
+/// The result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reclaimed {
-    /// It was done.
+    /// The pages were reclaimed.
     Done,
-    /// The kernel was asked and preferred not to, as it may: the pages are where they were.
+    /// The kernel declined, as it may. The pages are where they were.
     Declined,
-    /// This kernel, or this kind of memory, has no such way.
+    /// This kernel, or this kind of memory, does not offer this way.
     Unsupported,
 }
 
-/// How often a driver was asked for, and what became of it.
+/// How often one way was used, and with what result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReclaimCount {
     /// Carried out.
     pub done: u64,
     /// Declined by the kernel, as it may at any time.
     pub declined: u64,
-    /// Not carried out, because it does not exist here.
+    /// Not carried out, because this host does not offer it.
     pub unsupported: u64,
 }
 
-/// The drivers of one machine.
+/// Which ways one machine offers, and how often each was used.
 #[derive(Clone, Debug)]
 pub struct ReclaimTable {
     lacking: [Option<String>; Reclaim::ALL.len()],
@@ -52,14 +53,14 @@ pub struct ReclaimTable {
 }
 
 impl ReclaimTable {
-    /// Try each on the first page of `memory`, whose content is lost.
+    /// Tries each way on the first page of `memory`, whose content is lost.
     pub(crate) fn probe(memory: &Pages) -> Self {
         let lacking =
             Reclaim::ALL.map(|reclaim| reclaim_from(reclaim, memory, 0, 1).err().map(|error| error.to_string()));
         Self { lacking, counts: Default::default() }
     }
 
-    /// Take away `pages` pages from number `page` on, by `driver` or as is usual.
+    /// Reclaims `pages` pages, starting with number `page`, by `reclaim`, or by [`DEFAULT`] if that is `None`.
     pub(crate) fn unmap(
         &mut self,
         reclaim: Option<Reclaim>,
@@ -78,7 +79,7 @@ impl ReclaimTable {
         let count = &mut self.counts[reclaim as usize];
         match reclaim_from(reclaim, memory, page, pages) {
             Ok(()) => count.done += 1,
-            // Nothing was promised: no memory for a huge page or a process now, or a page in use by somebody else.
+            // The kernel may decline: it has no huge page or no process to give, or another user holds a page.
             Err(error) if matches!(reclaim, Reclaim::Collapse | Reclaim::Fork) && may_decline(&error) => {
                 count.declined += 1;
                 return Ok(Reclaimed::Declined);
@@ -88,24 +89,24 @@ impl ReclaimTable {
         Ok(Reclaimed::Done)
     }
 
-    /// Those that work here.
+    /// The ways that work here.
     pub fn available(&self) -> ReclaimSet {
         Reclaim::ALL.into_iter().filter(|reclaim| self.lacking(*reclaim).is_none()).collect()
     }
 
-    /// Why `driver` does not work here, if it does not.
+    /// Why `reclaim` does not work here; `None` if it does.
     pub fn lacking(&self, reclaim: Reclaim) -> Option<&str> {
         self.lacking[reclaim as usize].as_deref()
     }
 
-    /// How often each was asked for.
+    /// How often each way was used.
     pub fn counts(&self) -> impl Iterator<Item = (Reclaim, ReclaimCount)> {
         Reclaim::ALL.into_iter().zip(self.counts)
     }
 }
 
 impl fmt::Display for ReclaimTable {
-    /// The counts, in a line.
+    /// The counts, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (reclaim, count)) in self.counts().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -120,13 +121,13 @@ impl fmt::Display for ReclaimTable {
     }
 }
 
-/// Leave nobody `pages` pages from number `page` on.
+/// Gives `pages` pages, starting with number `page`, `PROT_NONE` in every mapping.
 pub(crate) fn prot_none(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     memory.set_gone(memory.gone() | bits(page, pages));
     each_mapping(memory, |mapping| protect(memory, mapping, page, pages, libc::PROT_NONE))
 }
 
-/// Let everybody have `pages` pages from number `page` on again, with what was in them.
+/// Makes `pages` pages, starting with number `page`, accessible again, with their old content.
 pub(crate) fn put_back(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     for page in (page..page + pages).filter(|page| memory.is_gone(*page)) {
         each_mapping(memory, |mapping| protect(memory, mapping, page, 1, READ_WRITE))?;
@@ -135,32 +136,33 @@ pub(crate) fn put_back(memory: &Pages, page: usize, pages: usize) -> io::Result<
     Ok(())
 }
 
-/// Whether pages that a userfaultfd watches can be taken away so: it neither touches them nor minds who watches.
+/// Whether `reclaim` works on pages that a userfaultfd watches: it neither touches them nor registers them
+/// itself.
 pub(crate) fn leaves_userfaults_alone(reclaim: Option<Reclaim>) -> bool {
     match reclaim.unwrap_or(DEFAULT) {
         Reclaim::Dontneed | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Mprotect | Reclaim::MprotectRead => true,
         Reclaim::PunchHole | Reclaim::Pageout | Reclaim::Cold => true,
-        // Writes to the pages, moves them all, or needs to watch them itself.
+        // They write to the pages, move all of them, or register them with a userfaultfd.
         Reclaim::Fork | Reclaim::Collapse | Reclaim::Guard | Reclaim::UffdWriteProtect | Reclaim::UffdCopy => false,
     }
 }
 
-/// Whether another mapping takes the place of the old one, and nobody watches it any more.
+/// Whether `reclaim` replaces the mapping, so that a userfaultfd does not watch it any more.
 pub(crate) fn replaces(reclaim: Option<Reclaim>) -> bool {
     matches!(reclaim.unwrap_or(DEFAULT), Reclaim::Mremap | Reclaim::Munmap)
 }
 
-/// Whether a notifier hears of it every time, so that nothing can map the pages as they were.
+/// Whether `reclaim` always calls the mmu_notifier, so that no stale translation can stay.
 pub fn always_invalidates(reclaim: Option<Reclaim>) -> bool {
     match reclaim.unwrap_or(DEFAULT) {
         Reclaim::Dontneed | Reclaim::PunchHole | Reclaim::Mremap | Reclaim::Munmap | Reclaim::Guard => true,
         Reclaim::Mprotect | Reclaim::MprotectRead | Reclaim::UffdWriteProtect | Reclaim::UffdCopy => true,
-        // They may decline, or leave the pages where they are.
+        // The kernel may decline, or leave the pages where they are.
         Reclaim::Fork | Reclaim::Collapse | Reclaim::Pageout | Reclaim::Cold => false,
     }
 }
 
-/// Whether the pages keep their content, so that nothing of it may be lost at any time.
+/// Whether the pages keep their content throughout, so that no write to them may be lost at any time.
 pub(crate) fn keeps_pages(reclaim: Reclaim, memory: &Pages) -> bool {
     match reclaim {
         Reclaim::PunchHole | Reclaim::UffdCopy => false,
@@ -174,7 +176,7 @@ fn may_decline(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM | libc::EINVAL))
 }
 
-/// Do it, under every mapping of the pages.
+/// Carries out `reclaim` in every mapping of the pages.
 fn reclaim_from(reclaim: Reclaim, memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let each = |apply: &dyn Fn(usize) -> io::Result<()>| each_mapping(memory, apply);
     let protect_and_release = |rights| {
@@ -208,33 +210,33 @@ fn reclaim_from(reclaim: Reclaim, memory: &Pages, page: usize, pages: usize) -> 
 
 fn advise(memory: &Pages, mapping: usize, page: usize, pages: usize, advice: c_int) -> io::Result<()> {
     let at = memory.range(mapping, page, pages);
-    // SAFETY: the range lies in the mapping, which nobody holds references into.
+    // SAFETY: the range lies in the mapping, and nothing holds references into it.
     check(unsafe { libc::madvise(at.cast().as_ptr(), pages * PAGE_BYTES, advice) })
 }
 
-/// The whole mapping becomes one huge page, wherever its pages were before.
+/// Collapses the whole mapping into one huge page.
 fn collapse(memory: &Pages, mapping: usize) -> io::Result<()> {
     let at = memory.range(mapping, 0, 1);
-    // SAFETY: each mapping is one huge page of addresses; content does not change.
+    // SAFETY: each mapping spans one huge page of addresses; the content does not change.
     check(unsafe { libc::madvise(at.cast().as_ptr(), MAPPING_BYTES, MADV_COLLAPSE) })
 }
 
 fn map_over(memory: &Pages, mapping: usize, page: usize, pages: usize) -> io::Result<()> {
     let at = memory.range(mapping, page, pages);
-    // SAFETY: the range lies in the mapping, which nobody holds references into.
+    // SAFETY: the range lies in the mapping, and nothing holds references into it.
     unsafe { memory.map_at(at.as_ptr(), libc::MAP_FIXED, page, pages) }.map(|_| ())
 }
 
 fn move_over(memory: &Pages, mapping: usize, page: usize, pages: usize) -> io::Result<()> {
     let at = memory.range(mapping, page, pages);
     let bytes = pages * PAGE_BYTES;
-    // SAFETY: without MAP_FIXED nothing is replaced.
+    // SAFETY: without MAP_FIXED the call replaces nothing.
     let fresh = unsafe { memory.map_at(std::ptr::null_mut(), 0, page, pages) }?;
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: `fresh` is ours alone and is consumed; the target range lies in the mapping, which stays as long.
+    // SAFETY: only this function knows `fresh`, which the call consumes; the target range lies in the mapping.
     let moved = pointer(unsafe { libc::mremap(fresh.cast().as_ptr(), bytes, bytes, flags, at.as_ptr()) });
     if moved.is_err() {
-        // SAFETY: the move failed, so `fresh` is still mapped and still ours.
+        // SAFETY: the move failed, so `fresh` is still mapped, and only this function knows it.
         unsafe { libc::munmap(fresh.cast().as_ptr(), bytes) };
     }
     moved.map(|_| ())
@@ -242,7 +244,7 @@ fn move_over(memory: &Pages, mapping: usize, page: usize, pages: usize) -> io::R
 
 fn protect(memory: &Pages, mapping: usize, page: usize, pages: usize, rights: c_int) -> io::Result<()> {
     let at = memory.range(mapping, page, pages).cast().as_ptr();
-    // SAFETY: the range lies in the mapping, and nobody here reads it before its rights are back.
+    // SAFETY: the range lies in the mapping, and this process does not read it until it is accessible again.
     check(unsafe { libc::mprotect(at, pages * PAGE_BYTES, rights) })
 }
 
@@ -252,7 +254,7 @@ fn each_mapping(memory: &Pages, apply: impl Fn(usize) -> io::Result<()>) -> io::
     (0..memory.mappings()).try_for_each(apply)
 }
 
-/// One bit for each of `pages` pages from number `page` on.
+/// One bit for each of `pages` pages, starting with number `page`.
 fn bits(page: usize, pages: usize) -> u64 {
     FrameSet::range(page, pages).bits()
 }
@@ -264,28 +266,28 @@ fn punch_hole(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     punch_hole_into(file, page, pages)
 }
 
-/// Leave nothing of `pages` pages of `file` from number `page` on.
+/// Punches a hole over `pages` pages of `file`, starting with number `page`.
 pub(crate) fn punch_hole_into(file: &File, page: usize, pages: usize) -> io::Result<()> {
     let (offset, bytes) = ((page * PAGE_BYTES) as libc::off_t, (pages * PAGE_BYTES) as libc::off_t);
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: the file is ours, and the range lies in it.
+    // SAFETY: the file is open, and the call passes no pointer.
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, bytes) })
 }
 
-/// While a child shares the pages, write to them: each becomes a copy on another page.
+/// Forks, and writes to the pages while the child shares them: the kernel copies each to a new page.
 fn copy_on_write(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     if memory.file().is_some() {
         return Err(io::Error::other("the memory stays shared with a child"));
     }
     let mapping = memory.range(0, 0, 1);
     share_with_children(mapping, MAPPING_BYTES, true)?;
-    // SAFETY: the child only makes system calls, and ends by a signal.
+    // SAFETY: the child only makes system calls, and a signal ends it.
     let child = unsafe { libc::fork() };
     let forked = if child == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
     match child {
         -1 => {}
         0 => loop {
-            // SAFETY: system calls that touch no memory. The first sees to it that the child does not outlive its parent.
+            // SAFETY: system calls that touch no memory. PR_SET_PDEATHSIG ends the child with its parent.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 libc::pause();
@@ -297,26 +299,26 @@ fn copy_on_write(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     forked?;
     (page..page + pages).for_each(|page| touch(memory, page));
     let mut status = 0;
-    // SAFETY: the child is ours and not yet waited for, so its number is nobody else's.
+    // SAFETY: `child` has not been waited for, so its number has not been reused.
     unsafe {
         libc::kill(child, libc::SIGKILL);
         while libc::waitpid(child, &raw mut status, 0) == -1 && interrupted() {}
     }
-    // The others get back the right to be written, so that what comes later does not hang on this.
+    // All other pages become writable again, so that later results do not depend on this fork.
     (0..memory.len()).for_each(|page| touch(memory, page));
     Ok(())
 }
 
-/// Write to a page what is there, in a word that no guest writes.
+/// Writes back the content of a word that no guest writes.
 fn touch(memory: &Pages, page: usize) {
     let last = PAGE_BYTES - size_of::<u64>();
     memory.write_u64(page, last, memory.read_u64(page, last));
 }
 
-/// Discard the pages and have a userfaultfd put filled ones in their place.
+/// Discards the pages and fills new ones in by userfaultfd.
 fn copy_in(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     let userfault = Userfault::new()?;
-    // Page by page: a range may be several mappings to the kernel by now, and a call takes only one.
+    // Page by page: earlier ops may have split the range into several VMAs, and a call takes only one.
     (page..page + pages).try_for_each(|page| {
         let range = memory.range(0, page, 1);
         userfault.register_missing(range, PAGE_BYTES)?;
@@ -325,7 +327,7 @@ fn copy_in(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     })
 }
 
-/// Leave nothing of the pages, whatever they are of.
+/// Discards the pages, whether anonymous or of a file.
 pub(crate) fn discard(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
     match memory.file() {
         Some(_) => punch_hole(memory, page, pages),
@@ -334,9 +336,9 @@ pub(crate) fn discard(memory: &Pages, page: usize, pages: usize) -> io::Result<(
 }
 
 fn has_swap() -> bool {
-    // SAFETY: plain data, which the call fills in.
+    // SAFETY: plain data, for which zero is valid.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
+    // SAFETY: the kernel writes to `info`, which outlives the call.
     unsafe { libc::sysinfo(&raw mut info) == 0 && info.totalswap > 0 }
 }
 

@@ -1,4 +1,4 @@
-//! A userfaultfd: page faults of a range of addresses are answered by this process.
+//! A userfaultfd: this process answers the page faults of a range of addresses.
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
 use crate::host::memory::PAGE_BYTES;
@@ -54,27 +54,26 @@ struct Copy {
     copied: i64,
 }
 
-/// The file descriptor. When it is dropped, ranges that are registered with it are released, and whoever
-/// waits for a page goes on.
+/// The file descriptor. Dropping it unregisters its ranges and wakes the threads that wait for a page.
 #[derive(Debug)]
 pub(crate) struct Userfault(File);
 
 impl Userfault {
-    /// One that can write-protect every kind of memory.
+    /// A userfaultfd that can write-protect every kind of memory.
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: the call takes flags and returns a new file descriptor.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the file descriptor is new, and ours alone.
+        // SAFETY: the file descriptor is new, and only this value owns it.
         let this = Self(unsafe { File::from_raw_fd(fd as _) });
         let features = FEATURE_WRITE_PROTECT | FEATURE_WRITE_PROTECT_SHARED;
         this.call(UFFDIO_API, &mut Api { api: API, features, ioctls: 0 })?;
         Ok(this)
     }
 
-    /// Write-protect a range, and let it go again.
+    /// Write-protects a range and lifts the protection again.
     pub(crate) fn write_protect_and_release(&self, range: NonNull<u8>, bytes: usize) -> io::Result<()> {
         let (start, len) = (range.as_ptr() as u64, bytes as u64);
         self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_WRITE_PROTECT, ioctls: 0 })?;
@@ -83,13 +82,13 @@ impl Userfault {
         self.call(UFFDIO_UNREGISTER, &mut [start, len])
     }
 
-    /// From now on missing pages of a range are this process's to fill in; whoever touches one before waits.
+    /// Registers a range whose missing pages this process fills in. A thread that touches one waits until then.
     pub(crate) fn register_missing(&self, range: NonNull<u8>, bytes: usize) -> io::Result<()> {
         let (start, len) = (range.as_ptr() as u64, bytes as u64);
         self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_MISSING, ioctls: 0 })
     }
 
-    /// Put a page in that is missing at `range`, and let the range go.
+    /// Fills in a missing page at `range` and unregisters the range.
     pub(crate) fn fill(&self, range: NonNull<u8>, page: &[u64; PAGE_WORDS]) -> io::Result<()> {
         let (to, len) = (range.as_ptr() as u64, size_of_val(page) as u64);
         let mut copy = Copy { to, from: page.as_ptr() as u64, len, mode: 0, copied: 0 };
@@ -97,7 +96,7 @@ impl Userfault {
         self.call(UFFDIO_UNREGISTER, &mut [to, len])
     }
 
-    /// Whether somebody has come to wait for a missing page, within `limit`.
+    /// Whether a thread waits for a missing page; blocks for at most `limit`.
     pub(crate) fn faulted(&self, limit: Duration) -> io::Result<bool> {
         let mut wanted = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the kernel reads and writes the one structure, which outlives the call.
@@ -108,9 +107,9 @@ impl Userfault {
         }
     }
 
-    /// `argument` is the structure that `request` is for.
+    /// Makes the ioctl `request`, which takes a `T`.
     fn call<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-        // SAFETY: callers above pair each request with its structure, and ranges are addresses of mappings that live.
+        // SAFETY: the callers above pair each request with its structure and pass addresses of live mappings.
         match unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, &raw mut *argument) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

@@ -1,42 +1,45 @@
-//! Realisations: the ways in which a frame of a guest is given several names on real KVM.
 //!
-//! To the guest each makes the same promise, that every name of a frame is that frame; the model cannot tell them apart. To
-//! KVM each is something else, and leads through other parts of it.
+//! Alias methods: the ways to give a guest frame several GPAs on real KVM.
+//!
+//! The guest gets the same promise from each: every name of a frame leads to that frame. KVM sees something different in
+//! each, so each exercises other code of KVM.
 
 use crate::kvm::address_space::AddressSpace;
 use gpa_model::VmConfig;
 use std::fmt;
 
-/// How the aliases of a program come about.
+/// How the aliases of a program are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AliasMethod {
-    /// A memslot for each name, all over the same hvas: notifiers and the dirty log meet the page once for each slot.
+    /// One memslot per name, all over the same hvas. mmu_notifiers and dirty logs see the page once per
+    /// memslot.
     #[default]
     Slots,
-    /// As slots, but dirty pages are listed in a ring for each vCPU instead of a bitmap for each slot.
+    /// Like slots, but each vCPU lists dirty pages in a ring, instead of a bitmap per memslot.
     Rings,
-    /// As slots, but a write to what is no memory rings an eventfd, of which each name has its own, and the vCPU goes on.
+    /// Like slots, but a write to a hole signals an ioeventfd of its name, and the vCPU does not exit.
     Ioeventfds,
-    /// A memslot for each name, each over its own mapping of one memfd: one page, several hvas.
+    /// One memslot per name, each over a mapping of its own of one memfd: one page, several hvas.
     Memfd,
-    /// One memslot, and guest page tables in which every name leads to its gpa, by entries of 4 KiB and of 2 MiB, writable and not:
-    /// several SPTEs in one rmap on shadow paging, of shadow pages of several roles.
+    /// One memslot. The guest's page tables map every name to the same gpa, by entries of 4 KiB and 2 MiB,
+    /// writable and read-only. On shadow paging that makes several SPTEs in one rmap, from shadow pages of
+    /// several roles.
     GuestPtes,
-    /// The alias that the lowest stolen bit makes is the same gpa in system management mode, whose memslots are others; other bits
-    /// are played as by slots.
+    /// The lowest stolen bit selects the memslots of system management mode at the same gpa. Other bits work
+    /// like slots.
     Smm,
-    /// As guest-ptes, in a VM of type `KVM_X86_SW_PROTECTED_VM`: memslots that are neither logged nor read-only are private, and their
-    /// pages a guest_memfd's, which no host address leads to.
+    /// Like guest-ptes, in a VM of type `KVM_X86_SW_PROTECTED_VM`. Memslots that are neither logged nor
+    /// read-only are private: a guest_memfd backs them, and no hva leads to their pages.
     SwProtected,
-    /// As slots, and the memory of KVM's own memslots is mapped under each alias, too: the mistake that they must be safe from, made
-    /// from outside. It is the positive control of private memslots, and no campaign is on it.
+    /// Like slots, but KVM's internal memslots are also mapped under each alias, which must never happen. This
+    /// is the positive control for internal memslots; campaigns do not use it.
     Exposed,
-    /// One memslot, and a kernel that strips stolen bits from the GPA itself.
+    /// One memslot, on a kernel that strips stolen bits from the GPA itself.
     Native,
 }
 
 impl AliasMethod {
-    /// All of them but the one that is a mistake.
+    /// All of them but [`AliasMethod::Exposed`], which is wrong on purpose.
     pub const ALL: [AliasMethod; 8] = [
         Self::Slots,
         Self::Rings,
@@ -48,7 +51,7 @@ impl AliasMethod {
         Self::Native,
     ];
 
-    /// The word for it in traces and in the names of targets.
+    /// The name in traces and in the names of targets.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slots => "slots",
@@ -63,12 +66,12 @@ impl AliasMethod {
         }
     }
 
-    /// The one that is called `name`.
+    /// The alias method called `name`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().chain([Self::Exposed]).find(|alias_method| alias_method.name() == name)
     }
 
-    /// How many memslots of KVM's make one memslot of `vm`.
+    /// How many KVM memslots one memslot of `vm` takes.
     pub(crate) fn slots(self, vm: &VmConfig) -> usize {
         match self {
             Self::Slots | Self::Rings | Self::Ioeventfds | Self::Memfd | Self::Smm | Self::Exposed => {
@@ -78,7 +81,7 @@ impl AliasMethod {
         }
     }
 
-    /// The alias number in the GPA that the guest's page tables hold for alias number `alias`.
+    /// The alias number of the GPA that the guest's page tables hold for alias number `alias`.
     pub(crate) fn alias_in_tables(self, alias: usize) -> usize {
         match self {
             Self::GuestPtes | Self::SwProtected => 0,
@@ -87,17 +90,17 @@ impl AliasMethod {
         }
     }
 
-    /// Whether names of a frame are gpas, and not several ways to one: only then can one be a hole and another memory.
+    /// Whether names differ in their gpa. Only then can one name be a hole while another is memory.
     pub(crate) fn names_are_gpas(self) -> bool {
         !matches!(self, Self::GuestPtes | Self::SwProtected | Self::Smm)
     }
 
-    /// Whether the guest's entries for one gpa are of several kinds: of 4 KiB and of 2 MiB, writable and not.
+    /// Whether the guest's page tables use entries of several kinds: 4 KiB and 2 MiB, writable and read-only.
     pub(crate) fn mixes_entries(self) -> bool {
         matches!(self, Self::GuestPtes | Self::SwProtected)
     }
 
-    /// The address space in which that GPA is what alias number `alias` names.
+    /// The address space of alias number `alias`.
     pub(crate) fn address_space(self, alias: usize) -> AddressSpace {
         if self == Self::Smm && alias & 1 == 1 { AddressSpace::Smm } else { AddressSpace::Normal }
     }
@@ -107,8 +110,9 @@ impl AliasMethod {
         if self == Self::Smm { &AddressSpace::ALL } else { &AddressSpace::ALL[..1] }
     }
 
-    /// Whether KVM is asked to map pages ahead. Not by the programs of that alias method some of which have everything zapped when a
-    /// slot goes: the vCPU's root is obsolete from then on, and Linux 6.12 goes round in `KVM_PRE_FAULT_MEMORY` until a signal comes.
+    /// Whether programs prefault. Those of `slots` do not: some of them zap everything when a memslot goes,
+    /// which makes the vCPU's root obsolete, and `KVM_PRE_FAULT_MEMORY` of Linux 6.12 then loops until a signal
+    /// comes.
     pub fn can_prefault(self) -> bool {
         self != Self::Slots
     }
@@ -118,12 +122,12 @@ impl AliasMethod {
         self == Self::SwProtected
     }
 
-    /// Whether each vCPU lists what it makes dirty in a ring.
+    /// Whether each vCPU lists dirty pages in a ring.
     pub fn has_rings(self) -> bool {
         self == Self::Rings
     }
 
-    /// How many mappings of the host pages there are.
+    /// How often the host pages are mapped.
     pub(crate) fn mappings(self) -> usize {
         if self == Self::Memfd { gpa_model::limits::ALIASES } else { 1 }
     }

@@ -1,4 +1,4 @@
-//! Which KVM a trace was recorded on: enough to read it by, and nothing that names a machine.
+//! Which KVM a trace was recorded on: enough to interpret the trace, and nothing that identifies the host.
 
 use crate::error::MachineError;
 use crate::kvm::alias_method::AliasMethod;
@@ -7,28 +7,28 @@ use kvm_ioctls::{Cap, VmFd};
 use std::fs;
 use std::path::Path;
 
-/// What a trace says of its origin. Its words are single words of letters, digits and `-_.=`.
+/// The origin of a trace. Each word consists of letters, digits and `-_.=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Who made the CPU, as CPUID has it.
+    /// The CPU vendor, from CPUID.
     pub cpu: String,
-    /// The version of the kernel, without what a distribution adds.
+    /// The kernel version, without a distribution's suffix.
     pub kernel: String,
-    /// The vendor module of KVM, such as `kvm_intel`; `unknown` if it is built in or cannot be seen.
+    /// The vendor module of KVM, such as `kvm_intel`; `unknown` if it is built in or not visible.
     pub module: String,
-    /// Parameters of `kvm` and its vendor module that bear on translation, as `name=value`.
+    /// Parameters of `kvm` and its vendor module that affect translation, as `name=value`.
     pub parameters: Vec<String>,
     /// `shadow`, `tdp-mmu`, `tdp-rmap` (the legacy MMU over two-dimensional paging) or `unknown`.
     pub paging: String,
     /// Physical address bits of the guest.
     pub maxphyaddr: u8,
-    /// What of KVM the runner used, ascending.
+    /// The capabilities of KVM that the runner uses, sorted.
     pub capabilities: Vec<String>,
-    /// How aliases came about.
+    /// How aliases are made.
     pub alias_method: AliasMethod,
-    /// Whether it is proven that guest accesses ran natively.
+    /// Whether KVM's counters prove that guest accesses ran natively.
     pub native: bool,
-    /// The counters that prove it, as `name=value`: what they grew by while accesses of known number ran.
+    /// These counters, as `name=value`: their growth over a known number of accesses.
     pub witness: Vec<String>,
 }
 
@@ -49,12 +49,12 @@ impl Default for Fingerprint {
     }
 }
 
-/// Whether `word` can stand in a trace's header.
+/// Whether `word` is valid in the header of a trace.
 pub(crate) fn is_word(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte))
 }
 
-/// The fingerprint of this host; whether it runs guests natively is yet to be proven.
+/// The fingerprint of this host. Whether it runs guests natively is not known yet.
 pub(crate) fn read(fd: &VmFd, cpuid: &CpuId) -> Result<Fingerprint, MachineError> {
     let leaf = cpuid.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
     let maxphyaddr = leaf.map(|entry| entry.eax as u8).ok_or(MachineError::Missing("CPUID leaf 0x80000008"))?;
@@ -72,7 +72,7 @@ pub(crate) fn read(fd: &VmFd, cpuid: &CpuId) -> Result<Fingerprint, MachineError
     Ok(Fingerprint { cpu, kernel, module, parameters, paging, maxphyaddr, capabilities, ..Fingerprint::default() })
 }
 
-/// The twelve letters of CPUID leaf 0.
+/// The vendor string of CPUID leaf 0.
 fn vendor(cpuid: &CpuId) -> String {
     let leaf = cpuid.as_slice().iter().find(|entry| entry.function == 0);
     let bytes = leaf.map(|leaf| [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat());
@@ -80,14 +80,14 @@ fn vendor(cpuid: &CpuId) -> String {
     name.unwrap_or_else(|| "unknown".into())
 }
 
-/// The number before what a distribution adds.
+/// The kernel version, without a distribution's suffix.
 fn kernel(release: &Path) -> String {
     let text = fs::read_to_string(release).unwrap_or_default();
     let number = text.trim().split(['-', '+']).next().filter(|number| is_word(number));
     number.unwrap_or("unknown").to_owned()
 }
 
-/// Switches that decide which MMU runs, and how.
+/// Module parameters that choose the MMU and its behaviour.
 const PARAMETERS: [&str; 8] =
     ["tdp_mmu", "mmio_caching", "nx_huge_pages", "ept", "npt", "unrestricted_guest", "eptad", "pml"];
 
@@ -100,7 +100,7 @@ fn parameters(modules: &Path, module: &str) -> Vec<String> {
     PARAMETERS.iter().filter_map(both).collect()
 }
 
-/// The module beside `kvm` itself that implements it.
+/// The vendor module.
 fn module(modules: &Path) -> String {
     let entries = fs::read_dir(modules).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -120,7 +120,7 @@ fn paging(modules: &Path, module: &str) -> &'static str {
     let two_dimensional = match module {
         "kvm_intel" => switch(module, "ept"),
         "kvm_amd" => switch(module, "npt"),
-        // It has neither: its guests share the host's page-table format.
+        // kvm_pvm has shadow paging only: it has neither parameter.
         "kvm_pvm" => Some(false),
         _ => None,
     };

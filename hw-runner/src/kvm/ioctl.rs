@@ -1,4 +1,4 @@
-//! The ioctls of KVM that the wrapper crate lacks or marks unsafe, each checked once here.
+//! KVM ioctls that kvm-ioctls lacks or marks unsafe.
 #![expect(unsafe_code, reason = "raw ioctls have no safe wrapper")]
 
 use crate::error::{Doing, MachineError};
@@ -22,10 +22,10 @@ const KVM_IOEVENTFD: libc::c_ulong = 0x4040_ae79;
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 
-/// The only version of KVM's interface that there has been since 2007.
+/// The version of KVM's interface since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
-/// Open `/dev/kvm`.
+/// Opens `/dev/kvm`.
 pub(crate) fn open() -> Result<Kvm, MachineError> {
     let kvm = Kvm::new().map_err(io::Error::from).map_err(MachineError::Open)?;
     if kvm.get_api_version() != API_VERSION {
@@ -34,7 +34,7 @@ pub(crate) fn open() -> Result<Kvm, MachineError> {
     Ok(kvm)
 }
 
-/// Make a VM of some type.
+/// Creates a VM of type `vm_type`.
 pub(crate) fn create_vm(kvm: &Kvm, vm_type: u32) -> Result<VmFd, MachineError> {
     match kvm.create_vm_with_type(vm_type.into()).map_err(io::Error::from) {
         Ok(fd) => Ok(fd),
@@ -45,7 +45,7 @@ pub(crate) fn create_vm(kvm: &Kvm, vm_type: u32) -> Result<VmFd, MachineError> {
     }
 }
 
-/// A memslot as KVM sees it: one name of some host pages.
+/// A KVM memslot: one range of gfns over host pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
     pub(crate) slot: u32,
@@ -57,12 +57,12 @@ pub(crate) struct Region {
     pub(crate) pages: usize,
 }
 
-/// A change of one memslot, ready to be made from any thread.
+/// A change of one memslot, which can be made from any thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RegionChange(kvm_userspace_memory_region);
 
 impl RegionChange {
-    /// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
+    /// Creates, moves or re-flags a memslot over `memory`, which must live as long as the VM can run.
     pub(crate) fn set(memory: &Pages, region: Region) -> Self {
         assert!(region.pages > 0 && region.page + region.pages <= memory.len(), "{region:?} leaves its memory");
         let Region { slot, flags, gpa, mapping, page, pages } = region;
@@ -75,25 +75,25 @@ impl RegionChange {
         })
     }
 
-    /// Delete memslot `slot`.
+    /// Deletes memslot `slot`.
     pub(crate) fn delete(slot: u32) -> Self {
         Self(kvm_userspace_memory_region { slot, ..Default::default() })
     }
 
-    /// Make it.
+    /// Makes the change.
     pub(crate) fn make(self, vm: &VmFd) -> io::Result<()> {
-        // SAFETY: the region is one of no bytes, which takes memory away from the guest and gives it none, or its pages lie in a
-        // `Pages` and hold nothing of Rust's; whatever the guest writes there is atomic bytes to us.
+        // SAFETY: a region of no bytes takes memory away from the guest. The pages of any other region lie in a
+        // `Pages`, which this process only accesses atomically.
         unsafe { vm.set_user_memory_region(self.0) }.map_err(io::Error::from)
     }
 }
 
-/// Create, move or re-flag a memslot over `memory`, which must live as long as the VM can run.
+/// Creates, moves or re-flags a memslot over `memory`, which must live as long as the VM can run.
 pub(crate) fn set_region(vm: &VmFd, memory: &Pages, region: Region) -> io::Result<()> {
     RegionChange::set(memory, region).make(vm)
 }
 
-/// The same for a memslot whose private pages are `guest_memfd`'s, from its start.
+/// Like [`set_region`], with `guest_memfd`, from its start, for the private pages.
 pub(crate) fn set_region_with_guest_memfd(
     vm: &VmFd,
     memory: &Pages,
@@ -112,23 +112,24 @@ pub(crate) fn set_region_with_guest_memfd(
         guest_memfd,
         ..Default::default()
     };
-    // SAFETY: as in `RegionChange::make`; the pages of a guest_memfd are in nobody's address space.
+    // SAFETY: as in `RegionChange::make`; the pages of a guest_memfd are not mapped in any process.
     unsafe { vm.set_user_memory_region2(region) }.map_err(io::Error::from)
 }
 
 /// `KVM_CREATE_GUEST_MEMFD`.
 pub(crate) fn create_guest_memfd(vm: &VmFd, size: u64) -> io::Result<File> {
     let fd = vm.create_guest_memfd(kvm_create_guest_memfd { size, ..Default::default() }).map_err(io::Error::from)?;
-    // SAFETY: the file descriptor is new, and ours alone.
+    // SAFETY: the file descriptor is new, and only this value owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Delete memslot `slot`.
+/// Deletes memslot `slot`.
 pub(crate) fn delete_region(vm: &VmFd, slot: u32) -> io::Result<()> {
     RegionChange::delete(slot).make(vm)
 }
 
-/// `KVM_CLEAR_DIRTY_LOG` for the first `pages` pages of a slot, at most 64: forget those whose bit is set.
+/// `KVM_CLEAR_DIRTY_LOG` for the first `pages` pages of a memslot, at most 64: clears the pages whose bit is
+/// set.
 pub(crate) fn clear_dirty_log(vm: &VmFd, slot: u32, pages: u32, mut bits: u64) -> io::Result<()> {
     assert!(pages <= u64::BITS, "one word holds {} pages, not {pages}", u64::BITS);
     let dirty_bitmap = (&raw mut bits).cast();
@@ -157,7 +158,7 @@ pub(crate) fn pre_fault(vcpu: &VcpuFd, gpa: Gpa) -> io::Result<()> {
 
 /// `KVM_GET_STATS_FD` of a VM or a vCPU.
 pub(crate) fn stats_file(of: &impl AsRawFd) -> io::Result<File> {
-    // SAFETY: the ioctl takes no argument and returns a new file descriptor, which is then ours alone.
+    // SAFETY: the ioctl takes no argument and returns a new file descriptor, which only this value owns.
     match unsafe { libc::ioctl(of.as_raw_fd(), KVM_GET_STATS_FD as _, 0) } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: as above.
@@ -165,7 +166,7 @@ pub(crate) fn stats_file(of: &impl AsRawFd) -> io::Result<File> {
     }
 }
 
-/// An eventfd that KVM rings when a guest writes to an address.
+/// An eventfd that KVM signals when a guest writes to an address.
 #[derive(Debug)]
 pub(crate) struct Ioeventfd {
     eventfd: File,
@@ -173,7 +174,7 @@ pub(crate) struct Ioeventfd {
 }
 
 impl Ioeventfd {
-    /// How often it has rung since this was last asked.
+    /// How often it was signalled since the last call.
     pub(crate) fn take_count(&self) -> io::Result<u64> {
         let mut times = [0; size_of::<u64>()];
         match (&self.eventfd).read(&mut times) {
@@ -184,19 +185,19 @@ impl Ioeventfd {
     }
 }
 
-/// `KVM_IOEVENTFD`: from now on a write of any length to `gpa` rings the eventfd, if no memslot takes it.
+/// `KVM_IOEVENTFD`: a write of any length to `gpa` signals the eventfd, unless a memslot takes it.
 pub(crate) fn assign_ioeventfd(vm: &VmFd, gpa: Gpa) -> io::Result<Ioeventfd> {
     // SAFETY: the call takes no pointer and returns a new file descriptor.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the file descriptor is new, and ours alone.
+    // SAFETY: the file descriptor is new, and only this value owns it.
     let ioeventfd = Ioeventfd { eventfd: unsafe { File::from_raw_fd(fd) }, gpa };
     set_ioeventfd(vm, &ioeventfd, 0).map(|()| ioeventfd)
 }
 
-/// It rings no more.
+/// `KVM_IOEVENTFD` with the flag that removes it.
 pub(crate) fn deassign_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd) -> io::Result<()> {
     set_ioeventfd(vm, ioeventfd, 1 << kvm_bindings::kvm_ioeventfd_flag_nr_deassign)
 }
@@ -204,7 +205,7 @@ pub(crate) fn deassign_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd) -> io::Result
 fn set_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd, flags: u32) -> io::Result<()> {
     let Ioeventfd { eventfd, gpa } = ioeventfd;
     let ioeventfd = kvm_ioeventfd { addr: gpa.raw(), fd: eventfd.as_raw_fd(), flags, ..Default::default() };
-    // SAFETY: KVM reads the structure, which outlives the call, and holds the eventfd by itself.
+    // SAFETY: KVM reads the structure, which outlives the call, and takes a reference to the eventfd.
     match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD as _, &raw const ioeventfd) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,7 +1,8 @@
-//! ioeventfds: KVM answers a guest's write to an address that is no memory by ringing an eventfd, and the vCPU does not come out.
 //!
-//! KVM knows the address as the guest's access has it, alias and all (`ioeventfd_in_range()`, and the fast MMIO bus that EPT
-//! violations look at first). So each name of a frame has an eventfd of its own: a write must ring that one, once, and no other.
+//! ioeventfds: KVM signals an eventfd when a guest writes to an address outside memory, and the vCPU does not exit.
+//!
+//! KVM compares the full address of the access, alias included (`ioeventfd_in_range()`, and the fast MMIO bus that EPT
+//! violations consult first). So each name of a frame has an eventfd of its own: a write signals that one, once, and no other.
 
 use crate::error::{Doing, MachineError};
 use crate::kvm::ioctl::{self, Ioeventfd};
@@ -11,7 +12,7 @@ use kvm_ioctls::VmFd;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// That `fd` has them, for writes of any length.
+/// Checks that `fd` offers them for writes of any length.
 pub(crate) fn require(fd: &VmFd) -> Result<(), MachineError> {
     for (cap, name) in
         [(KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"), (KVM_CAP_IOEVENTFD_ANY_LENGTH, "KVM_CAP_IOEVENTFD_ANY_LENGTH")]
@@ -23,27 +24,26 @@ pub(crate) fn require(fd: &VmFd) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// More than KVM has room for on one bus (`NR_IOBUS_DEVS`) would fail; so many are kept, because each change of the bus takes
-/// milliseconds.
+/// How many are kept. KVM's bus has room for `NR_IOBUS_DEVS`, and each change of the bus takes milliseconds.
 const KEPT: usize = 512;
 
-/// Eventfds at addresses that are written, and at those that must not be taken for them.
+/// ioeventfds at addresses that are written, and at addresses that KVM must not confuse with them.
 #[derive(Debug, Default)]
 pub(crate) struct IoeventfdSet(BTreeMap<u64, Ioeventfd>);
 
-/// What rang.
+/// What a write signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signalled {
     /// Nothing.
     Nothing,
-    /// The eventfd of the address, once.
+    /// The eventfd of its address, once.
     Own,
-    /// That of another address, or one more than once.
+    /// The eventfd of another address, or any eventfd more than once.
     Wrong,
 }
 
 impl IoeventfdSet {
-    /// Have one at each of `gpas`.
+    /// Assigns an ioeventfd to each of `gpas`.
     pub(crate) fn assign(&mut self, fd: &VmFd, gpas: [Gpa; 2]) -> Result<(), MachineError> {
         if self.0.len() + gpas.len() > KEPT {
             self.deassign_all(fd)?;
@@ -56,7 +56,7 @@ impl IoeventfdSet {
         Ok(())
     }
 
-    /// What a write to `gpa` rang.
+    /// What a write to `gpa` signalled.
     pub(crate) fn signalled(&self, gpa: Gpa) -> Result<Signalled, MachineError> {
         let mut signalled = Signalled::Nothing;
         for (&at, ioeventfd) in &self.0 {
@@ -69,7 +69,7 @@ impl IoeventfdSet {
         Ok(signalled)
     }
 
-    /// Take all of them away.
+    /// Removes all of them.
     pub(crate) fn deassign_all(&mut self, fd: &VmFd) -> Result<(), MachineError> {
         let ioeventfds = std::mem::take(&mut self.0);
         ioeventfds

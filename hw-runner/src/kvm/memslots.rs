@@ -1,7 +1,8 @@
-//! A program's memslots on KVM: each is as many KVM slots as its [`AliasMethod`] takes, all over the same host pages.
 //!
-//! Stock KVM strips nothing from a GPA, so a stolen bit can be played by a second slot at `gpa | bit`. To the guest that is
-//! the same promise: every name of a frame is that frame. The dirty log of a slot is the union of its KVM slots' logs.
+//! The memslots of a program on KVM. Each takes as many KVM memslots as its [`AliasMethod`] says, all over the same host pages.
+//!
+//! Stock KVM strips nothing from a GPA, so a second memslot at `gpa | bit` makes an alias. The guest gets the promise of
+//! GPA aliasing: every name of a frame leads to that frame. The dirty log of a memslot is the union of its KVM memslots' logs.
 
 mod private_memory;
 
@@ -16,7 +17,7 @@ use gpa_model::{FrameSet, Gfn, Gpa, HostPage, SlotChange, SlotFlags, SlotId, VmC
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use kvm_ioctls::VmFd;
 
-/// KVM slots of programs are those below this number.
+/// KVM memslots of programs have numbers below this one.
 pub(crate) const KVM_SLOTS: u32 = (USER_SLOTS * ALIASES) as u32;
 
 #[derive(Clone, Copy, Debug)]
@@ -27,33 +28,33 @@ struct Slot {
     flags: SlotFlags,
 }
 
-/// The slots that exist now.
+/// The memslots that exist now.
 #[derive(Debug, Default)]
 pub(crate) struct Memslots {
     slots: [Option<Slot>; USER_SLOTS],
-    /// What backs those of them that are protected.
+    /// The guest_memfd of each memslot that has one.
     guest_memfds: [Option<GuestMemfd>; USER_SLOTS],
-    /// Frames that are the host's as well, even if a protected slot has them.
+    /// Frames that are shared although their memslot has a guest_memfd.
     shared: FrameSet,
-    /// Frames that are not, before a slot has them.
+    /// Frames that a program made private before they had a memslot.
     private: FrameSet,
     alias_method: AliasMethod,
-    /// KVM slots that each of them takes.
+    /// How many KVM memslots each memslot takes.
     each: usize,
-    /// The rings of all vCPUs, if there are any.
+    /// The dirty rings of all vCPUs; empty without dirty rings.
     rings: Vec<Ring>,
-    /// What was taken from them: a bit for each page of each slot.
+    /// What was taken from the rings: a bit for each page of each memslot.
     taken: [u64; USER_SLOTS],
 }
 
-/// What a slot is when a change that has begun ends.
+/// The state of a memslot after a change that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Changed {
     id: SlotId,
     new: Option<Slot>,
 }
 
-/// A VM being configured, and the host pages behind its slots.
+/// The VM to configure, and the host pages behind its memslots.
 #[derive(Clone, Copy)]
 pub(crate) struct Backing<'a> {
     pub(crate) fd: &'a VmFd,
@@ -62,16 +63,17 @@ pub(crate) struct Backing<'a> {
 }
 
 impl Memslots {
-    /// Learn of dirty pages from `rings`.
+    /// Takes dirty pages from `rings` instead of bitmaps.
     pub(crate) fn use_rings(&mut self, rings: Vec<Ring>) {
         self.rings = rings;
     }
 
-    /// Take what the rings list.
+    /// Takes all entries from the rings.
     fn take(&mut self) {
         for ring in &mut self.rings {
             ring.take(|slot, page| {
-                // Other entries are those that a ring was used up with; pages beyond a slot's end do not occur.
+                // Entries of other memslots are those that used up a ring; pages beyond a memslot's end do not
+                // occur.
                 if let (Some(bits), Some(bit)) =
                     (self.taken.get_mut(slot as usize / ALIASES), 1u64.checked_shl(page as u32))
                 {
@@ -81,14 +83,14 @@ impl Memslots {
         }
     }
 
-    /// Start with no slots of `vm`, whose aliases are made by `alias_method`. There must be none left.
+    /// Starts a VM like `vm`, whose aliases `alias_method` makes. No memslots may be left.
     pub(crate) fn begin(&mut self, vm: &VmConfig, alias_method: AliasMethod) {
         self.alias_method = alias_method;
         self.each = alias_method.slots(vm);
         (self.shared, self.private) = (FrameSet::EMPTY, FrameSet::EMPTY);
     }
 
-    /// Carry out a change that the model accepts.
+    /// Makes a change that the model accepts.
     pub(crate) fn change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> Result<(), MachineError> {
         let old = self.slots[id.index()];
         self.take();
@@ -101,13 +103,14 @@ impl Memslots {
             (SlotChange::Move { gfn }, Some(old)) => Some(Slot { gfn, ..old }),
             (SlotChange::Flags(flags), Some(old)) => Some(Slot { flags, ..old }),
         };
-        // KVM does not let a slot become read-only or stop being it, nor change a protected one: such a slot goes and comes back.
+        // KVM refuses to change the read-only flag, or any memslot with a guest_memfd: such a memslot is
+        // deleted and created.
         let has_guest_memfd = |slot: &Slot| self.has_guest_memfd(slot);
         let again = old.zip(new).is_some_and(|(old, new)| {
             old.flags.readonly != new.flags.readonly || has_guest_memfd(&old) || has_guest_memfd(&new)
         });
         if old.is_some() && (new.is_none() || again) {
-            // Its memory moves with it.
+            // The guest_memfd moves with its memslot.
             let kept = self.guest_memfds[id.index()].take();
             self.delete(kvm.fd, id.index())?;
             self.guest_memfds[id.index()] = kept.filter(|_| new.is_some_and(|new| self.has_guest_memfd(&new)));
@@ -126,8 +129,8 @@ impl Memslots {
         Ok(())
     }
 
-    /// Begin a deletion or a move that the model accepts, where a slot is one of KVM's: it is in no memslot from now on. Returned are
-    /// the ioctl that makes the change, and what to [`Memslots::end_change`] it with.
+    /// Begins a deletion or a move that the model accepts, where a memslot is one KVM memslot. Removes the
+    /// memslot here, and returns the ioctl that makes the change and the argument of [`Memslots::end_change`].
     pub(crate) fn begin_change(&mut self, kvm: Backing<'_>, id: SlotId, change: SlotChange) -> (RegionChange, Changed) {
         let old = self.slots[id.index()].take();
         let new = match (change, old) {
@@ -141,12 +144,13 @@ impl Memslots {
         (ioctl, Changed { id, new })
     }
 
-    /// The change is made.
+    /// Ends a change: the ioctl has returned.
     pub(crate) fn end_change(&mut self, changed: Changed) {
         self.slots[changed.id.index()] = changed.new;
     }
 
-    /// Ask for a memslot at a GPA that may carry stolen bits; whether KVM takes it. Such a slot is deleted again at once.
+    /// Asks for a memslot at a GPA that may carry stolen bits, and returns whether KVM accepts it. Deletes it
+    /// at once.
     pub(crate) fn try_at(
         &self,
         kvm: Backing<'_>,
@@ -164,7 +168,7 @@ impl Memslots {
         }
     }
 
-    /// Delete every slot.
+    /// Deletes every memslot.
     pub(crate) fn clear(&mut self, fd: &VmFd) -> Result<(), MachineError> {
         (0..USER_SLOTS).try_for_each(|id| self.delete(fd, id))?;
         if !self.rings.is_empty() {
@@ -181,7 +185,7 @@ impl Memslots {
             delete_region(fd, kvm_slot(self.alias_method, id, alias)).doing("delete a memslot")?;
         }
         if self.has_guest_memfd(&slot) {
-            // Without that they would not even be a hole once their memslot is gone.
+            // A private gfn without a memslot is not a hole to KVM.
             let gpa = Gpa::from_page(slot.gfn.raw());
             guest_memfd::set_private(fd, gpa, slot.pages as usize, false).doing("make memory shared again")?;
         }
@@ -189,11 +193,11 @@ impl Memslots {
         Ok(())
     }
 
-    /// Delete whatever may be there, after a failure that left a change half done.
+    /// Deletes all memslots that may exist after a failed change.
     pub(crate) fn scrub(&mut self, fd: &VmFd) {
         for slot in 0..KVM_SLOTS {
             for space in self.alias_method.address_spaces() {
-                // Most do not exist, which KVM answers with an error.
+                // Most do not exist, and KVM returns an error for those.
                 let _ = delete_region(fd, space.slot(slot));
             }
         }
@@ -209,7 +213,7 @@ impl Memslots {
         })
     }
 
-    /// The frames of slot `id` that are dirty under any name.
+    /// The frames of memslot `id` that are dirty under any name.
     pub(crate) fn dirty(&mut self, kvm: Backing<'_>, id: SlotId) -> Result<FrameSet, MachineError> {
         self.take();
         let Some(slot) = &self.slots[id.index()] else { return Ok(FrameSet::EMPTY) };
@@ -226,7 +230,7 @@ impl Memslots {
         Ok(FrameSet::from_bits(bits).intersect(inside).moved(0, first))
     }
 
-    /// Forget that `pages` frames from `gfn`, which lie in slot `id`, are dirty under any name.
+    /// Clears the dirty log of `pages` frames from `gfn`, which lie in memslot `id`, under every name.
     pub(crate) fn clear_dirty(
         &mut self,
         kvm: Backing<'_>,

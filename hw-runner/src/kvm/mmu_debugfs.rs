@@ -1,17 +1,18 @@
-//! What a KVM that was built to be looked into shows of itself: its tables, what it keeps by gfn, and its flushes.
 //!
-//! The lab's kernel has a file for each VM, a line for each thing, all numbers in hexadecimal:
+//! The debugfs file of the lab's kernels that shows KVM's page tables, its structures indexed by gfn, and its flushes.
+//!
+//! There is a file for each VM. Each line has a kind and hexadecimal numbers:
 //!
 //! ```text
-//! page GFN STOLEN LEVEL               a shadow page, and the stolen bits of the gfn that it is for
-//! leaf GPA LEVEL PFN RIGHTS SPTE      a leaf that the processor would find, where, and at which address it lies itself
-//! mmio GPA GFN                        an MMIO entry, and the gfn that it remembers
-//! rmap GFN SPTE                       the reverse map of a gfn lists an entry
-//! flush NUMBER GFN PAGES OK           a flush; of everything, if it is of no pages
-//! flushes COUNT                       how many there were so far; only the last ones are listed
+//! page GFN STOLEN LEVEL               a shadow page, and the stolen bits of its gfn
+//! leaf GPA LEVEL PFN RIGHTS SPTE      a leaf that the processor can reach, and the address of the SPTE
+//! mmio GPA GFN                        an MMIO SPTE, and the gfn that it stores
+//! rmap GFN SPTE                       an entry of the rmap of a gfn
+//! flush NUMBER GFN PAGES OK           a TLB flush; 0 pages mean everything
+//! flushes COUNT                       the number of flushes so far; only the last ones are listed
 //! ```
 //!
-//! Pages of this process get the names that programs know them by: from `/proc/self/pagemap`, what is behind each page now.
+//! `/proc/self/pagemap` gives the pfns of this process's pages, which are translated to the identities that programs use.
 
 use crate::error::{Doing, MachineError};
 use crate::host::memory::{PAGE_BYTES, Pages};
@@ -24,45 +25,45 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-/// A page that none of this process's ever was.
+/// The identity of a page that never belonged to this process.
 const STRANGER: Pfn = Pfn::new(u32::MAX);
 
-/// One thing that was seen.
+/// One event in KVM's MMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MmuEvent {
-    /// After an op: from now on a walk of this address finds this.
+    /// After an op: the SPTE of this address changed to this.
     Spte(Gpa, Option<Spte>),
-    /// During an op: a flush was asked for.
+    /// During an op: KVM asked for a flush.
     Flush(Flush),
-    /// At the end of a program: something is kept by gfn.
+    /// At the end of a program: KVM has this entry, indexed by gfn.
     Key(GfnIndexed),
 }
 
-/// The file of one VM.
+/// The debugfs file of one VM.
 #[derive(Debug)]
 pub(crate) struct MmuDebugfs {
     file: File,
     pagemap: File,
     text: String,
-    /// Flushes that were seen so far.
+    /// How many flushes were read so far.
     flushes: u64,
-    /// By what names the pages of the host were known, each last.
+    /// The identity of each host pfn; the latest counts.
     names: BTreeMap<u64, Pfn>,
     now: BTreeMap<Gpa, Spte>,
 }
 
-/// What can be seen now.
+/// The content of the file now.
 #[derive(Default)]
 struct Shown {
     leaves: BTreeMap<Gpa, Spte>,
-    /// Leaves by the addresses at which they lie themselves.
+    /// Leaves by the addresses of their SPTEs.
     places: BTreeMap<u64, (Gpa, Level, Rights)>,
     rmap: Vec<(u64, u64)>,
     pages: Vec<GfnIndexed>,
 }
 
 impl MmuDebugfs {
-    /// That of `vm`, if its KVM has one.
+    /// The file of `vm`; `None` if this kernel has none.
     pub(crate) fn open(vm: &VmFd) -> Option<Self> {
         let path = format!("/sys/kernel/debug/kvm/{}-{}/mmu_sptes", std::process::id(), vm.as_raw_fd());
         let (file, pagemap) = (File::open(path).ok()?, File::open("/proc/self/pagemap").ok()?);
@@ -70,7 +71,7 @@ impl MmuDebugfs {
         Some(Self { file, pagemap, text: String::new(), flushes: 0, names, now })
     }
 
-    /// A program begins: nothing of it is mapped yet, and what was flushed before is no business of its.
+    /// Starts a program: forgets all SPTEs, and all flushes so far.
     pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
         self.names.clear();
         self.now.clear();
@@ -80,7 +81,7 @@ impl MmuDebugfs {
         Ok(())
     }
 
-    /// An op of `vm` is over: add what is new to `seen`; at the end of a program, what is kept by gfn, too.
+    /// Adds the events since the last call to `seen`; at the end of a program, the entries indexed by gfn, too.
     pub(crate) fn look(&mut self, vm: &VmConfig, end: bool, seen: &mut Vec<MmuEvent>) -> Result<(), MachineError> {
         self.read()?;
         let mut shown = Shown::default();
@@ -107,7 +108,8 @@ impl MmuDebugfs {
         self.file.read_to_string(&mut self.text).doing("look into KVM").map(drop)
     }
 
-    /// From now on the pages of `memory` are called `names`, there are no more than [`HOST_PAGES`].
+    /// Records that the pages of `memory` have the identities `names`, of which there are at most
+    /// [`HOST_PAGES`].
     pub(crate) fn learn_names(&mut self, memory: &Pages, names: &[Pfn]) -> Result<(), MachineError> {
         const PRESENT: u64 = 1 << 63;
         const PFN: u64 = (1 << 55) - 1;
@@ -125,7 +127,7 @@ impl MmuDebugfs {
         Ok(())
     }
 
-    /// Take one line in; `None` if it is none of those above.
+    /// Parses one line; `None` if it is malformed.
     fn note(&mut self, vm: &VmConfig, line: &str, shown: &mut Shown, seen: &mut Vec<MmuEvent>) -> Option<()> {
         let mut words = line.split(' ');
         let kind = words.next()?;
@@ -174,7 +176,7 @@ struct Leaf {
 }
 
 impl Leaf {
-    /// Which addresses of frames of `vm` it translates, and to which page of the host each.
+    /// The addresses of frames of `vm` that the leaf translates, each with its host pfn.
     fn names(&self, vm: &VmConfig) -> impl Iterator<Item = (Gpa, u64)> {
         let span = Span::of_leaf(self.gpa, self.level);
         let (first, pages, pfn) = (self.gpa.page(), span.pages, self.pfn);
@@ -189,8 +191,8 @@ impl Leaf {
     }
 }
 
-/// What an entry of the reverse map is kept by, if it has to do with frames of `vm`. One that lies nowhere in the tables is taken for
-/// one of its gfn's base name.
+/// The rmap entry, if it concerns frames of `vm`. An entry whose SPTE is in no table is reported under the
+/// gfn's base name.
 fn rmap_key(vm: &VmConfig, shown: &Shown, (gfn, place): (u64, u64)) -> Option<GfnIndexed> {
     let base = Gpa::from_page(gfn);
     let (gpa, level, rights) = shown.places.get(&place).copied().unwrap_or((base, Level::Page4K, Rights::NONE));

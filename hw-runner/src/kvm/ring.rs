@@ -1,4 +1,4 @@
-//! Dirty rings: each vCPU lists the pages it makes dirty, and user space takes the entries and gives their places back.
+//! Dirty rings: each vCPU lists the pages that it dirties, and user space takes the entries and resets them.
 #![expect(unsafe_code, reason = "maps memory that KVM shares, and makes raw ioctls")]
 
 use gpa_model::Gpa;
@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const KVM_RESET_DIRTY_RINGS: libc::c_ulong = 0xaec7;
 /// Entries of a ring that no program can fill.
 pub(crate) const AMPLE: usize = 4096;
-/// Entries of the smallest ring there is: a page of them (`kvm_vm_ioctl_enable_dirty_log_ring()`).
+/// Entries of the smallest ring: one page (`kvm_vm_ioctl_enable_dirty_log_ring()`).
 pub(crate) const LEAST: usize = 256;
-/// How many of them there are when its vCPU is stopped. KVM keeps the others back (`KVM_DIRTY_RING_RSVD_ENTRIES`).
+/// Entries of the smallest ring at which KVM stops the vCPU. It reserves the others
+/// (`KVM_DIRTY_RING_RSVD_ENTRIES`).
 pub(crate) const ROOM: usize = LEAST - 64;
-/// KVM has filled the entry in.
+/// Flag: KVM has filled the entry.
 const DIRTY: u32 = 1;
-/// User space has taken it.
+/// Flag: user space has taken the entry.
 const TAKEN: u32 = 2;
 
 /// `struct kvm_dirty_gfn`.
@@ -29,15 +30,15 @@ struct Entry {
     offset: u64,
 }
 
-/// The capability to ask for, with the [`bytes`] of a ring as its argument, before the first vCPU is made.
+/// The capability to enable before the first vCPU, with the [`bytes`] of a ring as its argument.
 pub(crate) const CAPABILITY: u32 = kvm_bindings::KVM_CAP_DIRTY_LOG_RING_ACQ_REL;
 
-/// Bytes of a ring of so many `entries`.
+/// The size of a ring of `entries` entries.
 pub(crate) const fn bytes(entries: usize) -> usize {
     entries * size_of::<Entry>()
 }
 
-/// The ring of one vCPU.
+/// The dirty ring of one vCPU.
 #[derive(Debug)]
 pub(crate) struct Ring {
     start: NonNull<Entry>,
@@ -45,24 +46,25 @@ pub(crate) struct Ring {
     next: usize,
 }
 
-// SAFETY: the mapping belongs to the value, which alone moves through it.
+// SAFETY: only this value accesses the mapping, which it owns.
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// The ring of `vcpu`, of so many `entries`.
+    /// Maps the ring of `vcpu`, which has `entries` entries.
     pub(crate) fn new(vcpu: &VcpuFd, entries: usize) -> io::Result<Self> {
         let offset = Gpa::from_page(kvm_bindings::KVM_DIRTY_LOG_PAGE_OFFSET.into()).raw() as libc::off_t;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let (bytes, fd) = (bytes(entries), vcpu.as_raw_fd());
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, libc::MAP_SHARED, fd, offset) };
         crate::host::memory::pointer(start).map(|start| Self { start: start.cast(), entries, next: 0 })
     }
 
-    /// Take every entry there is: a memslot of KVM and the number of a page in it.
+    /// Takes all entries: each a KVM memslot and a page number in it.
     pub(crate) fn take(&mut self, mut entry: impl FnMut(u32, u64)) {
         loop {
-            // SAFETY: the index is below the number of entries, all of which are mapped. KVM writes an entry before its flag.
+            // SAFETY: the index is below the number of entries, all of which are mapped. KVM writes an entry
+            // before its flag.
             let at = unsafe { self.start.add(self.next).as_ref() };
             if at.flags.load(Ordering::Acquire) & DIRTY == 0 {
                 return;
@@ -76,12 +78,12 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and of this length.
+        // SAFETY: this value owns the mapping, which has this length.
         unsafe { libc::munmap(self.start.as_ptr().cast(), bytes(self.entries)) };
     }
 }
 
-/// Give back the places of all entries that were taken: their pages are write-protected again.
+/// `KVM_RESET_DIRTY_RINGS`: write-protects the pages of all entries that were taken, and frees the entries.
 pub(crate) fn reset(vm: &VmFd) -> io::Result<()> {
     // SAFETY: the ioctl takes no argument.
     match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_RESET_DIRTY_RINGS as _, 0) } {

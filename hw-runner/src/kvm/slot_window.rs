@@ -1,8 +1,9 @@
-//! The time between the two halves of a memslot change, on a KVM that was built to wait there.
 //!
-//! User space sees a change of memslots only as a whole: KVM marks the old slot INVALID, zaps what maps it, and puts the new one in
-//! its place, all in one ioctl. The lab's KVM can be told to stay in the middle, so another thread makes the change while this one
-//! lets vCPUs run.
+//! The window between the two halves of a memslot change, on a kernel of the lab that can wait there.
+//!
+//! User space sees a change of memslots as a whole: in one ioctl KVM marks the old memslot invalid, zaps its mappings, and
+//! installs the new one. A kernel of the lab can be told to wait after the first half. Then another thread makes the change
+//! while this one runs vCPUs.
 
 use crate::error::{Doing, MachineError};
 use std::io;
@@ -10,33 +11,33 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// What the next change is to do, and what it does.
+/// The module parameter: what the next change does, and the state of the current one.
 const PARAMETER: &str = "/sys/module/kvm/parameters/stolen_slot_window";
-/// Nobody waits, or has to any longer.
+/// No change waits.
 const CLOSED: &str = "0";
-/// The next deletion or move is to wait.
+/// The next deletion or move waits.
 const OPENS: &str = "1";
-/// It waits.
+/// A change waits.
 const IS_OPEN: &str = "2";
 
-/// How long KVM may take to get there.
+/// How long KVM may take to reach the window.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How often it is looked.
+/// How often the parameter is read.
 const AGAIN: Duration = Duration::from_micros(200);
 
-/// A change in its middle.
+/// A change that waits in its window.
 #[derive(Debug)]
 pub(crate) struct SlotWindow {
     change: JoinHandle<io::Result<()>>,
 }
 
 impl SlotWindow {
-    /// Whether this KVM can wait.
+    /// Whether this kernel can wait.
     pub(crate) fn is_possible() -> bool {
         Path::new(PARAMETER).exists()
     }
 
-    /// Begin `change`, the ioctl that deletes or moves a slot, and return when it waits.
+    /// Starts `change`, the ioctl that deletes or moves a memslot, and returns when it waits.
     pub(crate) fn open(change: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<Self, MachineError> {
         set(OPENS)?;
         let window = Self { change: thread::spawn(change) };
@@ -51,7 +52,7 @@ impl SlotWindow {
         Ok(window)
     }
 
-    /// Let the change go on, and wait until it is done.
+    /// Lets the change go on, and returns when it is complete.
     pub(crate) fn close(self) -> Result<(), MachineError> {
         set(CLOSED)?;
         match self.change.join() {

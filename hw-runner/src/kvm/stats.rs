@@ -1,17 +1,17 @@
-//! KVM's own counters, read by name from the binary format of `KVM_GET_STATS_FD`.
+//! KVM's counters, read by name from the binary format of `KVM_GET_STATS_FD`.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A header is six, a descriptor four words before its name.
+/// A header has six words, a descriptor four words before its name.
 const HEADER_BYTES: usize = 24;
 const DESCRIPTOR_BYTES: usize = 16;
-/// More than any kernel has; a header that says more is not believed.
+/// Bounds that no kernel reaches; a header beyond them is refused.
 const NAME_BYTES_MAX: usize = 256;
 const COUNTERS_MAX: usize = 4096;
 
-/// The counters of one VM or vCPU: where each lies in its file.
+/// The counters of one VM or vCPU, with their offsets in the file.
 #[derive(Debug)]
 pub(crate) struct Stats {
     file: File,
@@ -19,7 +19,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Read the descriptors.
+    /// Reads the descriptors.
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
@@ -39,7 +39,7 @@ impl Stats {
         Ok(Self { file, counters })
     }
 
-    /// The present value of `name`, if the kernel has such a counter.
+    /// The value of `name` now; `None` if the kernel has no such counter.
     pub(crate) fn read(&self, name: &str) -> Option<u64> {
         let (_, offset) = self.counters.iter().find(|(known, _)| known == name)?;
         let mut value = [0; size_of::<u64>()];

@@ -1,12 +1,13 @@
-//! KVM's own word on whether guest accesses went through its MMU, or were carried out by its instruction emulator.
 //!
-//! Some hypervisors emulate guest code instead of running it. Then every answer is right and means nothing, because no
-//! translation of the MMU under test was at stake. The counters tell the two apart.
+//! Evidence from KVM's counters that guest accesses went through its MMU, and not through its instruction emulator.
+//!
+//! Some hypervisors emulate guest code instead of running it. Then every answer is right and proves nothing, because the
+//! MMU under test translated nothing. The counters tell the two apart.
 
 use crate::kvm::stats::Stats;
 use std::fmt;
 
-/// Names of the counters, as the kernel has them, that this runner looks at.
+/// The names of the counters that are read, as the kernel spells them.
 pub const COUNTERS: [&str; 11] = [
     "insn_emulation",
     "pf_taken",
@@ -27,16 +28,16 @@ const PAGES_4K: usize = 3;
 /// KVM's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Witness {
-    /// Guest accesses carried out so far, as this runner counts them.
+    /// Guest accesses so far, counted by this runner.
     pub accesses: u64,
-    /// Exits so far, as this runner counts them. Each of them is one emulated instruction that proves nothing.
+    /// Exits so far, counted by this runner. KVM emulates one instruction for each.
     pub exits: u64,
-    /// [`COUNTERS`] in that order; `None` if the kernel has no such counter.
+    /// The value of each of [`COUNTERS`], in that order; `None` if the kernel lacks it.
     pub counters: [Option<u64>; COUNTERS.len()],
 }
 
 impl Witness {
-    /// Add up each counter over the VM's and the vCPUs' files that have it.
+    /// Sums each counter over the files of the VM and its vCPUs that have it.
     pub(crate) fn read(accesses: u64, exits: u64, files: &[&Stats]) -> Self {
         let sum = |name| files.iter().filter_map(|stats| stats.read(name)).reduce(u64::wrapping_add);
         Self { accesses, exits, counters: COUNTERS.map(sum) }
@@ -51,8 +52,9 @@ impl Witness {
         self.counters.iter().any(Option::is_some)
     }
 
-    /// Whether the accesses since `before` are proven to have run natively: beside those that exited, far fewer
-    /// instructions were emulated than accesses made, and the MMU mapped pages. What cannot be seen is not proven.
+    /// Whether the counters prove that the accesses since `before` ran natively: beyond those that exited, KVM
+    /// emulated far fewer instructions than there were accesses, and its MMU mapped pages. A missing counter
+    /// proves nothing.
     pub fn is_native_since(&self, before: &Witness) -> bool {
         let accesses = self.accesses.saturating_sub(before.accesses);
         let exits = self.exits.saturating_sub(before.exits);
@@ -66,19 +68,19 @@ impl Witness {
         Some(self.counters[counter]?.saturating_sub(before.counters[counter]?))
     }
 
-    /// What stands in a fingerprint: each counter with what it grew by since `before`.
+    /// The words of a fingerprint: each counter with its growth since `before`.
     pub(crate) fn words_since(&self, before: &Witness) -> Vec<String> {
         let text = self.show_since(before).to_string();
         text.split(", ").map(|pair| pair.replace(' ', "=")).collect()
     }
 
-    /// The counters with what they grew by since `before`.
+    /// The counters with their growth since `before`.
     pub fn show_since(&self, before: &Witness) -> impl fmt::Display {
         let since = |now: u64, before: u64| now.saturating_sub(before);
         let mut out =
             format!("accesses {}, exits {}", since(self.accesses, before.accesses), since(self.exits, before.exits));
         for (counter, name) in COUNTERS.iter().enumerate() {
-            // How many pages are mapped is a level, not a count of events.
+            // The number of mapped pages is a level, not a count of events.
             let shown = if name.starts_with("pages_") { self.counters[counter] } else { self.since(before, counter) };
             let shown = shown.map_or_else(|| "unknown".into(), |value| value.to_string());
             out.push_str(&format!(", {name} {shown}"));

@@ -1,8 +1,9 @@
-//! Memslots of a software-protected VM: behind those that are neither logged nor read-only there is a guest_memfd, too, and the
-//! attributes of a gfn say whether its page is that one's, which only the guest can reach, or the host's.
 //!
-//! Frames of such a slot are private until a program says otherwise, and become so by [`Memslots::make_private`] when the guest has
-//! touched them as shared ones; those that a program has said to be private are it before there is a slot.
+//! Memslots of a software-protected VM. A memslot that is neither logged nor read-only also has a guest_memfd. The memory
+//! attributes of a gfn select its page: the guest_memfd's, which only the guest can reach, or the host's.
+//!
+//! The frames of such a memslot become private by [`Memslots::make_private`], after the guest has touched them as shared ones,
+//! and stay private until a program changes that. Frames that a program made private before are private from the start.
 
 use super::{Backing, Memslots, Slot, region};
 use crate::error::{Doing, MachineError};
@@ -13,7 +14,7 @@ use gpa_model::limits::FRAMES;
 use gpa_model::{FrameSet, Gpa, HostPageRange, SlotFlags, SlotId, VmConfig};
 
 impl Memslots {
-    /// Whether there is a guest_memfd behind `slot`.
+    /// Whether `slot` has a guest_memfd.
     pub(super) fn has_guest_memfd(&self, slot: &Slot) -> bool {
         self.alias_method == AliasMethod::SwProtected && slot.flags == SlotFlags::default()
     }
@@ -38,13 +39,14 @@ impl Memslots {
         Ok(())
     }
 
-    /// Have the frames of slot `id` be private that are to be it.
+    /// Makes the frames of memslot `id` private that are to be private.
     pub(crate) fn make_private(&self, kvm: Backing<'_>, id: SlotId) -> Result<(), MachineError> {
         let slot = self.slots[id.index()].filter(|slot| self.has_guest_memfd(slot));
         slot.map_or(Ok(()), |slot| set_private(kvm, frames_of(kvm.vm, &slot).minus(self.shared), true))
     }
 
-    /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well; it shows where they have a protected slot.
+    /// Makes `frames`, which are adjacent, private or shared. This takes effect where they have a memslot with
+    /// a guest_memfd.
     pub(crate) fn set_attributes(
         &mut self,
         kvm: Backing<'_>,
@@ -58,7 +60,8 @@ impl Memslots {
         slots.map(|slot| frames_of(kvm.vm, slot).intersect(frames)).try_for_each(|part| set_private(kvm, part, private))
     }
 
-    /// The frames that are private, each with the host page whose identity it bears: of slot `id` alone, of pages in `range` alone.
+    /// The private frames, each with the host page whose identity it bears; only of memslot `id`, only of pages
+    /// in `range`, if given.
     pub(crate) fn private_frames(
         &self,
         vm: &VmConfig,
@@ -86,7 +89,7 @@ impl Memslots {
         self.slots.iter().flatten().any(|slot| self.has_guest_memfd(slot) && has(slot))
     }
 
-    /// Discard the private pages that stand for those of `range`.
+    /// Discards the private pages that stand for host pages in `range`.
     pub(crate) fn discard_private(&self, range: HostPageRange) -> Result<(), MachineError> {
         for (slot, memory) in self.slots.iter().zip(&self.guest_memfds) {
             let (Some(slot), Some(memory)) = (slot, memory) else { continue };
@@ -104,7 +107,7 @@ fn frames_of(vm: &VmConfig, slot: &Slot) -> FrameSet {
     vm.frames(slot.gfn, slot.pages.into())
 }
 
-/// One call for each run of `frames`.
+/// Makes one call for each run of adjacent `frames`.
 fn set_private(kvm: Backing<'_>, mut frames: FrameSet, private: bool) -> Result<(), MachineError> {
     while let Some(first) = frames.first() {
         let pages = (first..FRAMES).take_while(|&frame| frames.contains(frame)).count();
