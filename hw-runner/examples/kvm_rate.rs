@@ -1,7 +1,8 @@
-//! How fast programs run on this host's `/dev/kvm`, recorded and judged, and what KVM's counters say of it.
 //!
-//! What bounds a random program is not the guest but calls: some twenty memslot changes, each of which waits for a grace
-//! period of the kernel, and as many entries, since every access that meets another vCPU, a hole or a host op ends a batch.
+//! How many programs a second run on this host's `/dev/kvm`, recorded and judged, and KVM's counters meanwhile.
+//!
+//! System calls bound the rate of random programs, not the guest: each has some twenty memslot changes, each of which waits for
+//! a grace period of the kernel, and as many entries, because another vCPU, a hole or an op of the host ends a list of accesses.
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
@@ -24,7 +25,7 @@ fn main() -> Result<(), MachineError> {
     dense(&mut machine)
 }
 
-/// Random programs: the second kind is what a campaign runs.
+/// Random programs; the second kind is what a campaign runs.
 fn random(machine: &mut Machine, kind: &str, profile: Profile) -> Result<(), MachineError> {
     let generator = Generator::new(profile);
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
@@ -50,7 +51,7 @@ fn random(machine: &mut Machine, kind: &str, profile: Profile) -> Result<(), Mac
     Ok(())
 }
 
-/// One slot and as many accesses as a program can hold, all of one vCPU: what batching can give.
+/// One memslot and as many accesses as a program can hold, all of one vCPU: the most that batching can give.
 fn dense(machine: &mut Machine) -> Result<(), MachineError> {
     let vm = VmConfig::default();
     let mut text = String::from("gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n");

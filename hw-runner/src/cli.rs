@@ -38,7 +38,7 @@ enum Command {
     Serve(serve::Arguments),
 }
 
-/// Do what `args` ask for. Results go to `out`, complaints to `err`.
+/// Runs the command of `args`. Results go to `out`, complaints to `err`.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Status {
     match &args.command {
         Command::Probe(_) => probe::run(out, err),

@@ -1,7 +1,8 @@
-//! A program as source code that needs nothing of this project: what a kernel developer runs, mails, or makes a test of.
 //!
-//! What each op must come to is worked out here, by the reference model, and stands in the source. So the source says PASS
-//! wherever KVM keeps the promise that every name of a frame is that frame.
+//! A program as source code that does not depend on this project, for a kernel developer to run, mail, or turn into a test.
+//!
+//! The reference model computes what each op must return, and the source contains that. So the source prints PASS on each
+//! KVM on which every name of a frame leads to that frame.
 
 mod c;
 mod rust;
@@ -11,14 +12,14 @@ mod steps;
 use crate::kvm::alias_method::AliasMethod;
 use gpa_model::Program;
 
-/// What to write.
+/// The kind of source code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// One C file that runs against `/dev/kvm`, with no headers but the C library's and the kernel's.
+    /// One C file that runs against `/dev/kvm`; it needs only the C library and kernel headers.
     C,
-    /// A Rust test that runs the program by this crate.
+    /// A Rust test that uses this crate.
     Rust,
-    /// A skeleton in the style of the kernel's KVM selftests, to be finished by hand.
+    /// A skeleton in the style of the kernel's KVM selftests, to be completed by hand.
     Selftest,
 }
 
@@ -31,7 +32,7 @@ pub fn export(program: &Program, alias_method: AliasMethod, language: Language) 
     }
 }
 
-/// Whether real KVM can carry out any of `program`; otherwise its source would pass and mean nothing.
+/// Whether real KVM can carry out any op of `program`. Without one its source would pass and prove nothing.
 pub fn is_worthwhile(program: &Program) -> bool {
     !steps::steps(program, AliasMethod::default(), false).is_empty()
 }

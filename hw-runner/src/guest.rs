@@ -1,21 +1,22 @@
-//! The guest: a few machine instructions that carry out a list of accesses, and the page tables they run under.
 //!
-//! The guest runs at CPL 3 with IOPL 3, because some hypervisors emulate ring 0 instruction by instruction and then no
-//! translation of theirs is at stake. It has no IDT: an exception ends in a shutdown exit, which is an answer too.
+//! The guest: machine code that carries out a list of accesses, and the page tables that it runs under.
 //!
-//! Guest physical memory of its own, where no frames of programs may be:
+//! The guest runs at CPL 3 with IOPL 3, because some hypervisors emulate ring 0 instruction by instruction, which would not
+//! test their translations. It has no IDT: an exception ends in a shutdown exit, which is a result, too.
+//!
+//! The guest's own memory lies where programs have no frames:
 //!
 //! ```text
 //! OWN_GFN    code | TSS | one stack page for each vCPU | request pages of vCPU 0, 1, … | the guest that spins
 //! TABLE_GFN  root A | root B | pointer table | directory | leaf table of OWN_GFN | leaf tables of the windows | see names
 //! ```
 //!
-//! Each of the two is a huge page, wherever the host has one to give: when KVM has dropped its tables, as it does with each memslot
-//! that goes, two faults bring all of it back.
+//! Each of the two is a huge page if the host has one. KVM drops its mappings with each memslot that goes, and two faults
+//! then bring all of them back.
 //!
-//! One leaf table holds every name of every frame of one VM: [`ALIASES`] × [`FRAMES`] entries. The next VM gets the next table
-//! and with it other linear addresses, for which nothing is cached yet. Two roots with the same content let CR3 change when all
-//! tables are used up and written anew, so that no translation of an earlier program survives in a TLB.
+//! One leaf table, a window, maps every name of every frame of one VM. The next VM gets the next window, and with it linear
+//! addresses for which nothing is cached yet. When all windows are used they are written anew, and CR3 changes to the
+//! other root, so that no translation of an earlier program survives in a TLB.
 
 pub(crate) mod code;
 pub(crate) mod layout;

@@ -1,8 +1,38 @@
-//! Runs programs of GPA aliasing on the real `/dev/kvm`, records what it does as traces, and replays traces anywhere.
+//! Runs programs of GPA aliasing on a real `/dev/kvm`, records what KVM does as traces, and replays traces anywhere.
 //!
-//! [`Machine`] carries out a [`Program`](gpa_model::Program) and returns a [`Trace`]; [`Replay`] makes a trace a target that
-//! the oracles can judge. So a run on hardware is always: record, then judge the recording. A trace that was written to a file
-//! is judged the same on a machine without `/dev/kvm`.
+//! A run on hardware has two steps. [`Machine::run`] carries out a [`Program`](gpa_model::Program) and returns a [`Trace`].
+//! [`Replay`] turns a trace into a target that the oracles judge. A trace that was written to a file is judged in the same
+//! way on a machine without `/dev/kvm`.
+//!
+//! ```
+//! use gpa_oracles::Lockstep;
+//! use hw_runner::{Machine, Replay};
+//!
+//! let program = gpa_model::text::parse(
+//!     "gpafuzz-program 1\n\
+//!      vm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
+//!      slot 0 create gfn=0x1e0 pages=4 hva=0\n\
+//!      v0 write 0x1e1@1\n\
+//!      v0 read 0x1e1\n",
+//! )?;
+//! let mut machine = match Machine::open() {
+//!     Ok(machine) => machine,
+//!     Err(error) if error.is_absence() => return Ok(()), // no usable /dev/kvm
+//!     Err(error) => return Err(error.into()),
+//! };
+//! let mut replay = Replay::default();
+//! replay.load(machine.run(&program)?);
+//! assert_eq!(Lockstep::default().run(&mut replay, &program), None); // no oracle objects
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Stock KVM has no aliases. An [`AliasMethod`] makes them from user space: for example, each name of a frame gets a memslot
+//! over the same host pages. [`Machine`] also proves by KVM's counters ([`Witness`]) that guest accesses went through the MMU
+//! under test, and not through an instruction emulator.
+//!
+//! What this crate does not do: it does not judge (the oracles do), it does not generate programs ([`profile`] says which ones
+//! KVM can carry out), and it does not see page tables or TLBs, except on the lab's kernels, which show them in debugfs.
+//! Only x86-64 is supported.
 
 pub mod cli;
 pub mod error;

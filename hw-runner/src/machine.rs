@@ -1,8 +1,9 @@
-//! The executor: carries out programs on a real VM of `/dev/kvm` and says what was observed.
 //!
-//! One VM serves any number of programs. Each begins with no memslots and with every host page bearing its first identity,
-//! and ends with its memslots deleted, so what is observed does not depend on the programs before. Programs name vCPUs; each is
-//! a KVM vCPU of its own, but they take turns on one thread.
+//! The executor: carries out programs in a VM of `/dev/kvm` and returns what was observed.
+//!
+//! One VM serves many programs. Each program begins without memslots and with all host pages at their first identity, and
+//! ends with its memslots deleted, so earlier programs do not affect the result. Each vCPU of a program is a KVM vCPU, but
+//! all of them take turns on one thread.
 
 mod accesses;
 mod calibration;
@@ -51,22 +52,22 @@ use std::sync::Arc;
 
 const OWN_SLOT: u32 = KVM_SLOTS;
 const TABLE_SLOT: u32 = KVM_SLOTS + 1;
-/// The first of those that no program and no guest needs.
+/// The first memslot number that neither programs nor the guest use.
 const SPARE_SLOT: u32 = KVM_SLOTS + 2;
 
-/// A VM of `/dev/kvm`, ready for programs. It belongs to the thread that opened it.
+/// A VM of `/dev/kvm`, ready for programs. It must stay on the thread that opened it.
 #[derive(Debug)]
 pub struct Machine {
     // Declared, and so dropped, before the memory they use.
     vcpus: Vec<Vcpu>,
-    /// Has a vCPU wait in its fault, once one had to.
+    /// The thread that waits in held faults, once there was one.
     helper: Option<Helper>,
     stats: Option<Stats>,
     fd: Arc<VmFd>,
     memory: Pages,
-    /// KVM's own memslots.
+    /// KVM's internal memslots.
     internal_slots: Vec<InternalSlot>,
-    /// Whether it is KVM that answers at the address of the local APIC.
+    /// Whether KVM emulates local APICs, and so answers at their address.
     has_local_apics: bool,
     reclaims: ReclaimTable,
     own: Arc<Pages>,
@@ -74,33 +75,33 @@ pub struct Machine {
     watchdog: Watchdog,
     fingerprint: Fingerprint,
     proof: Option<Proof>,
-    /// The bits that can be stolen here.
+    /// The GPA bits that programs can steal.
     stealable: Vec<u8>,
     memslots: Memslots,
-    /// Whether it was made for programs with which everything that is mapped goes with a memslot.
+    /// Whether KVM zaps everything when a memslot goes. A VM is told once.
     zaps_all: bool,
-    /// Entries of each vCPU's dirty ring, if there are rings.
+    /// Entries of each vCPU's dirty ring, with dirty rings.
     ring_entries: usize,
-    /// The VM whose frames each window shows.
+    /// The VM whose frames each window maps.
     windows: Vec<VmConfig>,
-    /// The window of the program that runs.
+    /// The window of the current program.
     window: usize,
-    /// How often all windows were given up.
+    /// How often the windows were all reused.
     tables_written: u64,
-    /// The identity each host page bears.
+    /// The identity of each host page.
     stamps: [Pfn; HOST_PAGES],
-    /// The memslot change that is in its middle.
+    /// The memslot change whose second half is due.
     open_change: Option<slot_change::OpenChange>,
-    /// What is seen of the program that runs.
+    /// What KVM's debugfs shows of the current program.
     mmu_watch: MmuWatch,
     batches: Batches,
     ioeventfds: IoeventfdSet,
     accesses: u64,
-    /// What the write enqueued last leaves in its word.
+    /// The value that the last enqueued write stores.
     values: u64,
 }
 
-/// What KVM's counters said before and after accesses whose number is known.
+/// KVM's counters before and after a known number of accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// The counters before.
@@ -110,28 +111,31 @@ pub struct Proof {
 }
 
 impl Machine {
-    /// Open `/dev/kvm`, create the VM, and find out whether its guest runs natively. Aliases are memslots of their own.
+    ///
+    /// Opens `/dev/kvm`, creates a VM, and finds out whether its guest runs natively. Each alias is a memslot.
     ///
     /// # Errors
-    /// A [`MachineError`] if there is no usable KVM here.
+    /// A [`MachineError`] if there is no usable KVM.
     pub fn open() -> Result<Self, MachineError> {
         Self::open_with(AliasMethod::default())
     }
 
-    /// The same, with aliases made by `alias_method`.
+    ///
+    /// Like [`Machine::open`], with aliases made by `alias_method`.
     ///
     /// # Errors
-    /// A [`MachineError`] if there is no usable KVM here, or it does not offer that.
+    /// A [`MachineError`] if there is no usable KVM, or it does not offer this alias method.
     pub fn open_with(alias_method: AliasMethod) -> Result<Self, MachineError> {
         Self::open_for(alias_method, &VmConfig::default())
     }
 
-    /// The same for programs of `vm`.
+    /// Like [`Machine::open_with`], for programs of `vm`.
     pub(crate) fn open_for(alias_method: AliasMethod, vm: &VmConfig) -> Result<Self, MachineError> {
         Self::open_as(alias_method, None, vm)
     }
 
-    /// Native for programs of `vm`, on a kernel that was told to strip its stolen bits. Whether it does is for programs to find out.
+    /// Opens a kernel that was told to strip the stolen bits of `vm`, for programs of `vm`. Programs find out
+    /// whether it does.
     pub(crate) fn open_stripping(vm: &VmConfig) -> Result<Self, MachineError> {
         Self::open_as(AliasMethod::Native, Some(vm.stolen().bits()), vm)
     }
@@ -145,15 +149,15 @@ impl Machine {
                 None => machine.bits_stripped()?,
             };
         }
-        // What is not known to be right proves nothing.
+        // A kernel that is under test for stripping bits cannot calibrate the machine through an alias.
         let alias = machine.stealable.first().copied().filter(|_| stripped.is_none());
         machine.prove(alias)?;
         Ok(machine)
     }
 
-    /// A machine of which nothing is proven yet, for programs of `vm`, with those of the private memslots `wanted` that KVM makes. Dirty
-    /// rings, if it has any, are small if programs have small ones and they can be. As shipped, KVM zaps everything when a memslot goes;
-    /// it is asked for less unless programs want that.
+    /// Creates a machine for programs of `vm`, without calibration. KVM makes those of the internal memslots
+    /// `wanted` that it has. Dirty rings are small if `vm` and the processor allow it. KVM zaps everything when
+    /// a memslot goes, or, unless `vm` asks for that, only the memslot's mappings.
     fn create(alias_method: AliasMethod, wanted: &[Wanted], vm: &VmConfig) -> Result<Self, MachineError> {
         let kvm = crate::kvm::ioctl::open()?;
         let protected = alias_method == AliasMethod::SwProtected;
@@ -247,7 +251,7 @@ impl Machine {
         })
     }
 
-    /// The bits of a GPA that this kernel strips by itself: where only the base has a memslot, the alias is no hole.
+    /// The GPA bits that this kernel strips: through an alias of a memslot an access finds memory.
     fn bits_stripped(&mut self) -> Result<Vec<u8>, MachineError> {
         let mut stripped = Vec::new();
         for bit in self.stealable.clone() {
@@ -263,12 +267,12 @@ impl Machine {
         Ok(stripped)
     }
 
-    /// What this machine is, for traces.
+    /// Which KVM this is, for traces.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    /// The evidence that guest accesses run natively, or do not; `None` if this kernel shows no counters.
+    /// The evidence whether guest accesses run natively; `None` if this kernel has no counters.
     pub fn proof(&self) -> Option<&Proof> {
         self.proof.as_ref()
     }
@@ -278,30 +282,30 @@ impl Machine {
         &self.stealable
     }
 
-    /// By what means pages are taken away here, and how often each was used.
+    /// The ways to reclaim pages here, and how often each was used.
     pub fn reclaims(&self) -> &ReclaimTable {
         &self.reclaims
     }
 
-    /// Guest accesses carried out so far.
+    /// The number of guest accesses so far.
     pub fn accesses(&self) -> u64 {
         self.accesses
     }
 
-    /// KVM's counters now, those of vCPUs summed up.
+    /// KVM's counters now, summed over the vCPUs.
     pub fn witness(&self) -> Witness {
         let vcpus = self.vcpus.iter().filter_map(Vcpu::stats);
         let files: Vec<&Stats> = self.stats.iter().chain(vcpus).collect();
         Witness::read(self.accesses, self.vcpus.iter().map(Vcpu::exits).sum(), &files)
     }
 
-    /// Carry out accesses whose number is known, and look at KVM's counters.
+    /// Makes a known number of accesses, and reads KVM's counters before and after.
     fn prove(&mut self, alias: Option<u8>) -> Result<(), MachineError> {
         let program = calibration::accesses(alias);
         let mut observations = vec![None; program.ops.len()];
         let before = self.witness();
         let result = self.carry_out(&program, &mut observations);
-        // Before the memslots go: some counters say what is mapped now.
+        // Before the memslots go: some counters are levels of what is mapped.
         let after = self.witness();
         self.memslots.clear(&self.fd)?;
         result?;

@@ -1,4 +1,5 @@
-//! Traces: a program and what was observed when it ran, as text that is recorded once and judged anywhere.
+//!
+//! Traces: a program with what was observed when it ran. A trace is text: recorded once, judged anywhere.
 //!
 //! ```text
 //! gpafuzz-trace 2
@@ -24,8 +25,13 @@
 //!   ~> 3 dirty 0x1e1 0x1e2
 //! ```
 //!
-//! Where KVM can be looked into ([`crate::kvm::mmu_debugfs`]), the trace is of version 3: lines with `::` say what an op changed in its tables and
-//! which flushes it took, and below the last op that was carried out what is kept by gfn. Where there is no such line, nothing changed.
+//! After the header comes the program, in the format of [`gpa_model::text`]. Below each op that was carried out is a line with
+//! `=>` and the observation. An op without one has no meaning in its state, or could not be carried out. If the program ran
+//! several times, lines with `~>` say how often another observation was made. Pages are named by the identities of
+//! [`gpa_model::Host`], never by addresses of the host that recorded the trace. `realisation` is the alias method.
+//!
+//! On a kernel that shows its MMU in debugfs ([`MmuEvent`]), the trace has version 3. Lines with `::` list the flushes and the
+//! changed SPTEs of an op; those below the last op also list the entries indexed by gfn. Without such a line nothing changed.
 //!
 //! ```text
 //! dirty-clear 0 gfn=0x1e0 pages=4
@@ -38,12 +44,8 @@
 //!   :: rmap 0x1e1 0x100001e1 4K
 //! ```
 //!
-//! After the header comes the program, as [`gpa_model::text`] has it, with an observation below each op that was carried out.
-//! An op without one meant nothing in its state, or could not be carried out. If the program was run several times, a line with
-//! `~>` says how often something else was observed than the line above. Pages are named by the identities of
-//! [`gpa_model::Host`], never by anything of the machine that recorded. Version 1 has a shorter header: no `cpu`, `kernel`,
-//! `parameters`, `realisation`, `witness` and `samples`. A trace is written as the oldest version that can say it, so that older
-//! runners go on reading what they can judge.
+//! Version 1 has a shorter header, without `cpu`, `kernel`, `parameters`, `realisation`, `witness` and `samples`. A trace is
+//! written in the oldest version that can express it, so that older runners can read it.
 
 pub mod exercised;
 pub mod explain;
@@ -61,54 +63,55 @@ use crate::kvm::mmu_debugfs::MmuEvent;
 use crate::trace::support::supports;
 use gpa_model::{Exit, Host, Model, Program};
 
-/// The newest format version this crate writes and reads.
+/// The newest version of the format, which this crate reads and writes.
 pub const VERSION: u32 = 3;
-/// The first version with all of the header.
+/// The first version with the whole header.
 const LONG_HEADER: u32 = 2;
-/// The first version that says what was seen inside KVM.
+/// The first version with MMU events.
 const WATCHED: u32 = 3;
-/// The word that opens a trace.
+/// The first word of a trace.
 pub const MAGIC: &str = "gpafuzz-trace";
 /// The word before an observation.
 const ARROW: &str = "=>";
-/// The word before another that was made instead.
+/// The word before another observation of the same op.
 const OTHER: &str = "~>";
-/// The word before something that was seen inside KVM.
+/// The word before an MMU event.
 const INSIDE: &str = "::";
 
 /// A program and what was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Trace {
-    /// Where it was recorded.
+    /// The KVM that recorded it.
     pub fingerprint: Fingerprint,
-    /// What was carried out.
+    /// The program.
     pub program: Program,
-    /// One for each op; `None` if it was not carried out.
+    /// The observation of each op; `None` if the op was not carried out.
     pub observations: Vec<Option<Exit>>,
-    /// What was seen inside KVM, a list for each op; empty where it shows nothing.
+    /// The MMU events of each op; empty if the kernel shows none.
     pub seen: Vec<Vec<MmuEvent>>,
     /// How often the program was run.
     pub samples: u32,
-    /// What was observed instead in some of these runs, ordered by op.
+    /// Other observations in some of these runs, ordered by op.
     pub variants: Vec<Variant>,
 }
 
-/// An observation that was not always made.
+/// An observation that some runs made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// The number of the op.
     pub at: usize,
-    /// In how many of the runs.
+    /// How many runs made it.
     pub times: u32,
     /// What was observed.
     pub exit: Exit,
 }
 
 impl Trace {
-    /// Add another run of the same program: what it observed otherwise is a variant.
+    ///
+    /// Adds another run of the same program. Where it observed something else, that is a variant.
     ///
     /// # Panics
-    /// If `other` has not as many observations.
+    /// If `other` has another number of observations.
     pub fn add_sample(&mut self, other: &Trace) {
         assert_eq!(self.observations.len(), other.observations.len(), "samples of one program");
         self.samples += other.samples;
@@ -130,14 +133,14 @@ impl Trace {
         self.observations.get(at).copied().flatten()
     }
 
-    /// The first op that had to be carried out and has no observation. Such a trace is cut short: what comes after cannot be
-    /// judged. `None` if the trace is whole.
+    /// The first op that should have an observation and has none: the trace is cut short, and later ops cannot
+    /// be judged. `None` if the trace is complete.
     pub fn missing(&self) -> Option<usize> {
         let (mut host, mut model) = (Host::new(&self.program.vm), Model::new(&self.program.vm));
         for (at, op) in self.program.ops.iter().enumerate() {
             if supports(&self.program.vm, op, self.fingerprint.alias_method) && model.accepts(&host, op) {
                 let Some(exit) = self.observation(at) else { return Some(at) };
-                // What could not be carried out left everything as it was.
+                // An unsupported op changes nothing.
                 if exit != Exit::Unsupported {
                     host.apply(op);
                     model.step(&host, op, &exit);

@@ -1,11 +1,11 @@
-//! The command line: what each outcome says, and its exit status.
+//! The command line: what each command prints, and its exit status.
 
 use clap::Parser;
 use hw_runner::cli::{Args, Status, run};
 use std::fs;
 use std::path::Path;
 
-/// Run with `args` and return the status and both outputs, with the folder's name taken out.
+/// Runs `args`, and returns the status and both outputs, without the folder's name.
 fn hw_runner(dir: &Path, args: &[&str]) -> (Status, String) {
     let args = Args::try_parse_from(std::iter::once("hw-runner").chain(args.iter().copied())).expect("legal arguments");
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -83,7 +83,7 @@ fn every_variant_is_explained_or_not() {
     insta::assert_snapshot!(legal + &wrong);
 }
 
-/// Here the record is wrong and KVM right, so that the difference is what the new run explains.
+/// The recording is wrong and KVM right, so the model explains the new run.
 #[test]
 fn run_says_where_a_trace_was_recorded_otherwise() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -177,7 +177,7 @@ fn stress_says_what_it_did_and_finds_nothing() {
 #[test]
 fn a_alias_method_that_is_not_here_is_absent_when_asked_for_by_name() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--realisation", "native"]);
+    let (status, said) = hw_runner(dir.path(), &["stress", "--seconds", "1", "--alias-method", "native"]);
     if status == Status::Clean {
         println!("SKIPPED: this kernel strips stolen bits");
         return;

@@ -1,5 +1,5 @@
-//! Bad conditions: each ends in a line that says what is wrong and an exit status, leaves nothing behind, and is over when it
-//! is over.
+//! Bad conditions: each ends promptly with a line that says what is wrong and an exit status, and leaves
+//! nothing behind.
 
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const RUNNER: &str = env!("CARGO_BIN_EXE_hw-runner");
-/// The exit status for what the environment lacks.
+/// The exit status if the environment lacks something.
 const ABSENT: Option<i32> = Some(3);
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Whether the runner works here at all; says why not.
+/// Whether the runner works here at all; prints why not.
 fn works() -> bool {
     let output = Command::new(RUNNER).arg("probe").output().expect("the runner starts");
     if output.status.success() {
@@ -41,7 +41,7 @@ fn no_permission_is_said_with_what_to_do() {
     }
 }
 
-/// Under a limit that the shell sets; `limit` is what follows `ulimit`.
+/// Runs under a limit of the shell; `limit` are the arguments of `ulimit`.
 fn limited(limit: &str, command: &str) -> Output {
     let script = format!("ulimit {limit} && exec \"$0\" {command}");
     Command::new("sh").args(["-c", &script, RUNNER]).output().expect("a shell")
@@ -52,7 +52,8 @@ fn short_memory_and_few_files_are_errors_and_no_panics() {
     if !works() {
         return;
     }
-    // In KiB of addresses: enough to start, too little for the memory of a guest. And: no room for the files of four vCPUs.
+    // Address space in KiB: enough to start, too little for the memory of a guest. Files: too few for four
+    // vCPUs.
     for (limit, command) in [("-v 16000", "probe"), ("-n 8", "probe"), ("-n 8", "stress --seconds 1")] {
         let output = limited(limit, command);
         let said = stderr(&output);
@@ -76,7 +77,7 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
         return;
     }
     let mut runner = Command::new(RUNNER);
-    // A number that no other test uses tells its children from theirs.
+    // A number that no other test uses distinguishes its children.
     let mut stressed = runner
         .args(["stress", "--seconds", "61", "--alias-method", "guest-ptes"])
         .stdout(Stdio::null())
@@ -87,7 +88,7 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
     assert_eq!(stressed.try_wait().expect("a status"), None, "it still runs");
     stressed.kill().expect("to be killed");
     stressed.wait().expect("an end");
-    // The child that a driver may have forked ends with its parent, but not before.
+    // The child that a fork for reclaim has left ends with its parent.
     let mut patience = 100;
     while running("stress\0--seconds\x0061") > 0 && patience > 0 {
         std::thread::sleep(Duration::from_millis(20));
@@ -97,8 +98,8 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
     assert!(works(), "the next runner finds KVM in order");
 }
 
-/// A library that stands between the runner and the kernel: the ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`; after `AFTER` calls
-/// only the next one does. And `/dev/kvm` does not open if `OPEN` is what `errno` shall be.
+/// A library between the runner and the kernel. The ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`;
+/// after `AFTER` calls only the next one does. `OPEN` is the errno with which `/dev/kvm` does not open.
 const BETWEEN: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -151,8 +152,8 @@ int open(const char *path, int flags, ...)
 }
 "#;
 
-/// The runner with these arguments on a KVM that is as the settings say: its status, and what it says to be the case and to be wrong. `None`
-/// where there is no compiler.
+/// Runs the runner on a KVM that the settings modify, and returns its status and outputs. `None` without a
+/// compiler.
 fn run_with(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Option<(Option<i32>, String, String)> {
     let (source, library) = (folder.join("between.c"), folder.join("between.so"));
     if !library.exists() {
@@ -207,7 +208,8 @@ fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
     }
 }
 
-/// One call fails while the first of two programs runs, whichever call that is: it is said of that program, and the other is run.
+/// One call fails while the first of two programs runs, for each such call. The error names that program, and
+/// the other program still runs.
 #[test]
 fn a_call_that_fails_once_costs_its_program_and_no_other() {
     if !works() {

@@ -1,4 +1,4 @@
-//! Programs as source code: what is exported compiles without a warning, and says of this host's KVM what the oracles say.
+//! Programs as source code: it compiles without warnings, and agrees with the oracles about this host's KVM.
 
 use gpa_model::{Program, text};
 use hw_runner::AliasMethod;
@@ -11,7 +11,7 @@ use std::process::Command;
 /// No `/dev/kvm`, or not what the program needs.
 const ABSENT: i32 = 3;
 
-/// Compile `source` and run it: exit status and output, or `None` after saying what is missing.
+/// Compiles `source` and runs it: exit status and output, or `None` after printing what is missing.
 fn compile_and_run(source: &str) -> Option<(i32, String)> {
     let dir = tempfile::tempdir().expect("a folder");
     let (file, program) = (dir.path().join("p.c"), dir.path().join("p"));
@@ -52,7 +52,8 @@ fn seeds() -> Vec<(PathBuf, Program)> {
 #[test]
 fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
     for (n, (path, program)) in seeds().into_iter().enumerate() {
-        // Each seed in one of those that every KVM offers; by turns, since gcc takes its time. Shared memory has other drivers.
+        // Each seed with one of the alias methods that every KVM offers, in turn, because gcc is slow. Shared
+        // memory is reclaimed in other ways.
         let ways = [
             AliasMethod::Slots,
             AliasMethod::GuestPtes,
@@ -69,7 +70,7 @@ fn exported_c_passes_where_the_oracles_have_nothing_to_object() {
     }
 }
 
-/// Each alias method compiles, and runs where it exists; what one is not to be had of is said.
+/// Each alias method compiles, and runs where it works. Otherwise the output says what is missing.
 #[test]
 fn exported_c_compiles_for_every_alias_method() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
@@ -77,14 +78,14 @@ fn exported_c_compiles_for_every_alias_method() {
     let program = text::parse(text).expect("a program");
     for alias_method in AliasMethod::ALL {
         if let Some((status, said)) = compile_and_run(&export(&program, alias_method, Language::C)) {
-            // Without stolen bits of the kernel's own the alias is a hole.
+            // On a kernel that strips nothing the alias is a hole.
             let wanted = if alias_method == AliasMethod::Native { 1 } else { 0 };
             assert_eq!(status, wanted, "{alias_method}: {said}");
         }
     }
 }
 
-/// A fault that is held finds what is there when it ends, and not what was there when it began.
+/// A held fault finds what is there when it ends, and not what was there when it began.
 #[test]
 fn exported_c_holds_faults_open() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=4 hva=0x0\n\
@@ -99,7 +100,7 @@ fn exported_c_holds_faults_open() {
         if said.contains("not held open") {
             return println!("SKIPPED: {said}");
         }
-        // What it would find at once does not matter, what it finds in the end does.
+        // Only the page at the end of the fault matters.
         let Some((status, said)) = compile_and_run(&source.replace(begin, &begin.replace("1, 2,", "1, 9,"))) else {
             return;
         };
@@ -110,7 +111,8 @@ fn exported_c_holds_faults_open() {
     }
 }
 
-/// What a host cannot do is said, of which op, and the rest is done and judged: private memory has no file to punch a hole into.
+/// The output says which op a host cannot do; the rest is done and judged. Private memory has no file to punch
+/// a hole in.
 #[test]
 fn exported_c_goes_on_without_a_driver_that_is_lacking() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\nslot 0 create gfn=0x1e0 pages=2 hva=0x0\n\
@@ -126,21 +128,27 @@ fn exported_c_goes_on_without_a_driver_that_is_lacking() {
     assert!(said.starts_with(note) && said.contains("op 3: found page 0x41") && said.ends_with("FAIL\n"), "{said}");
 }
 
-/// The positive control: a source that expects what KVM must not do fails, and says at which op and why.
+/// The positive control: source code with a wrong expectation fails, and says at which op and why.
 #[test]
 fn exported_c_fails_where_kvm_does_something_else() {
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty\nv0 write 0x1e1@1\nv0 read 0x1e4\nv0 write 0x1e5@1\ndirty-get 0\n";
     let program = text::parse(text).expect("a program");
-    let (slots, rings, bells) = (AliasMethod::Slots, AliasMethod::Rings, AliasMethod::Ioeventfds);
+    let (slots, rings, ioeventfds) = (AliasMethod::Slots, AliasMethod::Rings, AliasMethod::Ioeventfds);
     let dirty = ("dirty_get(4, 0, 0x2UL, 0x2UL", "dirty_get(4, 0, 0x1UL, 0x2UL", "op 4: found dirty frames 0x2");
     let lies = [
         (slots, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 3, NONE", "op 1: found page 0x2")),
         (slots, ("READ, 0x1e4, 0, NONE, 0x1e4", "READ, 0x1e4, 0, NONE, 0x1e5", "op 2: found an exit for gpa 0x1e4008")),
         (slots, dirty),
         (rings, dirty),
-        (bells, ("WRITE, 0x1e5, 1, NONE, 0x1e5", "WRITE, 0x1e5, 1, NONE, NONE", "op 3: found an eventfd rung at gpa")),
-        (bells, ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 2, 0x1e1", "op 1: found no eventfd rung at gpa")),
+        (
+            ioeventfds,
+            ("WRITE, 0x1e5, 1, NONE, 0x1e5", "WRITE, 0x1e5, 1, NONE, NONE", "op 3: found an eventfd signalled for gpa"),
+        ),
+        (
+            ioeventfds,
+            ("WRITE, 0x1e1, 1, 2, NONE", "WRITE, 0x1e1, 1, 2, 0x1e1", "op 1: found no eventfd signalled for gpa"),
+        ),
     ];
     for (alias_method, (truth, lie, complaint)) in lies {
         let source = export(&program, alias_method, Language::C);

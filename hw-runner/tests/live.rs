@@ -1,4 +1,4 @@
-//! Programs on the host's own `/dev/kvm`. Where it does not open, each test says SKIPPED and why.
+//! Programs on the host's `/dev/kvm`.
 
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
@@ -9,7 +9,8 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use std::path::Path;
 
-/// A machine, or `None` after saying why there is none. A machine that is there but broken is a failure.
+/// A machine, or `None` after printing why there is none. A machine that exists and fails is a failure of the
+/// test.
 fn machine() -> Option<Machine> {
     match Machine::open() {
         Ok(machine) => Some(machine),
@@ -74,7 +75,7 @@ fn random_programs_are_clean_on_hardware() {
     }
 }
 
-/// What is observed hangs on the program alone, not on those that ran before it on the same machine.
+/// Observations depend on the program alone, not on earlier programs of the same machine.
 #[test]
 fn a_program_is_answered_the_same_after_any_other() {
     let Some(mut machine) = machine() else { return };
@@ -89,7 +90,7 @@ fn a_program_is_answered_the_same_after_any_other() {
     }
 }
 
-/// The positive control on hardware: a recording from which one page identity was changed is objected to.
+/// The positive control on hardware: the oracles object to a recording with one changed identity.
 #[test]
 fn oracles_object_to_a_falsified_recording() {
     let Some(mut machine) = machine() else { return };
@@ -105,7 +106,7 @@ fn oracles_object_to_a_falsified_recording() {
     assert_eq!(run.run(&mut replay, &program).map(|violation| violation.at), Some(3));
 }
 
-/// Stolen bits that memslots cannot play are no error: nothing is carried out, and that is counted.
+/// Stolen bits that memslots cannot imitate are not an error: the ops are unsupported, and counted.
 #[test]
 fn a_program_with_other_stolen_bits_is_unsupported() {
     let Some(mut machine) = machine() else { return };
@@ -119,7 +120,7 @@ fn a_program_with_other_stolen_bits_is_unsupported() {
     assert_eq!(run.counts().unsupported, 1);
 }
 
-/// Every alias method that exists here keeps the same promise, whatever means pages are taken away by.
+/// Every alias method that works here keeps the promise of aliasing, whichever way pages are reclaimed.
 #[test]
 fn random_programs_are_clean_with_every_alias_method_and_every_reclaim() {
     for alias_method in AliasMethod::ALL {
@@ -169,7 +170,7 @@ fn random_programs_are_clean_with_every_alias_method_and_every_reclaim() {
     }
 }
 
-/// A driver that this host lacks leaves everything as it was.
+/// An unsupported way to reclaim pages changes nothing.
 #[test]
 fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
     let Some(mut machine) = machine() else { return };
@@ -189,7 +190,7 @@ fn what_no_driver_can_do_is_unsupported_and_changes_nothing() {
     assert_eq!(run.counts().unsupported, 1);
 }
 
-/// A vCPU that waits inside a fault finds what is there when the fault ends, however often it was taken away meanwhile.
+/// A vCPU in a held fault finds what is there when the fault ends, however often the page was reclaimed.
 #[test]
 fn a_fault_is_held_open_while_the_host_takes_its_page_away() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/seeds/hw_fault_waits_while_pages_go.prog");
@@ -211,7 +212,7 @@ fn a_fault_is_held_open_while_the_host_takes_its_page_away() {
     assert_eq!(run.counts().skipped, 0, "{report}");
 }
 
-/// Where KVM can map pages ahead it must agree with the model; where it cannot, that is said and changes nothing.
+/// Prefaults agree with the model. On a KVM without prefaults they are unsupported and change nothing.
 #[test]
 fn prefaults_agree_with_the_model_or_are_unsupported() {
     let Some(mut machine) = machine() else { return };

@@ -1,12 +1,12 @@
-//! What was seen inside KVM, in a trace of version 3: it prints and parses back, what is hostile is refused with its place, and each
-//! law that it bears on objects once it is falsified.
+//! MMU events in a trace of version 3: they print and parse back, malformed ones are refused with their place,
+//! and each law that depends on them objects to a falsified trace.
 
 use gpa_model::{Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Spte, VcpuSet};
 use gpa_oracles::{Lockstep, Violation, report};
 use hw_runner::trace::{Trace, parse, print};
 use hw_runner::{MmuEvent, Replay};
 
-/// What the corrected kernel showed in the lab, less some of its shadow pages.
+/// A recording of the kernel with the corrected patches in the lab, less some of its shadow pages.
 const WATCHED: &str = "\
 gpafuzz-trace 3
 cpu AuthenticAMD
@@ -86,7 +86,7 @@ fn mmu_events_are_judged_and_shown() {
     insta::assert_snapshot!(report);
 }
 
-/// The positive control: change one line, and the oracle whose law it breaks says so.
+/// The positive control: change one line, and the oracle of the broken law objects.
 #[test]
 fn oracles_object_to_falsified_mmu_events() {
     let alias_flush = "  :: flush 0x100001e0 2\n";
@@ -114,7 +114,7 @@ fn oracles_object_to_falsified_mmu_events() {
     }
 }
 
-/// The same exits from a KVM that shows nothing: what needs the tables is not said to have been checked.
+/// The same exits without MMU events: clauses that need page tables do not count as checked.
 #[test]
 fn clauses_that_need_tables_are_unsupported_without_mmu_events() {
     let blind = Trace { seen: Vec::new(), ..watched() };

@@ -1,4 +1,5 @@
-//! The trace format: what is printed parses back, what is hostile is refused with its place, what is false is objected to.
+//! The trace format: traces print and parse back, malformed ones are refused with their place, and the oracles
+//! object to false ones.
 
 use gpa_model::limits::FILE_BYTES;
 use gpa_model::{Exit, Fault, FrameSet, Op, Pfn, Program};
@@ -71,7 +72,7 @@ fn what_is_printed_parses_back_identically() {
     }
 }
 
-/// Version 1, as it was written before there were alias methods.
+/// Version 1, as written before there were alias methods.
 #[test]
 fn traces_of_version_1_are_still_read() {
     let old = SMALL.replace("gpafuzz-trace 2\ncpu TestCpu\nkernel 6.1.2\n", "gpafuzz-trace 1\n");
@@ -83,7 +84,7 @@ fn traces_of_version_1_are_still_read() {
     assert_eq!((trace.samples, trace.fingerprint.module.as_str()), (1, "kvm_test"));
 }
 
-/// What could not be done changed nothing: neither for the model nor for what is asked next.
+/// An unsupported op changes nothing, neither in the model nor for later ops.
 #[test]
 fn an_op_that_the_host_has_no_means_for_is_unsupported() {
     let text = SMALL.replace(
@@ -156,11 +157,11 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
         assert!(trace.fingerprint.native, "{} proves nothing", path.display());
         let (report, violation, run) = judge(&trace);
         assert!(violation.is_none(), "{}\n{report}", path.display());
-        // A host may lack a driver, and nothing else.
+        // A host may lack a way to reclaim pages, and nothing else.
         let reclaims = trace.program.ops.iter().filter(|op| matches!(op, Op::Unmap { by: Some(_), .. })).count();
         assert_eq!(run.counts().skipped, 0, "{}\n{report}", path.display());
         assert!(run.counts().unsupported <= reclaims as u64, "{}\n{report}", path.display());
-        // What stands before the underscore says where it was recorded, the rest which program.
+        // The file name says before the underscore where the trace was recorded, and after it which program.
         let name = path.file_stem().expect("a name").to_string_lossy();
         let (_, program) = name.split_once('_').expect("where it was recorded");
         let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../corpus/seeds/hw_{program}.prog"));
@@ -169,9 +170,10 @@ fn recorded_traces_are_clean_and_of_programs_that_are_kept() {
     }
 }
 
-/// What real KVM was seen to do against the model, with what an oracle says of it. The first two are positive controls, for which the
-/// memory of private memslots was mapped under an alias on purpose; the next is a gap of the patches, which is closed where the others are; three are
-/// defects of Linux 6.12, whose programs are seeds; the last is gap G1 of the patches as posted, seen inside a kernel that has them.
+/// Recordings of real KVM that contradict the model, with the objection of an oracle. The first two are
+/// positive controls, with the memory of internal memslots mapped under an alias on purpose. The next is a gap
+/// of the patches as posted, in a kernel in which their other gaps are closed. Three are defects of Linux 6.12,
+/// whose programs are seeds. The last is gap G1 of the patches as posted, on a kernel that shows its MMU.
 #[test]
 fn oracles_object_to_every_trace_that_is_kept_as_an_objection() {
     let expected = [
@@ -196,14 +198,14 @@ fn oracles_object_to_every_trace_that_is_kept_as_an_objection() {
     }
 }
 
-/// The same programs on the same KVM as the controls, without their mistake: clean, and not for want of anything to judge.
+/// The same programs on the same KVM as the controls, without the mistake: clean, and with something to judge.
 #[test]
 fn private_memslots_that_were_not_exposed_were_looked_at() {
     let of = |path: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/hw").join(path);
         parse(&read(&path)).unwrap_or_else(|e| panic!("{}:{e}", path.display()))
     };
-    // Those with stolen bits of their own show their tables, too.
+    // Kernels that strip stolen bits also show their page tables.
     let kernels = [("ept-rmap", false), ("ept-stolen", true), ("ept-stolen-fixed", true)];
     let programs = ["private_slots_have_no_alias", "apic_access_page_has_no_alias"];
     for (program, (name, shown)) in programs.into_iter().flat_map(|program| kernels.map(|kernel| (program, kernel))) {
@@ -222,7 +224,7 @@ fn private_memslots_that_were_not_exposed_were_looked_at() {
     }
 }
 
-/// The program `seed` as it is run where addresses have so few bits that its one stolen bit is none of them: with the lowest.
+/// The program `seed`, as it runs where MAXPHYADDR is below its one stolen bit: with the lowest stolen bit.
 fn as_recorded(seed: &str, maxphyaddr: u8) -> String {
     let stolen = gpa_model::text::parse(seed).expect("a program").vm.stolen();
     match stolen.bits() {
@@ -242,7 +244,7 @@ fn ops_that_mean_nothing_are_skipped_and_impossible_ones_unsupported() {
     assert_eq!((counts.judged, counts.skipped, counts.unsupported), (5, 1, 1), "{report}");
 }
 
-/// The positive control: change one observation, and the oracle whose law it breaks says so.
+/// The positive control: change one observation, and the oracle of the broken law objects.
 #[test]
 fn oracles_object_to_a_falsified_observation() {
     let vm = small().program.vm;
@@ -266,7 +268,7 @@ fn oracles_object_to_a_falsified_observation() {
     }
 }
 
-/// The same on what real KVM answered: an old page after an invalidation is exactly what a missed flush would show.
+/// The same on a recording of real KVM: an old page after an invalidation is what a missed flush looks like.
 #[test]
 fn oracles_object_to_a_stale_page_in_a_recorded_trace() {
     let path =
@@ -337,7 +339,7 @@ fn no_input_makes_the_parser_panic_or_run_away() {
     let huge = "x".repeat(FILE_BYTES + 1);
     assert_eq!(parse(&huge).expect_err("huge").line, 1);
     for end in 0..SMALL.len() {
-        // Whatever it says, it says it without panicking.
+        // Any result is right, as long as it is no panic.
         let _ = parse(&SMALL[..end]);
         let _ = parse(&format!("{}\u{0}\u{fffd}é=>@#{}", &SMALL[..end], &SMALL[end..]));
     }

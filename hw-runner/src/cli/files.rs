@@ -1,4 +1,4 @@
-//! Files: bounded reading, and writing that leaves a whole file or none.
+//! Files: bounded reads, and writes that leave a whole file or none.
 
 use crate::trace::{self, Trace};
 use gpa_model::limits::FILE_BYTES;
@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-/// The text of `path`, of which no more is read than a parser looks at.
+/// The text of `path`, of at most [`FILE_BYTES`] bytes.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let most = FILE_BYTES as u64 + 1;
@@ -22,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-/// The program in `path`, and the trace that it is of if the file is one.
+/// The program in `path`, and the trace, if the file is one.
 pub(super) fn program(path: &Path) -> Result<(Program, Option<Trace>), String> {
     let text = read(path)?;
     let complain = |error| format!("{}:{error}", path.display());
@@ -33,7 +33,7 @@ pub(super) fn program(path: &Path) -> Result<(Program, Option<Trace>), String> {
     text::parse(&text).map_err(complain).map(|program| (program, None))
 }
 
-/// Make `dir/name` hold `text`: a reader sees the old file or the new one, never a part.
+/// Writes `text` to `dir/name`: a reader sees the old file or the new one, never a part.
 pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
     let written = File::create(&temporary).and_then(|mut file| {
@@ -42,7 +42,7 @@ pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     });
     let done = written.and_then(|()| fs::rename(&temporary, dir.join(name)));
     if done.is_err() {
-        // It may never have been created.
+        // The file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     done?;

@@ -1,4 +1,4 @@
-//! Judging a recorded trace, in words.
+//! Judges a recorded trace, and describes the result.
 
 use super::status::{Status, line};
 use crate::trace::explain::{self, Difference};
@@ -8,7 +8,7 @@ use gpa_model::text::print_op;
 use gpa_oracles::{Lockstep, Tally, report};
 use std::io::Write;
 
-/// Judge one trace and write a line about it, or the report of an objection.
+/// Judges one trace, and writes a line about it, or the report of an objection.
 pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
     let differences = explain::variants(&trace);
     let program = trace.program.clone();
@@ -43,7 +43,7 @@ pub(super) fn judge(name: &str, trace: Trace, out: &mut dyn Write) -> Status {
     if violation.is_none() && explained { Status::Clean } else { Status::Findings }
 }
 
-/// A variant, and whether it is explained.
+/// Describes a variant, and whether the model explains it.
 fn show(trace: &Trace, difference: &Difference) -> String {
     let vm = &trace.program.vm;
     let Difference { at, exit, objection } = difference;
@@ -54,7 +54,7 @@ fn show(trace: &Trace, difference: &Difference) -> String {
     format!("op {}, `{op}`: {exit} in {times} of {of} runs: {why}", at + 1)
 }
 
-/// The oracles whose clauses came up without anything to judge, as they do where guest code did not run natively.
+/// The oracles that had nothing to judge, as happens if guest code does not run natively.
 fn vacuous(run: &Lockstep) -> String {
     let mut oracles: Vec<(&str, Tally)> = Vec::new();
     for (oracle, _, tally) in run.tallies() {

@@ -1,11 +1,11 @@
-//! `probe`: which KVM this is, and the evidence that its guests run natively.
+//! `probe`: which KVM this is, and whether its guests run natively.
 
 use super::status::{Status, line};
 use crate::{AliasMethod, Machine, MachineError};
 use gpa_model::{Exit, Reclaim, text};
 use std::io::Write;
 
-/// Say which KVM this is and whether guest code really runs natively on it, with the counters that prove it
+/// Print which KVM this is, and whether guest code runs natively on it, with the counters that prove it
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {}
 
@@ -46,12 +46,12 @@ pub(super) fn run(out: &mut dyn Write, err: &mut dyn Write) -> Status {
     Status::Clean
 }
 
-/// A program that begins with every private memslot that there is.
+/// A program that begins with every internal memslot that there is.
 const INTERNAL: &str = "gpafuzz-program 1\nvm stolen=none vcpus=1 base=0xfede0 flush=works\n\
                        slot p0 create gfn=0xfede0 pages=3 hva=0x20\nslot p1 create gfn=0xfee00 pages=1 hva=0x28\n\
                        slot p2 create gfn=0xfede8 pages=1 hva=0x24\n";
 
-/// Which memslots of its own KVM keeps here.
+/// Which internal memslots this KVM has.
 fn internal_memslots(machine: &mut Machine) -> Result<String, MachineError> {
     let Ok(program) = text::parse(INTERNAL) else { return Ok("unknown".into()) };
     let trace = machine.run(&program)?;
@@ -63,7 +63,7 @@ fn internal_memslots(machine: &mut Machine) -> Result<String, MachineError> {
     Ok(words.collect::<Vec<_>>().join(", "))
 }
 
-/// Whether aliases can be made so, and by what means pages can be taken away then.
+/// Describes whether this alias method works here, and which ways to reclaim pages it has.
 fn alias_method_report(alias_method: AliasMethod, out: &mut dyn Write) {
     let machine = match Machine::open_with(alias_method) {
         Ok(machine) => machine,

@@ -1,4 +1,4 @@
-//! `record`: run programs on `/dev/kvm`, write traces, judge them.
+//! `record`: runs programs on `/dev/kvm`, writes traces, judges them.
 
 use super::arguments::alias_method;
 use super::files;
@@ -16,13 +16,13 @@ pub(super) struct Arguments {
     /// Programs, as text
     #[arg(required = true, value_name = "FILE")]
     programs: Vec<PathBuf>,
-    /// The folder for the traces, each named after its program
+    /// The folder for the traces; each has the name of its program
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// How often each is run; what is not always observed is marked
+    /// How often to run each program; observations that vary are marked
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     samples: u32,
-    /// How aliases come about
+    /// How aliases are made
     #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method, default_value_t)]
     alias_method: AliasMethod,
 }
@@ -51,8 +51,8 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
     status
 }
 
-/// What can be said before any program runs: the folder is there, or can be made, and no trace would overwrite another
-/// of this run.
+/// Checks the arguments before any program runs: the folder exists or can be created, and no two traces have
+/// the same name.
 fn check_arguments(programs: &[PathBuf], output: &Path) -> Result<(), String> {
     std::fs::create_dir_all(output).map_err(|error| {
         format!("{}: expected a folder to write traces to, found: {error}; name another with -o DIR", output.display())
@@ -89,7 +89,7 @@ fn record(
     Ok(judge(&path.display().to_string(), trace, out))
 }
 
-/// Run `program` so many times, at least once.
+/// Runs `program` `samples` times, at least once.
 fn sample(machine: &mut Machine, program: &Program, samples: u32) -> Result<Trace, MachineError> {
     let mut trace = machine.run(program)?;
     for _ in 1..samples {

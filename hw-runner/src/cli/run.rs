@@ -1,4 +1,4 @@
-//! `run`: carry out programs and traces on `/dev/kvm`, judge them, and say how reliably what is found shows.
+//! `run`: runs programs and traces on `/dev/kvm`, judges them, and reports how reliably a finding shows.
 
 use super::arguments::alias_method;
 use super::files;
@@ -13,19 +13,20 @@ use gpa_oracles::Lockstep;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A finding counts as stable only after so many runs.
+/// A finding counts as stable only after this many runs.
 const CONFIRMED: u32 = 10;
 
-/// Run programs on /dev/kvm and judge them; say where a trace was recorded otherwise, and how reliably a finding shows
+/// Run programs on /dev/kvm and judge them; report differences from a recorded trace, and how reliably a
+/// finding shows
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Programs or traces, as text
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How often each is run; one that an oracle objects to is run at least 10 times
+    /// How often to run each file; one that an oracle objects to runs at least 10 times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     times: u32,
-    /// How aliases come about; that of the trace, or slots, if none is given
+    /// How aliases are made [default: as in the trace; slots for a program]
     #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method)]
     alias_method: Option<AliasMethod>,
 }
@@ -62,7 +63,7 @@ fn one(
     let Some(machine) = machine else { return Ok(Status::Absent) };
     let runs = repeat(machine, &program, times).map_err(fail)?;
     let (name, objected, count) = (path.display().to_string(), runs.objected, runs.count);
-    // Of several runs the one that shows more.
+    // Of several runs, the first with an objection.
     let shown = runs.objection.unwrap_or(runs.first);
     let mut status = judge(&name, shown.clone(), out);
     if objected > 0 {
@@ -77,7 +78,7 @@ fn one(
     Ok(status)
 }
 
-/// Say where `trace` and a new run differ, and whether that is explained.
+/// Describes where a new run differs from `trace`, and whether the model explains that.
 fn tell(name: &str, trace: &Trace, difference: &Difference, out: &mut dyn Write) -> Status {
     let Difference { at, exit, objection } = difference;
     let vm = &trace.program.vm;
@@ -96,7 +97,7 @@ struct Runs {
     count: u32,
 }
 
-/// Run `program` so many times, and if an oracle objects, as often as it takes to know how reliably.
+/// Runs `program` `times` times, and more often if an oracle objects.
 fn repeat(machine: &mut Machine, program: &Program, times: u32) -> Result<Runs, MachineError> {
     let (mut lockstep, mut replay) = (Lockstep::default(), Replay::default());
     let mut runs = Runs { first: machine.run(program)?, objection: None, objected: 0, count: 0 };

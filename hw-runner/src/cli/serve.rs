@@ -1,4 +1,4 @@
-//! `serve`: be the first process of a lab.
+//! `serve`: runs as the first process of a lab's machine.
 
 use super::arguments::alias_method;
 use super::status::{Status, line};
@@ -7,16 +7,17 @@ use crate::inside::serve;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Be the first process of a lab: load modules of the kernel and run programs that arrive over a serial port
+/// Run as the first process of a lab's machine: load kernel modules and run programs that arrive over a serial
+/// port
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The port, such as /dev/ttyS1
     #[arg(value_name = "PORT")]
     port: PathBuf,
-    /// How aliases come about
+    /// How aliases are made
     #[arg(long, alias = "realisation", value_name = "NAME", value_parser = alias_method, default_value_t)]
     alias_method: AliasMethod,
-    /// Modules in the order of loading, as FILE or FILE:PARAMETER,…
+    /// Kernel modules in the order of loading, as FILE or FILE:PARAMETER,…
     #[arg(value_name = "MODULE")]
     modules: Vec<String>,
 }

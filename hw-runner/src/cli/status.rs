@@ -1,10 +1,10 @@
-//! How a command ends, and how it speaks.
+//! Exit statuses and output of the commands.
 
 use crate::MachineError;
 use std::fmt::Display;
 use std::io::Write;
 
-/// How the command ends. The number is the exit status.
+/// How the command ends. The discriminant is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Status {
@@ -19,13 +19,13 @@ pub enum Status {
 }
 
 impl Status {
-    /// A guest that hangs or dies is a finding about this KVM; all else is the environment.
+    /// A guest that hangs or dies is a finding about this KVM. Every other error is about the environment.
     pub(super) const fn of(error: &MachineError) -> Self {
         if error.is_finding() { Self::Findings } else { Self::Absent }
     }
 }
 
-/// Write a line. A reader that went away wants no more of them, which is no reason to fail.
+/// Writes a line. Ignores EPIPE: a reader that is gone needs no more lines.
 pub(super) fn line(to: &mut dyn Write, text: impl Display) {
     let _ = writeln!(to, "{text}");
 }

@@ -1,4 +1,4 @@
-//! `stress`: vCPUs that run at once, under a host that gives them no rest.
+//! `stress`: vCPUs run at once while the host changes pages and memslots.
 
 use super::arguments::alias_method;
 use super::status::{Status, line};
@@ -7,16 +7,17 @@ use gpa_model::limits::VCPUS;
 use std::io::Write;
 use std::time::Duration;
 
-/// Let vCPUs spin on all names of pages while the host takes them away, harvests the dirty log and changes memslots
+/// Run vCPUs that read and write all names of pages while the host reclaims pages, harvests the dirty log and
+/// changes memslots
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// For how long
+    /// How long to stress each alias method
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
     /// How many vCPUs run at once
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
     vcpus: u8,
-    /// How aliases come about; as often as there are several, each that exists here if none is given
+    /// How aliases are made; may be given several times [default: each alias method that works here]
     #[arg(long = "alias-method", alias = "realisation", value_name = "NAME", value_parser = alias_method)]
     alias_methods: Vec<AliasMethod>,
 }
@@ -35,7 +36,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
             }
             Err(error) => {
                 line(err, format_args!("aliases by {alias_method}: {error}"));
-                // Of those that nobody asked for by name, one that is not here is only left out.
+                // An alias method that was not asked for by name may be absent.
                 if !error.is_absence() || !alias_methods.is_empty() {
                     status = status.max(Some(Status::of(&error)));
                 }

@@ -1,4 +1,4 @@
-//! `verify`: judge recorded traces.
+//! `verify`: judges recorded traces.
 
 use super::files;
 use super::judge::judge;

@@ -1,4 +1,4 @@
-//! A program as one C file, whose larger part is the same for every program.
+//! A program as one C file. Most of it is a runtime that all programs share.
 
 use super::steps::{Step, comment, expected, steps};
 use crate::host::reclaim;
@@ -7,14 +7,14 @@ use gpa_model::text::print_op;
 use gpa_model::{FrameSet, Gpa, HostPage, Op, Pfn, Program, Reclaim, SlotChange, SlotFlags, VmConfig};
 use std::fmt::Write;
 
-/// The C that is the same for every program.
+/// The runtime that all programs share.
 const RUNTIME: &str = include_str!("c/runtime.c");
-/// The C for those that hold faults open.
+/// The part for programs that hold faults.
 const HELD: &str = include_str!("c/held.c");
-/// How dirty pages are told: by a bitmap for each memslot, or by a ring for each vCPU.
+/// The dirty log: a bitmap per memslot, or a ring per vCPU.
 const BITMAPS: &str = include_str!("c/bitmaps.c");
 const RINGS: &str = include_str!("c/rings.c");
-/// What only some alias methods have, and what stands for it elsewhere.
+/// Parts that some alias methods have, and what replaces them in others.
 const PRIVATE_MEMORY: &str = include_str!("c/private_memory.c");
 const IOEVENTFDS: &str = include_str!("c/ioeventfds.c");
 const NO_PRIVATE_MEMORY: &str = include_str!("c/no_private_memory.c");
@@ -38,14 +38,14 @@ pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
     ] {
         let _ = writeln!(out, "#define {name} {value}");
     }
-    // An array of no bits would be no C; bit 63 is in no GPA.
+    // C forbids empty arrays; bit 63 is in no GPA.
     let bits = if bits.is_empty() { "63".to_owned() } else { bits.join(", ") };
     let _ = writeln!(out, "static const int STOLEN[] = {{ {bits} }};\n\n{RUNTIME}");
     let either = |is: AliasMethod, this, other| if alias_method == is { this } else { other };
     let log = either(AliasMethod::Rings, RINGS, BITMAPS);
     let private = either(AliasMethod::SwProtected, PRIVATE_MEMORY, NO_PRIVATE_MEMORY);
     let _ = writeln!(out, "{log}\n{private}\n{}", either(AliasMethod::Ioeventfds, IOEVENTFDS, NO_IOEVENTFDS));
-    // Private memory has no hva for a fault to wait for.
+    // Private memory has no hva to hold a fault on.
     let steps = steps(program, alias_method, alias_method != AliasMethod::SwProtected);
     if steps.iter().any(|step| step.awaits.is_some()) {
         let _ = writeln!(out, "{HELD}");
@@ -59,7 +59,7 @@ pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
     out
 }
 
-/// Functions that this program may not call are no reason for a warning.
+/// No warnings for functions that this program does not call.
 const UNUSED: &str = "\t(void)slot_create, (void)slot_delete, (void)slot_move, (void)slot_flags, (void)unmap, (void)prot_none, (void)access_;\n\
                       \t(void)dirty_get, (void)dirty_clear, (void)left_out;\n";
 
@@ -100,12 +100,12 @@ pub(super) fn call(vm: &VmConfig, step: &Step<'_>) -> String {
         }
         Op::Attributes { gfn, pages, private } => format!("attributes_({gfn}, {pages}, {});", u8::from(private)),
         Op::DirtyClear { id, gfn, pages } => format!("dirty_clear({id}, {gfn}, {pages});"),
-        // Not every KVM can be asked.
+        // Not every KVM offers it.
         _ => format!("left_out({at});"),
     }
 }
 
-/// A gfn, and the number of the alias under which it is named.
+/// A gfn and an alias number.
 fn c_name(vm: &VmConfig, gpa: Gpa) -> String {
     let (gfn, alias) = vm.stolen().split(gpa);
     format!("{gfn}, {}", vm.stolen().alias_index(alias))

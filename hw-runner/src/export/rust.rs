@@ -1,4 +1,4 @@
-//! A program as a Rust test that runs it by this crate.
+//! A program as a Rust test that uses this crate.
 
 use crate::kvm::alias_method::AliasMethod;
 use gpa_model::Program;

@@ -21,7 +21,7 @@ pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
         match *step.op {
             Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {
                 let name = gpa.raw();
-                // A hole is answered by user space.
+                // User space answers accesses to a hole.
                 let found = step.allowed.memory.map_or("MMIO_VALUE".into(), |pfn| format!("IDENTITY({})", pfn.raw()));
                 let access = match access {
                     Access::Read => format!("GUEST_ASSERT_EQ(READ_ONCE(*(u64 *)GVA({name:#x})), {found});"),

@@ -1,4 +1,5 @@
-//! What real KVM can carry out of a program, with what each op must come to, and the words that every language has for it.
+//! The ops of a program that real KVM can carry out, with their expected results, and text that all languages
+//! share.
 
 use crate::kvm::alias_method::AliasMethod;
 use crate::machine::end_of_fault;
@@ -7,20 +8,20 @@ use gpa_model::limits::HOST_PAGES;
 use gpa_model::text::print;
 use gpa_model::{Allowed, Exit, Host, HostPage, Model, Op, Pfn, Program};
 
-/// One op that is carried out, with what it must come to.
+/// One op that is carried out, with its expected result.
 pub(super) struct Step<'a> {
     pub(super) at: usize,
     pub(super) op: &'a Op,
     pub(super) allowed: Allowed,
     pub(super) host: Host,
-    /// The host page that a fault waits for from here on.
+    /// The host page that a held fault waits for from here on.
     pub(super) awaits: Option<HostPage>,
 }
 
-/// Go through what real KVM can carry out of `program`; the rest is left out, for the model too. Where none is to be held open, a fault
-/// is over at once.
+/// The ops of `program` that real KVM can carry out; the model skips the others, too. Without `holds` a fault
+/// ends at once.
 pub(super) fn steps(program: &Program, alias_method: AliasMethod, holds: bool) -> Vec<Step<'_>> {
-    // What only a kernel that strips stolen bits can do is not written down.
+    // Ops that need a kernel that strips stolen bits are left out.
     let alias_method = if alias_method == AliasMethod::Native { AliasMethod::default() } else { alias_method };
     let (mut host, mut model) = (Host::default(), Model::new(&program.vm));
     let mut steps = Vec::new();
@@ -30,10 +31,10 @@ pub(super) fn steps(program: &Program, alias_method: AliasMethod, holds: bool) -
             continue;
         }
         host.apply(op);
-        // A right KVM does what the guest is entitled to.
+        // A correct KVM maps what the guest is entitled to.
         let wanted = model.clone().step(&host, op, &Exit::Done);
         let exit = wanted.memory.map_or(Exit::Done, Exit::Memory);
-        // Of a fault that is held open it is what it may come to where it cannot be.
+        // For a held fault: the result where it cannot be held.
         let allowed = model.clone().step(&host, op, &exit);
         let held = holds && end_of_fault(program, at).is_some() && allowed.mmio.is_none();
         let awaits = allowed.memory.filter(|_| held).and_then(|pfn| page_of(&host, pfn));
@@ -43,12 +44,12 @@ pub(super) fn steps(program: &Program, alias_method: AliasMethod, holds: bool) -
     steps
 }
 
-/// The host page that `pfn` is now.
+/// The host page whose identity is `pfn`.
 fn page_of(host: &Host, pfn: Pfn) -> Option<HostPage> {
     (0..HOST_PAGES as u64).map(HostPage::new).find(|hva| host.pfn(*hva) == pfn)
 }
 
-/// What an access may come to, in words.
+/// The allowed results of an access, in words.
 pub(super) fn expected(allowed: &Allowed) -> String {
     let memory = allowed.memory.map(|pfn| format!("page {:#x}", pfn.raw()));
     let mmio = allowed.mmio.map(|gfn| format!("an exit for frame {gfn}"));
@@ -57,9 +58,9 @@ pub(super) fn expected(allowed: &Allowed) -> String {
     words.join(" or ")
 }
 
-/// The whole program as a comment, whose lines begin with `line`.
+/// The program as a comment, each line starting with `line`.
 pub(super) fn comment(program: &Program, line: &str, open: &str, close: &str) -> String {
-    // What people wrote may hold what ends a comment of C.
+    // The program's comments may contain the end of a C comment.
     let text = print(program).replace("*/", "* /").replace("/*", "/ *");
     let lines: String = text.lines().map(|text| format!("{line}{text}\n")).collect();
     format!("{open}{lines}{close}")

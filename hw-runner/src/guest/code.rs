@@ -8,7 +8,7 @@ use crate::host::memory::Pages;
 use gpa_model::{Access, Pfn};
 use kvm_bindings::kvm_regs;
 
-/// The port that says a batch is done.
+/// The port that reports the end of a list.
 pub(crate) const DONE_PORT: u16 = 0x10;
 
 // Offsets in a request, as the code below has them.
@@ -59,15 +59,15 @@ const CODE: [u8; 74] = [
 const START: u64 = 0x00;
 const NEXT: u64 = 0x03;
 
-/// What a guest is asked to do.
+/// A guest access to make.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) access: Access,
-    /// The linear address of the page. A write is to a word in it.
+    /// The linear address of the page; a write goes to a word in it.
     pub(crate) page: u64,
-    /// Where in the page a write is to.
+    /// The offset in the page of a write.
     pub(crate) offset: usize,
-    /// What a write leaves there.
+    /// The value of a write.
     pub(crate) value: u64,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn crash_code(own: &Pages) {
     own.write_u32(CODE_PAGE, START as usize, u32::from_le_bytes([0x0f, 0x0b, 0x0f, 0x0b]));
 }
 
-/// Write request number `n` of `vcpu`.
+/// Writes request number `n` of `vcpu`.
 pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Request) {
     let (kind, gva) = match request.access {
         Access::Read => (1, request.page),
@@ -115,13 +115,13 @@ pub(crate) fn write_request(own: &Pages, vcpu: usize, n: usize, request: &Reques
     own.write_u32(at, offset + KIND, kind);
 }
 
-/// End the list of `vcpu` after `n` requests.
+/// Ends the list of `vcpu` after `n` requests.
 pub(crate) fn end_requests(own: &Pages, vcpu: usize, n: usize) {
     let (at, offset) = request_at(vcpu, n);
     own.write_u32(at, offset + KIND, END);
 }
 
-/// Tell the guest that request `n` went to user space.
+/// Tells the guest that request `n` exited to user space.
 pub(crate) fn note_exit(own: &Pages, vcpu: usize, n: usize) {
     let (at, offset) = request_at(vcpu, n);
     own.write_u32(at, offset + EXITED, 1);
@@ -133,7 +133,7 @@ pub(crate) fn is_done(own: &Pages, vcpu: usize, n: usize) -> bool {
     own.read_u32(at, offset + DONE) != 0
 }
 
-/// The page identity that request `n` found.
+/// The identity of the page that request `n` found.
 pub(crate) fn result(own: &Pages, vcpu: usize, n: usize) -> Pfn {
     let (at, offset) = request_at(vcpu, n);
     Pfn::new(own.read_u32(at, offset + RESULT))
@@ -144,13 +144,13 @@ fn request_at(vcpu: usize, n: usize) -> (usize, usize) {
     (page, n % REQUESTS_PER_PAGE * REQUEST_BYTES)
 }
 
-/// How the guest gives the page at `page` its identity by itself.
+/// The requests by which the guest itself gives the page at `page` its identity.
 pub(crate) fn stamp_requests(page: u64, pfn: Pfn) -> [Request; 2] {
     let request = |offset, value| Request { access: Access::Write, page, offset, value };
     [request(STUB, stub(pfn)), request(STAMP, pfn.raw().into())]
 }
 
-/// Registers of `vcpu` to begin with request `n`.
+/// Registers of `vcpu` to start with request `n`.
 pub(crate) fn registers(vcpu: usize, n: usize) -> kvm_regs {
     const RESERVED_ONE_AND_IOPL_3: u64 = 0x3002;
     let (page, offset) = request_at(vcpu, n);

@@ -1,4 +1,4 @@
-//! Where the guest's own memory is: which pages hold what, by guest physical and by linear address.
+//! Where the guest's own memory is: its pages, by guest physical and by linear address.
 
 use crate::host::memory::{HUGE_PAGES, PAGE_BYTES};
 use gpa_model::limits::{ALIASES, FRAMES, OPS, VCPUS};
@@ -14,21 +14,21 @@ const END_GFN: u64 = TABLE_GFN + HUGE_PAGES as u64;
 /// Bytes of one request.
 pub(super) const REQUEST_BYTES: usize = 32;
 pub(super) const REQUESTS_PER_PAGE: usize = PAGE_BYTES / REQUEST_BYTES;
-/// One page more than the accesses of a whole program need, for the request that ends the list.
+/// One page more than the accesses of a program need, for the request that ends the list.
 pub(super) const REQUEST_PAGES: usize = OPS / REQUESTS_PER_PAGE + 1;
-/// Requests of a list, with the one that ends it.
+/// Requests of a list, including the one that ends it.
 pub(crate) const REQUESTS: usize = REQUEST_PAGES * REQUESTS_PER_PAGE;
 const _: () = assert!(OPS < REQUESTS);
 pub(super) const CODE_PAGE: usize = 0;
-/// A task-state segment of zeros: its I/O bitmap lets every port through. Not every hypervisor honours IOPL.
+/// A task-state segment of zeros: its I/O bitmap allows every port. Some hypervisors ignore IOPL.
 pub(super) const TSS_PAGE: usize = 1;
 pub(super) const STACK_PAGE: usize = 2;
 pub(super) const REQUEST_PAGE: usize = STACK_PAGE + VCPUS;
-/// First page of what the guest that spins needs.
+/// First page of the guest that spins.
 pub(crate) const SPIN_PAGE: usize = REQUEST_PAGE + VCPUS * REQUEST_PAGES;
-/// Pages of what the guest that spins needs: its code, a page shared by all vCPUs, and two for each vCPU.
+/// Pages of the guest that spins: its code, a page shared by all vCPUs, and two for each vCPU.
 pub(super) const SPIN_PAGES: usize = 2 + 2 * VCPUS;
-/// Pages of all these.
+/// Pages of all of these.
 pub(super) const OWN_PAGES: usize = SPIN_PAGE + SPIN_PAGES;
 
 pub(super) const ROOTS: [usize; 2] = [0, 1];
@@ -36,24 +36,25 @@ pub(super) const POINTERS: usize = 2;
 pub(super) const DIRECTORY: usize = 3;
 pub(super) const OWN_LEAVES: usize = 4;
 pub(super) const WINDOW_LEAVES: usize = 5;
-/// How many VMs can have a leaf table for their windows at once.
+/// How many windows there are.
 pub(crate) const WINDOWS: usize = 256;
 
 /// Entries of a table of any level.
 pub(super) const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
 const _: () = assert!(ALIASES * FRAMES <= ENTRIES && OWN_PAGES <= ENTRIES);
 
-/// Where in a root table the guest's own addresses begin. It is the last entry of the lower half, which no GPA with stolen bits
-/// reaches: so tables that translate GPAs of programs can be the guest's, too.
+/// The root entry for the guest's own addresses: the last of the lower half, which no GPA with stolen bits
+/// reaches. So tables that translate GPAs of programs can also serve as the guest's.
 pub(crate) const OWN_ROOT_ENTRY: usize = ENTRIES / 2 - 1;
-/// Linear page numbers: each directory entry covers [`ENTRIES`] pages, the first for the guest itself, the others for windows.
+/// The first linear page. Each directory entry covers [`ENTRIES`] pages: the first the guest itself, the others
+/// windows.
 pub(super) const OWN_LINEAR: u64 = (OWN_ROOT_ENTRY * ENTRIES * ENTRIES * ENTRIES) as u64;
 const _: () = assert!(WINDOWS < ENTRIES);
 
-/// Present, writable, user; accessed and dirty, so that no walk has to write to the tables.
+/// Present, writable, user; accessed and dirty, so that page walks do not write to the tables.
 pub(super) const ENTRY_BITS: u64 = 0b110_0111;
 
-/// Whether `vm` has no frames where the guest's own memory is.
+/// Whether the frames of `vm` do not overlap the guest's own memory.
 pub(crate) fn leaves_room(vm: &VmConfig) -> bool {
     vm.gfn(FRAMES - 1).raw() < OWN_GFN || vm.base().raw() >= END_GFN
 }

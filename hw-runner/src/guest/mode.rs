@@ -5,7 +5,7 @@ use crate::host::memory::PAGE_BYTES;
 use gpa_model::Gpa;
 use kvm_bindings::{kvm_segment, kvm_sregs};
 
-/// Let the tables at `root` be the guest's, whose entries may forbid execution.
+/// Makes the tables at `root`, whose entries may forbid execution, the guest's.
 pub(crate) fn use_root(sregs: &mut kvm_sregs, root: Gpa) {
     const NXE: u64 = 1 << 11;
     sregs.cr3 = root.raw();
@@ -35,7 +35,7 @@ pub(crate) fn special_registers(sregs: &mut kvm_sregs, root: usize) {
     sregs.cs = kvm_segment { selector: 0x33, type_: 11, l: 1, ..flat };
     (sregs.ss, sregs.ds, sregs.es) = (kvm_segment { db: 1, ..flat }, flat, flat);
     (sregs.fs, sregs.gs) = (flat, flat);
-    // A busy 64-bit TSS: hardware refuses to enter long mode without one.
+    // A busy 64-bit TSS: VM entry to long mode requires one.
     let (base, limit) = (own_address(TSS_PAGE), PAGE_BYTES as u32 - 1);
     sregs.tr = kvm_segment { base, limit, selector: 0x40, type_: 11, present: 1, ..Default::default() };
     sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };

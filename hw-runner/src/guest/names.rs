@@ -1,7 +1,9 @@
-//! The guest's names of frames: linear addresses, and the entries of its page tables that lead from them to GPAs.
 //!
-//! One leaf table holds every name of a window. A second directory leads to the same leaf tables and forbids writes there, and others hold
-//! a leaf of 2 MiB for each half of a window under each alias; so up to three entries of different kinds lead to one GPA.
+//! The guest's names of frames: linear addresses, and the page-table entries that map them to GPAs.
+//!
+//! One leaf table maps every name of a window. A second directory leads to the same leaf tables and forbids writes. Other
+//! directories have a leaf of 2 MiB for each half of a window under each alias. So up to three entries of different kinds lead
+//! to one GPA.
 //!
 //! ```text
 //! pointer table  directory: own pages, windows | the same, read-only | leaves of 2 MiB: LARGE_DIRECTORIES directories
@@ -15,28 +17,29 @@ use gpa_model::{Access, Gpa, Level, VmConfig};
 
 const READONLY_DIRECTORY: usize = WINDOW_LEAVES + WINDOWS;
 const LARGE_DIRECTORY: usize = READONLY_DIRECTORY + 1;
-/// A window of frames lies in at most so many leaves of 2 MiB.
+/// A window of frames overlaps at most this many leaves of 2 MiB.
 const HALVES: usize = 2;
 const LARGE_DIRECTORIES: usize = WINDOWS * ALIASES * HALVES / ENTRIES;
 const _: () = assert!(FRAMES <= ENTRIES && LARGE_DIRECTORY + LARGE_DIRECTORIES <= HUGE_PAGES);
 
-/// Bits of an entry: what a leaf of a directory has, and what one that may be written to.
+/// Entry bits: a leaf in a directory; writable.
 const LARGE: u64 = 1 << 7;
 const WRITABLE: u64 = 1 << 1;
 
-/// What kind of entry a name leads through.
+/// The kind of page-table entry that maps a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// One of 4 KiB.
+    /// A leaf of 4 KiB.
     Small,
-    /// The same, reached through a directory entry that forbids writes.
+    /// The same leaf, through a directory entry that forbids writes.
     Readonly,
-    /// One of 2 MiB.
+    /// A leaf of 2 MiB.
     Large,
 }
 
 impl Entry {
-    /// The kind for an access by alias number `alias`. Where names differ by nothing but entries, those of one frame are of all kinds.
+    /// The kind for an access through alias number `alias`. An alias method that mixes entries uses all kinds
+    /// for each frame.
     pub(crate) fn of(alias_method: AliasMethod, alias: usize, access: Access) -> Self {
         match (alias_method.mixes_entries(), alias % 2, access) {
             (false, ..) => Self::Small,
@@ -47,7 +50,7 @@ impl Entry {
     }
 }
 
-/// The linear address of a frame of `vm` under alias number `alias`, by an entry of some kind.
+/// The linear address of a frame of `vm` under alias number `alias`, mapped by an entry of kind `entry`.
 pub(crate) fn name_by(entry: Entry, vm: &VmConfig, window: usize, alias: usize, frame: usize) -> u64 {
     let page = match entry {
         Entry::Small => return name(window, alias, frame),
@@ -61,17 +64,18 @@ pub(crate) fn name_by(entry: Entry, vm: &VmConfig, window: usize, alias: usize, 
     Gpa::from_page(page).raw()
 }
 
-/// The linear address of a frame under an alias, in a window.
+/// The linear address of a frame under an alias, mapped by a leaf of 4 KiB.
 pub(crate) fn name(window: usize, alias: usize, frame: usize) -> u64 {
     window_address(window, alias * FRAMES + frame)
 }
 
-/// The linear address that entry `index` of the leaf table of a window translates.
+/// The linear address that entry `index` of a window's leaf table translates.
 pub(crate) fn window_address(window: usize, index: usize) -> u64 {
     Gpa::from_page(OWN_LINEAR + ((1 + window) * ENTRIES + index) as u64).raw()
 }
 
-/// The linear number of the page that entry `index` of what entry `entry` of directory number `directory` leads to translates.
+/// The linear page number for entry `index` of the table, or page `index` of the leaf, at entry `entry` of
+/// directory number `directory`.
 const fn in_directory(directory: usize, entry: usize, index: usize) -> u64 {
     OWN_LINEAR + ((directory * ENTRIES + entry) * ENTRIES + index) as u64
 }
@@ -80,7 +84,7 @@ const fn large_leaf(window: usize, alias: usize, half: usize) -> usize {
     (window * ALIASES + alias) * HALVES + half
 }
 
-/// Which leaf of 2 MiB a frame lies in, counted from the first of its window, and where in it.
+/// The leaf of 2 MiB that maps a frame, counted from the window's first, and the frame's page in it.
 fn half_of(vm: &VmConfig, frame: usize) -> (usize, usize) {
     let pages = Level::Page2M.pages();
     let (gfn, first) = (vm.gfn(frame), vm.base().align_down(pages));
@@ -88,7 +92,7 @@ fn half_of(vm: &VmConfig, frame: usize) -> (usize, usize) {
     (offset / ENTRIES, offset % ENTRIES)
 }
 
-/// Write the directories beside the first one, as far as they are the same for every VM.
+/// Writes the directories besides the first, as far as all VMs share them.
 pub(super) fn write_directories(tables: &Pages) {
     let table = |page: usize| Gpa::from_page(TABLE_GFN + page as u64).raw();
     let set = |page, index: usize, entry: u64| tables.write_u64(page, index * size_of::<u64>(), entry);
@@ -101,7 +105,7 @@ pub(super) fn write_directories(tables: &Pages) {
     }
 }
 
-/// Point window number `window` at every name of every frame of `vm`.
+/// Maps every name of every frame of `vm` in window number `window`.
 pub(crate) fn write_window(tables: &Pages, window: usize, vm: &VmConfig, alias_method: AliasMethod) {
     for index in 0..ENTRIES {
         let (alias, frame) = (index / FRAMES, index % FRAMES);
@@ -122,7 +126,7 @@ fn large_entry(vm: &VmConfig, alias_method: AliasMethod, alias: usize, half: usi
     stolen.join(gfn, stolen.alias(alias_method.alias_in_tables(alias))).raw() | ENTRY_BITS | LARGE
 }
 
-/// Point the leaf table of window number `window` at the pages from `gfn` on, as many as it has entries.
+/// Maps the pages from `gfn` in window number `window`, one for each entry.
 pub(crate) fn write_window_over(tables: &Pages, window: usize, gfn: u64) {
     for index in 0..ENTRIES {
         let entry = Gpa::from_page(gfn + index as u64).raw() | ENTRY_BITS;

@@ -1,9 +1,10 @@
-//! The guest that spins: it never stops reading and writing pages through all their names, and complains by itself.
 //!
-//! The host publishes a *floor* for each frame: the identity that every read must find there, 0 while the page is being
-//! replaced and nothing can be said, or [`HOLE`] where there is no memory. The guest reads the floor, then the page, and if the
-//! two differ the floor once more: only if that has not changed is the page stale. Then it writes a number that grows with each
-//! write to a word of its own, reads it back through another name, and publishes it.
+//! The guest that spins: it reads and writes pages through all their names without end, and complains by itself.
+//!
+//! The host publishes a *floor* for each frame: the identity that every read must find, 0 while the page is being replaced,
+//! or [`HOLE`] without memory. The guest reads the floor, then the page. If they differ it reads the floor again, and if that is
+//! unchanged, the page is stale. Then it writes an increasing number to its own word of the page, reads it back through
+//! another name, and publishes it.
 //!
 //! ```text
 //! SPIN_PAGE  code | floors, and numbers published | control page and list of names of vCPU 0, of vCPU 1, …
@@ -15,21 +16,21 @@ use crate::host::memory::{PAGE_BYTES, Pages};
 use gpa_model::limits::{FRAMES, VCPUS};
 use kvm_bindings::kvm_regs;
 
-/// The floor of a frame without memory: what a read finds that user space answers.
+/// The floor of a hole: the value with which user space answers reads.
 pub(crate) const HOLE: u32 = u32::MAX;
-/// The port by which the guest complains.
+/// The port that reports a complaint.
 pub(crate) const COMPLAINT_PORT: u16 = 0x11;
 
 const CODE_PAGE: usize = SPIN_PAGE;
 const SHARED_PAGE: usize = SPIN_PAGE + 1;
 const VCPU_PAGE: usize = SPIN_PAGE + 2;
 
-/// Bytes of a name in a list: two addresses, where its floor is, where its number is published.
+/// Bytes of a name in a list: two addresses, the address of its floor, the address of its published number.
 const NAME_BYTES: usize = 4 * size_of::<u64>();
-/// Names a vCPU can go through.
+/// How many names a list holds.
 pub(crate) const NAMES: usize = PAGE_BYTES / NAME_BYTES - 1;
 
-/// Floors come first in the shared page, then the numbers of each vCPU.
+/// The shared page has the floors first, then the published numbers of each vCPU.
 const NUMBERS: usize = FRAMES * size_of::<u32>();
 const _: () = assert!(NUMBERS + VCPUS * FRAMES * size_of::<u64>() <= PAGE_BYTES);
 
@@ -95,28 +96,28 @@ const CODE: [u8; 124] = [
     0xeb, 0xc1,                         // 7a  jmp  skip
 ];
 
-/// One name of a frame, as a vCPU goes through it.
+/// One name of a frame in a vCPU's list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
     pub(crate) frame: usize,
     /// Alias number.
     pub(crate) alias: usize,
-    /// Its linear address, which is written to, too.
+    /// Its linear address, for the first read and the write.
     pub(crate) address: u64,
-    /// That of the name which is read after a write.
+    /// The linear address of the other name, for the read after the write.
     pub(crate) other: u64,
 }
 
-/// What the guest complains of.
+/// A complaint of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Complaint {
-    /// A read found another page than the one that was there before it began.
+    /// A read found another identity than the floor that was published before it began.
     Stale { name: usize, expected: u64, found: u64 },
-    /// A write was not found through another name.
+    /// A read through another name did not find the write.
     Lost { name: usize, expected: u64, found: u64 },
 }
 
-/// Put the code in place, and the list of `names` of `vcpu`.
+/// Loads the code, and the list of `names` of `vcpu`.
 pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
     assert!(names.len() <= NAMES, "{} names, but a list has room for {NAMES}", names.len());
     code::write_code(own, CODE_PAGE, &CODE);
@@ -137,7 +138,7 @@ pub(crate) fn load(own: &Pages, vcpu: usize, names: &[Name]) {
     own.write_u64(list, names.len() * NAME_BYTES, 0);
 }
 
-/// From now on a read of `frame` must find `floor`.
+/// Publishes the floor of `frame`.
 pub(crate) fn set_floor(own: &Pages, frame: usize, floor: u32) {
     own.write_u32(SHARED_PAGE, floor_at(frame), floor);
 }
@@ -147,7 +148,7 @@ pub(crate) fn published(own: &Pages, vcpu: usize, frame: usize) -> u64 {
     own.read_u64(SHARED_PAGE, number_at(vcpu, frame))
 }
 
-/// Have `vcpu` come out at the end of its list.
+/// Makes `vcpu` exit at the end of its list.
 pub(crate) fn stop(own: &Pages, vcpu: usize) {
     own.write_u32(pages_of(vcpu).0, STOP, 1);
 }
@@ -157,7 +158,7 @@ pub(crate) fn rounds(own: &Pages, vcpu: usize) -> u64 {
     own.read_u64(pages_of(vcpu).0, ROUNDS)
 }
 
-/// What `vcpu` has just complained of.
+/// The complaint of `vcpu` that has just exited.
 pub(crate) fn complaint(own: &Pages, vcpu: usize) -> Complaint {
     let (control, list) = pages_of(vcpu);
     let read = |at| own.read_u64(control, at);
@@ -166,7 +167,7 @@ pub(crate) fn complaint(own: &Pages, vcpu: usize) -> Complaint {
     if read(KIND) == 1 { Complaint::Stale { name, expected, found } } else { Complaint::Lost { name, expected, found } }
 }
 
-/// Registers of `vcpu` to begin with.
+/// Registers of `vcpu` to start with.
 pub(crate) fn registers(vcpu: usize) -> kvm_regs {
     let (control, list) = pages_of(vcpu);
     kvm_regs {

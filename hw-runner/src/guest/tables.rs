@@ -8,7 +8,7 @@ use super::names;
 use crate::host::memory::Pages;
 use gpa_model::Gpa;
 
-/// Write everything of the tables but the windows.
+/// Writes all page tables except the windows.
 pub(crate) fn write_tables(tables: &Pages) {
     let table = |page: usize| Gpa::from_page(TABLE_GFN + page as u64);
     let set = |page, index: usize, gpa: Gpa| tables.write_u64(page, index * size_of::<u64>(), gpa.raw() | ENTRY_BITS);

@@ -1,4 +1,4 @@
-//! One vCPU that carries out lists of accesses and says what became of each.
+//! A vCPU, which carries out lists of accesses and reports the outcome of each.
 
 use super::code::{self, Request};
 use super::{layout, mode};
@@ -12,27 +12,27 @@ use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_SMM, kvm_mp_state, 
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::ops::Range;
 
-/// More exits than one access can explain; after so many it counts as failed.
+/// An access with more exits than this has failed.
 const EXITS_PER_ACCESS: u32 = 8;
-/// More faults than one access needs, while nobody else changes anything: after so many KVM has it try again.
+/// An access with more faults than this, while nothing else changes, is one that KVM retries for ever.
 const FAULTS_PER_ACCESS: u64 = 64;
 
-/// What became of one access.
+/// The outcome of one access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It found this page identity, or whatever stands in its place.
+    /// It found this value where a page has its identity.
     Found(Pfn),
-    /// It went to user space, which was told this address first.
+    /// It exited to user space, first for this address.
     Exited(Gpa),
     /// It raised a page fault.
     GuestFault,
-    /// KVM gave up on it.
+    /// KVM could not carry it out.
     Failed,
-    /// KVM took it for one to memory that is private, or that is not, and found the other.
+    /// KVM exited with `KVM_EXIT_MEMORY_FAULT`: it took the access for one to private, or to shared, memory.
     MemoryFault { private: bool },
-    /// It faulted again and again.
+    /// KVM retried it without end.
     Retried,
-    /// KVM does not let the vCPU go on before entries of its dirty ring are given back.
+    /// The dirty ring of the vCPU is full.
     RingFull,
 }
 
@@ -42,21 +42,21 @@ pub(crate) struct Vcpu {
     fd: VcpuFd,
     number: usize,
     sregs: kvm_sregs,
-    /// How often the page tables had been rewritten when CR3 changed last.
+    /// How often the page tables had been rewritten when CR3 last changed.
     tables: u64,
-    /// Which of the two roots CR3 points at.
+    /// Which of the two roots is in CR3.
     root: usize,
     events: kvm_vcpu_events,
     stats: Option<Stats>,
-    /// Exits so far. KVM emulates the instruction behind each of them, wherever the rest of the guest runs.
+    /// Exits so far. KVM emulates the instruction of each.
     exits: u64,
-    /// The number of the request that the guest goes on with.
+    /// The number of the next request.
     next: usize,
-    /// What became of the one before, if its access has come out, and is completed when the guest goes in again.
+    /// The outcome of the request before it, if that one exited and is not complete yet.
     unfinished: Option<Outcome>,
 }
 
-/// Why `KVM_RUN` returned, without borrowing from the vCPU.
+/// Why `KVM_RUN` returned, without a borrow of the vCPU.
 enum Stop {
     Done,
     Mmio(Gpa),
@@ -67,7 +67,7 @@ enum Stop {
 }
 
 impl Vcpu {
-    /// Create vCPU `number`, ready for its first list.
+    /// Creates vCPU `number`, ready for its first list.
     pub(crate) fn new(vm: &VmFd, cpuid: &CpuId, number: usize) -> Result<Self, MachineError> {
         let fd = vm.create_vcpu(number as u64).doing("create a vCPU")?;
         fd.set_cpuid2(cpuid).doing("set the CPUID of a vCPU")?;
@@ -81,8 +81,8 @@ impl Vcpu {
         Ok(vcpu)
     }
 
-    /// Disable its local APIC, which KVM has. While it is enabled, the processor takes whatever leads to the APIC access page for
-    /// accesses to the APIC, by which name soever (SDM vol. 3C, 30.4).
+    /// Disables its local APIC. While a local APIC is enabled, the processor takes an access to the APIC access
+    /// page, under any name, for an access to the APIC (SDM vol. 3C, 30.4).
     pub(crate) fn disable_local_apic(&mut self) -> Result<(), MachineError> {
         const ENABLE: u64 = 1 << 11;
         self.sregs.apic_base &= !ENABLE;
@@ -94,12 +94,13 @@ impl Vcpu {
         self.stats.as_ref()
     }
 
-    /// How often the guest came out with an instruction that KVM had to emulate.
+    /// How often the guest exited with an instruction that KVM emulates.
     pub(crate) fn exits(&self) -> u64 {
         self.exits
     }
 
-    /// Use page tables that were rewritten `tables` times: if that is news, CR3 changes, which flushes the guest's TLB.
+    /// Uses page tables that were rewritten `tables` times. If that number is new, changes CR3, which flushes
+    /// the guest's TLB.
     pub(crate) fn use_tables(&mut self, tables: u64) -> Result<(), MachineError> {
         if self.tables == tables {
             return Ok(());
@@ -112,7 +113,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Take it into `space`, or leave it there. Its registers stay as they are.
+    /// Moves the vCPU into `space`, without changing its registers.
     pub(crate) fn enter_space(&mut self, space: AddressSpace) -> Result<(), MachineError> {
         let smm = u8::from(space == AddressSpace::Smm);
         if self.events.smi.smm == smm {
@@ -123,7 +124,8 @@ impl Vcpu {
         self.fd.set_vcpu_events(&self.events).doing("take a vCPU into or out of SMM")
     }
 
-    /// Aliases that a mode makes would be right without it, and mean nothing: KVM has to say that the guest was in it.
+    /// Checks that KVM ran the guest in the address space that was asked for. Otherwise aliases made by it
+    /// would prove nothing.
     fn check_space(&mut self) -> Result<(), MachineError> {
         let (wanted, flags) = (self.events.smi.smm != 0, u32::from(self.fd.get_kvm_run().flags));
         if wanted == (flags & KVM_RUN_X86_SMM != 0) {
@@ -138,29 +140,29 @@ impl Vcpu {
         self.number
     }
 
-    /// The vCPU of KVM, for a guest of another kind.
+    /// The KVM vCPU, for another guest.
     pub(crate) fn fd(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
-    /// Have KVM map a page as if the guest had read it.
+    /// Prefaults a page (`KVM_PRE_FAULT_MEMORY`).
     pub(crate) fn pre_fault(&self, gpa: Gpa) -> std::io::Result<()> {
         crate::kvm::ioctl::pre_fault(&self.fd, gpa)
     }
 
-    /// Count exits of such a guest.
+    /// Counts exits of another guest.
     pub(crate) fn count_exits(&mut self, exits: u64) {
         self.exits += exits;
     }
 
-    /// Make all state fresh, to begin with request `n`.
+    /// Resets all state, to start with request `n`.
     pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
         self.begin(&code::registers(self.number, n))?;
         (self.next, self.unfinished) = (n, None);
         Ok(())
     }
 
-    /// Make all state fresh, to begin with `registers`.
+    /// Resets all state, to start with `registers`.
     pub(crate) fn begin(&mut self, registers: &kvm_regs) -> Result<(), MachineError> {
         self.settle()?;
         self.fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).doing("wake a vCPU")?;
@@ -169,13 +171,13 @@ impl Vcpu {
         self.fd.set_regs(registers).doing("reset the registers of a vCPU")
     }
 
-    /// Walk the tables at `root` from now on.
+    /// Uses the page tables at `root` from now on.
     pub(crate) fn walk_from(&mut self, root: Gpa) -> Result<(), MachineError> {
         mode::use_root(&mut self.sregs, root);
         self.restart(0)
     }
 
-    /// Carry out code at CPL 0, until it says that it is done.
+    /// Runs code at CPL 0 until it reports that it is done.
     pub(crate) fn run_privileged(&mut self, registers: &kvm_regs, watchdog: &Watchdog) -> Result<(), MachineError> {
         self.settle()?;
         self.fd.set_sregs(&mode::privileged(&self.sregs)).doing("enter ring 0 on a vCPU")?;
@@ -195,8 +197,8 @@ impl Vcpu {
         self.restart(0)
     }
 
-    /// KVM completes an instruction that exited when it is entered again, and then overwrites registers that were set in
-    /// between. So enter and leave at once.
+    /// Enters the vCPU and returns at once. KVM completes an instruction that exited on the next entry, which
+    /// would overwrite registers that user space has set in between.
     fn settle(&mut self) -> Result<(), MachineError> {
         self.fd.set_kvm_immediate_exit(1);
         let result = self.fd.run().map(|_| ());
@@ -207,16 +209,16 @@ impl Vcpu {
         }
     }
 
-    /// Faults of the guest that KVM took so far.
+    /// How many guest faults KVM has handled.
     fn faults(&self) -> Option<u64> {
         self.stats.as_ref()?.read("pf_taken")
     }
 
-    /// Carry out `requests`, at most a program's worth, and write what became of each to `outcomes`. Where `may_retry` there is but
-    /// one, and KVM may have it fault for as long as it likes.
     ///
-    /// A last access that came out is completed with those of the next list, because to enter a guest for nothing else is what costs
-    /// most.
+    /// Carries out `requests`, at most a program's worth, and writes the outcome of each to `outcomes`. With `may_retry` there is
+    /// only one request, which KVM may retry for ever.
+    ///
+    /// A last access that exited is completed by the next list, because an entry of its own would cost the most.
     pub(crate) fn run(
         &mut self,
         own: &Pages,
@@ -250,7 +252,7 @@ impl Vcpu {
                 Stop::Interrupted => {
                     let patience = retries.zip(self.faults());
                     let in_vain = patience.is_some_and(|(before, now)| now > before + FAULTS_PER_ACCESS);
-                    // The signal may have come when all is done, too.
+                    // The signal may also arrive when all requests are done.
                     let at = if in_vain { self.at(own, &mut left) } else { None };
                     at.map(|n| (n, Outcome::Retried))
                 }
@@ -287,10 +289,10 @@ impl Vcpu {
                 }
             };
             if let Some((n, outcome)) = given_up {
-                // An exit that was seen first is the better answer.
+                // An earlier exit of the same access is the better outcome.
                 left.early(n).get_or_insert(outcome);
                 left.at = n + 1;
-                // Even behind the last it goes on: a guest that died has no tables any more before it is entered again.
+                // Also after the last request: a guest that died has no root until it is entered again.
                 self.restart(n + 1)?;
             }
         }
@@ -300,12 +302,12 @@ impl Vcpu {
         Ok(())
     }
 
-    /// The request the guest is at.
+    /// The number of the current request.
     fn current(&self, own: &Pages, left: &mut Left, why: impl Fn() -> String) -> Result<usize, MachineError> {
         self.at(own, left).ok_or_else(|| MachineError::Exit(why()))
     }
 
-    /// The same, if it is not at the end of its list.
+    /// The number of the current request; `None` at the end of the list.
     fn at(&self, own: &Pages, left: &mut Left) -> Option<usize> {
         let end = left.first + left.early.len();
         while left.at < end && code::is_done(own, self.number, left.at) {
@@ -325,33 +327,33 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(gpa, _)) => Stop::Mmio(Gpa::new(gpa)),
             Ok(VcpuExit::Shutdown) => Stop::Gone("a shutdown"),
             Ok(VcpuExit::InternalError) => Stop::Gone("an internal error of KVM"),
-            // Or there is no host page: then the access is taken for what it is.
+            // Also if there is no host page; the access then counts as failed.
             Ok(VcpuExit::MemoryFault { flags, .. }) => Stop::MemoryFault { private: flags & PRIVATE != 0 },
             Ok(VcpuExit::Intr) => Stop::Interrupted,
             Ok(VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL)) => Stop::RingFull,
             Ok(other) => return Err(MachineError::Exit(format!("{other:?}"))),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Stop::Interrupted,
-            // KVM cannot get at the host page: user space sees that as an error of the access.
+            // KVM cannot access the host page: to user space the access has failed.
             Err(error) if matches!(error.errno(), libc::EFAULT | libc::EHWPOISON) => Stop::Gone("a bad host page"),
             Err(error) => return Err(error).doing("run a vCPU"),
         })
     }
 }
 
-/// Progress through one list.
+/// The progress of one list.
 struct Left {
-    /// The number of the first request that is not done: one of the list, or the one before it.
+    /// The number of the first request to complete: the list's first, or the one before it.
     first: usize,
-    /// Those before this one are done.
+    /// All requests before this one are done.
     at: usize,
-    /// How often the access there came out.
+    /// Exits of the request `at`.
     exits: u32,
-    /// What became of each, if the guest cannot say.
+    /// The outcome of each request that the guest cannot report.
     early: Vec<Option<Outcome>>,
 }
 
 impl Left {
-    /// All of `list`, and before it the request that `unfinished` became of.
+    /// The requests of `list`, and the one before it if `unfinished` is its outcome.
     fn of(list: Range<usize>, unfinished: Option<Outcome>) -> Self {
         let mut early: Vec<_> = unfinished.into_iter().map(Some).collect();
         let first = list.start - early.len();
@@ -359,7 +361,7 @@ impl Left {
         Self { first, at: first, exits: 0, early }
     }
 
-    /// What became of request `n`.
+    /// The outcome of request `n`.
     fn early(&mut self, n: usize) -> &mut Option<Outcome> {
         &mut self.early[n - self.first]
     }

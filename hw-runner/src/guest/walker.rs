@@ -1,15 +1,16 @@
-//! A guest whose page tables are somebody else's: what real hardware makes of them, and what a real TLB keeps of them.
 //!
-//! The tables of an MMU in long-mode format become the guest's own, so that every GPA they translate is a linear address of the
-//! guest's. The guest changes their entries itself, by stores at CPL 3, as the owner of page tables does; and it invalidates
-//! what was cached by `INVLPG`, or by loading CR3, at CPL 0. Nothing here knows which MMU the tables are of.
+//! A guest that runs under the page tables of an MMU: what a real page walker finds in them, and what a real TLB keeps.
+//!
+//! The MMU's tables, in long-mode format, become the guest's, so that each GPA that they translate is a linear address of the
+//! guest. The guest changes entries itself, by stores at CPL 3, and invalidates the TLB by `INVLPG`, or by a load of CR3, at
+//! CPL 0. This module does not depend on a particular MMU.
 //!
 //! ```text
-//! WALKED_GFN  the tables     PAGE_GFN  the pages they lead to, each with its number for an identity
+//! WALKED_GFN  the tables     PAGE_GFN  the pages they lead to; the identity of each is its number
 //! ```
 //!
-//! On shadow paging it is KVM's shadow of the tables that is looked at as well as the TLB: it must be brought up to date by
-//! `INVLPG` and by loads of CR3, and need not be before.
+//! On shadow paging, accesses use KVM's shadow of the tables as well as the TLB. `INVLPG` and loads of CR3 bring both up to
+//! date; before that neither need be.
 
 use super::code::{self, Request};
 use super::vcpu::{Outcome, Vcpu};
@@ -28,9 +29,9 @@ use kvm_ioctls::VmFd;
 
 /// Entries of a table.
 pub const ENTRIES: usize = PAGE_BYTES / size_of::<u64>();
-/// Tables there is room for.
+/// How many tables there can be.
 pub const TABLES: usize = 512;
-/// Pages there is room for.
+/// How many pages there can be.
 pub const PAGES: usize = 512;
 
 const WALKED_GFN: u64 = layout::TABLE_GFN + HUGE_PAGES as u64;
@@ -42,13 +43,13 @@ const TABLE_SLOT: u32 = 1;
 const WALKED_SLOT: u32 = 2;
 const PAGE_SLOT: u32 = 3;
 
-/// The window through which the guest reaches the tables.
+/// The window in which the guest maps the tables.
 const WINDOW: usize = 0;
 const CODE_PAGE: usize = layout::SPIN_PAGE;
 const LIST_PAGE: usize = layout::SPIN_PAGE + 1;
-/// Addresses that one list holds; another 0 ends it.
+/// Addresses in one list; a 0 ends it.
 const LIST: usize = ENTRIES - 1;
-/// Where in a page a write is tried.
+/// The offset in a page of writes.
 const WORD: usize = PAGE_BYTES / 2;
 
 /// Code for CPL 0. `rsi` holds the list.
@@ -70,7 +71,7 @@ const CODE: [u8; 27] = [
 ];
 const RELOAD: u64 = 0x13;
 
-/// The VM. It belongs to the thread that opened it.
+/// The VM. It must stay on the thread that opened it.
 #[derive(Debug)]
 pub struct Walker {
     // Declared, and so dropped, before the memory it uses.
@@ -85,25 +86,26 @@ pub struct Walker {
     watchdog: Watchdog,
     fingerprint: Fingerprint,
     accesses: u64,
-    /// What the last write that was tried left in its page.
+    /// The value of the last write.
     value: u64,
 }
 
 impl Walker {
-    /// The address for table number `n` of those to be walked, if there is room.
+    /// The address of table number `n`; `None` if there is no room.
     pub fn table(n: usize) -> Option<u64> {
         (n < TABLES).then(|| Gpa::from_page(WALKED_GFN + n as u64).raw())
     }
 
-    /// The address of the page whose identity is `pfn`, if there is room.
+    /// The address of the page whose identity is `pfn`; `None` if there is no room.
     pub fn page(pfn: Pfn) -> Option<u64> {
         ((pfn.raw() as usize) < PAGES).then(|| Gpa::from_page(PAGE_GFN + u64::from(pfn.raw())).raw())
     }
 
-    /// Open `/dev/kvm` and create the VM.
+    ///
+    /// Opens `/dev/kvm` and creates the VM.
     ///
     /// # Errors
-    /// A [`MachineError`] if there is no usable KVM here.
+    /// A [`MachineError`] if there is no usable KVM.
     pub fn open() -> Result<Self, MachineError> {
         let kvm = crate::kvm::ioctl::open()?;
         let fd = crate::kvm::ioctl::create_vm(&kvm, 0)?;
@@ -132,7 +134,7 @@ impl Walker {
         Ok(Self { vcpu, stats, fd, own, tables, walked, pages, watchdog, fingerprint, accesses: 0, value: 0 })
     }
 
-    /// What this machine is; whether it runs guests natively is for [`Walker::witness`] to say.
+    /// Which KVM this is. [`Walker::witness`] shows whether it runs guests natively.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
@@ -143,7 +145,8 @@ impl Walker {
         Witness::read(self.accesses, self.vcpu.exits(), &files)
     }
 
-    /// Walk these tables from now on, each with its address; the first is the root. Nothing that was cached before is left.
+    ///
+    /// Uses these tables, each with its address, from now on; the first is the root. Nothing that was cached before stays.
     ///
     /// # Errors
     /// A [`MachineError`] if the machine fails.
@@ -151,7 +154,7 @@ impl Walker {
     /// # Panics
     /// If an address is not one of [`Walker::table`].
     pub fn load(&mut self, tables: &[(u64, [u64; ENTRIES])]) -> Result<(), MachineError> {
-        // What user space writes is invisible to KVM, so what it made of earlier tables has to go with their memslot.
+        // KVM does not notice writes of user space. Deleting the memslot of the tables zaps their shadow.
         delete_region(&self.fd, WALKED_SLOT).doing("delete the memslot of the tables")?;
         for (address, table) in tables {
             let page = table_number(*address);
@@ -167,7 +170,8 @@ impl Walker {
         self.reload()
     }
 
-    /// Have the guest store entries, each at its address, in this order. Nothing is invalidated.
+    ///
+    /// Lets the guest store entries, each at its address, in this order. Does not invalidate anything.
     ///
     /// # Errors
     /// A [`MachineError`] if the machine fails, or the guest cannot store.
@@ -204,7 +208,8 @@ impl Walker {
         Ok(())
     }
 
-    /// Load CR3 with what is in it.
+    ///
+    /// Loads CR3 with its current value.
     ///
     /// # Errors
     /// A [`MachineError`] if the machine fails.
@@ -212,7 +217,8 @@ impl Walker {
         self.privileged(RELOAD)
     }
 
-    /// Which page a read of each address finds; none, if it faults.
+    ///
+    /// The page that a read of each address finds; `None` if it faults.
     ///
     /// # Errors
     /// A [`MachineError`] if the machine fails.
@@ -223,7 +229,8 @@ impl Walker {
         Ok(self.run(&requests)?.into_iter().map(page).collect())
     }
 
-    /// Which page a write to `address` reaches; none, if it faults.
+    ///
+    /// The page that a write to `address` reaches; `None` if it faults.
     ///
     /// # Errors
     /// A [`MachineError`] if the machine fails.
@@ -259,7 +266,7 @@ impl Walker {
     }
 }
 
-/// The number of the table that `address` is in.
+/// The number of the table at `address`.
 fn table_number(address: u64) -> usize {
     let table = Gpa::new(address).page().wrapping_sub(WALKED_GFN) as usize;
     assert!(table < TABLES, "{address:#x} is in no table");
@@ -282,9 +289,9 @@ mod tests {
 
     /// Present, writable, user.
     const LINK: u64 = 7;
-    /// A linear address and an alias of it, which bit 40 makes: two root entries, and so two leaf tables.
+    /// A linear address and its alias, made by bit 40: two root entries, so two leaf tables.
     const NAMES: [u64; 2] = [0x1e_1000, 0x100_001e_1000];
-    /// The entry of either's leaf table that translates it.
+    /// Their entry in the leaf tables.
     const INDEX: usize = 0x1e1;
 
     fn table(n: usize) -> u64 {
@@ -295,7 +302,7 @@ mod tests {
         Walker::page(Pfn::new(pfn)).expect("room") | LINK
     }
 
-    /// Root, and for each name three tables below it; both lead to page `pfn`.
+    /// The root, and three tables for each name; both names lead to page `pfn`.
     fn tables(pfn: u32) -> Vec<(u64, [u64; ENTRIES])> {
         let empty = [0; ENTRIES];
         let mut tables: Vec<_> = (0..7).map(|n| (table(n), empty)).collect();
@@ -308,7 +315,7 @@ mod tests {
         tables
     }
 
-    /// Store `entry` as the leaf of both names.
+    /// Stores `entry` as the leaf of both names.
     fn replace(walker: &mut Walker, entry: u64) {
         let at = |n: usize| table(n) + (INDEX * size_of::<u64>()) as u64;
         walker.store(&[(at(3), entry), (at(6), entry)]).expect("stores");
@@ -345,14 +352,14 @@ mod tests {
         replace(&mut walker, leaf(8));
         walker.invalidate(&NAMES).expect("invlpg");
         assert_eq!(walker.write(NAMES[1]).expect("a write"), Some(Pfn::new(8)));
-        // An address bit that this processor does not have is reserved.
+        // An address bit above the processor's MAXPHYADDR is reserved.
         replace(&mut walker, leaf(9) | 1 << 51);
         walker.invalidate(&NAMES).expect("invlpg");
         assert_eq!(walker.read(&NAMES).expect("reads"), [None, None]);
     }
 
-    /// The control: without its own `INVLPG` the second name goes on leading to the old page. A TLB may always forget, a shadow
-    /// of the tables does not by itself.
+    /// The control: without an `INVLPG` of its own the second name still leads to the old page. A TLB may
+    /// forget at any time; a shadow of the tables does not by itself.
     #[test]
     fn what_is_invalidated_under_one_name_is_stale_under_the_other() {
         let Some(mut walker) = walker() else { return };

@@ -262,7 +262,7 @@ fn bits(page: usize, pages: usize) -> u64 {
 const _: () = assert!(HOST_PAGES <= u64::BITS as usize);
 
 fn punch_hole(memory: &Pages, page: usize, pages: usize) -> io::Result<()> {
-    let Some(file) = memory.file() else { return Err(io::Error::other("the memory is no file")) };
+    let Some(file) = memory.file() else { return Err(io::Error::other("the memory is anonymous")) };
     punch_hole_into(file, page, pages)
 }
 

@@ -1,5 +1,5 @@
-//! What the first process of a machine has to do itself: mount the kernel's own file systems, load modules, set up
-//! its line to the outside, switch off.
+//! The duties of a machine's first process: mount the kernel's file systems, load modules, set up the serial
+//! port, power off.
 #![expect(unsafe_code, reason = "mount, finit_module and reboot have no safe wrapper")]
 
 use std::ffi::CString;
@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// The kernel's file systems and where they belong.
+/// The kernel's file systems and their mount points.
 const KERNEL_FILE_SYSTEMS: [(&str, &str); 4] =
     [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("debugfs", "/sys/kernel/debug")];
 
-/// Mount `/proc`, `/sys`, `/dev` and debugfs.
+/// Mounts `/proc`, `/sys`, `/dev` and debugfs.
 pub(crate) fn mount_kernel_file_systems() -> io::Result<()> {
     for (kind, at) in KERNEL_FILE_SYSTEMS {
         std::fs::create_dir_all(at)?;
@@ -26,7 +26,7 @@ pub(crate) fn mount_kernel_file_systems() -> io::Result<()> {
     Ok(())
 }
 
-/// Load the module in `file`, with `parameters` as `insmod` takes them.
+/// Loads the module in `file`, with `parameters` as `insmod` takes them.
 pub(crate) fn load_module(file: &Path, parameters: &str) -> io::Result<()> {
     let file = File::open(file)?;
     let parameters = CString::new(parameters)?;
@@ -37,7 +37,7 @@ pub(crate) fn load_module(file: &Path, parameters: &str) -> io::Result<()> {
     }
 }
 
-/// Have `port`, if it is a terminal, carry bytes as they are, as fast as a serial line goes.
+/// Makes `port` raw and fast, if it is a terminal.
 pub(crate) fn make_raw(port: &File) -> io::Result<()> {
     // SAFETY: plain data, for which zero is valid.
     let mut settings: libc::termios = unsafe { std::mem::zeroed() };
@@ -45,7 +45,7 @@ pub(crate) fn make_raw(port: &File) -> io::Result<()> {
     if unsafe { libc::tcgetattr(port.as_raw_fd(), &raw mut settings) } != 0 {
         return Ok(());
     }
-    // SAFETY: the call changes `settings` alone.
+    // SAFETY: the call changes nothing but `settings`.
     unsafe { libc::cfmakeraw(&raw mut settings) };
     settings.c_cflag = settings.c_cflag & !libc::CBAUD | libc::B115200;
     // SAFETY: the kernel reads `settings`, which outlives the call.
@@ -55,9 +55,9 @@ pub(crate) fn make_raw(port: &File) -> io::Result<()> {
     }
 }
 
-/// Switch the machine off. Returns only if the kernel refuses.
+/// Powers the machine off. Returns only if the kernel refuses.
 pub(crate) fn power_off() -> io::Error {
-    // SAFETY: takes no pointer; nothing of ours needs to reach a disk, and there is none.
+    // SAFETY: the call takes no pointer; the machine has no disk to sync.
     unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_POWER_OFF) };
     io::Error::last_os_error()
 }

@@ -1,6 +1,7 @@
-//! The runner as the first process of a lab: a machine that exists to carry out programs for somebody outside.
 //!
-//! Nothing but a serial port connects the two. Messages are text and end in a NUL. The first comes from inside:
+//! The runner as the first process of a lab's machine: it carries out programs that arrive over a serial port.
+//!
+//! Messages are text and end in a NUL. The machine sends the first:
 //!
 //! ```text
 //! ready
@@ -9,18 +10,18 @@
 //! module kvm_amd 0xffffffffc0561000 225280
 //! ```
 //!
-//! with the means by which pages can be taken away ([`Reclaim`](gpa_model::Reclaim)), and the modules of KVM, where they lie and
-//! how many bytes they are long; or it is `lacking ` and why aliases cannot be made there as was asked for, and the machine switches
-//! itself off. Then the outside asks and the inside answers:
+//! It lists the ways to reclaim pages ([`Reclaim`](gpa_model::Reclaim)), and the address and size of each KVM module. If the
+//! alias method does not work there, it is `lacking ` and the reason instead, and the machine powers off. Then it answers
+//! requests:
 //!
-//! | question | answer |
+//! | request | answer |
 //! |---|---|
-//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and what is wrong |
+//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and a message |
 //! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
-//! | `stress N` | what vCPUs found that spun for so many seconds ([`crate::machine`]), or `error ` and what is wrong |
-//! | `rearm` | `done`; a `WARN_ONCE` that has fired can fire again |
+//! | `stress N` | the result of `N` seconds of stress ([`crate::machine`]), or `error ` and a message |
+//! | `rearm` | `done`; each `WARN_ONCE` that has fired can fire again |
 //!
-//! When the outside closes the port, the machine switches itself off.
+//! When the port is closed, the machine powers off.
 
 use super::init;
 use super::stolen::Machines;
@@ -36,15 +37,16 @@ use std::time::{Duration, Instant};
 
 /// How long the port may take to appear.
 const PORT_LIMIT: Duration = Duration::from_secs(20);
-/// What ends a message.
+/// The end of a message.
 const END: u8 = 0;
-/// Text symbols of modules lie here and above; what is below belongs to the kernel itself.
+/// The kernel's symbols; those of modules carry the module's name.
 const KALLSYMS: &str = "/proc/kallsyms";
 
-/// Become the lab: load `modules`, each `FILE` or `FILE:PARAMETER,…`, and serve `port` until it is closed.
+///
+/// Loads `modules`, each `FILE` or `FILE:PARAMETER,…`, and serves `port` until it is closed.
 ///
 /// # Errors
-/// If the machine cannot be made ready, or the port fails; it is then switched off all the same when its first process ends.
+/// If the machine cannot be set up, or the port fails. The machine powers off when its first process ends.
 pub(crate) fn run(port: &Path, alias_method: AliasMethod, modules: &[String]) -> io::Result<()> {
     init::mount_kernel_file_systems()?;
     for module in modules {
@@ -82,7 +84,7 @@ fn serve(machines: &mut Machines, reclaims: ReclaimSet, port: &File) -> io::Resu
         question.clear();
         (&mut questions).take(FILE_BYTES as u64).read_until(END, &mut question)?;
         if question.pop() != Some(END) {
-            // Closed, or longer than any program.
+            // The port is closed, or the message is longer than any program.
             return Ok(());
         }
         let answer = match question.as_slice() {
@@ -113,9 +115,9 @@ fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Resu
     Ok(trace::print(trace))
 }
 
-/// Before the number of seconds.
+/// The prefix of a stress request; the number of seconds follows.
 const STRESS: &[u8] = b"stress ";
-/// vCPUs that spin.
+/// The number of vCPUs for stress.
 const STRESSED: usize = 2;
 
 fn stress(machines: &mut Machines, seconds: &[u8]) -> Result<String, String> {
@@ -130,7 +132,7 @@ fn wrong(error: &dyn std::error::Error) -> String {
     format!("error {error}")
 }
 
-/// By what means pages can be taken away, and where each module of KVM lies, from the kernel's own list.
+/// The first message.
 fn hello(reclaims: ReclaimSet) -> io::Result<String> {
     let mut hello = "ready\ndrivers".to_owned();
     reclaims.iter().for_each(|reclaim| hello.push_str(&format!(" {}", reclaim.name())));

@@ -1,5 +1,5 @@
-//! The machines of a KVM, one for each kind of VM: what a VM zaps when a memslot goes it is told once, and on a KVM that strips stolen bits
-//! itself it keeps the mask it was created with. Such a KVM is told by its parameters.
+//! The machines of a KVM, one for each kind of VM. A VM is told once what to zap when a memslot goes. A KVM
+//! that strips stolen bits fixes a VM's mask when it is created; module parameters set that mask.
 
 use crate::{AliasMethod, Machine, MachineError};
 use gpa_model::{BackendMode, StolenMask, VmConfig};
@@ -8,31 +8,30 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The mask of VMs created from now on, as a GPA.
+/// The stolen bits of new VMs, as a GPA mask.
 const MASK: &str = "/sys/module/kvm/parameters/stolen_gpa_mask";
-/// What range flushes come to.
+/// The result of range flushes.
 const RANGE_FLUSH: &str = "/sys/module/kvm/parameters/stolen_range_flush";
-/// Machines that are kept. More kinds than this are not used at once.
+/// How many machines are kept. Campaigns do not use more kinds at once.
 const MACHINES: usize = 16;
 
-/// The machines of this KVM.
+/// The open machines of this KVM.
 #[derive(Debug)]
 pub(crate) struct Machines {
-    /// By the mask their VM was created with, and whether it zaps everything. Without a mask it is 0, and aliases are made from outside of
-    /// KVM.
+    /// By the stolen bits of the VM, and whether it zaps everything. The mask is 0 if KVM does not strip bits.
     open: BTreeMap<(u64, bool), Machine>,
-    /// How aliases come about where KVM does not strip them.
+    /// How aliases are made if KVM does not strip stolen bits.
     alias_method: AliasMethod,
     /// Whether KVM strips stolen bits.
     strips: bool,
-    /// The back-end that is set.
+    /// The current parameter for range flushes.
     backend: Option<BackendMode>,
-    /// The mask that is set.
+    /// The current parameter for the mask.
     mask: Option<u64>,
 }
 
 impl Machines {
-    /// None yet; whether this KVM knows stolen bits its parameters say.
+    /// No machines yet. The module parameters show whether this KVM strips stolen bits.
     pub(crate) fn new(alias_method: AliasMethod) -> Self {
         Self { open: BTreeMap::new(), alias_method, strips: Path::new(MASK).exists(), backend: None, mask: None }
     }
@@ -43,10 +42,11 @@ impl Machines {
         self.of(&vm.unwrap_or_default())
     }
 
-    /// Open those of programs without stolen bits. What opening one takes is then no program's, and no program is taken to have executed it.
+    /// Opens the machines for programs without stolen bits, so that the first programs are not charged for code
+    /// that only opening executes.
     pub(crate) fn open_plain(&mut self) -> Result<(), MachineError> {
         let vm = VmConfig::default().with_stolen(StolenMask::NONE).unwrap_or_default();
-        // Campaigns on a KVM that strips bits itself have nothing but its own zapped.
+        // Campaigns on a KVM that strips bits only use the quirk-less zap.
         let kinds: &[bool] = if self.strips { &[false] } else { &[false, true] };
         kinds.iter().try_for_each(|&zap_all| self.of(&vm.with_slot_zap_all(zap_all)).map(drop))
     }
@@ -60,7 +60,7 @@ impl Machines {
                 set(RANGE_FLUSH, switches(vm.backend()))?;
                 self.backend = Some(vm.backend());
             }
-            // Even where there is a machine: a program with private memslots has a VM of its own.
+            // Even if there is a machine: a program with internal memslots gets a VM of its own.
             if self.mask != Some(mask) {
                 set(MASK, mask)?;
                 self.mask = Some(mask);
@@ -81,7 +81,7 @@ impl Machines {
     }
 }
 
-/// The back-end as bits: there is one, its first flush fails, its second flush fails.
+/// The back-end in bits: 0 it exists, 1 its first flush fails, 2 its second flush fails.
 const fn switches(backend: BackendMode) -> u64 {
     match backend {
         BackendMode::Absent => 0b000,

@@ -1,7 +1,8 @@
-//! Guest accesses: those of one vCPU between two things that the host does are one list for its guest, whose end costs one exit at most.
 //!
-//! To enter and leave a guest is what running programs costs most. Each vCPU keeps its own order; among vCPUs the order is that of
-//! their first accesses, because nothing that a guest does changes what another one is entitled to find.
+//! Guest accesses. Consecutive accesses of one vCPU, between two actions of the host, make one list, which costs at most one exit.
+//!
+//! Entering and leaving a guest dominates the time of a program. Each vCPU keeps its own order. The lists of several vCPUs run
+//! in the order of their first accesses; any order is right, because no access changes what another one is entitled to find.
 
 use super::Machine;
 use crate::error::MachineError;
@@ -15,30 +16,31 @@ use crate::kvm::ioeventfd::Signalled;
 use gpa_model::limits::{HOST_PAGES, VCPUS};
 use gpa_model::{Access, Exit, Fault, Gpa, Pfn, VmConfig};
 
-/// Accesses that wait for their vCPUs to run.
+/// The accesses that have not run yet.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     of: [Batch; VCPUS],
-    /// The vCPUs that have some, in the order of their turns.
+    /// The vCPUs with such accesses, in the order of their turns.
     turns: Vec<u8>,
 }
 
-/// Those of one vCPU.
+/// The accesses of one vCPU.
 #[derive(Debug, Default)]
 struct Batch {
     space: AddressSpace,
     requests: Vec<Request>,
-    /// The number of each request's op.
+    /// The op number of each request.
     ops: Vec<usize>,
     /// The frame of each request.
     frames: Vec<usize>,
     outcomes: Vec<Outcome>,
-    /// Where the last request must ring an eventfd, if it is a write that rings any, and where it must not.
+    /// If the last request is a write that may signal an ioeventfd: the address that must signal, and one that
+    /// must not.
     ioeventfds: Option<[Gpa; 2]>,
 }
 
 impl Batches {
-    /// Forget all of them.
+    /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.turns.clear();
         self.of.iter_mut().for_each(Batch::clear);
@@ -54,7 +56,7 @@ impl Batch {
     }
 }
 
-/// One access, as the guest is to make it.
+/// One access, as the guest makes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) request: Request,
@@ -63,13 +65,13 @@ pub(super) struct Asked {
 }
 
 impl Machine {
-    /// What op number `at` asks of the guest; nothing, if its address is none of the VM's.
+    /// The guest access of op number `at`; `None` if the VM has no such address.
     pub(super) fn ask(&mut self, vm: &VmConfig, at: usize, gpa: Gpa, access: Access) -> Option<Asked> {
         let (frame, alias) = vm.locate(gpa)?;
         let alias = vm.stolen().alias_index(alias);
         self.values += 1;
-        // Never the same value twice, so that a word of an earlier program cannot pass for one of this; and a word for each
-        // op of a program in each page, so that no write hides another.
+        // Each write has a value of its own, so that a word of an earlier program cannot pass for it. Each op
+        // has a word of its own in each page, so that no write hides another.
         let word = if self.fingerprint.alias_method == AliasMethod::Ioeventfds { 0 } else { at };
         let entry = Entry::of(self.fingerprint.alias_method, alias, access);
         let page = names::name_by(entry, vm, self.window, alias, frame);
@@ -78,7 +80,7 @@ impl Machine {
         Some(Asked { request, frame, space: self.fingerprint.alias_method.address_space(alias) })
     }
 
-    /// Have `vcpu` carry out op number `at` together with those around it.
+    /// Adds op number `at` to the list of `vcpu`.
     pub(super) fn enqueue(
         &mut self,
         vm: &VmConfig,
@@ -100,17 +102,18 @@ impl Machine {
         batch.requests.push(request);
         batch.ops.push(at);
         batch.frames.push(frame);
-        // What cannot come to an end must not keep others from theirs, and what is watched is watched one by one.
+        // While a memslot change is open an access may be retried for ever, and debugfs is read after each
+        // access: both run alone.
         let mut alone = self.open_change.is_some() || self.mmu_watch.is_watching();
         if access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds {
-            // All such writes are to the same word, so each is the last of its list.
+            // All such writes share one word, so each ends its list.
             batch.ioeventfds = Some(ioeventfd_gpas(vm, gpa, request.offset));
             alone = true;
         }
         if alone { self.run_batches(vm, observations) } else { Ok(()) }
     }
 
-    /// Let the guest carry out all accesses that wait, and note what it found.
+    /// Runs all lists, and records what the guest found.
     pub(super) fn run_batches(&mut self, vm: &VmConfig, observations: &mut [Option<Exit>]) -> Result<(), MachineError> {
         for turn in 0..self.batches.turns.len() {
             self.run_batch(vm, self.batches.turns[turn], observations)?;
@@ -147,8 +150,8 @@ impl Machine {
         watched.map_or(Ok(()), |at| self.look(vm, at))
     }
 
-    /// A write that rang is one that user space was told of. One that came out although there is an eventfd, or that rang another
-    /// one, is wrong whatever it was to.
+    /// Takes the ioeventfds into account. A write that signalled its own one counts as an exit to user space.
+    /// An exit despite an ioeventfd, or a signal of another one, is an error.
     fn heed_ioeventfds(
         &mut self,
         vm: &VmConfig,
@@ -160,14 +163,15 @@ impl Machine {
         let signalled = self.ioeventfds.signalled(name)?;
         let (Some(&at), Some(&frame)) = (batch.ops.last(), batch.frames.last()) else { return Ok(()) };
         match (signalled, observations[at]) {
-            // The guest could read the page right after: it is read-only, or else nothing had to ring.
+            // The guest could read the page right after, so the memslot is read-only, or nothing should have
+            // signalled.
             (Signalled::Own, _) if self.memslots.host_page(vm, frame).is_some() => {
                 observations[at] = Some(Exit::Mmio(Gpa::from_page(name.page())));
             }
             (Signalled::Nothing, Some(Exit::Mmio(_))) | (Signalled::Wrong, _) => observations[at] = Some(Exit::Error),
             _ => {}
         }
-        // KVM emulates such a write like one that comes out.
+        // KVM emulates such a write, as it does one that exits.
         self.vcpus[vcpu].count_exits(u64::from(signalled != Signalled::Nothing));
         Ok(())
     }
@@ -178,7 +182,7 @@ impl Machine {
             Outcome::Found(pfn) => Exit::Memory(pfn),
             Outcome::Exited(gpa) => {
                 let page = Gpa::from_page(gpa.page());
-                // An address that no access of a program names cannot be said in a trace, and is certainly wrong.
+                // A trace cannot name an address that no program uses. It is wrong in any case.
                 if vm.locate(page).is_some() { Exit::Mmio(page) } else { Exit::Error }
             }
             Outcome::GuestFault => Exit::GuestFault(Fault::NotPresent),
@@ -191,13 +195,13 @@ impl Machine {
         }
     }
 
-    /// Where a write went: the host looks for its word in the page it belongs to, then in all others. `found` is the
-    /// identity that the guest read through the same address right after.
+    /// Where a write went: the host looks for its value in the page that it belongs to, then in all others.
+    /// `found` is the identity that the guest read right after through the same address.
     fn written(&self, vm: &VmConfig, request: &Request, frame: usize, found: Pfn) -> Exit {
         let holds =
             |page: usize| !self.memory.is_gone(page) && self.memory.read_u64(page, request.offset) == request.value;
         if self.memslots.is_private_frame(vm, frame) {
-            // The host cannot look into that page, but it must not be in any of its own.
+            // The host cannot read a private page, but the value must not be in any page of the host.
             return if (0..HOST_PAGES).any(holds) { Exit::Error } else { Exit::Memory(found) };
         }
         if let Some(holds) = self.internal_page_holds(vm, frame, request.offset, request.value) {
@@ -207,7 +211,7 @@ impl Machine {
             Some(page) if holds(page) => Exit::Memory(found),
             belongs => match (0..HOST_PAGES).find(|&page| holds(page)) {
                 Some(page) => Exit::Memory(self.stamps[page]),
-                // Lost. If the guest read another page, that names what it was lost to.
+                // The write is lost. If the guest read another page, report that page.
                 None if belongs.is_none_or(|page| self.stamps[page] != found) => Exit::Memory(found),
                 None => Exit::Error,
             },
@@ -215,7 +219,7 @@ impl Machine {
     }
 }
 
-/// The word at `offset` of the page at `gpa`, and the same under the next alias.
+/// The address of the word at `offset` of the page at `gpa`, and the same word under the next alias.
 fn ioeventfd_gpas(vm: &VmConfig, gpa: Gpa, offset: usize) -> [Gpa; 2] {
     let stolen = vm.stolen();
     let (gfn, alias) = stolen.split(gpa);
@@ -229,7 +233,8 @@ mod tests {
     use crate::error::or_skip;
     use crate::guest::layout;
 
-    /// An eventfd rings for its own name of a hole and for no other, for nothing that is memory, and what rings wrongly is noticed.
+    /// A write to a hole signals the ioeventfd of its name and no other. A write to memory signals none. A
+    /// wrong signal is noticed.
     #[test]
     fn an_ioeventfd_rings_for_one_name() {
         use crate::kvm::ioeventfd::{IoeventfdSet, require};
@@ -254,7 +259,7 @@ mod tests {
         assert_eq!(signalled(1, 0, 1), Signalled::Nothing);
     }
 
-    /// Where names differ by nothing but entries, they lead to their frame by entries of every kind, and one that forbids writes does.
+    /// With guest-ptes, entries of each kind lead to their frame, and a read-only entry forbids writes.
     #[test]
     fn entries_of_every_kind_lead_to_their_frame_and_grant_what_they_say() {
         let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::GuestPtes)) else { return };
@@ -278,8 +283,8 @@ mod tests {
         }
     }
 
-    /// What a guest has to do after a last access that came out, it does with its next list: so that costs one exit, not two, however many
-    /// such lists there are, and nothing of it is taken for that list's.
+    /// KVM completes a last access that exited with the next list. So such a list costs one exit, not two,
+    /// however many follow, and its leftovers are not taken for results of the next list.
     #[test]
     fn a_last_access_that_comes_out_is_completed_with_the_next_list() {
         let Some(mut machine) = or_skip(Machine::open()) else { return };
@@ -304,7 +309,7 @@ mod tests {
             }
         }
         assert_eq!(vcpus[0].exits() - before, 2 * layout::REQUESTS as u64);
-        // One that dies gets its tables back, for whoever looks into them, by being entered once more.
+        // A vCPU whose guest died is entered once more, which gives it a root again.
         let before = vcpus[0].exits();
         vcpus[0].run(own, watchdog, &[fetch], false, &mut outcomes).expect("a list");
         assert!(matches!(outcomes[..], [Outcome::GuestFault | Outcome::Failed]), "{outcomes:?}");

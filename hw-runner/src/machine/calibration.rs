@@ -1,9 +1,9 @@
-//! Programs by which a machine gets to know its KVM.
+//! Programs that calibrate a machine: whether it runs natively, and which bits it strips.
 
 use gpa_model::limits::{FRAMES, OPS};
 use gpa_model::{Access, BackendMode, HostPage, Op, Program, SlotChange, SlotFlags, SlotId, StolenMask, VmConfig};
 
-/// A program of as many accesses as fit: reads and writes of every frame, through both names if a bit can be stolen.
+/// Reads and writes of every frame, as many as fit, through both names if there is a bit to steal.
 pub(super) fn accesses(stolen: Option<u8>) -> Program {
     let vm = stealing(stolen);
     let mut ops = vec![whole_window(&vm)];
@@ -15,7 +15,7 @@ pub(super) fn accesses(stolen: Option<u8>) -> Program {
     Program { vm, ops, comment: Vec::new() }
 }
 
-/// A program that reads one frame through the alias that `bit` makes.
+/// Reads one frame through the alias of `bit`.
 pub(super) fn one_alias(bit: u8) -> Program {
     let vm = stealing(Some(bit));
     let ops = vec![whole_window(&vm), Op::Access { vcpu: 0, gpa: vm.gpa(0, 1), access: Access::Read }];

@@ -1,11 +1,11 @@
-//! What a VM has to be told before it has vCPUs.
+//! Capabilities that are enabled before a VM has vCPUs.
 
 use crate::error::{Doing, MachineError};
 use crate::kvm::ring;
 use kvm_bindings::kvm_enable_cap;
 use kvm_ioctls::{Cap, VmFd};
 
-/// Get the dirty log without clearing it, and clear it page by page.
+/// `KVM_GET_DIRTY_LOG` does not clear the log; `KVM_CLEAR_DIRTY_LOG` clears it page by page.
 pub(super) fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     let cap = kvm_bindings::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
     if fd.check_extension_raw(cap.into()) == 0 {
@@ -19,7 +19,7 @@ pub(super) fn enable_manual_protect(fd: &VmFd) -> Result<(), MachineError> {
     fd.enable_cap(&enable).doing("enable KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2")
 }
 
-/// Have each vCPU list the pages it makes dirty, in a ring of as few entries as can be if it is to be `small`; how many it has.
+/// Enables dirty rings, of the least size if `small` and possible. Returns their number of entries.
 pub(super) fn enable_rings(fd: &VmFd, small: bool) -> Result<usize, MachineError> {
     let cap = ring::CAPABILITY;
     if usize::try_from(fd.check_extension_raw(cap.into())).is_ok_and(|most| most < ring::bytes(ring::AMPLE)) {
@@ -27,7 +27,8 @@ pub(super) fn enable_rings(fd: &VmFd, small: bool) -> Result<usize, MachineError
     }
     let mut enable = kvm_enable_cap { cap, ..Default::default() };
     enable.args[0] = ring::bytes(ring::LEAST) as u64;
-    // Where the processor logs writes itself, as many entries are kept back as it logs at once, which are more.
+    // With PML KVM reserves as many entries as the processor logs at once, which is more than the smallest ring
+    // has.
     if small && fd.enable_cap(&enable).is_ok() {
         return Ok(ring::LEAST);
     }
@@ -35,7 +36,7 @@ pub(super) fn enable_rings(fd: &VmFd, small: bool) -> Result<usize, MachineError
     fd.enable_cap(&enable).doing("enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL").map(|()| ring::AMPLE)
 }
 
-/// Have each vCPU's local APIC in KVM, and no other interrupt controller.
+/// Enables local APICs in KVM, without any other interrupt controller.
 pub(super) fn enable_local_apics(fd: &VmFd) -> Result<(), MachineError> {
     const PINS: u64 = 24;
     let cap = kvm_bindings::KVM_CAP_SPLIT_IRQCHIP;
@@ -47,9 +48,10 @@ pub(super) fn enable_local_apics(fd: &VmFd) -> Result<(), MachineError> {
     fd.enable_cap(&enable).doing("enable KVM_CAP_SPLIT_IRQCHIP")
 }
 
-/// Have KVM zap what maps a memslot that goes, by its reverse map, instead of everything; whether it can.
+/// Disables the quirk that zaps everything when a memslot goes: KVM then zaps by the memslot's rmap. Returns
+/// whether it can.
 pub(super) fn zap_slots_alone(fd: &VmFd) -> bool {
-    /// `KVM_CAP_DISABLE_QUIRKS2`, and the quirk that a slot's end is the end of all translations.
+    /// `KVM_CAP_DISABLE_QUIRKS2`, and `KVM_X86_QUIRK_SLOT_ZAP_ALL`.
     const DISABLE_QUIRKS: u32 = 213;
     const SLOT_ZAP_ALL: u64 = 0x80;
     let quirks = fd.check_extension_raw(DISABLE_QUIRKS.into());

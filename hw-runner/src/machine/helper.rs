@@ -1,4 +1,5 @@
-//! A thread that has one vCPU make an access while this one goes on. It is made once: to make a thread takes longer than an access.
+//! A thread that runs one vCPU's access while the machine's thread goes on. It is kept, because creating a
+//! thread takes longer than an access.
 
 use crate::error::{Doing, MachineError};
 use crate::guest::code::Request;
@@ -9,20 +10,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 
-/// The thread. A vCPU that was given to it comes back.
+/// The thread. It returns each vCPU that it is given.
 #[derive(Debug)]
 pub(super) struct Helper {
-    /// There until this is dropped, which ends the thread.
+    /// `None` once this is dropped, which ends the thread.
     asked: Option<Sender<(Vcpu, Request)>>,
     ended: Receiver<Ended>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A vCPU that has made its access, and what became of that.
+/// A vCPU after its access, with the outcome.
 pub(super) type Ended = (Vcpu, Result<Outcome, MachineError>);
 
 impl Helper {
-    /// A thread for guests whose own memory is `own`.
+    /// Starts a thread for guests whose own memory is `own`.
     pub(super) fn new(own: Arc<Pages>) -> Result<Self, MachineError> {
         let (asked, accesses) = channel();
         let (end, ended) = channel();
@@ -39,13 +40,13 @@ impl Helper {
         Ok(Self { asked: Some(asked), ended, thread: Some(thread) })
     }
 
-    /// Have `vcpu` make an access.
+    /// Starts an access of `vcpu`.
     pub(super) fn start(&self, vcpu: Vcpu, request: Request) -> Result<(), MachineError> {
         let sent = self.asked.as_ref().is_some_and(|asked| asked.send((vcpu, request)).is_ok());
         if sent { Ok(()) } else { Err(gone()) }
     }
 
-    /// The vCPU that was given to it, if its access has ended.
+    /// The vCPU, if its access has ended.
     pub(super) fn try_end(&self) -> Result<Option<Ended>, MachineError> {
         match self.ended.try_recv() {
             Ok(ended) => Ok(Some(ended)),
@@ -54,7 +55,7 @@ impl Helper {
         }
     }
 
-    /// The vCPU that was given to it, when its access has ended.
+    /// Waits for the access to end, and returns the vCPU.
     pub(super) fn end(&self) -> Result<Ended, MachineError> {
         self.ended.recv().map_err(|_| gone())
     }
@@ -64,7 +65,7 @@ impl Drop for Helper {
     fn drop(&mut self) {
         drop(self.asked.take());
         if let Some(thread) = self.thread.take() {
-            // Whatever it died of was said by whoever waited for it.
+            // A panic was already reported to the caller that waited for the vCPU.
             let _ = thread.join();
         }
     }
@@ -76,7 +77,7 @@ fn access(
     watchdog: &mut Option<Watchdog>,
     request: Request,
 ) -> Result<Outcome, MachineError> {
-    // It interrupts the thread that made it.
+    // A watchdog interrupts the thread that creates it.
     let watchdog = match watchdog {
         Some(watchdog) => watchdog,
         None => watchdog.insert(Watchdog::new().doing("set up the watchdog")?),

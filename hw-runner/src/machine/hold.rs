@@ -1,9 +1,10 @@
-//! Faults that are held open: a vCPU waits inside its page fault for a host page that a userfaultfd has not filled in yet, and
-//! meanwhile the host takes pages away.
 //!
-//! KVM has looked the memslot up by then and holds `mmu_seq` from before, so it has to notice what the notifier said and start
-//! over (`is_page_fault_stale()`). It also holds `kvm->srcu`, for which memslot changes wait: so a fault is held only across
-//! invalidations, and one that anything else comes between is over at once, as any fault may be.
+//! Held faults: a vCPU waits inside its page fault for a host page that a userfaultfd has not filled in yet, while the host
+//! invalidates pages.
+//!
+//! By then KVM has read `mmu_seq` and looked up the memslot, so it must notice the invalidation and retry
+//! (`is_page_fault_stale()`). It also holds `kvm->srcu`, which memslot changes wait for. So a fault is held only across
+//! invalidations; before any other op it ends at once, as any fault may.
 
 use super::Machine;
 use super::accesses::Asked;
@@ -20,27 +21,27 @@ use gpa_model::{Access, Exit, Host, HostPage, HostPageRange, Model, Op, Pfn, Pro
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether the fault needs no page after all.
+/// How often to check whether the fault ended without the page.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A fault that can be held.
 struct Plan {
     vcpu: usize,
     asked: Asked,
-    /// The host page it waits for.
+    /// The host page that the fault waits for.
     page: usize,
-    /// The number of the op that ends it.
+    /// The number of the op that ends the fault.
     end: usize,
 }
 
 impl Machine {
-    /// Why no fault can be held open here, if none can.
+    /// Why faults cannot be held here; `None` if they can.
     pub fn held_faults_lacking(&self) -> Option<&str> {
         self.reclaims.lacking(Reclaim::UffdCopy)
     }
 
-    /// Carry out the ops from number `at` on, which begins a fault, up to the one that ends it, and return the number of the next.
-    /// `None` if the fault cannot be held: then nothing was done.
+    /// Carries out the ops from number `at`, which begins a fault, to the one that ends it, and returns the
+    /// number of the next. `None` if the fault cannot be held; then nothing was done.
     pub(super) fn hold(
         &mut self,
         program: &Program,
@@ -65,7 +66,7 @@ impl Machine {
         discard(memory, page, 1).doing("discard the page of a fault")?;
         helper.start(vcpus.swap_remove(vcpu), asked.request)?;
         let mut over = None;
-        // The userfaultfd is closed before the vCPU is waited for, whatever goes wrong: that ends its wait, too.
+        // The userfaultfd is dropped on every path before the vCPU is joined, which ends the vCPU's wait.
         let mut meanwhile = |userfault: Userfault| {
             over = waits(&userfault, &helper)?;
             let mut there = false;
@@ -83,7 +84,7 @@ impl Machine {
                     }
                     host.apply(op);
                     model.step(host, op, &Exit::Done);
-                    // Whoever touches the page while it is watched waits like the vCPU.
+                    // Touching the page while the userfaultfd watches it would block this thread, too.
                     there |= range.contains(HostPage::new(page as u64)) && replaces(by);
                     restamp(memory, &mut stamps, host, range, if there { None } else { Some(page) });
                     observations[number] = Some(Exit::Done);
@@ -118,17 +119,17 @@ impl Machine {
         Ok(Some(end + 1))
     }
 
-    /// Whether the fault that begins with op number `at` can be held until its end.
+    /// Whether the fault that begins with op number `at` can be held to its end.
     fn plan(&mut self, program: &Program, at: usize) -> Option<Plan> {
         let Op::FaultBegin { vcpu, gpa, access } = program.ops[at] else { return None };
-        // What rings an eventfd is not known by what comes out.
+        // An access that signals an ioeventfd does not exit.
         let rings = access == Access::Write && self.fingerprint.alias_method == AliasMethod::Ioeventfds;
         if rings || self.held_faults_lacking().is_some() {
             return None;
         }
         let end = end_of_fault(program, at)?;
         let (frame, _) = program.vm.locate(gpa)?;
-        // Private memory has no hva for a fault to wait for, and only a guest could give it new identities meanwhile.
+        // Private memory has no hva to fault on, and only a running guest could give it new identities.
         let is_internal = |range| !self.memslots.private_frames(&program.vm, None, Some(range)).is_empty();
         let taken = |op: &Op| matches!(*op, Op::Unmap { range, .. } if is_internal(range));
         if self.memslots.is_private_frame(&program.vm, frame) || program.ops[at + 1..end].iter().any(taken) {
@@ -140,8 +141,8 @@ impl Machine {
     }
 }
 
-/// The number of the op that ends the fault which begins with op number `at`, if there is nothing between that a fault cannot be held
-/// across.
+/// The number of the op that ends the fault begun by op number `at`, if only ops come between that a fault can
+/// be held across.
 pub(crate) fn end_of_fault(program: &Program, at: usize) -> Option<usize> {
     let Op::FaultBegin { vcpu, .. } = program.ops[at] else { return None };
     let passes = |op: &Op| matches!(*op, Op::Unmap { by, .. } if leaves_userfaults_alone(by));
@@ -149,7 +150,8 @@ pub(crate) fn end_of_fault(program: &Program, at: usize) -> Option<usize> {
     (program.ops[end] == Op::FaultEnd { vcpu }).then_some(end)
 }
 
-/// Wait for the fault of the helper's vCPU to wait for the page, or to be over without, such as a write to a read-only memslot.
+/// Waits until the vCPU waits for the page, or its access ends without it, such as a write to a read-only
+/// memslot.
 fn waits(userfault: &Userfault, helper: &Helper) -> Result<Option<Ended>, MachineError> {
     loop {
         if userfault.faulted(LOOK).doing("wait for a page fault")? {
@@ -161,7 +163,7 @@ fn waits(userfault: &Userfault, helper: &Helper) -> Result<Option<Ended>, Machin
     }
 }
 
-/// Give the pages of `range` the identities that `host` has for them, but not to `absent`.
+/// Gives the pages of `range` the identities that `host` has for them, except in the memory of page `absent`.
 fn restamp(memory: &Pages, stamps: &mut [Pfn; HOST_PAGES], host: &Host, range: HostPageRange, absent: Option<usize>) {
     for hva in range.iter() {
         let page = hva.page() as usize;

@@ -1,4 +1,4 @@
-//! What the host does to its guest: memslots, invalidations, prefaults, the dirty log.
+//! Ops of the host: memslots, invalidations, prefaults, the dirty log.
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
@@ -10,7 +10,7 @@ impl Machine {
     pub(super) fn carry_out_op(&mut self, vm: &VmConfig, host: &Host, op: &Op) -> Result<Exit, MachineError> {
         let kvm = Backing { fd: &self.fd, memory: &self.memory, vm };
         Ok(match *op {
-            // It was there from the start.
+            // KVM made it with the VM.
             Op::Slot { id, .. } if id.is_internal() => Exit::Done,
             Op::Slot { id, change } => {
                 self.memslots.change(kvm, id, change)?;
@@ -33,7 +33,7 @@ impl Machine {
             Op::Attributes { gfn, pages, private } => self.set_attributes(vm, vm.frames(gfn, pages.into()), private)?,
             Op::ProtNone { range } => {
                 let (start, pages) = (range.start.page() as usize, range.pages as usize);
-                prot_none(&self.memory, start, pages).doing("leave nobody host pages")?;
+                prot_none(&self.memory, start, pages).doing("make host pages inaccessible")?;
                 for hva in range.iter() {
                     self.stamps[hva.page() as usize] = host.pfn(hva);
                 }
@@ -50,10 +50,10 @@ impl Machine {
         })
     }
 
-    /// Ask for a page to be mapped before the guest needs it.
+    /// Prefaults a page.
     fn prefault(&mut self, vm: &VmConfig, vcpu: u8, gpa: Gpa) -> Result<Exit, MachineError> {
         let alias_method = self.fingerprint.alias_method;
-        // A program may say that it wants a memslot's end to be the end of everything, where that is so.
+        // A program that zaps everything when a memslot goes may prefault all the same.
         let can = alias_method.can_prefault() || vm.slot_zap_all();
         let Some((frame, alias)) = vm.locate(gpa).filter(|_| can) else {
             return Ok(Exit::Unsupported);
@@ -75,20 +75,20 @@ impl Machine {
         }
     }
 
-    /// Whether this KVM can be asked to map pages before the guest needs them.
+    /// Whether this KVM offers `KVM_PRE_FAULT_MEMORY`, and programs use it.
     pub fn can_prefault(&self) -> bool {
         self.fingerprint.alias_method.can_prefault()
             && self.fd.check_extension_raw(kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY.into()) > 0
     }
 
-    /// Have the host take pages away; whether it can in that way.
+    /// Reclaims host pages, and returns whether this host offers the way.
     pub(super) fn unmap(&mut self, range: HostPageRange, by: Option<Reclaim>) -> Result<bool, MachineError> {
         let (start, pages) = (range.start.page() as usize, range.pages as usize);
         let reclaimed = self.reclaims.unmap(by, &self.memory, start, pages).doing("take host pages away")?;
         Ok(reclaimed != Reclaimed::Unsupported)
     }
 
-    /// Give the pages of `range` the identities that `host` has for them.
+    /// Gives the pages of `range` the identities that `host` has for them.
     fn restamp(&mut self, host: &Host, range: HostPageRange) {
         for hva in range.iter() {
             self.stamp(hva.page() as usize, host.pfn(hva));

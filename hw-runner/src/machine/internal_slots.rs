@@ -1,15 +1,15 @@
-//! Memslots of KVM's own: on Intel's processors it keeps a task state segment and an identity map in guest memory, for guests in
-//! real mode, where the processor cannot run those as they are (`init_rmode_tss()`, `init_rmode_identity_map()`), and a page at the
-//! address of the local APIC, by which the processor knows accesses that are meant for that (`kvm_alloc_apic_access_page()`).
 //!
-//! User space says where the first two are, before there are vCPUs, and can never take them away; so a program that begins with
-//! private memslots has a VM of its own. That one exists is proven by what must not be: a memslot of user space at the same gfn
-//! (`EEXIST`). Its memory is a mapping that KVM makes in this process, found among those that are new, so that it bears identities
-//! like any other.
+//! KVM's internal memslots. On Intel, KVM keeps a task state segment and an identity map in guest memory, to run guests in real
+//! mode without unrestricted guest (`init_rmode_tss()`, `init_rmode_identity_map()`). It also keeps a page at the address of the
+//! local APIC, by which the processor recognises accesses to the APIC (`kvm_alloc_apic_access_page()`).
 //!
-//! The APIC access page exists where KVM has the local APICs, which these VMs do without otherwise. By its base name the local APIC
-//! answers, or the page, as the mode of the APIC and the processor have it (`kvm_apicv_activated()`); so that is asked of nobody, and what
-//! is looked at are its aliases.
+//! User space chooses the gfn of the first two before there are vCPUs, and cannot delete them. So a program that begins with
+//! internal memslots has a VM of its own. A memslot exists if KVM refuses one of user space at the same gfn (`EEXIST`). Its
+//! memory is a new mapping that KVM makes in this process, so its pages can be given identities.
+//!
+//! The APIC access page exists if KVM emulates the local APICs, which other VMs here do without. Through the base name either
+//! the local APIC or the page answers, depending on the APIC's mode and the processor (`kvm_apicv_activated()`). So the base
+//! name is not accessed, and only the aliases are tested.
 
 use super::mmu_watch::MmuWatch;
 use super::{Machine, SPARE_SLOT};
@@ -26,28 +26,28 @@ use std::ops::Range;
 const TSS: SlotId = SlotId::internal(0);
 const TSS_PAGES: u32 = 3;
 const APIC_ACCESS_PAGE: SlotId = SlotId::internal(1);
-/// Where it is, whatever the guest does to its IA32_APIC_BASE (`APIC_DEFAULT_PHYS_BASE`).
+/// The gfn of the APIC access page, whatever the guest writes to IA32_APIC_BASE (`APIC_DEFAULT_PHYS_BASE`).
 const APIC_GFN: Gfn = Gfn::new(0xfee00);
 const IDENTITY_MAP: SlotId = SlotId::internal(2);
 
-/// What one of them is to be.
+/// An internal memslot that a program asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     id: SlotId,
     gfn: Gfn,
-    /// The host pages whose identities its own bear.
+    /// The host pages whose identities its pages bear.
     pages: HostPageRange,
 }
 
-/// One that KVM has made.
+/// An internal memslot that KVM has made.
 #[derive(Debug)]
 pub(super) struct InternalSlot {
     wanted: Wanted,
     memory: Pages,
 }
 
-/// Those that `program` begins with, as far as KVM has such: p0 is the task state segment, p1 the APIC access page, p2 the identity
-/// map. There are none where an alias cannot be a hole while its frame is memory.
+/// The internal memslots that `program` begins with and KVM may have: p0 is the task state segment, p1 the APIC
+/// access page, p2 the identity map. There are none if an alias cannot be a hole while its frame is memory.
 pub(super) fn wanted(program: &Program, alias_method: AliasMethod) -> Vec<Wanted> {
     let create = |op: &Op| match *op {
         Op::Slot { id, change: SlotChange::Create { gfn, pages, hva, .. } } if id.is_internal() => {
@@ -56,7 +56,7 @@ pub(super) fn wanted(program: &Program, alias_method: AliasMethod) -> Vec<Wanted
         _ => None,
     };
     let all: Vec<Wanted> = program.ops.iter().map_while(create).collect();
-    // The host pages are KVM's: nobody else can have them, nor take them away.
+    // No other op may use their host pages, because only KVM can map them.
     let others = &program.ops[all.len()..];
     let free = |wanted: &Wanted| !others.iter().any(|op| touches(op, wanted.pages));
     let possible = |wanted: &Wanted| match wanted.id {
@@ -69,7 +69,7 @@ pub(super) fn wanted(program: &Program, alias_method: AliasMethod) -> Vec<Wanted
     all.into_iter().filter(|wanted| has_holes && possible(wanted) && free(wanted)).collect()
 }
 
-/// Whether KVM has to have the local APICs, to make those of `wanted`.
+/// Whether KVM makes some of `wanted` only with local APICs.
 pub(super) fn need_local_apics(wanted: &[Wanted]) -> bool {
     wanted.iter().any(|wanted| wanted.id == APIC_ACCESS_PAGE)
 }
@@ -84,7 +84,7 @@ fn touches(op: &Op, pages: HostPageRange) -> bool {
     }
 }
 
-/// Have KVM make those of `wanted` that it makes at once, and tell it where the others are to be.
+/// Creates the internal memslots of `wanted` that KVM makes at once, and chooses the addresses of the others.
 pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<InternalSlot>, MachineError> {
     let mut made = Vec::new();
     for &wanted in wanted {
@@ -102,7 +102,7 @@ pub(super) fn before_vcpus(fd: &VmFd, wanted: &[Wanted]) -> Result<Vec<InternalS
     Ok(made)
 }
 
-/// Those that KVM has made with the first vCPU, if it has; `before` are the mappings there were until then.
+/// The internal memslots that KVM made with the first vCPU; `before` are the mappings that existed until then.
 pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Vec<InternalSlot>, MachineError> {
     let late = wanted.iter().filter(|wanted| wanted.id != TSS);
     let found: Result<Vec<_>, _> = late.map(|&wanted| find(wanted, before)).collect();
@@ -111,7 +111,7 @@ pub(super) fn after_vcpus(wanted: &[Wanted], before: &[Mapping]) -> Result<Vec<I
 
 fn find(wanted: Wanted, before: &[Mapping]) -> Result<Option<InternalSlot>, MachineError> {
     let new = new_shared_mappings(before, wanted.pages.pages as usize).doing("list the mappings of this process")?;
-    // An identity map has entries, and nobody has written to the APIC access page yet.
+    // An identity map has entries; the APIC access page is still zero.
     let is_it = |memory: &Pages| wanted.id == TSS || (wanted.id == IDENTITY_MAP) == (memory.read_u32(0, 0) != 0);
     Ok(new.into_iter().find(is_it).map(|memory| InternalSlot { wanted, memory }))
 }
@@ -125,7 +125,8 @@ impl InternalSlot {
 }
 
 impl Machine {
-    /// Carry out `program` in a VM of its own, which has private memslots as `wanted`, and dirty rings as small as the program's.
+    /// Carries out `program` in a VM of its own, with the internal memslots `wanted`, and with dirty rings as
+    /// small as the program's.
     pub(super) fn run_apart(
         &mut self,
         wanted: &[Wanted],
@@ -145,7 +146,7 @@ impl Machine {
         result
     }
 
-    /// Whether KVM has made private memslot `id`: then its pages get the identities of those it stands for.
+    /// Whether KVM has made internal memslot `id`. If so, gives its pages the identities of their host pages.
     pub(super) fn internal_slot(&mut self, vm: &VmConfig, host: &Host, id: SlotId) -> Result<bool, MachineError> {
         let Some(slot) = self.internal_slots.iter().find(|slot| slot.wanted.id == id) else {
             return Ok(false);
@@ -169,7 +170,7 @@ impl Machine {
         Ok(true)
     }
 
-    /// Whether `op` is an access that KVM's local APIC may answer.
+    /// Whether KVM's local APIC may answer `op`.
     pub(super) fn is_for_the_local_apic(&self, vm: &VmConfig, op: &Op) -> bool {
         match *op {
             Op::Access { gpa, .. } | Op::FaultBegin { gpa, .. } | Op::Prefault { gpa, .. } => {
@@ -179,7 +180,8 @@ impl Machine {
         }
     }
 
-    /// The mistake that private memslots are to be safe from, made from outside: their memory under an alias.
+    /// Maps the memory of internal memslot `id` under each alias, which must never happen: the positive
+    /// control.
     fn expose(&self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
         let Some(internal) = self.internal_slots.iter().find(|slot| slot.wanted.id == id) else { return Ok(()) };
         let stolen = vm.stolen();
@@ -192,7 +194,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether the private memslot at `frame`, if there is one, has `value` at `offset` of its page.
+    /// Whether the internal memslot at `frame` has `value` at `offset` of its page; `None` if there is none.
     pub(super) fn internal_page_holds(&self, vm: &VmConfig, frame: usize, offset: usize, value: u64) -> Option<bool> {
         self.internal_slots.iter().find_map(|InternalSlot { wanted, memory }| {
             let page = vm.gfn(frame).offset_from(wanted.gfn).filter(|&page| page < wanted.pages.pages.into())?;
@@ -201,7 +203,7 @@ impl Machine {
     }
 }
 
-/// A memslot of user space that is where it must not be.
+/// A memslot of user space that KVM must refuse.
 const SPARE: Region = Region { slot: SPARE_SLOT, flags: 0, gpa: Gpa::from_page(0), mapping: 0, page: 0, pages: 1 };
 
 #[cfg(test)]

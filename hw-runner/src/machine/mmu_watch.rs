@@ -1,4 +1,4 @@
-//! Watching programs from inside KVM, where it lets itself be looked into.
+//! Watches programs by KVM's debugfs file, on kernels that have one.
 
 use super::Machine;
 use super::internal_slots::InternalSlot;
@@ -10,16 +10,16 @@ use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Op, Pfn, Program, VmConfig};
 use kvm_ioctls::VmFd;
 
-/// What is seen of programs, if anything is.
+/// What debugfs shows of programs, if there is such a file.
 #[derive(Debug, Default)]
 pub(super) struct MmuWatch {
-    /// What this KVM shows of itself, if it shows anything.
+    /// The debugfs file; `None` if this kernel has none.
     mmu_debugfs: Option<MmuDebugfs>,
-    /// What was seen of the program that runs, after each op, if it is watched.
+    /// The events of the current program, by op, if it is watched.
     seen: Option<Vec<Vec<MmuEvent>>>,
 }
 
-/// Where the pages are that KVM maps, and what they are called now.
+/// The memory that KVM maps, with the identity of each page.
 #[derive(Clone, Copy)]
 pub(super) struct PageNames<'a> {
     pub(super) memory: &'a Pages,
@@ -28,30 +28,30 @@ pub(super) struct PageNames<'a> {
 }
 
 impl MmuWatch {
-    /// That of `vm`.
+    /// Watches the VM `vm`.
     pub(super) fn of(vm: &VmFd) -> Self {
         Self { mmu_debugfs: MmuDebugfs::open(vm), seen: None }
     }
 
-    /// Watch `program`, which comes next, if what it does can be seen: not when pages get other names but stay where they are, which no
-    /// notifier hears of.
+    /// Watches the next program, `program`, unless it reclaims pages by a way that changes identities without
+    /// an mmu_notifier call.
     pub(super) fn watch(&mut self, program: &Program) {
         let is_visible = |op: &Op| !matches!(*op, Op::Unmap { by, .. } if !always_invalidates(by));
         let watched = self.mmu_debugfs.is_some() && program.ops.iter().all(is_visible);
         self.seen = watched.then(|| vec![Vec::new(); program.ops.len()]);
     }
 
-    /// Whether the program that runs is watched.
+    /// Whether the current program is watched.
     pub(super) fn is_watching(&self) -> bool {
         self.seen.is_some()
     }
 
-    /// What was seen of the program, which is over.
+    /// Returns the events of the program, which has ended.
     pub(super) fn take(&mut self) -> Vec<Vec<MmuEvent>> {
         self.seen.take().unwrap_or_default()
     }
 
-    /// What there is before the first op is none of the program's.
+    /// Discards what happened before the first op.
     pub(super) fn begin(&mut self) -> Result<(), MachineError> {
         match (&mut self.mmu_debugfs, &self.seen) {
             (Some(mmu_debugfs), Some(_)) => mmu_debugfs.begin(),
@@ -59,7 +59,7 @@ impl MmuWatch {
         }
     }
 
-    /// See what op number `at` changed; if it is the `last`, what is kept by gfn, too.
+    /// Records what op number `at` changed; after the `last` op, also the entries indexed by gfn.
     pub(super) fn look(
         &mut self,
         vm: &VmConfig,
@@ -78,13 +78,13 @@ impl MmuWatch {
 }
 
 impl Machine {
-    /// See what op number `at` changed.
+    /// Records what op number `at` changed.
     pub(super) fn look(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
         let named = PageNames { memory: &self.memory, stamps: &self.stamps, internal_slots: &self.internal_slots };
         self.mmu_watch.look(vm, named, at, false)
     }
 
-    /// See what is kept by gfn after op number `at`, the last.
+    /// Records the entries indexed by gfn after op number `at`, the last.
     pub(super) fn look_at_keys(&mut self, vm: &VmConfig, at: usize) -> Result<(), MachineError> {
         let named = PageNames { memory: &self.memory, stamps: &self.stamps, internal_slots: &self.internal_slots };
         self.mmu_watch.look(vm, named, at, true)

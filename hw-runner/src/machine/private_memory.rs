@@ -1,7 +1,8 @@
-//! Private memory, which the host cannot reach: only the guest can give its pages their identities.
 //!
-//! A page that becomes shared leaves another behind, which was the guest's own, and one that becomes private leaves the host's: both
-//! bear the same identity, so the first is marked, and where a write to the second went the host can see.
+//! Private memory, which the host cannot reach. Only the guest can give its pages their identities.
+//!
+//! When a frame changes between private and shared, its old page stays, with the same identity. A private page that is left
+//! behind is marked by the guest before. A write that reaches a shared page that was left behind is visible to the host.
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
@@ -11,11 +12,11 @@ use crate::kvm::memslots::Backing;
 use gpa_model::limits::OPS;
 use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, VmConfig};
 
-/// The identity of a private page that is nobody's any more.
+/// The identity of a private page that its frame has left.
 const ABANDONED: Pfn = Pfn::new(u32::MAX);
 
 impl Machine {
-    /// Have `frames`, which lie side by side, be the guest's alone, or the host's as well.
+    /// Makes `frames`, which are adjacent, private or shared.
     pub(super) fn set_attributes(
         &mut self,
         vm: &VmConfig,
@@ -34,8 +35,9 @@ impl Machine {
         Ok(Exit::Done)
     }
 
-    /// The memslot is new: its frames become the guest's alone, if they are to be, and get their identities. The guest has touched them
-    /// as shared ones before: where it had seen a hole Linux 6.12 lets it reach nothing that was private from the start.
+    /// Makes the frames of the new memslot `id` private, as far as they are to be, and gives them their
+    /// identities. The guest touches them as shared ones first: where it has seen a hole, Linux 6.12 refuses
+    /// access to memory that is private from the start.
     pub(super) fn make_slot_private(&mut self, vm: &VmConfig, id: SlotId) -> Result<(), MachineError> {
         let private = self.memslots.private_frames(vm, Some(id), None);
         if private.is_empty() {
@@ -60,12 +62,12 @@ impl Machine {
         private
     }
 
-    /// Have the guest write to each of `frames` the identity of the host page it stands for.
+    /// Lets the guest write to each of `frames` the identity of its host page.
     pub(super) fn stamp_private(&mut self, frames: Vec<(usize, usize)>) -> Result<(), MachineError> {
         self.stamp_by_guest(frames.into_iter().map(|(frame, page)| (frame, self.stamps[page])).collect())
     }
 
-    /// Have each frame given an identity, by its base name.
+    /// Lets the guest write an identity to each frame, through its base name.
     fn stamp_by_guest(&mut self, frames: Vec<(usize, Pfn)>) -> Result<(), MachineError> {
         let window = self.window;
         let requests: Vec<_> = frames
@@ -75,7 +77,8 @@ impl Machine {
         self.access_by_guest(&requests)
     }
 
-    /// Have the first vCPU make accesses. What it cannot reach is a page that bears no identity, and the next access will tell.
+    /// Makes accesses on the first vCPU. If one fails, its page bears no identity, which the next access
+    /// reports.
     fn access_by_guest(&mut self, requests: &[Request]) -> Result<(), MachineError> {
         let (vcpu, mut outcomes) = (&mut self.vcpus[0], Vec::new());
         vcpu.use_tables(self.tables_written)?;

@@ -1,4 +1,4 @@
-//! One program: its ops in order, on a machine that is made as good as new before and put in order after.
+//! Runs one program: resets the machine, carries out the ops in order, and cleans up.
 
 use super::{Machine, TABLE_SLOT, internal_slots, map_whole};
 use crate::error::{Doing, MachineError};
@@ -12,17 +12,19 @@ use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Exit, Host, HostPage, Model, Op, Pfn, Program, VmConfig};
 
 impl Machine {
-    /// Carry out `program`.
+    ///
+    /// Carries out `program`.
     ///
     /// # Errors
-    /// A [`MachineError`] if the machine fails; the next program finds it in order again, or fails too.
+    /// A [`MachineError`] if the machine fails. The next program finds it clean again, or fails too.
     pub fn run(&mut self, program: &Program) -> Result<Trace, MachineError> {
         let mut trace = Trace::default();
         self.run_into(program, &mut trace)?;
         Ok(trace)
     }
 
-    /// The same, over an old trace, whose allocations are kept.
+    ///
+    /// Like [`Machine::run`], into an old trace, whose allocations are reused.
     ///
     /// # Errors
     /// As [`Machine::run`].
@@ -36,7 +38,7 @@ impl Machine {
         trace.observations.resize(program.ops.len(), None);
         let wanted = internal_slots::wanted(program, self.fingerprint.alias_method);
         let apart = match self.fingerprint.alias_method {
-            // Where memory is private, a hole that an earlier program found would shut the guest out of it.
+            // The guest could not access private memory where an earlier program has seen a hole.
             AliasMethod::SwProtected => true,
             AliasMethod::Rings => program.vm.dirty_ring().is_some(),
             _ => false,
@@ -86,7 +88,8 @@ impl Machine {
                 continue;
             }
             if let Op::Access { vcpu, gpa, access } = *op {
-                // Whether later ops are accepted hangs on memslots alone, so the model need not wait for the answer.
+                // Whether later ops are accepted depends on memslots alone, so the model need not wait for the
+                // result.
                 self.enqueue(vm, at, vcpu, gpa, access, observations)?;
                 continue;
             }
@@ -120,7 +123,7 @@ impl Machine {
         observations.iter().rposition(Option::is_some).map_or(Ok(()), |last| self.look_at_keys(vm, last))
     }
 
-    /// Make the machine that of a new VM.
+    /// Resets the machine to a new VM.
     pub(super) fn begin(&mut self, vm: &VmConfig, host: &Host) -> Result<(), MachineError> {
         self.memslots.begin(vm, self.fingerprint.alias_method);
         self.batches.clear();
@@ -139,8 +142,9 @@ impl Machine {
         self.use_up_rings(vm)
     }
 
-    /// Let the guest see the frames of `vm`, and say in which window. Writes to page tables from user space are invisible to
-    /// KVM, so when there is no unused table, what it made of the old ones has to go: their memslot is deleted, and CR3 changes.
+    /// Maps the frames of `vm` for the guest, and returns their window. KVM does not notice writes to page
+    /// tables from user space. So when all windows are used, the memslot of the page tables is deleted, which
+    /// zaps their shadow, and CR3 changes.
     fn show(&mut self, vm: &VmConfig) -> Result<usize, MachineError> {
         if self.windows.len() == layout::WINDOWS {
             self.windows.clear();
@@ -157,20 +161,20 @@ impl Machine {
         Ok(window)
     }
 
-    /// Have this thread look up from its vCPUs every so often.
+    /// Makes `KVM_RUN` return regularly, so that this thread can check on its vCPUs.
     pub(super) fn rouse(&mut self) -> Result<(), MachineError> {
         self.watchdog.rouse().doing("rouse the machine from its vCPUs")
     }
 
-    /// Put everything in order after a failure, as well as it goes.
+    /// Cleans up after a failure, as far as possible.
     pub(super) fn recover(&mut self) {
         self.watchdog.disarm();
         self.batches.clear();
         self.memslots.scrub(&self.fd);
-        // A driver may have failed half-way.
+        // Reclaim may have failed halfway.
         self.stamps = [Pfn::new(0); HOST_PAGES];
         for vcpu in &mut self.vcpus {
-            // What cannot be restarted fails again, and says so, when it is used.
+            // A vCPU that cannot be restarted fails again when it is used, and reports that.
             let _ = vcpu.restart(0);
         }
     }
@@ -218,8 +222,8 @@ mod tests {
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 
-    /// Which pages nobody can have is known of the memory that they are in, and that of a machine which a program has for itself is
-    /// another's.
+    /// A machine keeps track of pages with `PROT_NONE` for its own memory. A program that has a machine of its
+    /// own does not affect the other machine.
     #[test]
     fn a_page_that_nobody_can_have_is_that_of_its_own_machine() {
         let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::Rings)) else { return };
@@ -243,14 +247,15 @@ mod tests {
         }
     }
 
-    /// The positive control of stamps: a page that bears another identity than the model's is seen as that other page.
+    /// The positive control of identities: a page with an identity that the model does not expect is reported
+    /// with that identity.
     #[test]
     fn a_page_with_another_identity_is_noticed_by_every_kind_of_access() {
         let Some(mut machine) = machine() else { return };
         let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                     slot 0 create gfn=0x1e0 pages=1 hva=3\nv0 read 0x1e0\nv0 write 0x1e0@1\nv0 execute 0x1e0@1\n";
         let program = gpa_model::text::parse(text).expect("a program");
-        // Behind the machine's back: it still believes that the page bears its first identity.
+        // The machine does not know of this stamp.
         page::stamp(&machine.memory, 3, Pfn::new(777));
         let trace = machine.run(&program).expect("a run");
         assert_eq!(trace.observations[1..], [Some(Exit::Memory(Pfn::new(777))); 3]);

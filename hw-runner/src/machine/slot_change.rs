@@ -1,4 +1,4 @@
-//! Memslot changes in two halves, between which vCPUs run, where KVM can be told to stay in the middle.
+//! Memslot changes in two halves, between which vCPUs run, on kernels that can wait there.
 
 use super::Machine;
 use crate::error::MachineError;
@@ -7,7 +7,7 @@ use crate::kvm::slot_window::SlotWindow;
 use gpa_model::{Exit, SlotChange, SlotId, VmConfig};
 use std::sync::Arc;
 
-/// A change whose second half is to come.
+/// A change whose second half is due.
 #[derive(Debug)]
 pub(super) struct OpenChange {
     window: SlotWindow,
@@ -15,7 +15,7 @@ pub(super) struct OpenChange {
 }
 
 impl Machine {
-    /// The first half.
+    /// Makes the first half.
     pub(super) fn begin_change(&mut self, vm: &VmConfig, id: SlotId, change: SlotChange) -> Result<Exit, MachineError> {
         if !SlotWindow::is_possible() {
             return Ok(Exit::Unsupported);
@@ -25,15 +25,15 @@ impl Machine {
         let fd = Arc::clone(&self.fd);
         let window = SlotWindow::open(move || ioctl.make(&fd))?;
         self.open_change = Some(OpenChange { window, changed });
-        // What cannot come to an end now tries again, and who tries has to be looked at.
+        // From now on an access may be retried for ever, so `KVM_RUN` must return regularly.
         self.rouse()?;
         Ok(Exit::Done)
     }
 
-    /// The second half, if there is one to come.
+    /// Makes the second half, if one is due.
     pub(super) fn end_change(&mut self) -> Result<Exit, MachineError> {
         if let Some(OpenChange { window, changed }) = self.open_change.take() {
-            // Whatever becomes of it, what KVM may have is what is to be cleared away.
+            // Even if it fails, the memslot may exist, and must be deleted later.
             self.memslots.end_change(changed);
             window.close()?;
         }

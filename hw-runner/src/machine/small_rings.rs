@@ -1,8 +1,9 @@
-//! Dirty rings as small as a program's: the smallest of KVM's has room for more, so what is too much of it is used up first.
 //!
-//! A memslot that no program sees comes, has its pages mapped ahead, each of which is an entry in the ring of the vCPU
-//! (`make_spte()`), and goes. Where nothing can be mapped ahead a ring has more room than its program says, and nobody objects to a vCPU
-//! that goes on.
+//! Dirty rings as small as a program's. KVM's smallest ring has more entries, so the surplus is used up first.
+//!
+//! A memslot that programs do not see is created, its pages are prefaulted, each of which takes an entry of the vCPU's ring
+//! (`make_spte()`), and it is deleted. Without prefaults a ring has more room than its program says; a vCPU that goes on is
+//! then allowed.
 
 use super::{Machine, SPARE_SLOT};
 use crate::error::{Doing, MachineError};
@@ -11,11 +12,11 @@ use crate::kvm::ring;
 use gpa_model::{Gpa, VmConfig};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
-/// Where that memslot is: above all gfns of programs, and below the lowest bit that can be stolen.
+/// The gfn of that memslot: above all gfns of programs, and below the lowest bit that can be stolen.
 const GFN: u64 = 0x7ff_fe00;
 
 impl Machine {
-    /// Leave the rings of `vm` as many entries as it says, after they were emptied.
+    /// Leaves the rings of `vm`, which have been reset, as many entries as it says.
     pub(super) fn use_up_rings(&mut self, vm: &VmConfig) -> Result<(), MachineError> {
         let small = self.ring_entries == ring::LEAST && self.can_prefault();
         let Some(entries) = vm.dirty_ring().filter(|_| small) else { return Ok(()) };
@@ -40,7 +41,7 @@ mod tests {
     use crate::kvm::alias_method::AliasMethod;
     use gpa_model::{Exit, Program, text};
 
-    /// More writes of pages that are not in the log than the smallest ring has room for, and one more when it was emptied.
+    /// Writes to more clean pages than the smallest ring has room for, and one more after a reset.
     fn program() -> Program {
         let mut lines = "gpafuzz-program 1\nvm stolen=40,41 vcpus=1 base=0x1e0 flush=works dirty-ring=8\n\
                          slot 0 create gfn=0x1e0 pages=64 hva=0 log-dirty\n"

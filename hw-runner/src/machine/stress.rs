@@ -1,8 +1,9 @@
-//! Stress: vCPU threads that never stop reading and writing, while this thread takes pages away, harvests the dirty log, and
-//! deletes, moves and re-flags memslots under them.
 //!
-//! What is judged is what a call promises when it returns: no read finds what was there before, no write is lost, no page that
-//! was written is missing in the log. The guest judges the first two by itself, see [`crate::guest::spinner`].
+//! Stress: vCPU threads read and write all the time, while this thread reclaims pages, harvests the dirty log, and deletes,
+//! moves and re-flags memslots.
+//!
+//! Three promises are checked, which hold once a call has returned: no read finds stale content, no write is lost, and the
+//! dirty log has every page that was written. The guest checks the first two, see [`crate::guest::spinner`].
 
 mod host;
 mod report;
@@ -22,20 +23,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vcpus::{names, space_of, spin};
 
-/// Pages of each of the slots, which all lie over the same host pages.
+/// Pages of each memslot. All memslots lie over the same host pages.
 const PAGES: usize = 8;
-/// Where the slots begin: the first straddles the edge of a leaf table.
+/// The first frame of each memslot. The first memslot straddles two leaf tables.
 const FRAMES_AT: [usize; 2] = [28, 40];
-/// How long a vCPU may take to come out once it is told to.
+/// How long a vCPU may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// Findings that are put into words; after so many complaints a vCPU stops.
+/// How many findings are described. A vCPU stops after as many complaints.
 const SHOWN: usize = 16;
 
 impl Machine {
-    /// Let `vcpus` vCPUs, at least one and at most [`VCPUS`], spin for `duration`.
+    ///
+    /// Lets `vcpus` vCPUs, from 1 to [`VCPUS`], spin for `duration`.
     ///
     /// # Errors
-    /// A [`MachineError`] if the machine fails. That the guest complains is no error: it stands in the report.
+    /// A [`MachineError`] if the machine fails. Complaints of the guest are findings in the report, not errors.
     pub fn stress(&mut self, vcpus: usize, duration: Duration) -> Result<StressReport, MachineError> {
         let bits = &self.stealable[..self.stealable.len().min(2)];
         let stolen = StolenMask::new(bits).unwrap_or(StolenMask::NONE);
@@ -44,7 +46,7 @@ impl Machine {
         self.stress_by(&vm, vcpus.clamp(1, VCPUS), duration, play)
     }
 
-    /// Let `vcpus` vCPUs spin while `play` does as it pleases, which takes about `duration`.
+    /// Lets `vcpus` vCPUs spin while `play` runs, which takes about `duration`.
     fn stress_by(
         &mut self,
         vm: &VmConfig,
@@ -103,7 +105,7 @@ impl Machine {
     }
 }
 
-/// Positive controls: what each law forbids is done behind the guest's back, and noticed.
+/// Positive controls: each test breaks one promise on purpose, and expects a finding.
 #[cfg(test)]
 mod tests {
     use super::host::PAUSE;
@@ -115,7 +117,7 @@ mod tests {
 
     const DURATION: Duration = Duration::from_millis(200);
 
-    /// Stress of one vCPU by `play`; `None` where there is no `/dev/kvm`.
+    /// Stresses one vCPU by `play`; `None` without `/dev/kvm`.
     fn stress(play: impl FnOnce(&mut Stage<'_>, &AtomicBool) -> Result<(), MachineError>) -> Option<StressReport> {
         let mut machine = or_skip(Machine::open())?;
         Some(machine.stress_by(&VmConfig::default(), 1, DURATION, play).expect("a report"))
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn a_write_that_is_undone_is_complained_of() {
         let Some(report) = stress(|stage, failed| {
-            // Until the guest has had enough; it is between its write and its read for a few nanoseconds at a time.
+            // Until the guest stops. Its window between write and read is a few nanoseconds.
             let end = Instant::now() + GRACE / 2;
             while Instant::now() < end && !failed.load(Ordering::Relaxed) {
                 stage.kvm.memory.write_u64(3, page::word_offset(0), 0);
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn a_log_that_forgets_is_a_finding() {
         let Some(report) = stress(|stage, _| {
-            // However long the guest has to wait for a processor, it has written to every page twice.
+            // Until the guest has written to every page twice, however long it waits for a processor.
             let (mut looks, end) = ([[[0; PAGES]; VCPUS]; 3], Instant::now() + GRACE / 2);
             for at in 0..looks.len() {
                 looks[at] = stage.published(FRAMES_AT[0]);

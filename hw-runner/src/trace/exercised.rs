@@ -1,10 +1,10 @@
-//! What has been exercised on real KVM: how often each way to change its MMU or to look at it was carried out, and how often not.
+//! Counts what was exercised on real KVM: each kind of op and each way to reclaim pages.
 
 use crate::{AliasMethod, Trace};
 use gpa_model::{Access, Exit, Op, OpKind, Reclaim, SlotChange};
 use std::fmt;
 
-/// How many ways are no [`Reclaim`] of an unmap.
+/// How many things are counted besides the ways to reclaim pages.
 const OTHERS: usize = 14;
 
 fn others() -> [&'static str; OTHERS] {
@@ -26,26 +26,26 @@ fn others() -> [&'static str; OTHERS] {
     ]
 }
 
-/// A fault that was held open while the host did something else.
+/// A fault that was held while the host invalidated pages.
 const HELD_FAULT: &str = "held-fault";
-/// A write that rang the eventfd of its name.
+/// A write that signalled the ioeventfd of its name.
 const IOEVENTFD: &str = "ioeventfd";
 const MMIO: &str = "mmio";
-/// An access through an alias that went to user space, because its frame is a hole or read-only.
+/// An exit to user space through an alias, because its frame is a hole or read-only.
 const ALIAS_MMIO: &str = "alias-mmio";
 
-/// How often a way was taken.
+/// How often one thing was exercised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     /// Its name.
     pub way: &'static str,
     /// Carried out.
     pub done: u64,
-    /// Not carried out, because this KVM or this host has no such way.
+    /// Not carried out, because this KVM or this host does not offer it.
     pub unsupported: u64,
 }
 
-/// Counts of all ways, those of drivers first.
+/// All counts, starting with the ways to reclaim pages.
 #[derive(Clone, Debug)]
 pub struct Exercised {
     counts: [Count; Reclaim::ALL.len() + OTHERS],
@@ -62,7 +62,7 @@ impl Default for Exercised {
 }
 
 impl Exercised {
-    /// Add what `trace` shows.
+    /// Counts the ops of `trace`.
     pub fn add(&mut self, trace: &Trace) {
         let stolen = trace.program.vm.stolen();
         let rings = trace.fingerprint.alias_method == AliasMethod::Ioeventfds;
@@ -99,14 +99,14 @@ impl Exercised {
         }
     }
 
-    /// All of them.
+    /// All counts.
     pub fn counts(&self) -> &[Count] {
         &self.counts
     }
 }
 
 impl fmt::Display for Exercised {
-    /// What was carried out, and what never was, in a line.
+    /// What was carried out, and what never was, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (done, never): (Vec<&Count>, Vec<&Count>) = self.counts.iter().partition(|count| count.done > 0);
         let done: Vec<String> = done.iter().map(|Count { way, done, .. }| format!("{way} {done}")).collect();

@@ -1,10 +1,10 @@
-//! What was seen inside KVM, as a line of a trace.
+//! MMU events as lines of a trace.
 
 use crate::kvm::mmu_debugfs::MmuEvent;
 use gpa_model::text::{ParseError, Words, print_gpa};
 use gpa_model::{Alias, Flush, GfnIndexed, Gpa, Level, Pfn, Rights, Spte, VcpuSet, VmConfig};
 
-/// The largest frame number a line can have.
+/// The largest frame number in a line.
 const FRAME_MAX: u64 = (1 << 52) - 1;
 /// The highest level of a table.
 const TABLE_MAX: u64 = 5;
@@ -43,7 +43,7 @@ fn print_key(key: GfnIndexed) -> String {
     }
 }
 
-/// Read a line after its arrow.
+/// Parses a line after its arrow.
 pub(super) fn parse(vm: &VmConfig, words: &mut Words<'_>) -> Result<MmuEvent, ParseError> {
     let expected =
         "spte, flush, rmap, shadow-rmap, shadow-leaf, page, nx-split, table, retired, dirty, mmio or async-pf";
@@ -105,7 +105,7 @@ fn flush(words: &mut Words<'_>) -> Result<Flush, ParseError> {
     Ok(Flush::Range { gpa, pages, ok: !flag(words, "failed")? })
 }
 
-/// Whether `word` comes next; then it is taken.
+/// Whether `word` comes next; consumes it if so.
 fn flag(words: &mut Words<'_>, word: &str) -> Result<bool, ParseError> {
     let there = words.peek() == Some(word);
     if there {
@@ -119,7 +119,7 @@ fn frame(words: &mut Words<'_>) -> Result<u64, ParseError> {
     words.number(word, FRAME_MAX)
 }
 
-/// Stolen bits, where they stand in a frame's number.
+/// Stolen bits at their position in a frame number.
 fn alias(vm: &VmConfig, words: &mut Words<'_>) -> Result<Alias, ParseError> {
     let expected = "stolen bits of this VM";
     let word = words.next(expected)?;

@@ -1,4 +1,4 @@
-//! Parsing a trace: bounded, total, and exact about where it stopped.
+//! Parses a trace. Every text gives a trace or an error with its place, in bounded time and space.
 
 use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, VERSION, Variant, WATCHED};
 use crate::kvm::alias_method::AliasMethod;
@@ -7,15 +7,16 @@ use gpa_model::limits::FILE_BYTES;
 use gpa_model::text::{ParseError, Words};
 use gpa_model::{Exit, Fault, FrameSet, Gpa, Pfn, VmConfig};
 
-/// Words that a line of the header may list.
+/// How many words a line of the header may have.
 const WORDS_MAX: usize = 32;
-/// Runs that a trace may be the sum of.
+/// How many runs a trace may sum up.
 const SAMPLES_MAX: u64 = 1 << 20;
 
-/// Read a trace.
+///
+/// Parses a trace.
 ///
 /// # Errors
-/// A [`ParseError`] at the first line that cannot be read, or that goes over a limit.
+/// A [`ParseError`] at the first line that is malformed or exceeds a limit.
 pub fn parse(text: &str) -> Result<Trace, ParseError> {
     if text.len() > FILE_BYTES {
         let expected = format!("at most {FILE_BYTES} bytes (limits::FILE_BYTES)");
@@ -58,7 +59,7 @@ pub fn parse(text: &str) -> Result<Trace, ParseError> {
             continue;
         }
         if words.peek() != Some(ARROW) {
-            // The first line of words is the vm's, each other an op: the program parser has seen to that.
+            // The first line is the vm's, each other an op: the parser of programs has checked that.
             ops += usize::from(std::mem::replace(&mut vm_seen, true));
             continue;
         }
@@ -77,7 +78,7 @@ fn body(text: &str, header: usize) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(i, line)| (i + 1, line)).skip(header)
 }
 
-/// The program alone, each line where it stands in the trace, so that errors point there.
+/// The program alone, each line at its place in the trace, so that errors point there.
 fn program_text(text: &str, header: usize) -> String {
     let mut out = format!("{} {}", gpa_model::text::MAGIC, gpa_model::text::VERSION);
     out.extend(std::iter::repeat_n('\n', header.min(text.lines().count())));
@@ -90,10 +91,10 @@ fn program_text(text: &str, header: usize) -> String {
     out
 }
 
-/// What stands before the program.
+/// The header.
 struct Header {
     version: u32,
-    /// How many lines, the version among them.
+    /// The number of lines, including the version.
     lines: usize,
     fingerprint: Fingerprint,
     samples: u32,
@@ -200,7 +201,7 @@ fn word_list(words: &mut Words<'_>, expected: &str) -> Result<Vec<String>, Parse
     Ok(all)
 }
 
-/// Read an observation after its arrow.
+/// Parses an observation after its arrow.
 fn observation(vm: &VmConfig, words: &mut Words<'_>) -> Result<Exit, ParseError> {
     let expected = "done, memory, emulated, mmio, dirty, error, misattributed, not-found, refused, guest-fault, retry, pending, young, translated or unsupported";
     let exit = match words.next(expected)? {
@@ -233,7 +234,7 @@ fn observation(vm: &VmConfig, words: &mut Words<'_>) -> Result<Exit, ParseError>
     Ok(exit)
 }
 
-/// What kind of page fault; nothing means that an entry was not present.
+/// The kind of page fault; none given means not present.
 fn fault(words: &mut Words<'_>) -> Result<Fault, ParseError> {
     if words.is_done() {
         return Ok(Fault::NotPresent);

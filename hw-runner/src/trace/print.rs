@@ -1,4 +1,4 @@
-//! Printing a trace.
+//! Prints a trace.
 
 use super::{ARROW, INSIDE, LONG_HEADER, MAGIC, OTHER, Trace, WATCHED};
 use gpa_model::text::print_gpa;
@@ -19,7 +19,7 @@ pub fn print(trace: &Trace) -> String {
     words(&mut out, "witness", &fingerprint.witness);
     let _ = writeln!(out, "samples {}", trace.samples);
     let program = gpa_model::text::print(&trace.program);
-    // The program's first line is its own version; its last lines are the ops, one each.
+    // The program's first line is its version; its last lines are the ops, one each.
     let lines: Vec<&str> = program.lines().skip(1).collect();
     let first_op = lines.len() - trace.program.ops.len();
     for (number, line) in lines.iter().enumerate() {
@@ -54,7 +54,7 @@ pub fn print_observation(vm: &VmConfig, exit: &Exit) -> String {
     match exit {
         Exit::Memory(pfn) | Exit::Emulated(pfn) => format!("{name} {}", pfn.raw()),
         Exit::Mmio(gpa) | Exit::Translated(gpa) | Exit::PageReady(gpa) => format!("{name} {}", print_gpa(vm, *gpa)),
-        // A page fault that says no more is one for want of an entry.
+        // The default is a fault on an entry that is not present.
         Exit::GuestFault(fault) if *fault != Fault::NotPresent => format!("{name} {}", fault.name()),
         Exit::Dirty(frames) if frames.is_empty() => format!("{name} none"),
         Exit::Dirty(frames) => frames.iter().fold(name.to_owned(), |out, frame| format!("{out} {}", vm.gfn(frame))),

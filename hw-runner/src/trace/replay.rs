@@ -1,4 +1,4 @@
-//! A recorded trace as an [`Mmu`], so that the oracles judge real KVM where there is none.
+//! A recorded trace as an [`Mmu`], so that the oracles can judge real KVM without one.
 
 use crate::kvm::mmu_debugfs::MmuEvent;
 use crate::trace::Trace;
@@ -6,32 +6,32 @@ use crate::trace::support::supports;
 use gpa_model::{Capabilities, Exit, FlushBackend, GfnIndexed, Gpa, Host, Mmu, Model, Op, Spte, VmConfig};
 use std::collections::BTreeMap;
 
-/// Answers each op with what was observed when it was recorded.
+/// Answers each op with its recorded observation.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
     trace: Trace,
-    /// Ops that can be asked about: those with an observation, and those that mean nothing in their state.
+    /// Whether each op can be answered: it has an observation, or the model does not accept it.
     known: Vec<bool>,
     at: usize,
-    /// The tables after the op before that, as far as they were seen.
+    /// The SPTEs so far, as far as the trace has them.
     tables: BTreeMap<Gpa, Spte>,
-    /// What was kept by gfn at the end.
+    /// The entries indexed by gfn, at the end.
     keys: Vec<GfnIndexed>,
 }
 
 impl Replay {
-    /// Answer from `trace` from now on, from its start.
+    /// Answers from the start of `trace` from now on.
     pub fn load(&mut self, trace: Trace) {
         self.trace = trace;
         self.rewind();
     }
 
-    /// The trace answered from.
+    /// The trace that answers.
     pub fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// Take the trace out, to record over it.
+    /// Returns the trace, whose allocations can be reused.
     pub fn unload(&mut self) -> Trace {
         self.known.clear();
         self.start();
@@ -60,7 +60,7 @@ impl Replay {
         }
     }
 
-    /// Take in what was seen from the op that is next up to number `at`.
+    /// Applies the MMU events up to op number `at`.
     fn see(&mut self, at: usize, flush: &mut FlushBackend) {
         for seen in self.trace.seen.iter().take(at + 1).skip(self.at).flatten() {
             match *seen {
@@ -80,7 +80,7 @@ impl Replay {
 }
 
 impl Mmu for Replay {
-    /// The next observation, if it is one of this op.
+    /// The next observation, if it belongs to this op.
     fn step(&mut self, _host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
         let next =
             (self.at..self.trace.program.ops.len()).find(|&at| self.trace.observation(at).is_some() && self.known[at]);
@@ -113,7 +113,7 @@ impl Mmu for Replay {
         Capabilities { tables: inside, flushes: inside, keys: inside, rmap: inside, native, ..Capabilities::EXITS }
     }
 
-    /// Back to the start of the same trace.
+    /// Starts the same trace again.
     fn reset(&mut self, _vm: &VmConfig) {
         self.start();
     }

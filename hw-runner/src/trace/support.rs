@@ -1,19 +1,20 @@
-//! What real KVM can be asked to do from user space: the one place that says so, for recording and for replay.
+//! What user space can ask of real KVM. Recording and replay both use this definition.
 
 use crate::guest::layout;
 use crate::kvm::alias_method::AliasMethod;
 use gpa_model::generate::Profile;
 use gpa_model::{Op, OpKind, SlotChange, VmConfig};
 
-/// Lowest and highest stolen bit that memslots can play: above every gfn of the guest, below MAXPHYADDR of ordinary hosts.
+/// The stolen bits that memslots can imitate: above every gfn of the guest, below the MAXPHYADDR of ordinary
+/// hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
-/// Whether real KVM can carry out `op` in a VM like `vm`, whose frames must lie side by side and not where the runner's guest has its own
-/// memory, and whose aliases come about as by `alias_method`.
 ///
-/// User space sees memslot changes and invalidations only as wholes, can have private slots made and never reach them, and on
-/// stock KVM plays an alias as a memslot of its own over the same host pages. A KVM that strips stolen bits itself can be asked for a memslot under an
-/// alias, and, in the lab, to stay in the middle of a change.
+/// Whether real KVM can carry out `op` in a VM like `vm` with aliases made by `alias_method`.
+///
+/// Frames must be adjacent, and not overlap the guest's own memory. User space sees memslot changes and invalidations only
+/// as a whole, and can have internal memslots made but not changed. A KVM that strips stolen bits can also be asked for a
+/// memslot under an alias and, in the lab, to wait in the middle of a memslot change.
 pub fn supports(vm: &VmConfig, op: &Op, alias_method: AliasMethod) -> bool {
     let realisable = vm.stolen().bits().iter().all(|bit| STOLEN_BITS.contains(bit));
     let logs_so = vm.dirty_ring().is_none() || alias_method == AliasMethod::Rings;
@@ -21,7 +22,7 @@ pub fn supports(vm: &VmConfig, op: &Op, alias_method: AliasMethod) -> bool {
         && logs_so
         && vm.stride() == 1
         && layout::leaves_room(vm)
-        // Whether a page has to be read in is for the host to say, and whether a fault waits for it for KVM.
+        // Neither the host's decision to page out nor KVM's to fault asynchronously can be asked for.
         && !vm.async_pf()
         && (supports_kind(op.kind())
             || alias_method == AliasMethod::Native && supports_kind_natively(op.kind())
@@ -35,17 +36,17 @@ pub fn supports(vm: &VmConfig, op: &Op, alias_method: AliasMethod) -> bool {
                     && matches!(change, SlotChange::Delete | SlotChange::Move { .. })
             }
             Op::SlotAliased { id, .. } => !id.is_internal(),
-            // Private memory is none of the host's mappings.
+            // Private memory has no host mapping to protect.
             Op::ProtNone { .. } => !alias_method.has_attributes(),
             Op::Access { .. } | Op::Unmap { .. } | Op::Prefault { .. } | Op::SlotEnd => true,
-            // Of those begun in one half there is none.
+            // The kind alone decides.
             Op::Attributes { .. } => true,
             Op::FaultBegin { .. } | Op::FaultEnd { .. } => true,
             _ => false,
         }
 }
 
-/// What a KVM that strips stolen bits itself can do beside.
+/// Additional ops on a KVM that strips stolen bits.
 const fn supports_kind_natively(kind: OpKind) -> bool {
     matches!(kind, OpKind::SlotEnd | OpKind::SlotAliased)
 }
@@ -55,27 +56,27 @@ const fn supports_kind(kind: OpKind) -> bool {
         OpKind::SlotCreate | OpKind::SlotDelete | OpKind::SlotMove | OpKind::SlotFlags => true,
         OpKind::Read | OpKind::Write | OpKind::Execute => true,
         OpKind::Unmap | OpKind::ProtNone | OpKind::DirtyGet | OpKind::DirtyClear => true,
-        // Not everywhere: where it cannot be done, that is observed.
+        // Some KVMs lack it, which is observed.
         OpKind::Prefault => true,
-        // A fault that cannot be held open is over at once.
+        // A fault that cannot be held ends at once.
         OpKind::FaultBegin | OpKind::FaultEnd => true,
         OpKind::SlotEnd | OpKind::UnmapBegin | OpKind::UnmapEnd => false,
-        // It happens, but not when it is asked for.
+        // KVM does it, but cannot be asked to.
         OpKind::ZapBegin | OpKind::ZapEnd => false,
         OpKind::Collapse | OpKind::NxRecover | OpKind::MmuPages => false,
         OpKind::Age | OpKind::WriteProtect | OpKind::Backend | OpKind::Translate => false,
         OpKind::WriteTrack | OpKind::WriteUntrack | OpKind::SlotAliased => false,
-        // Only where memory can be private at all.
+        // Only VMs with private memory have them.
         OpKind::Attributes | OpKind::AttributesEnd => false,
-        // Guests of this runner have no MTRRs of their own.
+        // The guest has no MTRRs of its own.
         OpKind::MemoryType => false,
         OpKind::PageOut | OpKind::PageIn | OpKind::PageReady | OpKind::AsyncPfClear => false,
-        // The guest's own tables are the runner's.
+        // The guest's page tables belong to the runner.
         OpKind::WriteGpte | OpKind::GuestWalk | OpKind::GuestAccess | OpKind::GuestFlush => false,
     }
 }
 
-/// What to generate for any real KVM; some can be asked to prefault, or to change attributes, too.
+/// What to generate for any real KVM. Some can prefault, or change attributes, in addition.
 pub fn profile() -> Profile {
     let (stolen_low, stolen_high) = (*STOLEN_BITS.start(), *STOLEN_BITS.end());
     let profile = Profile {

@@ -1,4 +1,4 @@
-/* Dirty pages are those of each slot's bitmap. */
+/* The dirty log: a bitmap for each memslot. */
 static void log_open(void)
 {
 	struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { 1 } };

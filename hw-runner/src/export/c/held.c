@@ -1,7 +1,7 @@
 #include <poll.h>
 #include <pthread.h>
 
-/* A fault that waits in KVM for a page which a userfaultfd has not filled in yet, while the host takes pages away. */
+/* A held fault: it waits in KVM for a page that a userfaultfd has not filled in yet, while the host reclaims pages. */
 static struct {
 	pthread_t thread;
 	volatile int over;
@@ -30,7 +30,7 @@ static int watch(uint64_t page)
 	return fd;
 }
 
-/* Where it cannot be held, or comes to an end at once, the access must find what is there now. */
+/* If the fault cannot be held, or ends at once, the access must find what is there now. */
 static void fault_begin(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_t page, uint64_t memory, const char *expected)
 {
 	held.op = op, held.vcpu = vcpu, held.kind = kind, held.gfn = gfn, held.alias = alias, held.page = page;

@@ -1,4 +1,4 @@
-/* No memory is private. */
+/* Without private memory. */
 static int is_protected(int id)
 {
 	(void)id;

@@ -1,4 +1,4 @@
-/* A software-protected VM: the pages of a slot that is neither logged nor read-only are a guest_memfd's, which only the guest reaches. */
+/* A software-protected VM: a guest_memfd, which only the guest reaches, backs memslots that are neither logged nor read-only. */
 #define CREATE_GUEST_MEMFD _IOWR(KVMIO, 0xd4, struct guest_memfd)
 #define SET_MEMORY_ATTRIBUTES _IOW(KVMIO, 0xd2, struct attributes)
 #define SET_REGION2 _IOW(KVMIO, 0x49, struct region2)
@@ -13,8 +13,8 @@ struct region2 {
 };
 
 static int memfds[SLOTS];
-static uint64_t shared; /* a bit for each frame that is the host's as well */
-static uint64_t chosen; /* and for each that is not, before a slot has it */
+static uint64_t shared; /* a bit for each frame that is shared although its memslot has a guest_memfd */
+static uint64_t chosen; /* a bit for each frame that became private before it had a memslot */
 
 static int is_protected(int id)
 {
@@ -32,7 +32,7 @@ static void set_private(uint64_t gfn, uint64_t pages, int private)
 	must(ioctl(vm, SET_MEMORY_ATTRIBUTES, &attributes), "set the attributes of memory");
 }
 
-/* The first vCPU gives a page an identity, as far as it can reach it. */
+/* Lets the first vCPU give a private page its identity. */
 static void stamp_private(int id, uint64_t page, uint32_t identity)
 {
 	union { uint8_t bytes[16]; uint64_t words[2]; } both;
@@ -54,8 +54,8 @@ static void set_protected(int id)
 		.slot = slot_of(id, 0), .flags = 1 << 2, .gpa = slots[id].gfn * PAGE, .bytes = slots[id].pages * PAGE,
 		.hva = (uintptr_t)hva(0, slots[id].hva), .memfd = memfds[id],
 	};
-	must(ioctl(vm, SET_REGION2, &region), "set a protected memslot");
-	/* The guest touches them as shared ones first: of a hole that it has seen Linux 6.12 else keeps an entry. */
+	must(ioctl(vm, SET_REGION2, &region), "set a memslot with a guest_memfd");
+	/* The guest touches the pages as shared ones first, because Linux 6.12 keeps the MMIO SPTE of a hole that the guest has seen. */
 	for (uint64_t page = 0; page < slots[id].pages; page++) {
 		prepare(0, READ, slots[id].gfn + page, 0, 0, 0);
 		run(0);
@@ -74,7 +74,7 @@ static void forget_protected(int id, int keep)
 	}
 }
 
-/* Pages of the host went: those that stand for them go, too. */
+/* Host pages were reclaimed: the private pages that stand for them go, too. */
 static void unmap_private(uint64_t first, uint64_t pages)
 {
 	for (int id = 0; id < SLOTS; id++)
@@ -85,7 +85,7 @@ static void unmap_private(uint64_t first, uint64_t pages)
 			}
 }
 
-/* Frames become the guest's alone, or the host's as well. The page that a frame leaves bears an identity that nobody may find again. */
+/* Makes frames private or shared. The guest marks a private page that a frame leaves, and must not find it again. */
 static void attributes_(uint64_t gfn, uint64_t pages, int private)
 {
 	for (uint64_t at = gfn; at < gfn + pages; at++)

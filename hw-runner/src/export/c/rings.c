@@ -1,4 +1,4 @@
-/* Dirty pages are those that each vCPU lists in a ring of its own, and user space takes out of it. */
+/* The dirty log: a ring for each vCPU. */
 #define RESET_RINGS _IO(KVMIO, 0xc7)
 #define ENTRIES 4096U
 
@@ -10,7 +10,7 @@ static uint64_t taken[SLOTS];
 static void log_open(void)
 {
 	struct kvm_enable_cap cap = { .cap = 223 /* DIRTY_LOG_RING_ACQ_REL */, .args = { ENTRIES * sizeof(struct entry) } };
-	must(ioctl(vm, KVM_ENABLE_CAP, &cap), "have dirty rings");
+	must(ioctl(vm, KVM_ENABLE_CAP, &cap), "enable dirty rings");
 }
 
 static void log_of_vcpu(int vcpu)
@@ -35,7 +35,7 @@ static void log_take(void)
 		}
 }
 
-/* Before a slot changes: what is listed is of the slot as it was. */
+/* Before a memslot changes, take what the rings list of it. */
 static void log_changes(int id, int forget)
 {
 	log_take();
@@ -49,7 +49,7 @@ static uint64_t log_get(int id)
 	return taken[id] & (slots[id].pages < 64 ? (1UL << slots[id].pages) - 1 : NONE);
 }
 
-/* The pages are write-protected again with the places of their entries. */
+/* Resetting the entries write-protects their pages again. */
 static void log_clear(int id, uint64_t bits)
 {
 	log_take();

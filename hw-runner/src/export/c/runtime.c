@@ -1,7 +1,7 @@
 /*
- * What carries the program below out: a VM of /dev/kvm whose guest runs at CPL 3, one access for each KVM_RUN.
- * An old C library wants -pthread.
- * Exit status: 0 PASS, 1 FAIL, 3 this host lacks what it takes.
+ * The runtime of the program below: a VM of /dev/kvm whose guest runs at CPL 3, one access for each KVM_RUN.
+ * An old C library needs -pthread.
+ * Exit status: 0 PASS, 1 FAIL, 3 SKIPPED: this host lacks what the program needs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -51,7 +51,7 @@ static uint8_t *host, *own, *tables;
 static struct { uint64_t gfn, pages, hva; uint32_t flags; } slots[SLOTS];
 static uint32_t identities[HOST_PAGES];
 static uint64_t values;
-static uint64_t awaited = NONE; /* the page that a fault is held open for: whoever touches it waits, too */
+static uint64_t awaited = NONE; /* the page that a held fault waits for; a thread that touches it waits, too */
 
 static void die(const char *what)
 {
@@ -66,7 +66,7 @@ static long must(long result, const char *what)
 	return result;
 }
 
-/* Addresses on a huge-page boundary. */
+/* Memory on a huge-page boundary. */
 static uint8_t *reserve(size_t bytes)
 {
 	uint8_t *at = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -75,7 +75,7 @@ static uint8_t *reserve(size_t bytes)
 	return (uint8_t *)(((uintptr_t)at + HUGE - 1) & ~(HUGE - 1));
 }
 
-/* Pages of the host, under one of its mappings. */
+/* The address of a host page in one of its mappings. */
 static uint8_t *hva(int mapping, uint64_t page)
 {
 	return host + mapping * HUGE + page * PAGE;
@@ -109,7 +109,7 @@ static void region(uint32_t slot, uint32_t flags, uint64_t gpa, void *at, uint64
 	must(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), "set a memslot");
 }
 
-/* The alias in the GPA that the guest's tables hold for a name, and the address space in which that is what it names. */
+/* The alias of the GPA to which the guest's page tables map a name, and the address space of the name. */
 static int walked(int name)
 {
 	return GUEST_PTES ? 0 : SMM ? name & ~1 : name;
@@ -125,7 +125,7 @@ static uint32_t slot_of(int id, int name)
 	return (id * NAMES + name) | space_of(name) << 16;
 }
 
-/* What a kind of VM has of its own: how dirty pages are told, and what memory is private. */
+/* Parts that depend on the alias method: the dirty log and private memory. */
 static void log_open(void), log_of_vcpu(int vcpu), log_changes(int id, int forget), log_clear(int id, uint64_t bits);
 static uint64_t log_get(int id);
 static void set_protected(int id), forget_protected(int id, int keep), unmap_private(uint64_t page, uint64_t pages);
@@ -164,7 +164,7 @@ static void slot_delete(int id)
 	slot_gone(id, 0);
 }
 
-/* KVM lets nobody move a protected slot: it goes and comes back, with its memory. */
+/* KVM refuses to move a memslot with a guest_memfd: delete it and create it again, with its guest_memfd. */
 static void slot_move(int id, uint64_t gfn)
 {
 	uint64_t pages = slots[id].pages;
@@ -175,7 +175,7 @@ static void slot_move(int id, uint64_t gfn)
 	set_slot(id);
 }
 
-/* Nor lets it a slot become read-only or protected, or stop being it. */
+/* KVM also refuses to change whether a memslot is read-only or has a guest_memfd. */
 static void slot_flags(int id, uint32_t flags)
 {
 	uint64_t pages = slots[id].pages;
@@ -190,7 +190,7 @@ static int discard(int mapping, uint64_t page, uint64_t pages)
 	       fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, pages * PAGE);
 }
 
-/* Ways to take pages away. What is returned is what this host cannot do, if there is something. */
+/* Ways to reclaim pages. Returns what this host cannot do, or NULL. */
 #define TRY(result, what) do { if ((result) < 0) return what; } while (0)
 
 static const char *copy_on_write(uint64_t page, uint64_t pages)
@@ -251,7 +251,7 @@ static void *map(void *at, int flags, uint64_t page, uint64_t pages)
 	return mapped;
 }
 
-static uint64_t gone; /* pages that nobody can have, one bit each */
+static uint64_t gone; /* pages with PROT_NONE, one bit each */
 
 static void protect(uint64_t page, uint64_t pages, int rights)
 {
@@ -294,13 +294,13 @@ static const char *take(int how, uint64_t page, uint64_t pages)
 		case MPROTECT:
 		case MPROTECT_READ:
 			TRY(mprotect(at, bytes, how == MPROTECT ? PROT_NONE : PROT_READ), "protect pages");
-			TRY(mprotect(at, bytes, PROT_READ | PROT_WRITE), "release pages");
+			TRY(mprotect(at, bytes, PROT_READ | PROT_WRITE), "unprotect pages");
 			break;
-		/* The kernel may decline, and the pages stay. */
+		/* The kernel may decline; the pages then stay. */
 		case COLLAPSED: (void)!madvise(hva(mapping, 0), HUGE, COLLAPSE); break;
 		case UFFD_WP:
 		case UFFD_COPY:
-			/* What is copied in is in the file, for each of its mappings. */
+			/* The copy goes to the file, and so to all of its mappings. */
 			for (uint64_t n = 0; n < pages && !lacking && (how == UFFD_WP || !mapping); n++)
 				lacking = userfault(how, mapping, page + n);
 			break;
@@ -314,7 +314,7 @@ static const char *take(int how, uint64_t page, uint64_t pages)
 	return how == FORK ? copy_on_write(page, pages) : lacking;
 }
 
-/* Take pages away; then they bear new identities. If this host cannot do it in that way, another one promises the guest the same. */
+/* Reclaims pages and gives them new identities. If this host lacks the way, discards them, which promises the guest the same. */
 static void unmap(int op, int how, uint64_t page, uint64_t pages, uint32_t identity)
 {
 	const char *lacking = take(how, page, pages);
@@ -323,7 +323,7 @@ static void unmap(int op, int how, uint64_t page, uint64_t pages, uint32_t ident
 		for (int mapping = 0; mapping < MAPPINGS; mapping++)
 			must(discard(mapping, page, pages), "discard pages");
 	} else if ((how == MREMAP || how == MUNMAP) && awaited - page < pages) {
-		awaited = NONE; /* another mapping is in its place, which nobody watches */
+		awaited = NONE; /* a new mapping replaced the page, and no userfaultfd watches it */
 	}
 	for (uint64_t n = 0; n < pages; n++)
 		if (page + n != awaited)
@@ -331,13 +331,13 @@ static void unmap(int op, int how, uint64_t page, uint64_t pages, uint32_t ident
 	unmap_private(page, pages);
 }
 
-/* What not every KVM can be asked for changes nothing that the guest finds. */
+/* An op that not every KVM offers. It does not change what the guest finds. */
 static void left_out(int op)
 {
 	printf("op %d: left out\n", op);
 }
 
-/* An instruction that exited is completed by the next entry, which would overwrite registers set in between. */
+/* Completes an instruction that exited. The next entry would do it and overwrite registers that were set in between. */
 static void settle(int vcpu)
 {
 	runs[vcpu]->immediate_exit = 1;
@@ -351,7 +351,7 @@ static void complain(int op, const char *found, uint64_t value, const char *expe
 	failed = 1;
 }
 
-/* Where names differ by nothing but entries, they are of 4 KiB, of 2 MiB, and read-only for what does not write. */
+/* With guest-ptes: entries of 4 KiB, of 2 MiB, and read-only ones for accesses that do not write. */
 static uint64_t linear_of(int kind, uint64_t gfn, int alias)
 {
 	uint64_t small = (512 + alias * FRAMES + gfn - BASE) * PAGE, half = gfn / 512 - BASE / 512;
@@ -360,7 +360,7 @@ static uint64_t linear_of(int kind, uint64_t gfn, int alias)
 	return GUEST_PTES && kind != WRITE ? (1UL << 30) + small : small;
 }
 
-/* Have a vCPU be about to make an access. */
+/* Prepares a vCPU to make an access. */
 static void prepare(int vcpu, int kind, uint64_t gfn, int alias, uint64_t offset, uint64_t value)
 {
 	static const uint64_t entry[] = { [READ] = 0x00, [WRITE] = 0x10, [EXECUTE] = 0x20 };
@@ -378,7 +378,7 @@ static void prepare(int vcpu, int kind, uint64_t gfn, int alias, uint64_t offset
 	must(ioctl(vcpus[vcpu], KVM_SET_REGS, &regs), "set registers");
 }
 
-/* 0, or what errno is. */
+/* Returns 0 or errno. */
 static int run(int vcpu)
 {
 	for (;;) {
@@ -394,7 +394,7 @@ static uint64_t word_of(int op)
 	return 1024 + 8 * (op % 256);
 }
 
-/* An access that a run came to. It must have found the page with identity `memory`, or exited with any name of frame `mmio`. */
+/* Judges an access. It must have found the page with identity `memory`, or exited with any name of frame `mmio`. */
 static void judge(int op, int vcpu, int kind, uint64_t gfn, int alias, int result, uint64_t memory, uint64_t mmio, int error,
 		  const char *expected)
 {
@@ -438,7 +438,7 @@ static void access_(int op, int vcpu, int kind, uint64_t gfn, int alias, uint64_
 	judge(op, vcpu, kind, gfn, alias, run(vcpu), memory, mmio, error, expected);
 }
 
-/* The log of a slot, every name of it taken together. */
+/* Judges the dirty log of a memslot, the union over its names. */
 static void dirty_get(int op, int id, uint64_t at_least, uint64_t at_most, const char *expected)
 {
 	uint64_t dirty = log_get(id);
@@ -457,7 +457,7 @@ static void entry_at(int table, int index, uint64_t gpa)
 	((uint64_t *)(tables + table * PAGE))[index] = gpa | ENTRY;
 }
 
-/* Tables: root, pointers, directory, leaves of the own pages, leaves of all names; the directory again, read-only; leaves of 2 MiB. */
+/* Page tables: root, pointer table, directory, leaves of the guest's own pages, leaves of all names; a read-only directory; leaves of 2 MiB. */
 static void fill_tables(void)
 {
 	for (int table = 0; table < 3; table++)
@@ -477,7 +477,7 @@ static void fill_tables(void)
 	}
 }
 
-/* Own pages: code, a TSS of zeros, a stack. */
+/* The guest's own pages: code, a TSS of zeros, a stack. */
 static void set_up(void)
 {
 	static const uint8_t code[0x30] = {
@@ -493,13 +493,13 @@ static void set_up(void)
 	log_open();
 	errno = EOPNOTSUPP;
 	if (SMM && ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE) < 2)
-		die("have memslots of system management mode");
+		die("use memslots of system management mode");
 	if (ZAP_SLOT)
-		(void)!ioctl(vm, KVM_ENABLE_CAP, &quirks); /* zap a slot that goes, not everything */
-	run_bytes = must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "size a vCPU");
+		(void)!ioctl(vm, KVM_ENABLE_CAP, &quirks); /* zap only the memslot that goes */
+	run_bytes = must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "get the size of a vCPU mapping");
 	if (MAPPINGS > 1) {
 		file = must(memfd_create("guest", MFD_CLOEXEC), "make a memfd");
-		must(ftruncate(file, HUGE), "size a memfd");
+		must(ftruncate(file, HUGE), "set the size of a memfd");
 	}
 	host = reserve(MAPPINGS * HUGE), own = reserve(HUGE), tables = reserve(HUGE);
 	for (int mapping = 0; mapping < MAPPINGS; mapping++)

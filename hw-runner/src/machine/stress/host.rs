@@ -1,4 +1,4 @@
-//! The side of the host: what it does to pages and memslots while vCPUs run.
+//! The host's side of stress: what it does to pages and memslots while vCPUs run.
 
 use super::report::StressReport;
 use super::{FRAMES_AT, PAGES};
@@ -14,24 +14,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where the second slot goes when it moves.
+/// Where the second memslot moves to.
 const AWAY: usize = 52;
-/// How long the guests get to write between two looks at what they publish.
+/// How long the guests write between two looks at what they publish.
 pub(super) const PAUSE: Duration = Duration::from_micros(200);
-/// The identity of the first page. Those of a page are this far apart.
+/// The first identity of page 0. Consecutive identities of a page differ by the number of pages.
 const FIRST_IDENTITY: u32 = 1000;
 const LOGGED: SlotFlags = SlotFlags { readonly: false, log_dirty: true };
 
 /// What the host does in one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// Take pages away.
+    /// Reclaim a page.
     Unmap(Reclaim),
-    /// Clear the dirty log, and see whether it has what is written after that.
+    /// Clear the dirty log, and check that it has what is written after that.
     Harvest,
-    /// Delete a slot and create it again.
+    /// Delete a memslot and create it again.
     Recreate,
-    /// Move a slot away and back.
+    /// Move a memslot away and back.
     Move,
     /// Switch logging off and on.
     Relog,
@@ -57,7 +57,7 @@ pub(super) struct Stage<'a> {
     pub(super) own: &'a Pages,
     memslots: &'a mut Memslots,
     reclaims: &'a mut ReclaimTable,
-    /// The identity that each page bears.
+    /// The identity of each page.
     identities: [u32; PAGES],
     /// Rounds so far.
     turn: usize,
@@ -65,7 +65,7 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Create the slots and give every page its identity.
+    /// Creates the memslots and gives every page its identity.
     pub(super) fn set(
         kvm: Backing<'a>,
         vcpus: usize,
@@ -84,7 +84,7 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// One round after the other until time is up, or a vCPU has failed.
+    /// Plays round after round until `end`, or until a vCPU has failed.
     pub(super) fn play(&mut self, end: Instant, failed: &AtomicBool) -> Result<(), MachineError> {
         let mut rounds = Vec::new();
         for reclaim in self.reclaims.available().iter() {
@@ -94,7 +94,7 @@ impl<'a> Stage<'a> {
         let mut counts = vec![0; rounds.len()];
         while Instant::now() < end && !failed.load(Ordering::Relaxed) {
             let at = self.turn % rounds.len();
-            // Another page and another slot each time the list comes round.
+            // Another page and another memslot each time the list repeats.
             self.round(rounds[at], self.turn / rounds.len())?;
             counts[at] += 1;
             self.turn += 1;
@@ -126,7 +126,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Take a page away. Where the driver keeps its content, every read and every write counts all the while.
+    /// Reclaims a page. If that keeps its content, reads and writes are checked throughout.
     fn unmap(&mut self, reclaim: Reclaim, page: usize) -> Result<(), MachineError> {
         let keeps = keeps_pages(reclaim, self.kvm.memory);
         if !keeps {
@@ -140,7 +140,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// A slot goes away and comes back. In between there is nothing where it was.
+    /// Takes a memslot away and brings it back. In between there is a hole.
     fn absent(&mut self, slot: usize, away: SlotChange, back: Option<SlotChange>) -> Result<(), MachineError> {
         self.floor_of_slot(slot, 0);
         self.change(slot, away)?;
@@ -151,7 +151,7 @@ impl<'a> Stage<'a> {
             Some(change) => self.change(slot, change)?,
             None => self.create(slot)?,
         }
-        // A floor that was here before must not come back: to a guest that slept meanwhile nothing would seem to have changed.
+        // Each floor is new: to a guest that was preempted meanwhile, an old floor would look unchanged.
         for page in 0..PAGES {
             self.floor_of_page(page, 0);
             self.rename(page);
@@ -160,8 +160,8 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// A frame of which two numbers were published one after the other since the log was cleared has been written since: the
-    /// second write began after the first was published.
+    /// Clears the dirty log and checks it later. A frame for which a vCPU published two numbers since then has
+    /// been written since then: the second write began after the first was published.
     fn harvest(&mut self, slot: usize) -> Result<(), MachineError> {
         let kvm = self.kvm;
         let (id, first) = (SlotId::user(slot as u8), FRAMES_AT[slot]);
@@ -176,7 +176,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Whether `dirty` has what was published twice between the first and the last of `looks`.
+    /// Checks that `dirty` has each frame with two changes of its published number in `looks`.
     pub(super) fn judge_log(&mut self, first: usize, looks: &[[[u64; PAGES]; VCPUS]; 3], dirty: FrameSet) {
         for frame in first..first + PAGES {
             let number = |look: usize, vcpu: usize| looks[look][vcpu][frame - first];
@@ -211,7 +211,7 @@ impl<'a> Stage<'a> {
         (0..PAGES).for_each(|page| spinner::set_floor(self.own, FRAMES_AT[slot] + page, floor));
     }
 
-    /// Give a page an identity that none has had.
+    /// Gives a page an identity that no page has had.
     fn rename(&mut self, page: usize) {
         self.identities[page] += PAGES as u32;
         page::stamp(self.kvm.memory, page, Pfn::new(self.identities[page]));

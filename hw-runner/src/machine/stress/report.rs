@@ -1,4 +1,4 @@
-//! What came of stress: counts, findings, and a summary in words.
+//! The result of stress: counts, findings, and a summary in words.
 
 use super::SHOWN;
 use super::vcpus::Spun;
@@ -10,24 +10,24 @@ use gpa_model::text::print_gpa;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What came of it.
+/// The result of stress.
 #[derive(Clone, Debug, Default)]
 pub struct StressReport {
-    /// Each kind of round, with how often it was done.
+    /// How often each kind of round was played.
     pub rounds: Vec<(&'static str, u64)>,
-    /// How often each vCPU went through all names.
+    /// How often each vCPU went through all its names.
     pub laps: Vec<u64>,
     /// Guest accesses.
     pub accesses: u64,
     /// Exits for holes.
     pub exits: u64,
-    /// Entries that found a host page out of reach for a moment, and were repeated.
+    /// Entries that failed because a host page was briefly inaccessible, and were repeated.
     pub repeated: u64,
-    /// Frames that were certainly written between a clearing of the log and a look at it.
+    /// Frames that were certainly written between a clearing of the log and the look at it.
     pub harvested: u64,
-    /// What the guest complained of, and which frames the log missed.
+    /// Complaints of the guest, and frames that the dirty log missed.
     pub findings: u64,
-    /// The first of them, in words.
+    /// The first findings, in words.
     pub shown: Vec<String>,
 }
 
@@ -39,10 +39,10 @@ impl StressReport {
         }
     }
 
-    /// Add what one vCPU did.
+    /// Adds the result of one vCPU.
     pub(super) fn add(&mut self, vm: &VmConfig, vcpu: usize, names: &[Name], spun: &Spun, laps: u64) {
         self.laps.push(laps);
-        // A read, a write and a read at each name.
+        // A lap reads, writes and reads each name.
         self.accesses += laps * names.len() as u64 * 3;
         self.exits += spun.exits;
         self.repeated += spun.repeated;
@@ -61,14 +61,15 @@ impl StressReport {
 /// A report in words.
 #[derive(Clone, Debug)]
 pub struct StressSummary {
-    /// Lines that say what was done and found.
+    /// What was done and found, in lines.
     pub text: String,
     /// Whether there are findings.
     pub has_findings: bool,
 }
 
 impl Machine {
-    /// Stress this machine as [`Machine::stress`] does, and say what came of it.
+    ///
+    /// Stresses this machine like [`Machine::stress`], and describes the result.
     ///
     /// # Errors
     /// As [`Machine::stress`].

@@ -1,4 +1,4 @@
-//! The side of the vCPUs: which names each goes through, and its thread.
+//! The vCPUs' side of stress: the names that each goes through, and its thread.
 
 use super::{FRAMES_AT, PAGES, SHOWN};
 use crate::error::{Doing, MachineError};
@@ -15,7 +15,7 @@ use kvm_ioctls::VcpuExit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How one vCPU fared.
+/// The result of one vCPU.
 #[derive(Debug, Default)]
 pub(super) struct Spun {
     pub(super) exits: u64,
@@ -23,13 +23,13 @@ pub(super) struct Spun {
     pub(super) complaints: Vec<Complaint>,
 }
 
-/// The address space that vCPU `number` spins in: they take turns.
+/// The address space of vCPU `number`. vCPUs alternate between address spaces.
 pub(super) fn space_of(alias_method: AliasMethod, number: usize) -> AddressSpace {
     let spaces = alias_method.address_spaces();
     spaces[number % spaces.len()]
 }
 
-/// Every name that vCPU `number` can reach of every frame of the slots, each with another name of the same frame.
+/// Every name of every frame that vCPU `number` can reach, each with another name of the same frame.
 pub(super) fn names(vm: &VmConfig, window: usize, alias_method: AliasMethod, number: usize) -> Vec<Name> {
     let space = space_of(alias_method, number);
     let reached = |alias: &usize| alias_method.address_space(*alias) == space;
@@ -50,7 +50,7 @@ pub(super) fn names(vm: &VmConfig, window: usize, alias_method: AliasMethod, num
     frames.flat_map(name).take(spinner::NAMES).collect()
 }
 
-/// Let the guest of `vcpu` run until it is told to stop.
+/// Runs the guest of `vcpu` until it is told to stop.
 pub(super) fn spin(vcpu: &mut Vcpu, own: &Pages, limit: Duration, failed: &AtomicBool) -> Result<Spun, MachineError> {
     let result = Watchdog::with_limit(limit).doing("set up the watchdog").and_then(|mut watchdog| {
         watchdog.arm().doing("arm the watchdog")?;
@@ -74,7 +74,7 @@ fn spin_watched(vcpu: &mut Vcpu, own: &Pages, watchdog: &Watchdog, failed: &Atom
                 spun.exits += 1;
             }
             Ok(VcpuExit::MmioWrite(..)) => spun.exits += 1,
-            // The host page is protected, or not there, for a moment: a driver is at work.
+            // The host is reclaiming the page, which is briefly inaccessible.
             Err(error) if error.errno() == libc::EFAULT => spun.repeated += 1,
             Ok(VcpuExit::Intr) => {}
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
@@ -82,7 +82,7 @@ fn spin_watched(vcpu: &mut Vcpu, own: &Pages, watchdog: &Watchdog, failed: &Atom
             Err(error) => return Err(error).doing("run a vCPU"),
         }
         if spun.complaints.len() >= SHOWN || failed.load(Ordering::Relaxed) {
-            // There is nothing more to learn from this one.
+            // More complaints of this vCPU would add nothing.
             failed.store(true, Ordering::Relaxed);
             break;
         }
