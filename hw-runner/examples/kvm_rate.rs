@@ -1,4 +1,3 @@
-//!
 //! How many programs a second run on this host's `/dev/kvm`, recorded and judged, and KVM's counters meanwhile.
 //!
 //! System calls bound the rate of random programs, not the guest: each has some twenty memslot changes, each of which waits for

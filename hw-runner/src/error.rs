@@ -46,7 +46,6 @@ impl MachineError {
     }
 }
 
-///
 /// Unwraps what a test needs of `/dev/kvm`. Prints why the test is skipped, and returns `None`, if it is absent.
 ///
 /// # Panics

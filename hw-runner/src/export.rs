@@ -1,4 +1,3 @@
-//!
 //! A program as source code that does not depend on this project, for a kernel developer to run, mail, or turn into a test.
 //!
 //! The reference model computes what each op must return, and the source contains that. So the source prints PASS on each

@@ -1,4 +1,3 @@
-//!
 //! The guest: machine code that carries out a list of accesses, and the page tables that it runs under.
 //!
 //! The guest runs at CPL 3 with IOPL 3, because some hypervisors emulate ring 0 instruction by instruction, which would not

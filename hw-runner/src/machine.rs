@@ -1,4 +1,3 @@
-//!
 //! The executor: carries out programs in a VM of `/dev/kvm` and returns what was observed.
 //!
 //! One VM serves many programs. Each program begins without memslots and with all host pages at their first identity, and
@@ -111,7 +110,6 @@ pub struct Proof {
 }
 
 impl Machine {
-    ///
     /// Opens `/dev/kvm`, creates a VM, and finds out whether its guest runs natively. Each alias is a memslot.
     ///
     /// # Errors
@@ -120,7 +118,6 @@ impl Machine {
         Self::open_with(AliasMethod::default())
     }
 
-    ///
     /// Like [`Machine::open`], with aliases made by `alias_method`.
     ///
     /// # Errors

@@ -1,4 +1,3 @@
-//!
 //! Traces: a program with what was observed when it ran. A trace is text: recorded once, judged anywhere.
 //!
 //! ```text
@@ -107,7 +106,6 @@ pub struct Variant {
 }
 
 impl Trace {
-    ///
     /// Adds another run of the same program. Where it observed something else, that is a variant.
     ///
     /// # Panics

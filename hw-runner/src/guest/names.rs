@@ -1,4 +1,3 @@
-//!
 //! The guest's names of frames: linear addresses, and the page-table entries that map them to GPAs.
 //!
 //! One leaf table maps every name of a window. A second directory leads to the same leaf tables and forbids writes. Other

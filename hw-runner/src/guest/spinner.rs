@@ -1,4 +1,3 @@
-//!
 //! The guest that spins: it reads and writes pages through all their names without end, and complains by itself.
 //!
 //! The host publishes a *floor* for each frame: the identity that every read must find, 0 while the page is being replaced,

@@ -214,7 +214,6 @@ impl Vcpu {
         self.stats.as_ref()?.read("pf_taken")
     }
 
-    ///
     /// Carries out `requests`, at most a program's worth, and writes the outcome of each to `outcomes`. With `may_retry` there is
     /// only one request, which KVM may retry for ever.
     ///

@@ -1,4 +1,3 @@
-//!
 //! A guest that runs under the page tables of an MMU: what a real page walker finds in them, and what a real TLB keeps.
 //!
 //! The MMU's tables, in long-mode format, become the guest's, so that each GPA that they translate is a linear address of the
@@ -101,7 +100,6 @@ impl Walker {
         ((pfn.raw() as usize) < PAGES).then(|| Gpa::from_page(PAGE_GFN + u64::from(pfn.raw())).raw())
     }
 
-    ///
     /// Opens `/dev/kvm` and creates the VM.
     ///
     /// # Errors
@@ -145,7 +143,6 @@ impl Walker {
         Witness::read(self.accesses, self.vcpu.exits(), &files)
     }
 
-    ///
     /// Uses these tables, each with its address, from now on; the first is the root. Nothing that was cached before stays.
     ///
     /// # Errors
@@ -170,7 +167,6 @@ impl Walker {
         self.reload()
     }
 
-    ///
     /// Lets the guest store entries, each at its address, in this order. Does not invalidate anything.
     ///
     /// # Errors
@@ -208,7 +204,6 @@ impl Walker {
         Ok(())
     }
 
-    ///
     /// Loads CR3 with its current value.
     ///
     /// # Errors
@@ -217,7 +212,6 @@ impl Walker {
         self.privileged(RELOAD)
     }
 
-    ///
     /// The page that a read of each address finds; `None` if it faults.
     ///
     /// # Errors
@@ -229,7 +223,6 @@ impl Walker {
         Ok(self.run(&requests)?.into_iter().map(page).collect())
     }
 
-    ///
     /// The page that a write to `address` reaches; `None` if it faults.
     ///
     /// # Errors

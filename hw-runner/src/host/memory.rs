@@ -46,7 +46,6 @@ impl Pages {
     /// A huge page of zeroed pages, backed by a huge page if the host has one.
     pub(crate) fn huge() -> io::Result<Self> {
         let this = Self::new(HUGE_PAGES)?;
-        //
         // MADV_HUGEPAGE is advice: without huge pages everything works, a little slower.
         // SAFETY: the advice does not change the content of the range.
         unsafe { libc::madvise(this.start.cast().as_ptr(), MAPPING_BYTES, libc::MADV_HUGEPAGE) };
@@ -84,7 +83,6 @@ impl Pages {
         Ok(this)
     }
 
-    ///
     /// Maps `pages` pages of this memory, starting with number `page`, at `at` with `flags`: anonymous ones, or the file's.
     ///
     /// # Safety

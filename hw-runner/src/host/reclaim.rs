@@ -1,4 +1,3 @@
-//!
 //! The ways to reclaim guest pages from user space, and which of them this kernel has.
 //!
 //! Some replace the pages, some move them with their content, some only unmap them for a moment. The caller gives the

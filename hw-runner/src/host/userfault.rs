@@ -7,17 +7,20 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use vmm_sys_util::{ioctl_ior_nr, ioctl_iowr_nr};
 
-// `_IOC(direction, 0xaa, number, size)` of the structures below.
-const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
-const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
-const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
-const UFFDIO_COPY: libc::c_ulong = 0xc028_aa03;
-const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
+// The crate userfaultfd is no alternative: it needs libclang at build time, for bindings of these five ioctls.
+ioctl_iowr_nr!(UFFDIO_API, UFFDIO, 0x3f, Api);
+ioctl_iowr_nr!(UFFDIO_REGISTER, UFFDIO, 0x00, Register);
+ioctl_ior_nr!(UFFDIO_UNREGISTER, UFFDIO, 0x01, Range);
+ioctl_iowr_nr!(UFFDIO_COPY, UFFDIO, 0x03, Copy);
+ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, UFFDIO, 0x06, WriteProtect);
 
 const PAGE_WORDS: usize = PAGE_BYTES / size_of::<u64>();
 
-const API: u64 = 0xaa;
+/// The type of these ioctls, which is also the version of their interface.
+const UFFDIO: u32 = 0xaa;
 const MODE_MISSING: u64 = 1;
 const MODE_WRITE_PROTECT: u64 = 2;
 const FEATURE_WRITE_PROTECT: u64 = 1;
@@ -28,6 +31,12 @@ struct Api {
     api: u64,
     features: u64,
     ioctls: u64,
+}
+
+#[repr(C)]
+struct Range {
+    start: u64,
+    len: u64,
 }
 
 #[repr(C)]
@@ -69,31 +78,31 @@ impl Userfault {
         // SAFETY: the file descriptor is new, and only this value owns it.
         let this = Self(unsafe { File::from_raw_fd(fd as _) });
         let features = FEATURE_WRITE_PROTECT | FEATURE_WRITE_PROTECT_SHARED;
-        this.call(UFFDIO_API, &mut Api { api: API, features, ioctls: 0 })?;
+        this.call(UFFDIO_API(), &mut Api { api: UFFDIO.into(), features, ioctls: 0 })?;
         Ok(this)
     }
 
     /// Write-protects a range and lifts the protection again.
     pub(crate) fn write_protect_and_release(&self, range: NonNull<u8>, bytes: usize) -> io::Result<()> {
         let (start, len) = (range.as_ptr() as u64, bytes as u64);
-        self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_WRITE_PROTECT, ioctls: 0 })?;
-        self.call(UFFDIO_WRITEPROTECT, &mut WriteProtect { start, len, mode: 1 })?;
-        self.call(UFFDIO_WRITEPROTECT, &mut WriteProtect { start, len, mode: 0 })?;
-        self.call(UFFDIO_UNREGISTER, &mut [start, len])
+        self.call(UFFDIO_REGISTER(), &mut Register { start, len, mode: MODE_WRITE_PROTECT, ioctls: 0 })?;
+        self.call(UFFDIO_WRITEPROTECT(), &mut WriteProtect { start, len, mode: 1 })?;
+        self.call(UFFDIO_WRITEPROTECT(), &mut WriteProtect { start, len, mode: 0 })?;
+        self.call(UFFDIO_UNREGISTER(), &mut Range { start, len })
     }
 
     /// Registers a range whose missing pages this process fills in. A thread that touches one waits until then.
     pub(crate) fn register_missing(&self, range: NonNull<u8>, bytes: usize) -> io::Result<()> {
         let (start, len) = (range.as_ptr() as u64, bytes as u64);
-        self.call(UFFDIO_REGISTER, &mut Register { start, len, mode: MODE_MISSING, ioctls: 0 })
+        self.call(UFFDIO_REGISTER(), &mut Register { start, len, mode: MODE_MISSING, ioctls: 0 })
     }
 
     /// Fills in a missing page at `range` and unregisters the range.
     pub(crate) fn fill(&self, range: NonNull<u8>, page: &[u64; PAGE_WORDS]) -> io::Result<()> {
         let (to, len) = (range.as_ptr() as u64, size_of_val(page) as u64);
         let mut copy = Copy { to, from: page.as_ptr() as u64, len, mode: 0, copied: 0 };
-        self.call(UFFDIO_COPY, &mut copy)?;
-        self.call(UFFDIO_UNREGISTER, &mut [to, len])
+        self.call(UFFDIO_COPY(), &mut copy)?;
+        self.call(UFFDIO_UNREGISTER(), &mut Range { start: to, len })
     }
 
     /// Whether a thread waits for a missing page; blocks for at most `limit`.
@@ -110,7 +119,7 @@ impl Userfault {
     /// Makes the ioctl `request`, which takes a `T`.
     fn call<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
         // SAFETY: the callers above pair each request with its structure and pass addresses of live mappings.
-        match unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, &raw mut *argument) } {
+        match unsafe { ioctl_with_mut_ref(&self.0, request, argument) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

@@ -1,4 +1,3 @@
-//!
 //! The runner as the first process of a lab's machine: it carries out programs that arrive over a serial port.
 //!
 //! Messages are text and end in a NUL. The machine sends the first:
@@ -42,7 +41,6 @@ const END: u8 = 0;
 /// The kernel's symbols; those of modules carry the module's name.
 const KALLSYMS: &str = "/proc/kallsyms";
 
-///
 /// Loads `modules`, each `FILE` or `FILE:PARAMETER,…`, and serves `port` until it is closed.
 ///
 /// # Errors

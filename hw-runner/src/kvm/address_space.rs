@@ -1,4 +1,3 @@
-//!
 //! KVM's address spaces: vCPUs in system management mode (SMM) can have a set of memslots of their own.
 //!
 //! User space moves a vCPU between the two with `KVM_SET_VCPU_EVENTS`, without an SMI and without changing its registers.

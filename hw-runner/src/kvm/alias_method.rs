@@ -1,4 +1,3 @@
-//!
 //! Alias methods: the ways to give a guest frame several GPAs on real KVM.
 //!
 //! The guest gets the same promise from each: every name of a frame leads to that frame. KVM sees something different in

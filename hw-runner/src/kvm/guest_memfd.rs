@@ -1,4 +1,3 @@
-//!
 //! guest_memfd: guest memory that the host cannot map, and the memory attribute that selects it per gfn.
 //!
 //! In a VM of type `KVM_X86_SW_PROTECTED_VM` KVM takes the page of a private gfn from the guest_memfd, and that of a shared gfn

@@ -5,22 +5,20 @@ use crate::error::{Doing, MachineError};
 use crate::host::memory::Pages;
 use gpa_model::Gpa;
 use kvm_bindings::{
-    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_create_guest_memfd, kvm_ioeventfd,
-    kvm_pre_fault_memory, kvm_userspace_memory_region, kvm_userspace_memory_region2,
+    KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_create_guest_memfd, kvm_pre_fault_memory,
+    kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref};
+use vmm_sys_util::{ioctl_io_nr, ioctl_iowr_nr};
 
-/// `_IOWR(KVMIO, 0xc0, struct kvm_clear_dirty_log)`.
-const KVM_CLEAR_DIRTY_LOG: libc::c_ulong = 0xc018_aec0;
-/// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`.
-const KVM_PRE_FAULT_MEMORY: libc::c_ulong = 0xc040_aed5;
-/// `_IOW(KVMIO, 0x79, struct kvm_ioeventfd)`.
-const KVM_IOEVENTFD: libc::c_ulong = 0x4040_ae79;
-/// `_IO(KVMIO, 0xce)`.
-const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
+ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
+ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
+ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+ioctl_io_nr!(KVM_RESET_DIRTY_RINGS, KVMIO, 0xc7);
 
 /// The version of KVM's interface since Linux 2.6.22.
 const API_VERSION: i32 = 12;
@@ -140,7 +138,7 @@ pub(crate) fn clear_dirty_log(vm: &VmFd, slot: u32, pages: u32, mut bits: u64) -
         __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap },
     };
     // SAFETY: KVM reads `log` and, of the bitmap, one word for up to 64 pages; both outlive the call.
-    match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CLEAR_DIRTY_LOG as _, &raw const log) } {
+    match unsafe { ioctl_with_ref(vm, KVM_CLEAR_DIRTY_LOG(), &log) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -150,7 +148,7 @@ pub(crate) fn clear_dirty_log(vm: &VmFd, slot: u32, pages: u32, mut bits: u64) -
 pub(crate) fn pre_fault(vcpu: &VcpuFd, gpa: Gpa) -> io::Result<()> {
     let mut range = kvm_pre_fault_memory { gpa: gpa.raw(), size: Gpa::from_page(1).raw(), ..Default::default() };
     // SAFETY: KVM reads and writes `range`, which outlives the call.
-    match unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_PRE_FAULT_MEMORY as _, &raw mut range) } {
+    match unsafe { ioctl_with_mut_ref(vcpu, KVM_PRE_FAULT_MEMORY(), &mut range) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -159,55 +157,18 @@ pub(crate) fn pre_fault(vcpu: &VcpuFd, gpa: Gpa) -> io::Result<()> {
 /// `KVM_GET_STATS_FD` of a VM or a vCPU.
 pub(crate) fn stats_file(of: &impl AsRawFd) -> io::Result<File> {
     // SAFETY: the ioctl takes no argument and returns a new file descriptor, which only this value owns.
-    match unsafe { libc::ioctl(of.as_raw_fd(), KVM_GET_STATS_FD as _, 0) } {
+    match unsafe { ioctl(of, KVM_GET_STATS_FD()) } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: as above.
         fd => Ok(unsafe { File::from_raw_fd(fd) }),
     }
 }
 
-/// An eventfd that KVM signals when a guest writes to an address.
-#[derive(Debug)]
-pub(crate) struct Ioeventfd {
-    eventfd: File,
-    gpa: Gpa,
-}
-
-impl Ioeventfd {
-    /// How often it was signalled since the last call.
-    pub(crate) fn take_count(&self) -> io::Result<u64> {
-        let mut times = [0; size_of::<u64>()];
-        match (&self.eventfd).read(&mut times) {
-            Ok(_) => Ok(u64::from_ne_bytes(times)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// `KVM_IOEVENTFD`: a write of any length to `gpa` signals the eventfd, unless a memslot takes it.
-pub(crate) fn assign_ioeventfd(vm: &VmFd, gpa: Gpa) -> io::Result<Ioeventfd> {
-    // SAFETY: the call takes no pointer and returns a new file descriptor.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the file descriptor is new, and only this value owns it.
-    let ioeventfd = Ioeventfd { eventfd: unsafe { File::from_raw_fd(fd) }, gpa };
-    set_ioeventfd(vm, &ioeventfd, 0).map(|()| ioeventfd)
-}
-
-/// `KVM_IOEVENTFD` with the flag that removes it.
-pub(crate) fn deassign_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd) -> io::Result<()> {
-    set_ioeventfd(vm, ioeventfd, 1 << kvm_bindings::kvm_ioeventfd_flag_nr_deassign)
-}
-
-fn set_ioeventfd(vm: &VmFd, ioeventfd: &Ioeventfd, flags: u32) -> io::Result<()> {
-    let Ioeventfd { eventfd, gpa } = ioeventfd;
-    let ioeventfd = kvm_ioeventfd { addr: gpa.raw(), fd: eventfd.as_raw_fd(), flags, ..Default::default() };
-    // SAFETY: KVM reads the structure, which outlives the call, and takes a reference to the eventfd.
-    match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD as _, &raw const ioeventfd) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// `KVM_RESET_DIRTY_RINGS`: write-protects the pages of all entries that were taken, and frees the entries.
+pub(crate) fn reset_dirty_rings(vm: &VmFd) -> io::Result<()> {
+    // SAFETY: the ioctl takes no argument.
+    match unsafe { ioctl(vm, KVM_RESET_DIRTY_RINGS()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }

@@ -1,4 +1,3 @@
-//!
 //! The memslots of a program on KVM. Each takes as many KVM memslots as its [`AliasMethod`] says, all over the same host pages.
 //!
 //! Stock KVM strips nothing from a GPA, so a second memslot at `gpa | bit` makes an alias. The guest gets the promise of
@@ -10,8 +9,8 @@ use crate::error::{Doing, MachineError};
 use crate::host::memory::Pages;
 use crate::kvm::alias_method::AliasMethod;
 use crate::kvm::guest_memfd::{self, GuestMemfd};
-use crate::kvm::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, set_region};
-use crate::kvm::ring::{self, Ring};
+use crate::kvm::ioctl::{Region, RegionChange, clear_dirty_log, delete_region, reset_dirty_rings, set_region};
+use crate::kvm::ring::Ring;
 use gpa_model::limits::{ALIASES, FRAMES, USER_SLOTS};
 use gpa_model::{FrameSet, Gfn, Gpa, HostPage, SlotChange, SlotFlags, SlotId, VmConfig};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
@@ -174,7 +173,7 @@ impl Memslots {
         if !self.rings.is_empty() {
             self.take();
             self.taken = [0; USER_SLOTS];
-            ring::reset(fd).doing("reset the dirty rings")?;
+            reset_dirty_rings(fd).doing("reset the dirty rings")?;
         }
         Ok(())
     }
@@ -244,7 +243,7 @@ impl Memslots {
         if !self.rings.is_empty() {
             self.take();
             self.taken[id.index()] &= !bits;
-            return ring::reset(kvm.fd).doing("reset the dirty rings");
+            return reset_dirty_rings(kvm.fd).doing("reset the dirty rings");
         }
         for alias in 0..self.each {
             let log = kvm_slot(self.alias_method, id.index(), alias);

@@ -1,4 +1,3 @@
-//!
 //! The debugfs file of the lab's kernels that shows KVM's page tables, its structures indexed by gfn, and its flushes.
 //!
 //! There is a file for each VM. Each line has a kind and hexadecimal numbers:

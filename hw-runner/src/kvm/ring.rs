@@ -1,15 +1,13 @@
 //! Dirty rings: each vCPU lists the pages that it dirties, and user space takes the entries and resets them.
-#![expect(unsafe_code, reason = "maps memory that KVM shares, and makes raw ioctls")]
+#![expect(unsafe_code, reason = "maps memory that KVM shares")]
 
 use gpa_model::Gpa;
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::VcpuFd;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// `_IO(KVMIO, 0xc7)`.
-const KVM_RESET_DIRTY_RINGS: libc::c_ulong = 0xaec7;
 /// Entries of a ring that no program can fill.
 pub(crate) const AMPLE: usize = 4096;
 /// Entries of the smallest ring: one page (`kvm_vm_ioctl_enable_dirty_log_ring()`).
@@ -80,14 +78,5 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: this value owns the mapping, which has this length.
         unsafe { libc::munmap(self.start.as_ptr().cast(), bytes(self.entries)) };
-    }
-}
-
-/// `KVM_RESET_DIRTY_RINGS`: write-protects the pages of all entries that were taken, and frees the entries.
-pub(crate) fn reset(vm: &VmFd) -> io::Result<()> {
-    // SAFETY: the ioctl takes no argument.
-    match unsafe { libc::ioctl(vm.as_raw_fd(), KVM_RESET_DIRTY_RINGS as _, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
     }
 }

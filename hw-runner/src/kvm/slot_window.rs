@@ -1,4 +1,3 @@
-//!
 //! The window between the two halves of a memslot change, on a kernel of the lab that can wait there.
 //!
 //! User space sees a change of memslots as a whole: in one ioctl KVM marks the old memslot invalid, zaps its mappings, and

@@ -1,4 +1,3 @@
-//!
 //! Evidence from KVM's counters that guest accesses went through its MMU, and not through its instruction emulator.
 //!
 //! Some hypervisors emulate guest code instead of running it. Then every answer is right and proves nothing, because the

@@ -1,4 +1,3 @@
-//!
 //! Guest accesses. Consecutive accesses of one vCPU, between two actions of the host, make one list, which costs at most one exit.
 //!
 //! Entering and leaving a guest dominates the time of a program. Each vCPU keeps its own order. The lists of several vCPUs run

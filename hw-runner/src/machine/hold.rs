@@ -1,4 +1,3 @@
-//!
 //! Held faults: a vCPU waits inside its page fault for a host page that a userfaultfd has not filled in yet, while the host
 //! invalidates pages.
 //!

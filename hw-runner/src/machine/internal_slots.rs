@@ -1,4 +1,3 @@
-//!
 //! KVM's internal memslots. On Intel, KVM keeps a task state segment and an identity map in guest memory, to run guests in real
 //! mode without unrestricted guest (`init_rmode_tss()`, `init_rmode_identity_map()`). It also keeps a page at the address of the
 //! local APIC, by which the processor recognises accesses to the APIC (`kvm_alloc_apic_access_page()`).

@@ -1,4 +1,3 @@
-//!
 //! Private memory, which the host cannot reach. Only the guest can give its pages their identities.
 //!
 //! When a frame changes between private and shared, its old page stays, with the same identity. A private page that is left

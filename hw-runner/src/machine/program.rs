@@ -12,7 +12,6 @@ use gpa_model::limits::HOST_PAGES;
 use gpa_model::{Exit, Host, HostPage, Model, Op, Pfn, Program, VmConfig};
 
 impl Machine {
-    ///
     /// Carries out `program`.
     ///
     /// # Errors
@@ -23,7 +22,6 @@ impl Machine {
         Ok(trace)
     }
 
-    ///
     /// Like [`Machine::run`], into an old trace, whose allocations are reused.
     ///
     /// # Errors

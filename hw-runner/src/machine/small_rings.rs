@@ -1,4 +1,3 @@
-//!
 //! Dirty rings as small as a program's. KVM's smallest ring has more entries, so the surplus is used up first.
 //!
 //! A memslot that programs do not see is created, its pages are prefaulted, each of which takes an entry of the vCPU's ring

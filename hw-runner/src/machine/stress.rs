@@ -1,4 +1,3 @@
-//!
 //! Stress: vCPU threads read and write all the time, while this thread reclaims pages, harvests the dirty log, and deletes,
 //! moves and re-flags memslots.
 //!
@@ -33,7 +32,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const SHOWN: usize = 16;
 
 impl Machine {
-    ///
     /// Lets `vcpus` vCPUs, from 1 to [`VCPUS`], spin for `duration`.
     ///
     /// # Errors

@@ -1,4 +1,3 @@
-//!
 //! Differences between two runs of one program, and whether the model explains them.
 //!
 //! KVM need not do all that it may do: what a read leaves in the dirty log depends on the host's page tables. The model

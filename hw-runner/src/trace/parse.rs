@@ -12,7 +12,6 @@ const WORDS_MAX: usize = 32;
 /// How many runs a trace may sum up.
 const SAMPLES_MAX: u64 = 1 << 20;
 
-///
 /// Parses a trace.
 ///
 /// # Errors

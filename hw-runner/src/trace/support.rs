@@ -9,7 +9,6 @@ use gpa_model::{Op, OpKind, SlotChange, VmConfig};
 /// hosts.
 pub const STOLEN_BITS: std::ops::RangeInclusive<u8> = 39..=46;
 
-///
 /// Whether real KVM can carry out `op` in a VM like `vm` with aliases made by `alias_method`.
 ///
 /// Frames must be adjacent, and not overlap the guest's own memory. User space sees memslot changes and invalidations only

@@ -1,4 +1,3 @@
-//!
 //! Memslots of a software-protected VM. A memslot that is neither logged nor read-only also has a guest_memfd. The memory
 //! attributes of a gfn select its page: the guest_memfd's, which only the guest can reach, or the host's.
 //!

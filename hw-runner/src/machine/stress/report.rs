@@ -68,7 +68,6 @@ pub struct StressSummary {
 }
 
 impl Machine {
-    ///
     /// Stresses this machine like [`Machine::stress`], and describes the result.
     ///
     /// # Errors
