@@ -1,6 +1,8 @@
 //! `page-table-generic` 0.9.1, by itself.
+#![expect(unsafe_code, reason = "reads an entry while the crate is at work on its tables")]
 
 use page_table_generic::{FrameAllocator, PageTable, PageTableEntry, PhysAddr, TableMeta, VirtAddr};
+use std::cell::{Cell, RefCell};
 
 const PAGE: usize = 0x1000;
 const BLOCK: usize = 0x20_0000;
@@ -17,7 +19,9 @@ impl FrameAllocator for Heap {
         Some(PhysAddr::from_usize(page.0.as_mut_ptr().expose_provenance()))
     }
 
-    fn dealloc_frame(&self, _: PhysAddr) {}
+    fn dealloc_frame(&self, _: PhysAddr) {
+        EVENTS.with_borrow_mut(|events| events.push(Event::Freed));
+    }
 
     fn phys_to_virt(&self, paddr: PhysAddr) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(paddr.as_usize())
@@ -72,7 +76,23 @@ impl TableMeta for FourLevels {
     const LEVEL_BITS: &[usize] = &[9, 9, 9, 9];
     const MAX_BLOCK_LEVEL: usize = 2;
 
-    fn flush(_: Option<VirtAddr>) {}
+    fn flush(_: Option<VirtAddr>) {
+        // SAFETY: the root outlives the test that set it.
+        let linked = unsafe { ROOT.get().cast::<usize>().as_ref() }.is_some_and(|entry| *entry != 0);
+        EVENTS.with_borrow_mut(|events| events.push(Event::Flushed { linked }));
+    }
+}
+
+/// What the crate asked for, and whether the first entry of the root led to a table by then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    Flushed { linked: bool },
+    Freed,
+}
+
+thread_local! {
+    static ROOT: Cell<*const u8> = const { Cell::new(std::ptr::null()) };
+    static EVENTS: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Table(PageTable<FourLevels, Heap>);
@@ -111,4 +131,19 @@ fn unmap_from_the_middle_of_an_empty_entry_leaves_the_first_pages_of_the_next() 
     assert!(table.0.unmap((2 * BLOCK + BLOCK / 2).into(), BLOCK).is_ok());
     // Right would be: not mapped.
     assert!(table.is_mapped(3 * BLOCK), "a page of the range is not mapped any more: the defect is mended");
+}
+
+/// A page goes, and the tables that it alone was in. The one flush comes while the entries that lead to them are still there, so a
+/// processor may have read those since, and go by them to pages that are something else by now.
+#[test]
+fn unmap_frees_tables_without_a_flush_after_they_were_unlinked() {
+    let mut table = Table::new();
+    table.map(0, PAGE);
+    ROOT.set(Heap.phys_to_virt(table.0.root_paddr()));
+    EVENTS.take();
+    table.0.unmap(0.into(), PAGE).unwrap();
+    ROOT.set(std::ptr::null());
+    // Right would be: a flush with nothing linked any more, before anything is freed.
+    let freed = [Event::Freed; 3];
+    assert_eq!(EVENTS.take(), [&[Event::Flushed { linked: true }][..], &freed].concat(), "the defect is mended");
 }

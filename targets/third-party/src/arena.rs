@@ -71,6 +71,16 @@ pub(crate) fn free(address: u64) {
     assert!(page.is_some(), "the page of tables at {address:#x} is freed twice");
 }
 
+/// Give the page back that is read and written at `pointer`.
+///
+/// # Panics
+/// If none in use is there.
+pub(crate) fn free_at(pointer: *mut u8) {
+    let page = ENTERED.with_borrow(|arena| arena.pages.iter().position(|page| *page == Some(pointer)));
+    let page = page.unwrap_or_else(|| panic!("what is freed is no page of tables that is in use"));
+    free(Gpa::from_page(FIRST_PAGE + page as u64).raw());
+}
+
 /// Where the page at the physical address `address` can be read and written. A run of pages has one after the other.
 ///
 /// # Panics
@@ -78,4 +88,47 @@ pub(crate) fn free(address: u64) {
 pub(crate) fn pointer(address: u64) -> *mut u8 {
     let page = ENTERED.with_borrow_mut(|arena| *arena.page(address));
     page.unwrap_or_else(|| panic!("the page of tables at {address:#x} is used after it was freed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "is used after it was freed")]
+    fn a_page_that_was_freed_cannot_be_reached() {
+        let arena = RefCell::default();
+        Arena::during(&arena, || {
+            let page = alloc(1);
+            free(page);
+            pointer(page)
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "none was ever there")]
+    fn an_address_that_was_never_handed_out_cannot_be_reached() {
+        let arena = RefCell::default();
+        Arena::during(&arena, || pointer(alloc(1) + Gpa::from_page(1).raw()));
+    }
+
+    #[test]
+    fn a_run_of_pages_is_aligned_and_in_one_piece() {
+        let arena = RefCell::default();
+        Arena::during(&arena, || {
+            let (_, run) = (alloc(1), alloc(4));
+            assert_eq!(Gpa::new(run).align_down(4), Gpa::new(run));
+            let pages = (0..4).map(|page| pointer(Gpa::new(run).add_pages(page).raw()).addr() - pointer(run).addr());
+            assert!(pages.eq((0..4).map(|page| Gpa::from_page(page).raw() as usize)));
+        });
+    }
+
+    #[test]
+    fn two_arenas_on_one_thread_do_not_meet() {
+        let (first, second) = (RefCell::default(), RefCell::default());
+        let page = Arena::during(&first, || alloc(1));
+        assert_eq!(Arena::during(&second, || alloc(1)), page);
+        Arena::during(&second, || free(page));
+        Arena::during(&first, || pointer(page));
+    }
 }

@@ -7,16 +7,28 @@
 //! Crates write their tables by `unsafe` code. The memory they write is that of `arena.rs`, where a page that is gone is a panic;
 //! what a crate does beyond that is not caught.
 
+mod aarch64_paging;
 mod arena;
+mod ax_page_table_multiarch;
 mod axaddrspace_lazy;
 mod axaddrspace_linear;
 mod eager;
 mod housed;
+mod hyperlight;
 mod lazy;
 mod memslots;
 mod nested;
+mod page_table_generic;
 mod tables;
+mod vm_memory;
+mod x86_64;
 
+use crate::aarch64_paging::Aarch64Paging;
+use crate::ax_page_table_multiarch::AxPageTableMultiarch;
+use crate::hyperlight::Hyperlight;
+use crate::page_table_generic::PageTableGeneric;
+use crate::vm_memory::Regions;
+use crate::x86_64::X86_64;
 use axaddrspace_lazy::AxAddrSpaceLazy;
 use axaddrspace_linear::AxAddrSpaceLinear;
 use eager::Eager;
@@ -36,7 +48,7 @@ pub struct Adapter {
 }
 
 /// Every one.
-pub const ALL: [Adapter; 3] = [
+pub const ALL: [Adapter; 8] = [
     Adapter {
         name: "axaddrspace-linear",
         about: "axaddrspace 0.6.0 over page-table-generic 0.9.1, with linear mappings",
@@ -51,6 +63,31 @@ pub const ALL: [Adapter; 3] = [
         name: "axaddrspace-lazy",
         about: "axaddrspace 0.6.0 over page-table-generic 0.9.1, with memory that it allocates when the guest faults",
         open: || Box::new(Lazy::<AxAddrSpaceLazy>::new()),
+    },
+    Adapter {
+        name: "page-table-generic",
+        about: "page-table-generic 0.9.1 as a RISC-V G-stage in mode Sv39x4",
+        open: eager::<PageTableGeneric>,
+    },
+    Adapter {
+        name: "ax-page-table-multiarch",
+        about: "ax-page-table-multiarch 0.8.15 as nested page tables",
+        open: eager::<AxPageTableMultiarch>,
+    },
+    Adapter {
+        name: "aarch64-paging",
+        about: "aarch64-paging 0.12.3 as a stage 2 that is not in use while it changes",
+        open: eager::<Aarch64Paging>,
+    },
+    Adapter {
+        name: "x86_64",
+        about: "the mappers of x86_64 0.15.5 as nested page tables, with regions of vm-memory 0.18.0 as memslots",
+        open: || Box::new(Eager::<X86_64, Regions>::new()),
+    },
+    Adapter {
+        name: "hyperlight",
+        about: "the page tables of Hyperlight, in hyperlight-common 0.18.0",
+        open: eager::<Hyperlight>,
     },
 ];
 

@@ -118,6 +118,11 @@ pub(crate) fn guest(gpa: Gpa) -> GuestPhysAddr {
     GuestPhysAddr::from_usize(gpa.raw() as usize)
 }
 
+/// The same for what is below.
+pub(crate) fn virtual_address(gpa: Gpa) -> VirtAddr {
+    VirtAddr::from_usize(gpa.raw() as usize)
+}
+
 fn virt(gpa: GuestPhysAddr) -> VirtAddr {
     VirtAddr::from_usize(gpa.as_usize())
 }

@@ -52,6 +52,10 @@ pub const ALL: [Entry; 6] = [
 /// The target that a program without a target of its own is meant for.
 pub const DEFAULT: &str = "kvm-mmu";
 
+/// All crates of other projects together, in a campaign.
+#[cfg(feature = "third-party")]
+pub const THIRD_PARTY: &str = "third-party";
+
 /// What stands before the name of a mutant.
 pub const MUTANT: &str = "mutant:";
 
@@ -107,6 +111,10 @@ pub fn open_unwatched(name: &str) -> Option<Result<Opened, TargetError>> {
 
 /// The names of the targets that a campaign on `name` is made of.
 pub fn expand(name: &str) -> Vec<String> {
+    #[cfg(feature = "third-party")]
+    if name == THIRD_PARTY {
+        return third_party::ALL.map(|adapter| adapter.name.to_owned()).to_vec();
+    }
     if name == kvm::NAME { kvm::expand() } else { vec![name.to_owned()] }
 }
 
