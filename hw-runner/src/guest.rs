@@ -17,11 +17,12 @@
 //! addresses for which nothing is cached yet. When all windows are used they are written anew, and CR3 changes to the
 //! other root, so that no translation of an earlier program survives in a TLB.
 
-pub(crate) mod code;
+pub(crate) mod assembly;
 pub(crate) mod layout;
 pub(crate) mod mode;
 pub(crate) mod names;
 pub(crate) mod page;
+pub(crate) mod requests;
 pub(crate) mod spinner;
 pub(crate) mod tables;
 pub(crate) mod vcpu;

@@ -23,7 +23,7 @@ pub use stress::{StressReport, StressSummary};
 
 use crate::error::{Doing, MachineError};
 use crate::guest::vcpu::Vcpu;
-use crate::guest::{code, layout, tables};
+use crate::guest::{layout, requests, tables};
 use crate::host::memory::{Pages, shared_mappings};
 use crate::host::reclaim::ReclaimTable;
 use crate::host::watchdog::Watchdog;
@@ -194,7 +194,7 @@ impl Machine {
             enable_manual_protect(&fd)?;
         }
         fingerprint.capabilities.sort();
-        code::load_code(&own);
+        requests::load_code(&own);
         tables::write_tables(&tables);
         for space in alias_method.address_spaces() {
             map_whole(&fd, &own, space.slot(OWN_SLOT), layout::OWN_GFN)?;

@@ -19,6 +19,40 @@ pub(super) const REQUEST_PAGES: usize = OPS / REQUESTS_PER_PAGE + 1;
 /// Requests of a list, including the one that ends it.
 pub(crate) const REQUESTS: usize = REQUEST_PAGES * REQUESTS_PER_PAGE;
 const _: () = assert!(OPS < REQUESTS);
+
+/// Offsets in a request, and its kinds.
+pub(super) mod request {
+    pub(crate) const GVA: usize = 0x00;
+    pub(crate) const VALUE: usize = 0x08;
+    pub(crate) const KIND: usize = 0x10;
+    /// Whether the request has exited to user space.
+    pub(crate) const EXITED: usize = 0x14;
+    pub(crate) const RESULT: usize = 0x18;
+    pub(crate) const DONE: usize = 0x1c;
+
+    /// The kind that ends a list. The code compares kinds in this order.
+    pub(crate) const END: u32 = 0;
+    pub(crate) const READ: u32 = 1;
+    pub(crate) const WRITE: u32 = 2;
+    pub(crate) const EXECUTE: u32 = 3;
+}
+
+/// Offsets in a control page of the guest that spins, and kinds of complaints.
+pub(super) mod control {
+    pub(crate) const STOP: usize = 0x00;
+    pub(crate) const ROUNDS: usize = 0x08;
+    pub(crate) const KIND: usize = 0x10;
+    pub(crate) const NAME: usize = 0x18;
+    pub(crate) const EXPECTED: usize = 0x20;
+    pub(crate) const FOUND: usize = 0x28;
+
+    pub(crate) const STALE: u32 = 1;
+    pub(crate) const LOST: u32 = 2;
+}
+
+/// Bytes of a name in a list: two addresses, the address of its floor, the address of its published number.
+pub(super) const NAME_BYTES: usize = 4 * size_of::<u64>();
+
 pub(super) const CODE_PAGE: usize = 0;
 /// A task-state segment of zeros: its I/O bitmap allows every port. Some hypervisors ignore IOPL.
 pub(super) const TSS_PAGE: usize = 1;

@@ -1,7 +1,7 @@
 //! A vCPU, which carries out lists of accesses and reports the outcome of each.
 
-use super::code::{self, Request};
-use super::{layout, mode};
+use super::requests::{self, Request};
+use super::{assembly, layout, mode};
 use crate::error::{Doing, MachineError};
 use crate::host::memory::Pages;
 use crate::host::watchdog::Watchdog;
@@ -157,7 +157,7 @@ impl Vcpu {
 
     /// Resets all state, to start with request `n`.
     pub(crate) fn restart(&mut self, n: usize) -> Result<(), MachineError> {
-        self.begin(&code::registers(self.number, n))?;
+        self.begin(&requests::registers(self.number, n))?;
         (self.next, self.unfinished) = (n, None);
         Ok(())
     }
@@ -232,9 +232,9 @@ impl Vcpu {
         }
         let (first, end) = (self.next, self.next + requests.len());
         for (n, request) in (first..).zip(requests) {
-            code::write_request(own, self.number, n, request);
+            requests::write_request(own, self.number, n, request);
         }
-        code::end_requests(own, self.number, end);
+        requests::end_requests(own, self.number, end);
         let mut left = Left::of(first..end, self.unfinished);
         loop {
             let stop = self.enter()?;
@@ -257,7 +257,7 @@ impl Vcpu {
                 }
                 Stop::Mmio(gpa) => {
                     let n = self.current(own, &mut left, || format!("an exit for {gpa:?}"))?;
-                    code::note_exit(own, self.number, n);
+                    requests::note_exit(own, self.number, n);
                     let early = left.early(n);
                     if early.is_none() {
                         (*early, left.exits) = (Some(Outcome::Exited(gpa)), 0);
@@ -295,7 +295,7 @@ impl Vcpu {
                 self.restart(n + 1)?;
             }
         }
-        let found = |n| Outcome::Found(code::result(own, self.number, n));
+        let found = |n| Outcome::Found(requests::result(own, self.number, n));
         outcomes.clear();
         outcomes.extend((first..end).map(|n| left.early(n).unwrap_or_else(|| found(n))));
         Ok(())
@@ -309,7 +309,7 @@ impl Vcpu {
     /// The number of the current request; `None` at the end of the list.
     fn at(&self, own: &Pages, left: &mut Left) -> Option<usize> {
         let end = left.first + left.early.len();
-        while left.at < end && code::is_done(own, self.number, left.at) {
+        while left.at < end && requests::is_done(own, self.number, left.at) {
             left.at += 1;
         }
         (left.at < end).then_some(left.at)
@@ -318,7 +318,7 @@ impl Vcpu {
     fn enter(&mut self) -> Result<Stop, MachineError> {
         const PRIVATE: u64 = kvm_bindings::KVM_MEMORY_EXIT_FLAG_PRIVATE as u64;
         Ok(match self.fd.run() {
-            Ok(VcpuExit::IoOut(code::DONE_PORT, _)) => Stop::Done,
+            Ok(VcpuExit::IoOut(assembly::DONE_PORT, _)) => Stop::Done,
             Ok(VcpuExit::MmioRead(gpa, data)) => {
                 data.fill(0);
                 Stop::Mmio(Gpa::new(gpa))

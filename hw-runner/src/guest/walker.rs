@@ -11,9 +11,9 @@
 //! On shadow paging, accesses use KVM's shadow of the tables as well as the TLB. `INVLPG` and loads of CR3 bring both up to
 //! date; before that neither need be.
 
-use super::code::{self, Request};
+use super::requests::{self, Request};
 use super::vcpu::{Outcome, Vcpu};
-use super::{layout, names, page, tables};
+use super::{assembly, layout, names, page, tables};
 use crate::error::{Doing, MachineError};
 use crate::host::memory::{HUGE_PAGES, PAGE_BYTES, Pages};
 use crate::host::watchdog::Watchdog;
@@ -50,25 +50,6 @@ const LIST_PAGE: usize = layout::SPIN_PAGE + 1;
 const LIST: usize = ENTRIES - 1;
 /// The offset in a page of writes.
 const WORD: usize = PAGE_BYTES / 2;
-
-/// Code for CPL 0. `rsi` holds the list.
-#[rustfmt::skip]
-const CODE: [u8; 27] = [
-    // next:
-    0x48, 0x8b, 0x3e,       // 00  mov  rdi, [rsi]
-    0x48, 0x85, 0xff,       // 03  test rdi, rdi
-    0x74, 0x09,             // 06  jz   done
-    0x0f, 0x01, 0x3f,       // 08  invlpg [rdi]
-    0x48, 0x83, 0xc6, 0x08, // 0b  add  rsi, 8
-    0xeb, 0xef,             // 0f  jmp  next
-    // done:
-    0xe6, 0x10,             // 11  out  DONE_PORT, al
-    // reload:
-    0x0f, 0x20, 0xd8,       // 13  mov  rax, cr3
-    0x0f, 0x22, 0xd8,       // 16  mov  cr3, rax
-    0xe6, 0x10,             // 19  out  DONE_PORT, al
-];
-const RELOAD: u64 = 0x13;
 
 /// The VM. It must stay on the thread that opened it.
 #[derive(Debug)]
@@ -112,8 +93,8 @@ impl Walker {
         let doing = "map memory for the guest";
         let (own, tables) = (Pages::huge().doing(doing)?, Pages::huge().doing(doing)?);
         let (walked, pages) = (Pages::new(TABLES).doing(doing)?, Pages::new(PAGES).doing(doing)?);
-        code::load_code(&own);
-        code::write_code(&own, CODE_PAGE, &CODE);
+        requests::load_code(&own);
+        requests::write_code(&own, CODE_PAGE, assembly::privileged());
         tables::write_tables(&tables);
         names::write_window_over(&tables, WINDOW, WALKED_GFN);
         for page in 0..PAGES {
@@ -209,7 +190,7 @@ impl Walker {
     /// # Errors
     /// A [`MachineError`] if the machine fails.
     pub fn reload(&mut self) -> Result<(), MachineError> {
-        self.privileged(RELOAD)
+        self.privileged(assembly::reload())
     }
 
     /// The page that a read of each address finds; `None` if it faults.
@@ -251,7 +232,7 @@ impl Walker {
     fn privileged(&mut self, at: u64) -> Result<(), MachineError> {
         let own = layout::own_address;
         let registers =
-            kvm_regs { rip: own(CODE_PAGE) + at, rsi: own(LIST_PAGE), ..code::registers(self.vcpu.number(), 0) };
+            kvm_regs { rip: own(CODE_PAGE) + at, rsi: own(LIST_PAGE), ..requests::registers(self.vcpu.number(), 0) };
         self.watchdog.arm().doing("arm the watchdog")?;
         let result = self.vcpu.run_privileged(&registers, &self.watchdog);
         self.watchdog.disarm();
@@ -368,13 +349,5 @@ mod tests {
         }
         println!("stale in {stale} of {ATTEMPTS}");
         assert!(stale > 0 || walker.fingerprint().paging != "shadow");
-    }
-
-    #[test]
-    fn jumps_lead_to_their_labels() {
-        let target = |at: usize| (at + 2).wrapping_add_signed(isize::from(CODE[at + 1] as i8));
-        assert_eq!((target(0x06), target(0x0f)), (0x11, 0x00));
-        assert_eq!((CODE[0x12], CODE[0x1a]), (code::DONE_PORT as u8, code::DONE_PORT as u8));
-        assert_eq!(CODE[RELOAD as usize], 0x0f);
     }
 }

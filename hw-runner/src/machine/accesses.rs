@@ -5,9 +5,9 @@
 
 use super::Machine;
 use crate::error::MachineError;
-use crate::guest::code::Request;
 use crate::guest::names::{self, Entry};
 use crate::guest::page;
+use crate::guest::requests::Request;
 use crate::guest::vcpu::Outcome;
 use crate::kvm::address_space::AddressSpace;
 use crate::kvm::alias_method::AliasMethod;

@@ -2,7 +2,7 @@
 //! thread takes longer than an access.
 
 use crate::error::{Doing, MachineError};
-use crate::guest::code::Request;
+use crate::guest::requests::Request;
 use crate::guest::vcpu::{Outcome, Vcpu};
 use crate::host::memory::Pages;
 use crate::host::watchdog::Watchdog;

@@ -5,8 +5,8 @@
 
 use super::Machine;
 use crate::error::{Doing, MachineError};
-use crate::guest::code::{self, Request};
 use crate::guest::names;
+use crate::guest::requests::{self, Request};
 use crate::kvm::memslots::Backing;
 use gpa_model::limits::OPS;
 use gpa_model::{Access, Exit, FrameSet, Pfn, SlotId, VmConfig};
@@ -71,7 +71,7 @@ impl Machine {
         let window = self.window;
         let requests: Vec<_> = frames
             .into_iter()
-            .flat_map(|(frame, identity)| code::stamp_requests(names::name(window, 0, frame), identity))
+            .flat_map(|(frame, identity)| requests::stamp_requests(names::name(window, 0, frame), identity))
             .collect();
         self.access_by_guest(&requests)
     }

@@ -187,7 +187,7 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::error::or_skip;
-    use crate::guest::code;
+    use crate::guest::requests;
     use crate::host::watchdog::Watchdog;
     use crate::machine::calibration;
     use std::time::Duration;
@@ -202,10 +202,10 @@ mod tests {
         let program = calibration::accesses(Some(40));
         let good = machine.run(&program).expect("a run");
         machine.watchdog = Watchdog::with_limit(Duration::from_millis(50)).expect("a watchdog");
-        code::break_code(&machine.own);
+        requests::break_code(&machine.own);
         assert!(matches!(machine.run(&program), Err(MachineError::Hung(_))));
         machine.watchdog = Watchdog::new().expect("a watchdog");
-        code::load_code(&machine.own);
+        requests::load_code(&machine.own);
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 
@@ -214,9 +214,9 @@ mod tests {
         let Some(mut machine) = machine() else { return };
         let program = calibration::accesses(Some(40));
         let good = machine.run(&program).expect("a run");
-        code::crash_code(&machine.own);
+        requests::crash_code(&machine.own);
         assert!(matches!(machine.run(&program), Err(MachineError::Exit(_))));
-        code::load_code(&machine.own);
+        requests::load_code(&machine.own);
         assert_eq!(machine.run(&program).expect("a run"), good);
     }
 

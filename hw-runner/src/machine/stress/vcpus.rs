@@ -2,9 +2,9 @@
 
 use super::{FRAMES_AT, PAGES, SHOWN};
 use crate::error::{Doing, MachineError};
-use crate::guest::code;
+use crate::guest::assembly::{self, COMPLAINT_PORT};
 use crate::guest::names::{self, Entry};
-use crate::guest::spinner::{self, COMPLAINT_PORT, Complaint, Name};
+use crate::guest::spinner::{self, Complaint, Name};
 use crate::guest::vcpu::Vcpu;
 use crate::host::memory::Pages;
 use crate::host::watchdog::Watchdog;
@@ -67,7 +67,7 @@ fn spin_watched(vcpu: &mut Vcpu, own: &Pages, watchdog: &Watchdog, failed: &Atom
     let number = vcpu.number();
     loop {
         match vcpu.fd().run() {
-            Ok(VcpuExit::IoOut(code::DONE_PORT, _)) => break,
+            Ok(VcpuExit::IoOut(assembly::DONE_PORT, _)) => break,
             Ok(VcpuExit::IoOut(COMPLAINT_PORT, _)) => spun.complaints.push(spinner::complaint(own, number)),
             Ok(VcpuExit::MmioRead(_, data)) => {
                 data.fill(u8::MAX);
