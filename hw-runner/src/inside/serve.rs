@@ -15,7 +15,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and a message |
+//! | a program ([`gpa_model::text`]) | its trace ([`crate::trace`]), or `hung ` or `error ` and a message; before it a line `warned N` if the kernel warned `N` times meanwhile |
 //! | `symbols` | a line `ADDRESS NAME` for each function of those modules, ascending |
 //! | `stress N` | the result of `N` seconds of stress ([`crate::machine`]), or `error ` and a message |
 //! | `rearm` | `done`; each `WARN_ONCE` that has fired can fire again |
@@ -38,6 +38,8 @@ use std::time::{Duration, Instant};
 const PORT_LIMIT: Duration = Duration::from_secs(20);
 /// The end of a message.
 const END: u8 = 0;
+/// How often the kernel has warned since it booted, and before Linux 6.2 whether it has (bit 9).
+const WARNINGS: [(&str, u64); 2] = [("/sys/kernel/warn_count", u64::MAX), ("/proc/sys/kernel/tainted", 1 << 9)];
 /// The kernel's symbols; those of modules carry the module's name.
 const KALLSYMS: &str = "/proc/kallsyms";
 
@@ -91,7 +93,14 @@ fn serve(machines: &mut Machines, reclaims: ReclaimSet, port: &File) -> io::Resu
             question if question.starts_with(STRESS) => {
                 stress(machines, &question[STRESS.len()..]).unwrap_or_else(|why| why)
             }
-            program => carry_out(machines, program, &mut trace).unwrap_or_else(|why| why),
+            program => {
+                let before = warnings();
+                let answer = carry_out(machines, program, &mut trace).unwrap_or_else(|why| why);
+                match warnings().saturating_sub(before) {
+                    0 => answer,
+                    warned => format!("warned {warned}\n{answer}"),
+                }
+            }
         };
         send(port, answer)?;
     }
@@ -111,6 +120,17 @@ fn carry_out(machines: &mut Machines, program: &[u8], trace: &mut Trace) -> Resu
         error => wrong(&error),
     })?;
     Ok(trace::print(trace))
+}
+
+/// How often the kernel has warned so far.
+fn warnings() -> u64 {
+    let read = |(file, mask): (&str, u64)| {
+        let text = fs::read_to_string(file).ok()?;
+        let text = text.trim();
+        let number = text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16));
+        number.ok().map(|number: u64| number & mask)
+    };
+    WARNINGS.into_iter().find_map(read).unwrap_or(0)
 }
 
 /// The prefix of a stress request; the number of seconds follows.

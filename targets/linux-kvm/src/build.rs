@@ -47,8 +47,12 @@ pub fn runner(cache: &Cache, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// If it cannot be built.
 pub fn plugin(cache: &Cache, major: u32, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
-    // From 9.0 on QEMU speaks no version 1 any more; before, it speaks no other.
-    let version = if major < 9 { "1" } else { "2" };
+    // QEMU refuses a plugin for a version that it no longer, or not yet, speaks.
+    let version = match major {
+        0..9 => "1",
+        9..11 => "2",
+        _ => "7",
+    };
     let args = ["--package", "linux-kvm-plugin", "--lib"];
     cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], "release/liblinux_kvm_plugin.so", progress)
 }

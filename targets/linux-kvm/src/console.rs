@@ -55,7 +55,7 @@ impl Kind {
 }
 
 /// Words that begin a complaint, wherever in the line. The first that is there counts.
-const SIGNS: [(&str, Kind); 10] = [
+const SIGNS: [(&str, Kind); 9] = [
     ("soft lockup", Kind::Lockup),
     ("hard LOCKUP", Kind::Lockup),
     ("detected stalls", Kind::Lockup),
@@ -65,19 +65,33 @@ const SIGNS: [(&str, Kind); 10] = [
     ("general protection fault", Kind::Bug),
     ("Oops:", Kind::Bug),
     ("BUG:", Kind::Bug),
-    ("WARNING: CPU:", Kind::Warn),
 ];
+/// Begins a WARN, whose line names the function as well. Until Linux 6.18 it is `WARNING: CPU: 0 PID: 1 at FILE:LINE FUNCTION+0x…`,
+/// from then on `WARNING: FILE:LINE at FUNCTION+0x…, CPU#0: COMMAND/1`.
+const WARNING: &str = "WARNING: ";
 
 /// The first complaint in `log`, if there is one, except WARNs of functions that are `excused`.
 pub fn complaint(log: &str, excused: &[&str]) -> Option<Complaint> {
     log.lines().enumerate().find_map(|(at, line)| {
-        let (_, kind) = SIGNS.iter().find(|(sign, _)| line.contains(sign))?;
+        let kind = kind(line)?;
         // A WARN names its function in the same line, the others in a line `RIP:` below.
         let rip = || log.lines().skip(at).find(|line| line.contains("RIP:"));
         let function = function(line).or_else(|| rip().and_then(function));
-        let is_excused = *kind == Kind::Warn && function.as_deref().is_some_and(|name| excused.contains(&name));
-        (!is_excused).then(|| Complaint { kind: *kind, function, line: line.trim().to_owned() })
+        let is_excused = kind == Kind::Warn && function.as_deref().is_some_and(|name| excused.contains(&name));
+        (!is_excused).then(|| Complaint { kind, function, line: line.trim().to_owned() })
     })
+}
+
+/// Whether `log` has a WARN in it, excused or not.
+pub(crate) fn warns(log: &str) -> bool {
+    log.lines().any(|line| kind(line) == Some(Kind::Warn))
+}
+
+/// The kind of complaint that `line` begins, if it begins one.
+fn kind(line: &str) -> Option<Kind> {
+    let sign = SIGNS.iter().find(|(sign, _)| line.contains(sign)).map(|(_, kind)| *kind);
+    let warns = || line.split_once(WARNING).is_some_and(|(_, rest)| rest.contains(" at ") && function(rest).is_some());
+    sign.or_else(|| warns().then_some(Kind::Warn))
 }
 
 /// The name before `+0x…` in `line`.
@@ -141,6 +155,7 @@ mod tests {
         let found = complaint(warn, &[]).unwrap();
         assert_eq!((found.kind, found.function.as_deref()), (Kind::Warn, Some("paging64_fetch")));
         assert_eq!(complaint(warn, &["paging64_fetch"]), None);
+        assert!(warns(warn));
         let oops = "[   9.0] BUG: kernel NULL pointer dereference, address: 0000000000000010\n\
                     [   9.0] Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI\n\
                     [   9.0] RIP: 0010:rmap_remove.isra.0+0x1c/0x90 [kvm]\n";
@@ -151,6 +166,31 @@ mod tests {
             Kind::Lockup
         );
         assert_eq!(complaint("[ 0.1] kvm_amd: Nested Paging enabled\n[ 0.1] PCI: warning: no bus\n", &[]), None);
+    }
+
+    /// The line of a WARN as each kernel prints it.
+    #[test]
+    fn the_warns_of_every_kernel_are_read() {
+        let old = "WARNING: CPU: 0 PID: 1 at virt/kvm/dirty_ring.c:222 kvm_dirty_ring_push+0xa5/0xb0 [kvm]";
+        for (kernel, line) in [
+            ("6.1", old),
+            ("6.12", old),
+            ("6.18", old),
+            ("7.2", "WARNING: virt/kvm/dirty_ring.c:222 at kvm_dirty_ring_push+0xa5/0xb0 [kvm], CPU#0: init/1"),
+            (
+                "7.3",
+                "WARNING: arch/x86/../../virt/kvm/dirty_ring.c:223 at kvm_dirty_ring_push+0x9f/0xa0 [kvm], CPU#1: init/61",
+            ),
+        ] {
+            let log = format!(
+                "[    9.1] ------------[ cut here ]------------\n[    9.1] {line}\n[    9.1] RIP: 0010:other+0x1/0x2\n"
+            );
+            let found = complaint(&log, &[]).unwrap_or_else(|| panic!("{kernel}"));
+            assert_eq!((found.kind, found.function.as_deref()), (Kind::Warn, Some("kvm_dirty_ring_push")), "{kernel}");
+        }
+        for other in ["WARNING: The mand mount option has been deprecated", "Booting: WARNING: no entry at 0x10"] {
+            assert_eq!(complaint(other, &[]), None, "{other}");
+        }
     }
 
     #[test]

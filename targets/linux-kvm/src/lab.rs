@@ -1,6 +1,6 @@
 //! A lab: boots when it is first asked something, and again when the kernel in it has come to its end.
 
-use crate::console::{Complaint, Kind, complaint};
+use crate::console::{self, Complaint, Kind, complaint};
 use crate::machine::{ANSWER_SECONDS, Emulator, Image, Machine, REARM, Silence};
 use crate::snapshot::Place;
 use crate::{Setup, bochs, build, image, qemu};
@@ -176,8 +176,12 @@ impl Lab {
             self.switch_on(&mut |_| {})?;
         }
         let Some(machine) = &mut self.machine else { return Err(Error::Failed("the lab is off".into())) };
-        let answer = machine.ask(question);
-        let said = complaint(&machine.news(), self.emulator.excused());
+        let (answer, warned) = match machine.ask(question) {
+            Ok(answer) => take_warnings(answer),
+            Err(silence) => (Err(silence), 0),
+        };
+        let news = machine.news_after(warned);
+        let said = complaint(&news, self.emulator.excused()).or_else(|| uncommented(&news, warned));
         let silence = |kind, line: &str| Complaint { kind, function: None, line: line.to_owned() };
         let (text, complaint) = match answer {
             Ok(text) => match failure(&text) {
@@ -305,6 +309,26 @@ fn plugins(qemu: &qemu::Version, wanted: bool, progress: Progress<'_>) -> Option
     (wanted && qemu.plugins).then_some(qemu.major)
 }
 
+/// Before the number of WARNs in an answer, in a line of its own.
+const WARNED: &str = "warned ";
+
+/// An answer without what it says of WARNs, and how often the kernel warned by that.
+fn take_warnings(answer: String) -> (Result<String, Silence>, u64) {
+    match answer.strip_prefix(WARNED).and_then(|rest| rest.split_once('\n')) {
+        Some((count, rest)) if count.parse::<u64>().is_ok() => (Ok(rest.to_owned()), count.parse().unwrap_or(0)),
+        _ => (Ok(answer), 0),
+    }
+}
+
+/// A complaint if the kernel has counted WARNs of which its log has none: a kernel that words them as none did before.
+fn uncommented(news: &str, warned: u64) -> Option<Complaint> {
+    (warned > 0 && !console::warns(news)).then(|| Complaint {
+        kind: Kind::Warn,
+        function: None,
+        line: format!("the kernel counts {warned} WARNs, and none can be read in its log"),
+    })
+}
+
 /// What went wrong inside, if that is what the runner's answer says.
 fn failure(answer: &str) -> Option<(Kind, &str)> {
     let of = |kind, word| answer.strip_prefix(word).map(|why| (kind, why));
@@ -331,6 +355,17 @@ fn first_message(hello: &str) -> Option<(Vec<String>, Vec<ModuleAt>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warns_that_the_kernel_counts_are_a_complaint_even_if_its_log_has_none() {
+        let (answer, warned) = take_warnings("warned 2\ngpafuzz-trace 1\n".into());
+        assert_eq!((answer, warned), (Ok("gpafuzz-trace 1\n".into()), 2));
+        let (answer, warned) = take_warnings("gpafuzz-trace 1\nwarned 2\n".into());
+        assert_eq!((answer, warned), (Ok("gpafuzz-trace 1\nwarned 2\n".into()), 0));
+        assert_eq!(uncommented("nothing", 2).map(|complaint| complaint.kind), Some(Kind::Warn));
+        assert_eq!(uncommented("WARNING: a.c:1 at f+0x1/0x2, CPU#0: init/1\n", 2), None);
+        assert_eq!(uncommented("nothing", 0), None);
+    }
 
     #[test]
     fn the_first_message_says_where_modules_lie() {

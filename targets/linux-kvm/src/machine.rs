@@ -1,6 +1,6 @@
 //! A machine that boots an image in an emulator, and the port and the console that connect us with it.
 
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::coverage::Map;
 use crate::monitor::Monitor;
 use crate::port::Port;
@@ -25,6 +25,8 @@ pub(crate) const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 no_time
 pub(crate) const MEMORY_MB: &str = "640";
 /// How often it is looked whether the machine still runs while it says nothing.
 const LOOK: Duration = Duration::from_millis(500);
+/// How much later than an answer a WARN may come out of the console.
+const LATE: Duration = Duration::from_secs(2);
 /// After how long a boot says how far it has come, and then again.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Progresss how many seconds an answer may take.
@@ -312,6 +314,17 @@ impl Machine {
     /// What the kernel has said on its console since this was last asked.
     pub(crate) fn news(&mut self) -> String {
         self.console.news().unwrap_or_default()
+    }
+
+    /// The same; if the kernel has `warned`, which it says a moment later, that is waited for.
+    pub(crate) fn news_after(&mut self, warned: u64) -> String {
+        let mut news = self.news();
+        let deadline = Instant::now() + LATE;
+        while warned > 0 && !console::warns(&news) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+            news.push_str(&self.news());
+        }
+        news
     }
 
     /// All the kernel has said on its console.

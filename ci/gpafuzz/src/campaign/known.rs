@@ -3,6 +3,9 @@
 use gpa_oracles::Signature;
 use std::fmt;
 
+/// Before a kernel, behind the name of a target.
+const KERNEL: char = '@';
+
 /// The list, as it is checked in.
 const LIST: &str = include_str!("../../known-findings.txt");
 
@@ -68,7 +71,21 @@ impl Known {
         let Signature { oracle, clause, op, alias, slot } = *signature;
         let parts = [oracle, clause, op, alias, slot];
         let fits = |(wanted, part): (&String, &str)| wanted == "*" || wanted.split('|').any(|word| word == part);
-        self.target.split('|').any(|word| word == target) && self.signature.iter().zip(parts).all(fits)
+        self.target.split('|').any(|word| names(word, target)) && self.signature.iter().zip(parts).all(fits)
+    }
+}
+
+/// Whether the word `word` of a line names `target`, a name of which may end in `@` and a kernel. A word with `@` and kernels names the target
+/// on those alone, another on any.
+fn names(word: &str, target: &str) -> bool {
+    let (target, kernel) = target.split_once(KERNEL).map_or((target, None), |(target, kernel)| (target, Some(kernel)));
+    match word.split_once(KERNEL) {
+        None => word == target,
+        Some((word, kernels)) => {
+            let usual = kernels::Choice::default().to_string();
+            let kernel = kernel.unwrap_or(&usual);
+            word == target && kernels.split(',').any(|named| named == kernel)
+        }
     }
 }
 
@@ -152,6 +169,24 @@ mod tests {
             let why = all().into_iter().find(|known| known.matches(TARGET, &other)).map(|known| known.gap);
             // That of the alias may be forgotten for another reason.
             assert_eq!(why.as_deref(), (other.alias == "alias").then_some("G1"), "{other} for {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_about_every_kernel_or_about_those_that_it_names() {
+        for (word, target, matches) in [
+            ("t", "t", true),
+            ("t", "t@7.3", true),
+            ("t", "t@/usr/src/linux", true),
+            ("t", "t:rings@7.3", false),
+            ("t:rings", "t:rings@7.3", true),
+            ("t@6.1,6.12", "t", true),
+            ("t@6.1,6.12", "t@6.1", true),
+            ("t@6.1,6.12", "t@7.3", false),
+            ("t@6.1,6.12", "t@/usr/src/linux", false),
+            ("t@7.3", "t", false),
+        ] {
+            assert_eq!(names(word, target), matches, "{word} {target}");
         }
     }
 

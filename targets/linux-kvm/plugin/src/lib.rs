@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The version of the plugin interface this is built for: QEMU refuses a plugin whose version it no longer, or not yet, speaks.
-/// What is used here is the same in all of them.
+/// What is used here is the same in all of them but for one callback, see [`Translated`].
 #[unsafe(no_mangle)]
 pub static qemu_plugin_version: c_int = match option_env!("QEMU_PLUGIN_VERSION") {
     Some(version) => (version.as_bytes()[0] - b'0') as c_int,
@@ -27,11 +27,18 @@ struct Translation {
     _opaque: [u8; 0],
 }
 
+/// Is told of each translation: with the number of the plugin before it, or with a pointer of the plugin's own after it.
+#[cfg(not(userdata))]
 type Translated = extern "C" fn(id: u64, block: *mut Translation);
+#[cfg(userdata)]
+type Translated = extern "C" fn(block: *mut Translation, userdata: *mut c_void);
 type Executed = extern "C" fn(vcpu: c_uint, block: *mut c_void);
 
 unsafe extern "C" {
+    #[cfg(not(userdata))]
     fn qemu_plugin_register_vcpu_tb_trans_cb(id: u64, callback: Translated);
+    #[cfg(userdata)]
+    fn qemu_plugin_register_vcpu_tb_trans_cb(id: u64, callback: Translated, userdata: *mut c_void);
     fn qemu_plugin_register_vcpu_tb_exec_cb(
         block: *mut Translation,
         callback: Executed,
@@ -72,12 +79,31 @@ pub unsafe extern "C" fn qemu_plugin_install(
             return 1;
         }
     };
+    #[cfg(not(userdata))]
     // SAFETY: `id` is what QEMU has just handed out, and the callback has the type it expects.
-    unsafe { qemu_plugin_register_vcpu_tb_trans_cb(id, translated) };
+    unsafe {
+        qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    };
+    #[cfg(userdata)]
+    // SAFETY: as above.
+    unsafe {
+        qemu_plugin_register_vcpu_tb_trans_cb(id, translated, std::ptr::null_mut());
+    };
     0
 }
 
+#[cfg(not(userdata))]
 extern "C" fn translated(_id: u64, translation: *mut Translation) {
+    watch(translation);
+}
+
+#[cfg(userdata)]
+extern "C" fn translated(translation: *mut Translation, _userdata: *mut c_void) {
+    watch(translation);
+}
+
+/// Have each execution of `translation` noted if it is of module space.
+fn watch(translation: *mut Translation) {
     // SAFETY: QEMU passes a translation that is valid until this returns.
     let address = unsafe { qemu_plugin_tb_vaddr(translation) };
     if !MODULE_SPACE.contains(&address) {
