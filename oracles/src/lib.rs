@@ -13,7 +13,7 @@ mod run;
 
 pub use laws::{all, only};
 pub use observe::{Blame, Clause, End, Objection, Oracle, Signature, Step, Tally, View, Violation};
-pub use run::{Coverage, Event, Features, Lockstep, OpCounts, coverage, features, report};
+pub use run::{Coverage, Event, Features, Lockstep, OpCounts, coverage, features, mark_op, report};
 
 /// The README's examples, as tests.
 #[cfg(doctest)]

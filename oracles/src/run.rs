@@ -8,4 +8,4 @@ mod report;
 pub use coverage::Coverage;
 pub use features::Features;
 pub use lockstep::{Event, Lockstep, OpCounts};
-pub use report::report;
+pub use report::{mark_op, report};

@@ -54,6 +54,12 @@ fn header(program: &Program, target: &str) -> String {
     out
 }
 
+/// Mark op number `at` of a `report` as the one at which something was found that no oracle can see.
+pub fn mark_op(report: &mut String, at: usize) {
+    let [plain, marked] = ["   ", ">>>"].map(|mark| format!("\n{mark} {:>3}  ", at + 1));
+    *report = report.replacen(&plain, &marked, 1);
+}
+
 fn line(out: &mut String, mark: &str, at: usize, op: &str, result: &str) {
     let _ = writeln!(out, "{mark} {:>3}  {op:<48}  {result}", at + 1);
 }

@@ -1,5 +1,5 @@
-//! What the lab builds of this workspace: the runner that goes inside, linked so that it needs no library there, and the plugin
-//! for QEMU.
+//! What the lab has of this workspace: the runner that goes inside, linked so that it needs no library there, and the plugin for
+//! QEMU. Both are taken from beside the binary that runs, if they are there; otherwise cargo builds them from the sources.
 //!
 //! Each checkout has a target folder of its own in the cache: to cargo, packages at the same place in two checkouts are the same,
 //! and it would take what the other built for up to date. Each is built and read under one lock, and what a lab uses is a copy.
@@ -19,6 +19,22 @@ use std::process::Command;
 /// libraries are put into the binary.
 const TRIPLES: [&str; 2] = ["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"];
 
+/// The name of the runner beside a binary: not that of a runner for the host itself, which is linked otherwise.
+pub const RUNNER: &str = "gpafuzz-lab-runner";
+/// The versions of QEMU's plugin interface that the plugin can be built for.
+pub const PLUGIN_VERSIONS: [u32; 3] = [1, 2, 7];
+
+/// The name beside a binary of the plugin for `version` of the interface.
+pub fn plugin_name(version: u32) -> String {
+    format!("gpafuzz-lab-plugin-{version}.so")
+}
+
+/// The file `name` beside the binary that runs, if it is there.
+fn beside_binary(name: &str) -> Option<Result<Vec<u8>, Error>> {
+    let path = std::env::current_exe().ok()?.parent()?.join(name);
+    path.is_file().then(|| fs::read(&path).map_err(at(&path)))
+}
+
 /// The workspace this was built from.
 fn workspace() -> Result<&'static Path, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
@@ -26,14 +42,24 @@ fn workspace() -> Result<&'static Path, Error> {
         return Ok(root);
     }
     let root = root.display();
-    Err(Error::Absent(format!("expected the sources of the runner in {root}, found none; run from a checkout")))
+    Err(Error::Absent(format!(
+        "expected {RUNNER} beside this binary, or its sources in {root}, found neither; put it there, or run from a checkout"
+    )))
 }
 
-/// The runner, ready to be the first process of a lab. Cargo says whether it is up to date.
+/// The runner, ready to be the first process of a lab: the one beside this binary, or else built, if it is not up to date.
 ///
 /// # Errors
-/// If cargo is missing, or the runner cannot be built.
+/// If there is none and cargo or the sources are missing, or the runner cannot be built.
 pub fn runner(cache: &Cache, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
+    beside_binary(RUNNER).unwrap_or_else(|| build_runner(cache, progress))
+}
+
+/// Build the runner.
+///
+/// # Errors
+/// If cargo or the sources are missing, or the runner cannot be built.
+pub fn build_runner(cache: &Cache, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     let has_musl = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLES[1]]), "rustc")
         .is_ok_and(|folder| Path::new(String::from_utf8_lossy(&folder).trim()).is_dir());
     let triple = TRIPLES[usize::from(has_musl)];
@@ -42,19 +68,28 @@ pub fn runner(cache: &Cache, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     cargo(cache, &args, &[("RUSTFLAGS", "-C target-feature=+crt-static")], &product, progress)
 }
 
-/// The plugin for QEMU, in the version of the plugin interface that QEMU `major` speaks.
+/// The plugin for QEMU, in the version of the plugin interface that QEMU `major` speaks: the one beside this binary, or else built.
 ///
 /// # Errors
-/// If it cannot be built.
+/// If there is none and it cannot be built.
 pub fn plugin(cache: &Cache, major: u32, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     // QEMU refuses a plugin for a version that it no longer, or not yet, speaks.
     let version = match major {
-        0..9 => "1",
-        9..11 => "2",
-        _ => "7",
+        0..9 => PLUGIN_VERSIONS[0],
+        9..11 => PLUGIN_VERSIONS[1],
+        _ => PLUGIN_VERSIONS[2],
     };
+    beside_binary(&plugin_name(version)).unwrap_or_else(|| build_plugin(cache, version, progress))
+}
+
+/// Build the plugin for `version` of QEMU's plugin interface.
+///
+/// # Errors
+/// If cargo or the sources are missing, or it cannot be built.
+pub fn build_plugin(cache: &Cache, version: u32, progress: Progress<'_>) -> Result<Vec<u8>, Error> {
     let args = ["--package", "linux-kvm-plugin", "--lib"];
-    cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", version)], "release/liblinux_kvm_plugin.so", progress)
+    let version = version.to_string();
+    cargo(cache, &args, &[("QEMU_PLUGIN_VERSION", &version)], "release/liblinux_kvm_plugin.so", progress)
 }
 
 /// Build something of the workspace in the release profile; returns the file `product` of cargo's target folder.

@@ -32,6 +32,8 @@ pub enum Kind {
     GuestHung,
     /// The runner inside could not carry the program out.
     Runner,
+    /// The runner inside answered with something that is no trace of the program.
+    Answer,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Self::Died => "died",
             Self::GuestHung => "hung",
             Self::Runner => "runner",
+            Self::Answer => "answer",
         }
     }
 

@@ -23,7 +23,7 @@ pub fn initrd(
     }
     words.push_str(&format!("-- serve {port}"));
     if let Some(alias_method) = alias_method {
-        words.push_str(&format!(" --alias_method {alias_method}"));
+        words.push_str(&format!(" --alias-method {alias_method}"));
     }
     for Module { name, object } in modules {
         archive.file(&format!("{name}.ko"), object);
@@ -45,6 +45,6 @@ mod tests {
         let (_, words) = initrd(b"", &found, &parameters, "/dev/port", None);
         assert_eq!(words, "-- serve /dev/port /ccp.ko: /irqbypass.ko: /kvm.ko:tdp_mmu=0 /kvm_amd.ko:npt=1");
         let (_, words) = initrd(b"", &[], &parameters, "/dev/port", Some("smm"));
-        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve /dev/port --alias_method smm");
+        assert_eq!(words, "kvm.tdp_mmu=0 kvm_amd.npt=1 -- serve /dev/port --alias-method smm");
     }
 }

@@ -206,6 +206,13 @@ impl Lab {
         Ok(Answer { text, complaint })
     }
 
+    /// Switch the machine off. It is booted again for the next question.
+    pub fn switch_off(&mut self) {
+        if let Some(mut machine) = self.machine.take() {
+            self.log = machine.log();
+        }
+    }
+
     /// Whether the kernel runs; if not, it is booted for the next question.
     pub fn is_on(&self) -> bool {
         self.machine.is_some()

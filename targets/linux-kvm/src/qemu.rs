@@ -23,6 +23,8 @@ pub const PACKAGE: &str = "qemu-system-x86";
 /// The machine that it plays. A kernel that is told of fast string instructions (ERMS) clears and copies pages by the byte, which takes a
 /// software CPU eight times as long as by the word.
 const HARDWARE: [&str; 4] = ["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48,-erms"];
+/// QEMU gives up what it needs not. A guest that breaks out of its kernel's mistakes into QEMU finds no new program to start there.
+const SANDBOX: [&str; 2] = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 /// How long it may take until QEMU, on a busy machine, comes to what it was told to do.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -40,7 +42,7 @@ pub(crate) fn start(image: &Image, dir: &RunDir, state: Option<File>) -> Result<
     listener.set_nonblocking(true).map_err(at(&port))?;
     let mut command = Command::new(QEMU);
     command.args(HARDWARE).args(["-m", MEMORY_MB, "-display", "none"]);
-    command.args(["-monitor", "none", "-nic", "none", "-no-reboot", "-nodefaults"]);
+    command.args(SANDBOX).args(["-monitor", "none", "-nic", "none", "-no-reboot", "-nodefaults"]);
     command.arg("-chardev").arg(format!("socket,id=port,path={}", port.display()));
     command.args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port"]);
     // What a kernel said before its state was written stays there.

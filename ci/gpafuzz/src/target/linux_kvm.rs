@@ -157,6 +157,9 @@ const SLOT_ZAP_ALL: u32 = 16;
 /// Before the name of a mutant, or of the alias method of aliases.
 const VARIANT: char = ':';
 
+/// How many characters of an answer that is no trace are shown.
+const ANSWER_SHOWN: usize = 200;
+
 /// Before another kernel than the usual one, behind the name of a target: a version, or a folder if there is a slash in it.
 const KERNEL: char = '@';
 
@@ -256,7 +259,8 @@ impl InLab {
         Ok(lab)
     }
 
-    /// A complaint of the kernel as a violation at the end of its program: which op it was the kernel does not say.
+    /// A complaint of the kernel as a violation at the end of its program: at which op it came up the kernel does not say, and no op has
+    /// a part in what makes two complaints the same.
     fn violation(&mut self, program: &Program, complaint: &Complaint) -> Violation {
         let clause = complaint.function.as_ref().map_or_else(
             || complaint.kind.name().to_owned(),
@@ -268,7 +272,7 @@ impl InLab {
             clause
         });
         let oracle = match complaint.kind {
-            Kind::Runner => "runner",
+            Kind::Runner | Kind::Answer => "runner",
             Kind::GuestHung => "guest",
             _ => "kernel",
         };
@@ -279,15 +283,32 @@ impl InLab {
 
 impl Recorder for InLab {
     fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError> {
-        let answer = self.lab.ask(&text::print(program)).map_err(|error| failed(self.name, &error))?;
+        let mut answer = self.lab.ask(&text::print(program)).map_err(|error| failed(self.name, &error))?;
         self.lab.blocks(&mut self.blocks);
-        match &answer.text {
-            Some(text) => *trace = parse(self.name, text)?,
-            None => *trace = Trace { program: program.clone(), ..Trace::default() },
-        }
+        let answered = answer.text.as_ref().map(|text| parse(program, text));
+        *trace = match answered {
+            Some(Ok(trace)) => trace,
+            None => Trace { program: program.clone(), ..Trace::default() },
+            Some(Err(why)) => {
+                // What is wrong with this machine would be wrong with each later answer.
+                self.lab.switch_off();
+                answer.complaint =
+                    answer.complaint.or(Some(Complaint { kind: Kind::Answer, function: None, line: why }));
+                Trace { program: program.clone(), ..Trace::default() }
+            }
+        };
         let accesses = trace.program.ops.iter().zip(&trace.observations);
         self.accesses += accesses.filter(|(op, exit)| matches!(op, Op::Access { .. }) && exit.is_some()).count() as u64;
         Ok(answer.complaint.as_ref().map(|complaint| self.violation(program, complaint)))
+    }
+
+    fn locate(&mut self, program: &Program, complaint: &Violation) -> Result<Option<usize>, TargetError> {
+        let mut trace = Trace::default();
+        let mut brings_it = |ops: usize| {
+            let program = Program { ops: program.ops[..ops].to_vec(), ..program.clone() };
+            Ok(self.record(&program, &mut trace)?.is_some_and(|found| found.signature == complaint.signature))
+        };
+        first_op(program.ops.len(), &mut brings_it)
     }
 
     fn profile(&self) -> Profile {
@@ -349,15 +370,38 @@ fn report(line: &str) {
     note(&format!("lab: {line}"));
 }
 
-/// What came out of the lab is believed no more than a stranger's file.
-fn parse(name: &str, text: &str) -> Result<Trace, TargetError> {
-    let failed =
-        |why: String| TargetError::Failed(format!("{name}: expected a trace from the lab, found {why}:\n{text}"));
-    let trace = hw_runner::trace::parse(text).map_err(|error| failed(error.to_string()))?;
+/// The trace of `program` that the lab's answer is; it is believed no more than a stranger's file.
+fn parse(program: &Program, answer: &str) -> Result<Trace, String> {
+    let wrong = |why: String| {
+        let start: String = answer.chars().take(ANSWER_SHOWN).collect();
+        format!("expected a trace of the program from the lab, found {why}; its answer begins `{start}`")
+    };
+    let trace = hw_runner::trace::parse(answer).map_err(|error| wrong(error.to_string()))?;
+    if (&trace.program.vm, &trace.program.ops) != (&program.vm, &program.ops) {
+        return Err(wrong("that of another program".to_owned()));
+    }
     match trace.missing() {
         None => Ok(trace),
-        Some(at) => Err(failed(format!("no observation of op {}", at + 1))),
+        Some(at) => Err(wrong(format!("no observation of op {}", at + 1))),
     }
+}
+
+/// The number of the last op of the shortest of the first 1 to `ops` ops of a program that `brings_it` up; `None` if that cannot be
+/// told, because not even the whole program does each time.
+fn first_op(
+    ops: usize,
+    brings_it: &mut dyn FnMut(usize) -> Result<bool, TargetError>,
+) -> Result<Option<usize>, TargetError> {
+    let (mut without, mut with) = (0, ops);
+    while without + 1 < with {
+        let middle = without.midpoint(with);
+        if brings_it(middle)? {
+            with = middle;
+        } else {
+            without = middle;
+        }
+    }
+    Ok(if ops > 0 && brings_it(with)? { Some(with - 1) } else { None })
 }
 
 fn failed(name: &'static str, error: &Error) -> TargetError {
@@ -370,6 +414,41 @@ fn failed(name: &'static str, error: &Error) -> TargetError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_op_that_brings_a_complaint_up_is_found_by_halves() {
+        for op in 0..9 {
+            let mut runs = 0;
+            let found = first_op(9, &mut |ops| {
+                runs += 1;
+                Ok(ops > op)
+            });
+            assert!(matches!(found, Ok(Some(found)) if found == op) && runs <= 5, "{op}: {runs} runs");
+        }
+        assert!(matches!(first_op(9, &mut |_| Ok(false)), Ok(None)));
+        assert!(matches!(first_op(0, &mut |_| Ok(true)), Ok(None)));
+    }
+
+    #[test]
+    fn an_answer_is_a_trace_of_the_program_that_was_asked() {
+        let program = |ops: &str| {
+            text::parse(&format!("gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n{ops}"))
+                .expect("a program")
+        };
+        let asked = program("slot 0 create gfn=0x1e0 pages=1 hva=3\n");
+        let observations = vec![Some(gpa_model::Exit::Done)];
+        let answer =
+            hw_runner::trace::print(&Trace { program: asked.clone(), observations, samples: 1, ..Trace::default() });
+        assert!(parse(&asked, &answer).is_ok());
+        for (asked, answer, why) in [
+            (&program("slot 0 create gfn=0x1e0 pages=2 hva=3\n"), answer.as_str(), "that of another program"),
+            (&asked, &answer[..answer.len() / 2], "expected a trace"),
+            (&asked, "", "expected a trace"),
+        ] {
+            let said = parse(asked, answer).expect_err("no trace of it");
+            assert!(said.contains(why), "{said}");
+        }
+    }
 
     #[test]
     fn a_variant_that_there_is_none_of_is_told_from_those_that_there_are() {

@@ -15,6 +15,13 @@ pub(super) trait Recorder {
     /// a kernel that warned; `trace` then holds what was observed before.
     fn record(&mut self, program: &Program, trace: &mut Trace) -> Result<Option<Violation>, TargetError>;
 
+    /// The number of the op of `program` at which `complaint`, which [`Self::record`] has just returned for it, comes up; `None` if
+    /// that cannot be found out.
+    fn locate(&mut self, program: &Program, complaint: &Violation) -> Result<Option<usize>, TargetError> {
+        let _ = (program, complaint);
+        Ok(None)
+    }
+
     /// As [`Target::profile`].
     fn profile(&self) -> Profile {
         hw_runner::profile()
@@ -98,9 +105,15 @@ impl<R: Recorder> Target for Traced<R> {
     ) -> Result<(String, Option<Violation>), TargetError> {
         let complaint = self.load(program)?;
         let (mut report, violation) = gpa_oracles::report(run, &mut self.replay, program, name);
-        let Some(complaint) = complaint else { return Ok((report, violation)) };
+        let Some(mut complaint) = complaint else { return Ok((report, violation)) };
+        let log = self.recorder.log();
+        if let Some(at) = self.recorder.locate(program, &complaint)? {
+            gpa_oracles::mark_op(&mut report, at);
+            complaint.at = at;
+            complaint.why.push_str(&format!("; it comes up at op {}: the ops before it do not bring it up", at + 1));
+        }
         report.push_str(&format!("{}\n{}\n", complaint.signature, complaint.why));
-        if let Some(log) = self.recorder.log() {
+        if let Some(log) = log {
             report.push_str(&format!("\nthe kernel's log:\n{log}"));
         }
         Ok((report, Some(complaint)))
