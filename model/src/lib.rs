@@ -20,7 +20,9 @@ pub use addr::{Alias, Gfn, Gpa, HostPage, Level, Pfn, Span, StolenBitError, Stol
 pub use explore::{choices, exhaust, generate, minimize};
 pub use frame_set::FrameSet;
 pub use host::{Host, Pins};
-pub use mmu::{Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Spte, VcpuSet};
+pub use mmu::{
+    Alarm, Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Spte, VcpuSet,
+};
 pub use program::{
     Access, BackendMode, Gpte, GpteFlags, GuestPaging, Gva, HostPageRange, Levels, Logging, MemoryType, Op, OpKind,
     OpKinds, Program, ProgramError, Reclaim, ReclaimSet, Rights, SlotChange, SlotFlags, SlotId, VmConfig, VmError,

@@ -18,6 +18,16 @@ use crate::host::Host;
 use crate::limits::FRAMES;
 use crate::program::{Op, VmConfig};
 
+/// What an implementation itself says is wrong with an op: a kernel that warns, or dies of it. That is a violation whatever the
+/// oracles say, and explains what they would.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alarm {
+    /// What makes it the same as another, such as `warn-make_spte`.
+    pub clause: &'static str,
+    /// What was said.
+    pub text: String,
+}
+
 /// A second-stage MMU under test. Three methods are enough; the others let a target show more, or run faster.
 ///
 /// `step` sees only ops that the reference model accepts and [`Mmu::supports`] allows, after the [`Host`] has changed.
@@ -46,6 +56,11 @@ pub trait Mmu {
 
     /// What the last op made the implementation warn of, as the kernel does in its log. A guest must not be able to.
     fn warning(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What it itself says was wrong with the last op, or, at the `end` of a program, with the end of its VM.
+    fn alarm(&self, _end: bool) -> Option<&Alarm> {
         None
     }
 
@@ -89,6 +104,10 @@ impl Mmu for Box<dyn Mmu> {
 
     fn warning(&self) -> Option<&'static str> {
         (**self).warning()
+    }
+
+    fn alarm(&self, end: bool) -> Option<&Alarm> {
+        (**self).alarm(end)
     }
 
     fn supports(&self, op: &Op) -> bool {

@@ -26,7 +26,7 @@ pub struct Objection {
 /// What makes two findings the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Signature {
-    /// The oracle that objected, or `panic`.
+    /// The oracle that objected, `panic`, or `kernel` if the target itself did.
     pub oracle: &'static str,
     /// The clause of its law.
     pub clause: &'static str,

@@ -2,7 +2,9 @@
 
 use super::features::Features;
 use crate::observe::{Clause, End, Oracle, Signature, Step, Tally, View, Violation};
-use gpa_model::{BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Host, Mmu, Model, Op, Program, VmConfig};
+use gpa_model::{
+    BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Host, Mmu, Model, Op, OpKind, Program, VmConfig,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What became of the ops of the programs run so far.
@@ -70,7 +72,8 @@ impl Lockstep {
         }
     }
 
-    /// Run `program` on `mmu`, which is reset first, and return the first violation. A panic of the target is one.
+    /// Run `program` on `mmu`, which is reset first, and return the first violation. A panic of the target is one, and so
+    /// is what it says itself ([`Mmu::alarm`]).
     pub fn run<M: Mmu>(&mut self, mmu: &mut M, program: &Program) -> Option<Violation> {
         self.watch(mmu, program, |_| {})
     }
@@ -184,8 +187,10 @@ impl Lockstep {
             capabilities,
         };
         self.features.note(&step);
-        let mut violation = None;
-        for (oracle, tally) in self.oracles.iter_mut().zip(&mut self.tallies) {
+        let mut violation = self.alarm(mmu, at, Some(op.kind()));
+        // What the target itself says is wrong explains what an oracle would say.
+        let asked = if violation.is_some() { 0 } else { self.oracles.len() };
+        for (oracle, tally) in self.oracles[..asked].iter_mut().zip(&mut self.tallies) {
             if let Err(objection) = oracle.check(&step, tally) {
                 let clause = oracle.clauses()[objection.clause].name;
                 let signature = Signature::new(oracle.name(), clause, Some(op.kind()), &self.model, objection.blame);
@@ -197,7 +202,17 @@ impl Lockstep {
         violation
     }
 
+    fn alarm<M: Mmu>(&self, mmu: &M, at: usize, op: Option<OpKind>) -> Option<Violation> {
+        let alarm = mmu.alarm(op.is_none())?;
+        let signature = Signature::new("kernel", alarm.clause, op, &self.model, None);
+        Some(Violation { signature, at, why: alarm.text.clone() })
+    }
+
     fn finish<M: Mmu>(&mut self, mmu: &M, capabilities: Capabilities) -> Option<Violation> {
+        let alarm = self.alarm(mmu, self.at, None);
+        if alarm.is_some() {
+            return alarm;
+        }
         self.keys.clear();
         if capabilities.keys {
             mmu.inspect(&mut |key| self.keys.push(key));
