@@ -31,12 +31,23 @@ pub enum AlarmKind {
     Flood,
     /// What it wrote is no answer.
     Garbled,
+    /// The kernel did something that makes no sense: it refused what it must not, or said two things of one.
+    Odd,
 }
 
 impl AlarmKind {
     /// All of them, in declaration order.
-    pub const ALL: [AlarmKind; 8] =
-        [Self::Warn, Self::Bug, Self::Corruption, Self::Leak, Self::Hang, Self::Died, Self::Flood, Self::Garbled];
+    pub const ALL: [AlarmKind; 9] = [
+        Self::Warn,
+        Self::Bug,
+        Self::Corruption,
+        Self::Leak,
+        Self::Hang,
+        Self::Died,
+        Self::Flood,
+        Self::Garbled,
+        Self::Odd,
+    ];
 
     /// The word for it in signatures.
     pub const fn name(self) -> &'static str {
@@ -49,6 +60,7 @@ impl AlarmKind {
             Self::Died => "died",
             Self::Flood => "flood",
             Self::Garbled => "garbled",
+            Self::Odd => "odd",
         }
     }
 
