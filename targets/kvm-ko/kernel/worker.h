@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the worker (Rust) and the part that the kernel's headers must compile (C) know of each other. */
+#pragma once
+#include <linux/types.h>
+
+/* Answered by the worker. */
+extern void *worker_alloc(size_t size, bool zeroed);
+extern void worker_free(const void *object);
+extern void *worker_alloc_pages(unsigned int order, bool zeroed);
+extern void worker_free_pages(void *pages, unsigned int order);
+extern u64 worker_alloc_percpu(size_t size, size_t align);
+extern int worker_vsnprintf(char *to, size_t size, const char *format, va_list arguments);
+extern void worker_log(const char *text, long bytes);
+extern void worker_warning_text(const char *text, long bytes);
+extern void worker_die(const char *why);
+extern void worker_static_call(void *trampoline, void *function);
+extern void worker_jump_label(void *key);
+
+/* What VMRUN takes from the control block and puts there. */
+struct worker_vmrun {
+	u64 nested_root, cr0, cr3, cr4, efer, rip, rax, rbx, rcx, injected;
+	u32 vcpu, asid, tlb_control, nested;
+	u64 exit_code, info_1, info_2, next_rip;
+	u8 bytes[15], bytes_len;
+};
+extern void worker_enter_guest(struct worker_vmrun *state);

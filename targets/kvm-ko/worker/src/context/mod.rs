@@ -1,0 +1,13 @@
+//! Threads of the kernel, which take turns where the driver wants them to, and calls into the kernel that come back even if it dies.
+
+mod rescue;
+mod thread;
+mod trap;
+
+pub(crate) use rescue::{Dead, call, die};
+pub use thread::{Begun, Point, Thread};
+pub(crate) use thread::{
+    Threads, begin, block_until, current, give_way, is_quiet, others_in_rcu, point, rcu, resume, set_faulted, spin,
+    stops_at,
+};
+pub(crate) use trap::{Instruction, install, instruction};

@@ -1,0 +1,208 @@
+//! VMRUN: from the state in a control block to an exit.
+//!
+//! UNSAFETY: reads and writes the state that the C part hands over, and the guest's memory.
+
+#![expect(unsafe_code, reason = "reads and writes what the C part hands over, and the guest's memory")]
+
+use super::access::{self, Access, Guest, Kind, Progress};
+use super::instruction::{self, encode};
+use super::walk::{self, Leaf, Tables, error, walk};
+use super::{settings, tlb};
+use crate::alarm::{self, Event};
+use crate::context::{self, Point};
+use crate::loader::Answer;
+use crate::memory::PHYSICAL_BYTES;
+
+/// Exit codes (APM, volume 2, appendix C).
+mod exit {
+    pub(super) const WRITE_CR3: u64 = 0x13;
+    pub(super) const PAGE_FAULT: u64 = 0x40 + 14;
+    pub(super) const INTR: u64 = 0x60;
+    pub(super) const HLT: u64 = 0x78;
+    pub(super) const INVLPG: u64 = 0x79;
+    pub(super) const NPF: u64 = 0x400;
+    pub(super) const SHUTDOWN: u64 = 0x7f;
+}
+
+/// `TLB_CONTROL`: all ASIDs; that of this guest.
+const FLUSH_ALL: u32 = 1;
+/// EFER.LMA, CR0.PG.
+const LONG_MODE: u64 = 1 << 10;
+/// An injected event: its vector, and that it has an error code.
+const VECTOR: u64 = 0xff;
+const PAGE_FAULT: u64 = 14;
+
+/// `struct worker_vmrun`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct State {
+    nested_root: u64,
+    cr0: u64,
+    cr3: u64,
+    cr4: u64,
+    efer: u64,
+    rip: u64,
+    rax: u64,
+    rbx: u64,
+    rcx: u64,
+    injected: u64,
+    vcpu: u32,
+    asid: u32,
+    tlb_control: u32,
+    nested: u32,
+    exit_code: u64,
+    info_1: u64,
+    info_2: u64,
+    next_rip: u64,
+    bytes: [u8; instruction::BYTES],
+    bytes_len: u8,
+}
+
+pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
+    [("worker_enter_guest", Answer::Function(enter as extern "C" fn(*mut State) as *const () as u64))]
+}
+
+/// INVLPGA: the address in RAX, the ASID in ECX.
+pub(crate) fn invalidate_page(rax: u64, rcx: u64) {
+    tlb::remove(rcx as u32, rax);
+}
+
+extern "C" fn enter(state: *mut State) {
+    // SAFETY: the C part's own, for the time of the call.
+    let state = unsafe { &mut *state };
+    let vcpu = state.vcpu;
+    if state.tlb_control != 0 {
+        if state.tlb_control == FLUSH_ALL {
+            tlb::drop_all()
+        } else {
+            tlb::drop_asid(state.asid)
+        }
+        alarm::note(Event::TlbFlushed { vcpu });
+    }
+    (state.info_1, state.info_2, state.next_rip, state.bytes_len) = (0, 0, state.rip, 0);
+    let Some(mut guest) = access::progress(vcpu) else {
+        state.exit_code = exit::HLT;
+        return;
+    };
+    if context::point(Point::Guest) {
+        state.exit_code = exit::INTR;
+        return;
+    }
+    state.exit_code = state.step(&mut guest);
+    access::update(vcpu, guest);
+}
+
+impl State {
+    /// One try of what the guest is about to do: the exit.
+    fn step(&mut self, guest: &mut Guest) -> u64 {
+        if self.injected != 0 {
+            let is_page_fault = self.injected & VECTOR == PAGE_FAULT;
+            guest.progress = Progress::Faulted { code: (self.injected >> 32) as u32 };
+            return if is_page_fault { exit::HLT } else { exit::SHUTDOWN };
+        }
+        let Guest { access, progress, .. } = *guest;
+        match progress {
+            Progress::Tried { rip } if rip != self.rip => {
+                guest.progress = Progress::Emulated;
+                guest.value = self.rax;
+                return exit::HLT;
+            }
+            Progress::Waiting => {
+                guest.progress = Progress::Tried { rip: self.rip };
+                // KVM knows the physical address; of the linear one only the place in the page has to agree, and it is canonical.
+                let by_physical = self.nested != 0 && !access.linear;
+                self.rbx = if by_physical { access.address & ((1 << 47) - 1) } else { access.address };
+                self.rax = if access.kind == Kind::Write { access.value } else { 0 };
+                self.rcx = access.value;
+            }
+            Progress::Tried { .. } => {}
+            Progress::Done { .. } | Progress::Emulated | Progress::Faulted { .. } => return exit::HLT,
+        }
+        match access.kind {
+            Kind::LoadRoot => {
+                (self.rbx, self.info_1) = (access.value, 1 << 63 | RBX);
+                exit::WRITE_CR3
+            }
+            Kind::InvalidatePage => {
+                self.info_1 = access.address;
+                exit::INVLPG
+            }
+            _ => self.access(guest),
+        }
+    }
+
+    fn access(&mut self, guest: &mut Guest) -> u64 {
+        let Access { address, kind, size, .. } = guest.access;
+        let tables = self.tables();
+        let found = tlb::look_up(self.asid, address, kind, tables.nested);
+        let from_tlb = found.is_some();
+        let leaf = match found.map_or_else(|| walk(&tables, address, kind, true), Ok) {
+            Ok(leaf) => leaf,
+            Err(code) => return self.fault(guest, code),
+        };
+        if !from_tlb {
+            tlb::insert(self.asid, address, leaf);
+        }
+        let physical = leaf.physical(address);
+        let Some(at) = walk::bytes(physical, size.into()) else {
+            alarm::raise(alarm::AlarmKind::Oops, no_memory(&leaf));
+            return exit::SHUTDOWN;
+        };
+        guest.value = perform(at, guest.access);
+        guest.progress = Progress::Done { physical, from_tlb };
+        exit::HLT
+    }
+
+    fn tables(&self) -> Tables {
+        let settings = settings::get();
+        let physical_bits = settings.physical_bits;
+        if self.nested != 0 {
+            return Tables { root: self.nested_root, levels: settings.nested_levels, nested: true, physical_bits };
+        }
+        let levels = if self.efer & LONG_MODE != 0 { 4 } else { 3 };
+        Tables { root: self.cr3, levels, nested: false, physical_bits }
+    }
+
+    fn fault(&mut self, guest: &mut Guest, code: u64) -> u64 {
+        let Access { address, kind, size, .. } = guest.access;
+        tlb::remove(self.asid, address);
+        guest.faults += 1;
+        if guest.faults >= settings::FAULTS_MAX {
+            settings::give_up();
+        }
+        context::set_faulted(true);
+        self.bytes = encode(kind, size);
+        self.bytes_len = instruction::BYTES as u8;
+        self.next_rip = 0;
+        self.info_2 = address;
+        if self.nested != 0 {
+            self.info_1 = code | error::GUEST_FINAL;
+            exit::NPF
+        } else {
+            self.info_1 = code;
+            exit::PAGE_FAULT
+        }
+    }
+}
+
+/// RBX, as an exit numbers registers.
+const RBX: u64 = 3;
+
+fn no_memory(leaf: &Leaf) -> String {
+    format!("an entry of level {} leads the guest to where there is no memory (above {PHYSICAL_BYTES:#x})", leaf.level)
+}
+
+/// Make the access at the bytes `at`. What was read, or found.
+fn perform(at: *mut u8, access: Access) -> u64 {
+    let size = usize::from(access.size);
+    let mut found = [0; 8];
+    // SAFETY: in one page of physical memory, as `walk::bytes` has checked.
+    unsafe { std::ptr::copy_nonoverlapping(at, found.as_mut_ptr(), size) };
+    let value = u64::from_le_bytes(found);
+    if access.kind == Kind::Write || access.kind == Kind::CompareExchange && value == 0 {
+        let bytes = access.value.to_le_bytes();
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, size) };
+    }
+    value
+}

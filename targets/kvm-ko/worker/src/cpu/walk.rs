@@ -1,0 +1,254 @@
+//! A walk of page tables, as the processor makes it.
+//!
+//! UNSAFETY: reads and writes entries of tables, which are where the kernel has put them.
+
+#![expect(unsafe_code, reason = "reads and writes page tables")]
+
+use super::access::Kind;
+use crate::memory::{PAGE, PHYSICAL, PHYSICAL_BYTES, physical};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+/// The bits of an entry that hold an address, and those above it that are reserved unless a physical address has so many.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Bits of the error code of a page fault.
+pub(crate) mod error {
+    /// The entry is present.
+    pub(crate) const PRESENT: u64 = 1;
+    /// A write.
+    pub(crate) const WRITE: u64 = 1 << 1;
+    /// Not of the supervisor; each nested walk is one.
+    pub(crate) const USER: u64 = 1 << 2;
+    /// A reserved bit is set.
+    pub(crate) const RESERVED: u64 = 1 << 3;
+    /// An instruction fetch.
+    pub(crate) const FETCH: u64 = 1 << 4;
+    /// Of the final address of the guest.
+    pub(crate) const GUEST_FINAL: u64 = 1 << 32;
+    /// Of a page table of the guest.
+    pub(crate) const GUEST_PAGE: u64 = 1 << 33;
+}
+
+/// Tables, and how they are to be walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tables {
+    /// The physical address of the first.
+    pub(crate) root: u64,
+    /// Levels: 5, 4, or 3 for PAE.
+    pub(crate) levels: u8,
+    /// Whether they are nested tables, all of whose accesses are those of a user.
+    pub(crate) nested: bool,
+    /// Bits of a physical address.
+    pub(crate) physical_bits: u8,
+}
+
+/// A present leaf, with what all levels above allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// As it stands in the table.
+    pub(crate) raw: u64,
+    /// Where it stands, as a physical address.
+    pub(crate) at: u64,
+    /// 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
+    pub(crate) level: u8,
+    /// Of all levels.
+    pub(crate) writable: bool,
+    /// Of all levels.
+    pub(crate) executable: bool,
+    /// Of all levels.
+    pub(crate) user: bool,
+}
+
+impl Leaf {
+    /// Where `address` leads.
+    pub(crate) const fn physical(&self, address: u64) -> u64 {
+        let below = (1 << (12 + 9 * (self.level as u64 - 1))) - 1;
+        self.raw & ADDRESS & !below | address & below
+    }
+
+    /// Whether the processor has used it.
+    pub(crate) const fn accessed(&self) -> bool {
+        self.raw & ACCESSED != 0
+    }
+
+    /// Whether the processor has written by it.
+    pub(crate) const fn dirty(&self) -> bool {
+        self.raw & DIRTY != 0
+    }
+
+    /// Whether it allows an access of `kind`. Nested tables are always walked as by a user.
+    pub(crate) const fn allows(&self, kind: Kind, nested: bool) -> bool {
+        let right = match kind {
+            Kind::Write | Kind::CompareExchange => self.writable,
+            Kind::Execute => self.executable,
+            _ => true,
+        };
+        right && (self.user || !nested)
+    }
+}
+
+/// Walk to `address` for an access of `kind`; with `touch` the walk sets accessed and dirty bits. The leaf, or the error code.
+pub(crate) fn walk(tables: &Tables, address: u64, kind: Kind, touch: bool) -> Result<Leaf, u64> {
+    let writes = matches!(kind, Kind::Write | Kind::CompareExchange);
+    let mut code = if writes { error::WRITE } else { 0 };
+    code |= if kind == Kind::Execute { error::FETCH } else { 0 };
+    code |= if tables.nested { error::USER } else { 0 };
+    let (mut writable, mut executable, mut user) = (true, true, true);
+    let mut table = tables.root & ADDRESS;
+    if tables.levels == 3 {
+        // The four entries of PAE are 32 bytes at any place of the first 4 GiB.
+        table = tables.root & 0xffff_ffe0;
+    }
+    for level in (1..=tables.levels).rev() {
+        let index = address >> (12 + 9 * (u64::from(level) - 1)) & 511;
+        // Those of PAE have no rights and no accessed bit.
+        let bare = tables.levels == 3 && level == 3;
+        let at = table + index * 8;
+        let Some(raw) = read(at) else { return Err(code) };
+        if raw & PRESENT == 0 {
+            return Err(code);
+        }
+        if raw & reserved(tables.physical_bits) != 0 {
+            return Err(code | error::PRESENT | error::RESERVED);
+        }
+        if !bare {
+            writable &= raw & WRITABLE != 0;
+            user &= raw & USER != 0;
+            executable &= raw & NO_EXECUTE == 0;
+        }
+        if level == 1 || raw & LARGE != 0 && !bare {
+            let leaf = Leaf { raw, at, level, writable, executable, user };
+            if !leaf.allows(kind, tables.nested) {
+                return Err(code | error::PRESENT);
+            }
+            let touched = raw | ACCESSED | if writes { DIRTY } else { 0 };
+            if touch && touched != raw {
+                write(at, touched);
+            }
+            return Ok(Leaf { raw: if touch { touched } else { raw }, ..leaf });
+        }
+        if touch && !bare && raw & ACCESSED == 0 {
+            write(at, raw | ACCESSED);
+        }
+        table = raw & ADDRESS;
+    }
+    Err(code)
+}
+
+/// The leaf that leads from `address`, if one is present, whatever it allows. Nothing is touched.
+pub(crate) fn leaf_of(tables: &Tables, address: u64) -> Option<Leaf> {
+    walk(&Tables { nested: false, ..*tables }, address, Kind::Read, false).ok()
+}
+
+/// A table on the way down, and what all levels above allow: writing, fetching, a user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inner {
+    /// Its physical address.
+    pub(crate) table: u64,
+    /// Of its entries.
+    pub(crate) level: u8,
+    /// The first address that it translates.
+    pub(crate) address: u64,
+    /// What is allowed.
+    pub(crate) rights: (bool, bool, bool),
+}
+
+impl Inner {
+    const fn shift(&self) -> u64 {
+        12 + 9 * (self.level as u64 - 1)
+    }
+
+    /// The entry with number `index`: another table, a present leaf, or nothing that is present.
+    fn child(&self, index: u64) -> (Option<Inner>, Option<Leaf>) {
+        let at = self.table + index * 8;
+        let Some(raw) = read(at).filter(|raw| raw & PRESENT != 0) else { return (None, None) };
+        let (writable, executable, user) = self.rights;
+        let rights = (writable && raw & WRITABLE != 0, executable && raw & NO_EXECUTE == 0, user && raw & USER != 0);
+        if self.level > 1 && raw & LARGE == 0 {
+            let address = self.address | index << self.shift();
+            return (Some(Inner { table: raw & ADDRESS, level: self.level - 1, address, rights }), None);
+        }
+        let (writable, executable, user) = rights;
+        (None, Some(Leaf { raw, at, level: self.level, writable, executable, user }))
+    }
+}
+
+/// The way to the address that was asked for last, so that the next need not begin at the top.
+#[derive(Debug)]
+pub(crate) struct Path(Vec<Inner>);
+
+impl Path {
+    /// At the root `table`, with so many levels.
+    pub(crate) fn new(table: u64, level: u8) -> Self {
+        Self(vec![Inner { table: table & ADDRESS, level, address: 0, rights: (true, true, true) }])
+    }
+
+    /// The present leaf that leads from `address`.
+    pub(crate) fn leaf(&mut self, address: u64) -> Option<Leaf> {
+        while let [.., last] = &*self.0
+            && self.0.len() > 1
+            && address >> (last.shift() + 9) != last.address >> (last.shift() + 9)
+        {
+            self.0.pop();
+        }
+        while let Some(last) = self.0.last() {
+            match last.child(address >> last.shift() & 511) {
+                (Some(inner), _) => self.0.push(inner),
+                (None, leaf) => return leaf,
+            }
+        }
+        None
+    }
+}
+
+/// Visit all present leaves below `inner`, each with the first address that it translates.
+pub(crate) fn leaves(inner: &Inner, visit: &mut impl FnMut(u64, &Leaf)) {
+    for index in 0..512 {
+        match inner.child(index) {
+            (Some(below), _) => leaves(&below, visit),
+            (None, Some(leaf)) => visit(inner.address | index << inner.shift(), &leaf),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Visit the table at the physical address `table` and all that hang from it: address, level, first address that it translates, and
+/// the entries that are not 0 with their index.
+pub(crate) fn tables(table: u64, level: u8, address: u64, visit: &mut impl FnMut(u64, u8, u64, &[(u64, u64)])) {
+    let inner = Inner { table, level, address, rights: (true, true, true) };
+    let entries = (0..512).filter_map(|index| Some((index, read(table + index * 8)?)));
+    let entries: Vec<(u64, u64)> = entries.filter(|(_, raw)| *raw != 0).collect();
+    visit(table, level, address, &entries);
+    for (index, _) in entries {
+        if let (Some(below), _) = inner.child(index) {
+            tables(below.table, below.level, below.address, visit);
+        }
+    }
+}
+
+/// Bits of an entry above a physical address of so many bits, below those that are free to use.
+const fn reserved(physical_bits: u8) -> u64 {
+    ((1 << 52) - 1) & !((1 << physical_bits) - 1)
+}
+
+/// The eight bytes at a physical address; `None` where there is no memory.
+pub(crate) fn read(at: u64) -> Option<u64> {
+    // SAFETY: in the direct map.
+    (at <= PHYSICAL_BYTES - 8).then(|| unsafe { physical::read(PHYSICAL + at) })
+}
+
+fn write(at: u64, value: u64) {
+    // SAFETY: it was read just now.
+    unsafe { physical::write(PHYSICAL + at, value) }
+}
+
+/// The bytes at a physical address, up to the end of its page; `None` where there is no memory.
+pub(crate) fn bytes(at: u64, size: u64) -> Option<*mut u8> {
+    (at < PHYSICAL_BYTES && at % PAGE + size <= PAGE).then_some((PHYSICAL + at) as *mut u8)
+}

@@ -1,0 +1,41 @@
+//! What the kernel asks of its own code and of its scheduler: patching, giving way, complaints about counts.
+
+use super::functions;
+use crate::alarm::{self, AlarmKind};
+use crate::context;
+use crate::loader::{self, Answer};
+
+pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
+    functions! {
+        "worker_static_call" => static_call as extern "C" fn(u64, u64),
+        "worker_jump_label" => jump_label as extern "C" fn(u64),
+        "schedule" => schedule as extern "C" fn(),
+        "refcount_warn_saturate" => refcount as extern "C" fn(u64, u32),
+    }
+}
+
+extern "C" fn static_call(trampoline: u64, function: u64) {
+    loader::static_call(trampoline, function);
+}
+
+extern "C" fn jump_label(key: u64) {
+    loader::with_modules(|modules| loader::jump_label(modules, Some(key)));
+}
+
+extern "C" fn schedule() {
+    context::give_way();
+}
+
+/// In the order of `enum refcount_saturation_type`.
+const REFCOUNTS: [&str; 5] = [
+    "is taken from 0, without a check",
+    "overflows",
+    "is taken from 0: use after free",
+    "falls below 0: use after free",
+    "falls to 0 at a decrement",
+];
+
+extern "C" fn refcount(_count: u64, kind: u32) {
+    let what = REFCOUNTS.get(kind as usize).copied().unwrap_or("is wrong");
+    alarm::raise(AlarmKind::Warn, format!("a reference count {what}"));
+}

@@ -1,0 +1,123 @@
+//! What a vCPU is when it starts, and what KVM's structures say of it.
+
+use super::{Failure, Fd, Kernel};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs};
+
+/// The mode that a vCPU runs in; its segments are flat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Protected mode, 32 bit, without paging.
+    Flat,
+    /// Long mode with tables of four levels.
+    Long {
+        /// CR3.
+        root: u64,
+    },
+}
+
+/// What KVM's structures say of a vCPU: `struct worker_vcpu`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct State {
+    /// Physical address of the first table; all ones if it has none.
+    pub(super) root: u64,
+    pub(super) requests: u64,
+    /// Its `struct kvm_run`.
+    pub(super) run: u64,
+    /// Its dirty ring.
+    pub(super) ring: u64,
+    pub(super) ring_entries: u32,
+    pub(super) id: u32,
+    pub(super) smm: u32,
+    pub(super) cpu_level: u32,
+    pub(super) root_level: u32,
+    pub(super) mmio_gen_in_flux: u32,
+    kvm: u64,
+}
+
+/// `KVM_SET_CPUID2` has room for these.
+#[repr(C)]
+struct Cpuid {
+    count: u32,
+    padding: u32,
+    entries: [kvm_cpuid_entry2; 5],
+}
+
+/// Requests of `<linux/kvm.h>`.
+const GET_SREGS: u64 = 0x8138_ae83;
+const SET_SREGS: u64 = 0x4138_ae84;
+const SET_REGS: u64 = 0x4090_ae82;
+const SET_CPUID2: u64 = 0x4008_ae90;
+
+/// Where the guest's one instruction would be.
+const RIP: u64 = 0x1000;
+const CR0_PE: u64 = 1;
+const CR0_WP: u64 = 1 << 16;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+/// LME, LMA, NXE.
+const EFER_LONG: u64 = 1 << 8 | 1 << 10 | 1 << 11;
+
+impl Kernel {
+    /// Make a vCPU ready to run in `mode`, with a CPUID that has long mode, NX and the physical bits of the processor.
+    ///
+    /// # Errors
+    /// As KVM refuses it.
+    pub fn start_vcpu(&self, vcpu: Fd, mode: Mode) -> Result<(), Failure> {
+        self.ioctl_with(vcpu, SET_CPUID2, &mut self.cpuid())?;
+        let mut sregs = kvm_sregs::default();
+        self.ioctl_with(vcpu, GET_SREGS, &mut sregs)?;
+        let long = matches!(mode, Mode::Long { .. });
+        sregs.cs = segment(8, 11, long);
+        let data = segment(16, 3, false);
+        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        sregs.cr0 |= CR0_PE;
+        if let Mode::Long { root } = mode {
+            sregs.cr0 |= CR0_PG | CR0_WP;
+            sregs.cr3 = root;
+            sregs.cr4 |= CR4_PAE;
+            sregs.efer |= EFER_LONG;
+        }
+        self.ioctl_with(vcpu, SET_SREGS, &mut sregs)?;
+        let mut regs = kvm_regs { rip: RIP, rflags: 2, ..Default::default() };
+        self.ioctl_with(vcpu, SET_REGS, &mut regs).map(drop)
+    }
+
+    fn cpuid(&self) -> Cpuid {
+        let entry = |function, eax, edx| kvm_cpuid_entry2 { function, eax, edx, ..Default::default() };
+        // PSE, MSR, PAE, CX8, PGE; long mode, NX, 1 GiB pages.
+        let basic = 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13;
+        let extended = 1 << 20 | 1 << 26 | 1 << 29;
+        let bits = u32::from(self.physical_bits) | 48 << 8;
+        let entries = [
+            entry(0, 1, 0),
+            entry(1, 0, basic),
+            entry(0x8000_0000, 0x8000_0008, 0),
+            entry(0x8000_0001, 0, extended),
+            entry(0x8000_0008, bits, 0),
+        ];
+        Cpuid { count: entries.len() as u32, padding: 0, entries }
+    }
+
+    /// What KVM's structures say of `vcpu`.
+    pub(super) fn vcpu(&self, vcpu: Fd) -> Result<State, Failure> {
+        let mut state = State::default();
+        self.call("worker_vcpu", &[vcpu.0.into(), &raw mut state as u64])?;
+        Ok(state)
+    }
+}
+
+fn segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        type_: kind,
+        present: 1,
+        s: 1,
+        g: 1,
+        db: (!long).into(),
+        l: long.into(),
+        ..Default::default()
+    }
+}

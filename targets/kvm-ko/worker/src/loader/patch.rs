@@ -1,0 +1,91 @@
+//! Code that the kernel patches: static calls, jump labels; and what is patched to put this program in the processor's place.
+//!
+//! Alternatives stay as compiled: they are made for a processor with few features.
+
+use super::low::Low;
+use super::module::Module;
+use crate::memory::physical;
+
+const NOP_5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+const NOP_2: [u8; 2] = [0x66, 0x90];
+
+/// A function of a module that is replaced, or watched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook {
+    /// Each call goes to this address instead.
+    Instead(u64),
+    /// Code of [`Low::tracer`] is called first.
+    Before(u64),
+}
+
+/// Let the trampoline of a static call go to `function`; to nothing if that is 0.
+pub(crate) fn static_call(trampoline: u64, function: u64) {
+    if function == 0 {
+        Low::copy(trampoline, &[0xc3]);
+    } else {
+        Low::copy(trampoline, &jump(0xe9, trampoline, function));
+    }
+}
+
+/// A call or jump at `at` to `target`.
+fn jump(opcode: u8, at: u64, target: u64) -> [u8; 5] {
+    let distance = (target.wrapping_sub(at + 5) as u32).to_le_bytes();
+    [opcode, distance[0], distance[1], distance[2], distance[3]]
+}
+
+/// Put a hook at the entry of `function`.
+///
+/// # Errors
+/// If its code does not begin as that of a function that can be traced does.
+#[expect(unsafe_code, reason = "reads machine code")]
+pub(crate) fn redirect(function: u64, hook: Hook) -> Result<(), String> {
+    match hook {
+        Hook::Instead(target) => Low::copy(function, &jump(0xe9, function, target)),
+        Hook::Before(target) => {
+            // SAFETY: code of a module.
+            let at = (0..8).map(|skip| function + skip).find(|at| unsafe { physical::read::<[u8; 5]>(*at) } == NOP_5);
+            let at = at.ok_or_else(|| "it has no call of __fentry__".to_owned())?;
+            Low::copy(at, &jump(0xe8, at, target));
+        }
+    }
+    Ok(())
+}
+
+/// One entry of `__jump_table`: `struct jump_entry`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct JumpEntry {
+    code: i32,
+    target: i32,
+    key: i64,
+}
+
+/// The key of an entry has two flags: what it is when the key is off, and whether its code is freed.
+const KEY_FLAGS: u64 = 3;
+
+/// Make all code of `modules` that depends on `key` as it should be; all code at all if there is none.
+#[expect(unsafe_code, reason = "reads tables and keys of modules, and machine code")]
+pub(crate) fn jump_label(modules: &[Module], key: Option<u64>) {
+    for module in modules {
+        let Some(table) = module.section("__jump_table") else { continue };
+        for at in (table.at..table.at + table.size).step_by(size_of::<JumpEntry>()) {
+            // SAFETY: an entry of the table.
+            let entry: JumpEntry = unsafe { physical::read(at) };
+            let owner = (at + 8).wrapping_add_signed(entry.key & !(KEY_FLAGS as i64));
+            if key.is_some_and(|key| key != owner) {
+                continue;
+            }
+            let (code, target) =
+                (at.wrapping_add_signed(entry.code.into()), (at + 4).wrapping_add_signed(entry.target.into()));
+            // SAFETY: a `struct static_key` begins with its count; and code of a module.
+            let (enabled, opcode) = unsafe { (physical::read::<i32>(owner) > 0, physical::read::<u8>(code)) };
+            let jumps = enabled != (entry.key & 1 != 0);
+            match (opcode, jumps) {
+                (0xeb | 0x66, true) => Low::copy(code, &[0xeb, (target.wrapping_sub(code + 2)) as u8]),
+                (0xeb | 0x66, false) => Low::copy(code, &NOP_2),
+                (_, true) => Low::copy(code, &jump(0xe9, code, target)),
+                (_, false) => Low::copy(code, &NOP_5),
+            }
+        }
+    }
+}
