@@ -50,6 +50,7 @@ const unsigned long cpu_bit_bitmap[BITS_PER_LONG + 1][BITS_TO_LONGS(NR_CPUS)];
 enum system_states system_state = SYSTEM_RUNNING;
 unsigned int tsc_khz = 2000000;
 unsigned long volatile jiffies = 1000;
+int percpu_counter_batch = 32;
 int prof_on, oops_in_progress, debug_locks_silent, x2apic_mode;
 cpumask_var_t tick_nohz_full_mask;
 bool tick_nohz_full_running;

@@ -8,7 +8,6 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/vhost_task.h>
 #include <linux/workqueue.h>
 #include <linux/entry-kvm.h>
 #include <asm/fpu/api.h>
@@ -143,13 +142,6 @@ struct kthread_worker *kthread_create_worker(unsigned int flags, const char name
 	return worker;
 }
 void kthread_destroy_worker(struct kthread_worker *worker) { worker_free(worker); }
-
-/* kvm-nx-lpage-recovery: never runs by itself. */
-struct vhost_task *vhost_task_create(bool (*function)(void *), void (*killed)(void *), void *argument, const char *name)
-{
-	return worker_alloc(64, true);
-}
-void vhost_task_stop(struct vhost_task *task) { worker_free(task); }
 
 /* The guest's FPU state is never loaded. */
 bool fpu_alloc_guest_fpstate(struct fpu_guest *guest)

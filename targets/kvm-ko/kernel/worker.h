@@ -16,6 +16,8 @@ extern void worker_die(const char *why);
 extern void worker_static_call(void *trampoline, void *function);
 extern void worker_jump_label(void *key);
 
+extern void worker_tracked(u64 gpa, u32 bytes);
+
 /* What VMRUN takes from the control block and puts there. */
 struct worker_vmrun {
 	u64 nested_root, cr0, cr3, cr4, efer, rip, rax, rbx, rcx, injected;

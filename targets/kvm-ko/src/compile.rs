@@ -26,7 +26,7 @@ pub struct Sources<'a> {
 }
 
 /// Our part.
-const OURS: [(&str, &str); 10] = [
+const OURS: [(&str, &str); 11] = [
     ("worker.h", include_str!("../kernel/worker.h")),
     ("boot.c", include_str!("../kernel/boot.c")),
     ("data.c", include_str!("../kernel/data.c")),
@@ -34,6 +34,7 @@ const OURS: [(&str, &str); 10] = [
     ("inspect.c", include_str!("../kernel/inspect.c")),
     ("memory.c", include_str!("../kernel/memory.c")),
     ("notifier.c", include_str!("../kernel/notifier.c")),
+    ("requests.c", include_str!("../kernel/requests.c")),
     ("svm.c", include_str!("../kernel/svm.c")),
     ("tasks.c", include_str!("../kernel/tasks.c")),
     ("text.c", include_str!("../kernel/text.c")),

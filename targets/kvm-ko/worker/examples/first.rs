@@ -37,7 +37,11 @@ fn main() {
     let vcpu = kernel.create_vcpu(vm, 0).unwrap();
     kernel.start_vcpu(vcpu, Mode::Flat).unwrap();
     slot(&kernel, vm, 0, 0x1e0, 16, 0, 0);
-    println!("{:x?}", kernel.enter(vcpu, access(0x1e0_123 & !3, Kind::Write, 0x42)));
+    let first = kernel.enter(vcpu, access(0x1e0_120, Kind::Write, 0x42));
+    println!("{first:x?}");
+    if first == kvm_ko_worker::kernel::Entered::Dead {
+        panic!("{:#?}", kernel.take_events());
+    }
     println!("{:x?}", kernel.enter(vcpu, access(0x1e0_123 & !3, Kind::Read, 0)));
     println!("{:x?}", kernel.enter(vcpu, access(0x200_0000, Kind::Read, 0)));
     println!("{:x?}", kernel.finish_mmio(vcpu, 0x77));

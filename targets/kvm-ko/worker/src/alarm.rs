@@ -67,6 +67,13 @@ pub enum Event {
         /// Of the vCPU with this id.
         vcpu: u32,
     },
+    /// Who tracks writes was told of one.
+    Tracked {
+        /// Where.
+        gpa: u64,
+        /// How many bytes.
+        bytes: u32,
+    },
     /// A line of the kernel's log.
     Log(String),
     /// The kernel objects, or dies.

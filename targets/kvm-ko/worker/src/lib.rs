@@ -11,7 +11,7 @@
 //! | `cpu` | the processor: page walks, TLBs, VMRUN |
 //! | [`kernel`] | all of it, as the driver uses it |
 //!
-//! What the kernel's headers must say is C, in `targets/kvm-ko/kernel`, and compiled at the first use ([`prepare`]). Of a kernel,
+//! What the kernel's headers must say is C, in `targets/kvm-ko/kernel`, and compiled at the first use. Of a kernel,
 //! besides its modules, only these headers and some files of `lib/` are used. BTF would give layouts without a compiler, but not
 //! the inline functions and flag values that the C part takes from the headers.
 //!
@@ -24,5 +24,4 @@ mod env;
 pub mod kernel;
 mod loader;
 mod memory;
-pub mod prepare;
 pub mod single;

@@ -4,10 +4,10 @@ mod rescue;
 mod thread;
 mod trap;
 
-pub(crate) use rescue::{Dead, call, die};
+pub(crate) use rescue::{call, die};
 pub use thread::{Begun, Point, Thread};
 pub(crate) use thread::{
-    Threads, begin, block_until, current, give_way, is_quiet, others_in_rcu, point, rcu, resume, set_faulted, spin,
+    Threads, begin, block_until, current, give_way, make_tasks, others_in_rcu, point, rcu, resume, set_faulted, spin,
     stops_at,
 };
-pub(crate) use trap::{Instruction, install, instruction};
+pub(crate) use trap::{install, instruction};

@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "suspends a stack from deep inside of it")]
 
-use super::rescue::{self, call, die};
+use super::rescue::{self, Dead, call, die};
 use crate::alarm::AlarmKind;
 use crate::memory::stack;
 use crate::single::Single;
@@ -107,29 +107,35 @@ impl State {
     }
 }
 
+/// Threads that there may be at once, besides the first: a vCPU each, and what the host does.
+const THREADS_MAX: usize = 8;
+
+/// Make a task for each thread that there may be, so that threads come and go without an allocation.
+pub(crate) fn make_tasks() -> Result<(), Dead> {
+    let new_task = THREADS.borrow().new_task;
+    for _ in 0..THREADS_MAX {
+        let task = call(new_task, &[])?;
+        THREADS.borrow().all.push(State::new(task, 0));
+    }
+    Ok(())
+}
+
 /// The number of the thread that runs.
 pub(crate) fn current() -> usize {
     THREADS.borrow().current
 }
 
 /// Begin a thread that does `task`, until it is at one of `stop_at` or has ended.
+///
+/// # Panics
+/// If there are as many threads as there may be.
 pub(crate) fn begin<R: 'static>(stop_at: &[Point], task: impl FnOnce() -> R + 'static) -> Begun<R> {
     let Ok(stack) = DefaultStack::new(STACK) else { panic!("expected room for the stack of a thread, found none") };
     let end = stack.base().get() as u64;
-    let (new_task, free) = {
-        let threads = THREADS.borrow();
-        (
-            threads.new_task,
-            threads.all.iter().position(|state| state.coroutine.is_none() && !state.running && state.result.is_none()),
-        )
+    let is_free = |state: &State| state.coroutine.is_none() && !state.running && state.result.is_none();
+    let Some(index) = THREADS.borrow().all.iter().position(is_free) else {
+        panic!("expected at most {THREADS_MAX} threads at once");
     };
-    // A task is kept for the next thread.
-    let index = free.unwrap_or_else(|| {
-        let kernel_task = call(new_task, &[]).unwrap_or_default();
-        let mut threads = THREADS.borrow();
-        threads.all.push(State::new(kernel_task, 0));
-        threads.all.len() - 1
-    });
     let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), Point>, ()| -> Result_ {
         THREADS.borrow().all[index].yielder = std::ptr::from_ref(yielder) as u64;
         Box::new(task())
@@ -305,9 +311,4 @@ pub(crate) fn rcu(change: i32) {
 pub(crate) fn others_in_rcu() -> bool {
     let threads = THREADS.borrow();
     threads.all.iter().enumerate().any(|(index, state)| index != threads.current && state.rcu > 0)
-}
-
-/// Whether no thread is held.
-pub(crate) fn is_quiet() -> bool {
-    THREADS.borrow().all.iter().skip(1).all(|state| state.coroutine.is_none())
 }

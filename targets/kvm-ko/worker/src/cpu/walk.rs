@@ -31,8 +31,6 @@ pub(crate) mod error {
     pub(crate) const FETCH: u64 = 1 << 4;
     /// Of the final address of the guest.
     pub(crate) const GUEST_FINAL: u64 = 1 << 32;
-    /// Of a page table of the guest.
-    pub(crate) const GUEST_PAGE: u64 = 1 << 33;
 }
 
 /// Tables, and how they are to be walked.
@@ -157,9 +155,17 @@ pub(crate) struct Inner {
     pub(crate) address: u64,
     /// What is allowed.
     pub(crate) rights: (bool, bool, bool),
+    /// Bits that are set in no entry that translates: KVM marks MMIO with one.
+    pub(crate) reserved: u64,
 }
 
 impl Inner {
+    /// The first table, at a physical address, with so many levels.
+    pub(crate) const fn top(table: u64, level: u8, physical_bits: u8) -> Self {
+        let rights = (true, true, true);
+        Self { table: table & ADDRESS, level, address: 0, rights, reserved: reserved(physical_bits) }
+    }
+
     const fn shift(&self) -> u64 {
         12 + 9 * (self.level as u64 - 1)
     }
@@ -167,12 +173,14 @@ impl Inner {
     /// The entry with number `index`: another table, a present leaf, or nothing that is present.
     fn child(&self, index: u64) -> (Option<Inner>, Option<Leaf>) {
         let at = self.table + index * 8;
-        let Some(raw) = read(at).filter(|raw| raw & PRESENT != 0) else { return (None, None) };
+        let translates = |raw: &u64| raw & PRESENT != 0 && raw & self.reserved == 0;
+        let Some(raw) = read(at).filter(translates) else { return (None, None) };
         let (writable, executable, user) = self.rights;
         let rights = (writable && raw & WRITABLE != 0, executable && raw & NO_EXECUTE == 0, user && raw & USER != 0);
         if self.level > 1 && raw & LARGE == 0 {
             let address = self.address | index << self.shift();
-            return (Some(Inner { table: raw & ADDRESS, level: self.level - 1, address, rights }), None);
+            let below = Inner { table: raw & ADDRESS, level: self.level - 1, address, rights, ..*self };
+            return (Some(below), None);
         }
         let (writable, executable, user) = rights;
         (None, Some(Leaf { raw, at, level: self.level, writable, executable, user }))
@@ -184,9 +192,9 @@ impl Inner {
 pub(crate) struct Path(Vec<Inner>);
 
 impl Path {
-    /// At the root `table`, with so many levels.
-    pub(crate) fn new(table: u64, level: u8) -> Self {
-        Self(vec![Inner { table: table & ADDRESS, level, address: 0, rights: (true, true, true) }])
+    /// At `top`.
+    pub(crate) fn new(top: Inner) -> Self {
+        Self(vec![top])
     }
 
     /// The present leaf that leads from `address`.
@@ -218,16 +226,14 @@ pub(crate) fn leaves(inner: &Inner, visit: &mut impl FnMut(u64, &Leaf)) {
     }
 }
 
-/// Visit the table at the physical address `table` and all that hang from it: address, level, first address that it translates, and
-/// the entries that are not 0 with their index.
-pub(crate) fn tables(table: u64, level: u8, address: u64, visit: &mut impl FnMut(u64, u8, u64, &[(u64, u64)])) {
-    let inner = Inner { table, level, address, rights: (true, true, true) };
-    let entries = (0..512).filter_map(|index| Some((index, read(table + index * 8)?)));
+/// Visit the table that `inner` is and all that hang from it, each with the entries that are not 0 and their index.
+pub(crate) fn tables(inner: &Inner, visit: &mut impl FnMut(&Inner, &[(u64, u64)])) {
+    let entries = (0..512).filter_map(|index| Some((index, read(inner.table + index * 8)?)));
     let entries: Vec<(u64, u64)> = entries.filter(|(_, raw)| *raw != 0).collect();
-    visit(table, level, address, &entries);
+    visit(inner, &entries);
     for (index, _) in entries {
         if let (Some(below), _) = inner.child(index) {
-            tables(below.table, below.level, below.address, visit);
+            tables(&below, visit);
         }
     }
 }

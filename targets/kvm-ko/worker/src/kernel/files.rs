@@ -117,8 +117,8 @@ impl Kernel {
     }
 }
 
-fn errno(result: u64) -> Result<u64, Failure> {
-    // The kernel gives an int or a long.
+/// What the kernel gives, as an `int` or a `long` that is below 0 for an error.
+pub(super) fn errno(result: u64) -> Result<u64, Failure> {
     let value = result as i64;
     if (-ERRNO_MAX..0).contains(&value) { Err(Failure::Errno(-value as i32)) } else { Ok(result) }
 }

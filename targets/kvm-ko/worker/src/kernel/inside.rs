@@ -154,7 +154,7 @@ impl Kernel {
 
     /// Walk to `frames` addresses from `gpa` on, `stride` bytes apart: `visit` is given the number and the leaf of each that has one.
     pub fn window(&self, root: &Root, gpa: u64, frames: u64, stride: u64, visit: &mut dyn FnMut(u64, Entry)) {
-        let mut path = walk::Path::new(root.table, root.level);
+        let mut path = walk::Path::new(self.top(root));
         for number in 0..frames {
             let address = gpa + number * stride;
             if let Some(leaf) = path.leaf(address) {
@@ -166,8 +166,7 @@ impl Kernel {
     /// All present leaves: the first frame of each.
     pub fn leaves(&self, root: &Root) -> Vec<(u64, Entry)> {
         let mut leaves = Vec::new();
-        let top = walk::Inner { table: root.table, level: root.level, address: 0, rights: (true, true, true) };
-        walk::leaves(&top, &mut |address, leaf| leaves.push((address >> 12, entry(leaf, address))));
+        walk::leaves(&self.top(root), &mut |address, leaf| leaves.push((address >> 12, entry(leaf, address))));
         leaves
     }
 
@@ -175,8 +174,8 @@ impl Kernel {
     /// value of each entry that is not 0.
     pub fn tables_of(&self, root: &Root) -> Vec<(u64, u8, u64, Vec<(u64, u64)>)> {
         let mut tables = Vec::new();
-        walk::tables(root.table, root.level, 0, &mut |table, level, address, entries| {
-            tables.push((table, level, address >> 12, entries.to_vec()));
+        walk::tables(&self.top(root), &mut |inner, entries| {
+            tables.push((inner.table, inner.level, inner.address >> 12, entries.to_vec()));
         });
         tables
     }
@@ -232,6 +231,10 @@ impl Kernel {
     pub fn dirty_ring(&self, vcpu: Fd) -> Result<(*mut kvm_bindings::kvm_dirty_gfn, u32), Failure> {
         let state = self.vcpu(vcpu)?;
         Ok((state.ring as *mut _, if state.ring == 0 { 0 } else { state.ring_entries }))
+    }
+
+    fn top(&self, root: &Root) -> walk::Inner {
+        walk::Inner::top(root.table, root.level, self.physical_bits)
     }
 
     fn tables(&self, root: &Root) -> Tables {

@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "sets GS base, reads and writes variables of the kernel")]
 
-use super::{Kernel, flush};
+use super::{Kernel, flush, requests};
 use crate::context::{self, Threads, call};
 use crate::cpu::{self, settings};
 use crate::env;
@@ -113,6 +113,7 @@ impl Kernel {
             nested_levels: 4,
             signal: address("worker_signal")?,
         });
+        context::make_tasks().map_err(|_| died("making tasks"))?;
         self.call("radix_tree_init", &[]).map_err(dead).map(drop)
     }
 
@@ -190,6 +191,7 @@ fn module_name(vendor: Vendor) -> &'static str {
 fn lay_out(prepared: &Path, options: &Options) -> Result<(Vec<Module>, Symbols, Low), LoadError> {
     let mut answers = env::answers();
     answers.extend(cpu::answers());
+    answers.extend(requests::answers());
     let (mut low, mut symbols) = (Low::new(), Symbols::new(answers));
     let area = low.alloc(percpu::BYTES, PERCPU_ALIGN);
     percpu::place(area);

@@ -7,6 +7,7 @@ mod guest;
 mod host;
 mod inside;
 mod load;
+mod requests;
 mod vcpu;
 
 pub use crate::alarm::{Alarm, AlarmKind, Event};
@@ -19,6 +20,7 @@ pub use guest::Entered;
 pub use host::{Ageing, Phase, hva};
 pub use inside::{Entry, Page, Root, Slot, TlbEntry};
 pub use load::{LoadError, Options, Vendor};
+pub use requests::Rmap;
 pub use vcpu::Mode;
 
 use crate::context::{self, call};

@@ -16,7 +16,7 @@ pub(crate) use low::{CALLER, Low};
 pub(crate) use module::{Module, place};
 pub(crate) use patch::{Hook, jump_label, redirect, static_call};
 pub(crate) use symbols::{Answer, Symbols, unanswered};
-pub(crate) use tables::{Warning, fixup, rearm_once, svm_instructions, warning_at};
+pub(crate) use tables::{fixup, rearm_once, svm_instructions, warning_at};
 
 static MODULES: Single<Vec<Module>> = Single::new(Vec::new());
 

@@ -73,6 +73,8 @@ struct Heap {
     uses: Vec<Use>,
     free: [Vec<u64>; CLASSES],
     quarantine: [VecDeque<u64>; CLASSES],
+    /// What was freed since [`verify`], with its class.
+    retired: Vec<(u64, usize)>,
     live: u64,
     poison: bool,
     callers: Vec<(u64, u64)>,
@@ -84,6 +86,7 @@ static HEAP: Single<Heap> = Single::new(Heap {
     uses: Vec::new(),
     free: [const { Vec::new() }; CLASSES],
     quarantine: [const { VecDeque::new() }; CLASSES],
+    retired: Vec::new(),
     live: 0,
     poison: true,
     callers: Vec::new(),
@@ -115,16 +118,15 @@ pub(crate) fn live() -> u64 {
     HEAP.borrow().live
 }
 
-/// Look for writes into what is free, as far as it is in quarantine.
+/// Look for writes into what was freed since this was done last.
 pub(crate) fn verify() {
     let mut heap = HEAP.borrow();
-    let quarantine = std::mem::replace(&mut heap.quarantine, [const { VecDeque::new() }; CLASSES]);
-    for (index, slots) in quarantine.iter().enumerate() {
-        for slot in slots {
-            heap.check_poison(*slot, (index % PAGES_FROM) as u32);
+    for (at, class) in std::mem::take(&mut heap.retired) {
+        // What was taken again, was looked at then.
+        if heap.quarantine[class].contains(&at) {
+            heap.check_poison(at, (class % PAGES_FROM) as u32);
         }
     }
-    heap.quarantine = quarantine;
 }
 
 /// The objects that are live, by the address that wanted them: of those made since the last [`mark`].
@@ -246,6 +248,7 @@ impl Heap {
             unsafe { physical::fill(at, POISON, 1 << class) };
         }
         self.quarantine[class as usize].push_back(at);
+        self.retired.push((at, class as usize));
     }
 
     /// Whether something was written to the slot since it was freed. The trailer is ours.
@@ -296,6 +299,8 @@ impl Heap {
             // SAFETY: pages that were freed.
             unsafe { physical::fill(at, POISON, PAGE << order) };
         }
-        self.quarantine[(PAGE_SHIFT + order) as usize + PAGES_FROM].push_back(at);
+        let index = (PAGE_SHIFT + order) as usize + PAGES_FROM;
+        self.quarantine[index].push_back(at);
+        self.retired.push((at, index));
     }
 }
