@@ -19,7 +19,7 @@ void worker_svm_vcpu_run(struct vcpu_svm *svm, bool spec_ctrl_intercepted)
 		.cr0 = save->cr0, .cr3 = save->cr3, .cr4 = save->cr4, .efer = save->efer,
 		.rip = save->rip, .rax = save->rax, .rbx = regs[VCPU_REGS_RBX], .rcx = regs[VCPU_REGS_RCX],
 		.injected = control->event_inj & SVM_EVTINJ_VALID ? control->event_inj | (u64)control->event_inj_err << 32 : 0,
-		.vcpu = svm->vcpu.vcpu_id, .asid = control->asid, .tlb_control = control->tlb_ctl,
+		.vcpu = svm->vcpu.vcpu_id, .asid = control->asid, .tlb_control = control->tlb_ctl, .cpl = save->cpl,
 	};
 
 	worker_enter_guest(&state);

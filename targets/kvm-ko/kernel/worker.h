@@ -21,7 +21,7 @@ extern void worker_tracked(u64 gpa, u32 bytes);
 /* What VMRUN takes from the control block and puts there. */
 struct worker_vmrun {
 	u64 nested_root, cr0, cr3, cr4, efer, rip, rax, rbx, rcx, injected;
-	u32 vcpu, asid, tlb_control, nested;
+	u32 vcpu, asid, tlb_control, nested, cpl, padding;
 	u64 exit_code, info_1, info_2, next_rip;
 	u8 bytes[15], bytes_len;
 };

@@ -3,6 +3,7 @@
 //! It follows the APM, volume 2, 5.3 to 5.5 (page translation), 15.16 (ASIDs and TLB control) and 15.25 (nested paging).
 
 mod access;
+mod guest_walk;
 mod instruction;
 pub(crate) mod settings;
 mod svm;

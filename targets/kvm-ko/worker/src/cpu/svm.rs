@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "reads and writes what the C part hands over, and the guest's memory")]
 
 use super::access::{self, Access, Guest, Kind, Progress};
+use super::guest_walk::{self, Registers, Stop};
 use super::instruction::{self, encode};
 use super::walk::{self, Leaf, Tables, error, walk};
 use super::{settings, tlb};
@@ -26,8 +27,10 @@ mod exit {
 
 /// `TLB_CONTROL`: all ASIDs; that of this guest.
 const FLUSH_ALL: u32 = 1;
-/// EFER.LMA, CR0.PG.
+/// EFER.LMA, CR0.PG, CR4.LA57.
 const LONG_MODE: u64 = 1 << 10;
+const PAGING: u64 = 1 << 31;
+const LA57: u64 = 1 << 12;
 /// An injected event: its vector, and that it has an error code.
 const VECTOR: u64 = 0xff;
 const PAGE_FAULT: u64 = 14;
@@ -50,6 +53,8 @@ pub(crate) struct State {
     asid: u32,
     tlb_control: u32,
     nested: u32,
+    cpl: u32,
+    padding: u32,
     exit_code: u64,
     info_1: u64,
     info_2: u64,
@@ -120,10 +125,12 @@ impl State {
         }
         match access.kind {
             Kind::LoadRoot => {
+                self.next_rip = self.rip + INSTRUCTION;
                 (self.rbx, self.info_1) = (access.value, 1 << 63 | RBX);
                 exit::WRITE_CR3
             }
             Kind::InvalidatePage => {
+                self.next_rip = self.rip + INSTRUCTION;
                 self.info_1 = access.address;
                 exit::INVLPG
             }
@@ -132,19 +139,30 @@ impl State {
     }
 
     fn access(&mut self, guest: &mut Guest) -> u64 {
-        let Access { address, kind, size, .. } = guest.access;
-        let tables = self.tables();
-        let found = tlb::look_up(self.asid, address, kind, tables.nested);
-        let from_tlb = found.is_some();
-        let leaf = match found.map_or_else(|| walk(&tables, address, kind, true), Ok) {
-            Ok(leaf) => leaf,
-            Err(code) => return self.fault(guest, code),
+        let Access { address, kind, linear, .. } = guest.access;
+        let paging = self.cr0 & PAGING != 0;
+        let address = if self.nested != 0 && linear && paging {
+            let registers = Registers { cr3: self.cr3, cr4: self.cr4, efer: self.efer, user: self.cpl == 3 };
+            match guest_walk::walk(&registers, address, kind, &mut |gpa, kind| self.translate(gpa, kind)) {
+                Ok(gpa) => gpa,
+                Err(Stop::Guest { code }) => {
+                    guest.progress = Progress::Faulted { code: code as u32 };
+                    return exit::HLT;
+                }
+                Err(Stop::Nested { gpa, code }) => return self.fault(guest, gpa, code | error::GUEST_PAGE),
+            }
+        } else {
+            address
         };
-        if !from_tlb {
-            tlb::insert(self.asid, address, leaf);
-        }
+        let (leaf, from_tlb) = match self.translate(address, kind) {
+            Ok(found) => found,
+            Err(code) => {
+                let how = if self.nested != 0 { error::GUEST_FINAL } else { 0 };
+                return self.fault(guest, address, code | how);
+            }
+        };
         let physical = leaf.physical(address);
-        let Some(at) = walk::bytes(physical, size.into()) else {
+        let Some(at) = walk::bytes(physical, guest.access.size.into()) else {
             alarm::raise(alarm::AlarmKind::Oops, no_memory(&leaf));
             return exit::SHUTDOWN;
         };
@@ -153,38 +171,49 @@ impl State {
         exit::HLT
     }
 
+    /// Where `address` leads by KVM's tables, and whether the TLB knew it; or the error code.
+    fn translate(&self, address: u64, kind: Kind) -> Result<(Leaf, bool), u64> {
+        let tables = self.tables();
+        if let Some(leaf) = tlb::look_up(self.asid, address, kind, tables.user) {
+            return Ok((leaf, true));
+        }
+        let leaf = walk(&tables, address, kind, true)?;
+        tlb::insert(self.asid, address, leaf);
+        Ok((leaf, false))
+    }
+
     fn tables(&self) -> Tables {
         let settings = settings::get();
         let physical_bits = settings.physical_bits;
         if self.nested != 0 {
-            return Tables { root: self.nested_root, levels: settings.nested_levels, nested: true, physical_bits };
+            return Tables { root: self.nested_root, levels: settings.nested_levels, user: true, physical_bits };
         }
-        let levels = if self.efer & LONG_MODE != 0 { 4 } else { 3 };
-        Tables { root: self.cr3, levels, nested: false, physical_bits }
+        let levels = match (self.efer & LONG_MODE != 0, self.cr4 & LA57 != 0) {
+            (true, true) => 5,
+            (true, false) => 4,
+            (false, _) => 3,
+        };
+        Tables { root: self.cr3, levels, user: self.cpl == 3, physical_bits }
     }
 
-    fn fault(&mut self, guest: &mut Guest, code: u64) -> u64 {
-        let Access { address, kind, size, .. } = guest.access;
+    /// The exit for a fault on the way from `address`, with this error code.
+    fn fault(&mut self, guest: &mut Guest, address: u64, code: u64) -> u64 {
         tlb::remove(self.asid, address);
         guest.faults += 1;
         if guest.faults >= settings::FAULTS_MAX {
             settings::give_up();
         }
         context::set_faulted(true);
-        self.bytes = encode(kind, size);
+        self.bytes = encode(guest.access.kind, guest.access.size);
         self.bytes_len = instruction::BYTES as u8;
         self.next_rip = 0;
-        self.info_2 = address;
-        if self.nested != 0 {
-            self.info_1 = code | error::GUEST_FINAL;
-            exit::NPF
-        } else {
-            self.info_1 = code;
-            exit::PAGE_FAULT
-        }
+        (self.info_1, self.info_2) = (code, address);
+        if self.nested != 0 { exit::NPF } else { exit::PAGE_FAULT }
     }
 }
 
+/// Bytes of MOV to CR3 from RBX, and of INVLPG of what RBX points to.
+const INSTRUCTION: u64 = 3;
 /// RBX, as an exit numbers registers.
 const RBX: u64 = 3;
 

@@ -24,12 +24,12 @@ const fn first_frame(address: u64, level: u8) -> u64 {
 }
 
 /// What `asid` has for an access of `kind` to `address`. A write needs the dirty bit: without it the tables are walked, to set it.
-pub(crate) fn look_up(asid: u32, address: u64, kind: Kind, nested: bool) -> Option<Leaf> {
+pub(crate) fn look_up(asid: u32, address: u64, kind: Kind, user: bool) -> Option<Leaf> {
     let tlbs = TLBS.borrow();
     let tlb = tlbs.get(&asid)?;
     let found = (1..=3).find_map(|level| tlb.get(&(level, first_frame(address, level))))?;
     let writes = matches!(kind, Kind::Write | Kind::CompareExchange);
-    (found.allows(kind, nested) && (!writes || found.dirty())).then_some(*found)
+    (found.allows(kind, user) && (!writes || found.dirty())).then_some(*found)
 }
 
 /// Keep what a walk to `address` has found.

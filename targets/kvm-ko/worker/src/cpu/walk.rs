@@ -7,15 +7,15 @@
 use super::access::Kind;
 use crate::memory::{PAGE, PHYSICAL, PHYSICAL_BYTES, physical};
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(super) const PRESENT: u64 = 1;
+pub(super) const WRITABLE: u64 = 1 << 1;
+pub(super) const USER: u64 = 1 << 2;
+pub(super) const ACCESSED: u64 = 1 << 5;
+pub(super) const DIRTY: u64 = 1 << 6;
+pub(super) const LARGE: u64 = 1 << 7;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// The bits of an entry that hold an address, and those above it that are reserved unless a physical address has so many.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Bits of the error code of a page fault.
 pub(crate) mod error {
@@ -23,14 +23,16 @@ pub(crate) mod error {
     pub(crate) const PRESENT: u64 = 1;
     /// A write.
     pub(crate) const WRITE: u64 = 1 << 1;
-    /// Not of the supervisor; each nested walk is one.
+    /// Of a user, as every access by nested tables is.
     pub(crate) const USER: u64 = 1 << 2;
     /// A reserved bit is set.
     pub(crate) const RESERVED: u64 = 1 << 3;
     /// An instruction fetch.
     pub(crate) const FETCH: u64 = 1 << 4;
-    /// Of the final address of the guest.
+    /// In nested tables, on the way from the final address of the guest.
     pub(crate) const GUEST_FINAL: u64 = 1 << 32;
+    /// In nested tables, on the way from a page table of the guest.
+    pub(crate) const GUEST_PAGE: u64 = 1 << 33;
 }
 
 /// Tables, and how they are to be walked.
@@ -40,8 +42,8 @@ pub(crate) struct Tables {
     pub(crate) root: u64,
     /// Levels: 5, 4, or 3 for PAE.
     pub(crate) levels: u8,
-    /// Whether they are nested tables, all of whose accesses are those of a user.
-    pub(crate) nested: bool,
+    /// Whether the access is one of a user, as all accesses by nested tables are.
+    pub(crate) user: bool,
     /// Bits of a physical address.
     pub(crate) physical_bits: u8,
 }
@@ -80,14 +82,14 @@ impl Leaf {
         self.raw & DIRTY != 0
     }
 
-    /// Whether it allows an access of `kind`. Nested tables are always walked as by a user.
-    pub(crate) const fn allows(&self, kind: Kind, nested: bool) -> bool {
+    /// Whether it allows an access of `kind`, by a user or not. A supervisor's writes are not exempt (CR0.WP is set).
+    pub(crate) const fn allows(&self, kind: Kind, user: bool) -> bool {
         let right = match kind {
             Kind::Write | Kind::CompareExchange => self.writable,
             Kind::Execute => self.executable,
             _ => true,
         };
-        right && (self.user || !nested)
+        right && (self.user || !user)
     }
 }
 
@@ -96,7 +98,7 @@ pub(crate) fn walk(tables: &Tables, address: u64, kind: Kind, touch: bool) -> Re
     let writes = matches!(kind, Kind::Write | Kind::CompareExchange);
     let mut code = if writes { error::WRITE } else { 0 };
     code |= if kind == Kind::Execute { error::FETCH } else { 0 };
-    code |= if tables.nested { error::USER } else { 0 };
+    code |= if tables.user { error::USER } else { 0 };
     let (mut writable, mut executable, mut user) = (true, true, true);
     let mut table = tables.root & ADDRESS;
     if tables.levels == 3 {
@@ -122,7 +124,7 @@ pub(crate) fn walk(tables: &Tables, address: u64, kind: Kind, touch: bool) -> Re
         }
         if level == 1 || raw & LARGE != 0 && !bare {
             let leaf = Leaf { raw, at, level, writable, executable, user };
-            if !leaf.allows(kind, tables.nested) {
+            if !leaf.allows(kind, tables.user) {
                 return Err(code | error::PRESENT);
             }
             let touched = raw | ACCESSED | if writes { DIRTY } else { 0 };
@@ -141,7 +143,7 @@ pub(crate) fn walk(tables: &Tables, address: u64, kind: Kind, touch: bool) -> Re
 
 /// The leaf that leads from `address`, if one is present, whatever it allows. Nothing is touched.
 pub(crate) fn leaf_of(tables: &Tables, address: u64) -> Option<Leaf> {
-    walk(&Tables { nested: false, ..*tables }, address, Kind::Read, false).ok()
+    walk(&Tables { user: false, ..*tables }, address, Kind::Read, false).ok()
 }
 
 /// A table on the way down, and what all levels above allow: writing, fetching, a user.
@@ -239,7 +241,7 @@ pub(crate) fn tables(inner: &Inner, visit: &mut impl FnMut(&Inner, &[(u64, u64)]
 }
 
 /// Bits of an entry above a physical address of so many bits, below those that are free to use.
-const fn reserved(physical_bits: u8) -> u64 {
+pub(crate) const fn reserved(physical_bits: u8) -> u64 {
     ((1 << 52) - 1) & !((1 << physical_bits) - 1)
 }
 

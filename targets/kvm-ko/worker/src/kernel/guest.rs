@@ -125,8 +125,9 @@ impl Kernel {
                 (KVM_EXIT_MMIO, _) => {
                     // SAFETY: of this exit.
                     let mmio = unsafe { run.__bindgen_anon_1.mmio };
-                    let value = u64::from_le_bytes(mmio.data) & low_bytes(mmio.len);
-                    return Entered::Mmio { gpa: mmio.phys_addr, write: mmio.is_write != 0, value };
+                    let write = mmio.is_write != 0;
+                    let value = if write { u64::from_le_bytes(mmio.data) & low_bytes(mmio.len) } else { 0 };
+                    return Entered::Mmio { gpa: mmio.phys_addr, write, value };
                 }
                 (KVM_EXIT_DIRTY_RING_FULL, _) => Entered::RingFull,
                 (reason, _) => Entered::Exit { reason },

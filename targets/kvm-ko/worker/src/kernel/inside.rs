@@ -238,7 +238,7 @@ impl Kernel {
     }
 
     fn tables(&self, root: &Root) -> Tables {
-        Tables { root: root.table, levels: root.level, nested: false, physical_bits: self.physical_bits }
+        Tables { root: root.table, levels: root.level, user: false, physical_bits: self.physical_bits }
     }
 }
 

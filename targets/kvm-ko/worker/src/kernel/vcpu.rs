@@ -3,16 +3,17 @@
 use super::{Failure, Fd, Kernel};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs};
 
-/// The mode that a vCPU runs in; its segments are flat.
+/// How the guest of a vCPU translates its addresses. Its segments are flat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Protected mode, 32 bit, without paging.
     Flat,
+    /// Protected mode with tables of 32-bit entries, from CR3 on.
+    Legacy(u64),
+    /// Protected mode with tables of 64-bit entries.
+    Pae(u64),
     /// Long mode with tables of four levels.
-    Long {
-        /// CR3.
-        root: u64,
-    },
+    Long(u64),
 }
 
 /// What KVM's structures say of a vCPU: `struct worker_vcpu`.
@@ -54,9 +55,11 @@ const RIP: u64 = 0x1000;
 const CR0_PE: u64 = 1;
 const CR0_WP: u64 = 1 << 16;
 const CR0_PG: u64 = 1 << 31;
+const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
-/// LME, LMA, NXE.
-const EFER_LONG: u64 = 1 << 8 | 1 << 10 | 1 << 11;
+/// LME and LMA.
+const EFER_LONG: u64 = 1 << 8 | 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
 
 impl Kernel {
     /// Make a vCPU ready to run in `mode`, with a CPUID that has long mode, NX and the physical bits of the processor.
@@ -65,22 +68,34 @@ impl Kernel {
     /// As KVM refuses it.
     pub fn start_vcpu(&self, vcpu: Fd, mode: Mode) -> Result<(), Failure> {
         self.ioctl_with(vcpu, SET_CPUID2, &mut self.cpuid())?;
-        let mut sregs = kvm_sregs::default();
-        self.ioctl_with(vcpu, GET_SREGS, &mut sregs)?;
-        let long = matches!(mode, Mode::Long { .. });
-        sregs.cs = segment(8, 11, long);
-        let data = segment(16, 3, false);
-        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
-        sregs.cr0 |= CR0_PE;
-        if let Mode::Long { root } = mode {
-            sregs.cr0 |= CR0_PG | CR0_WP;
-            sregs.cr3 = root;
-            sregs.cr4 |= CR4_PAE;
-            sregs.efer |= EFER_LONG;
-        }
-        self.ioctl_with(vcpu, SET_SREGS, &mut sregs)?;
+        self.set_mode(vcpu, mode, false)?;
         let mut regs = kvm_regs { rip: RIP, rflags: 2, ..Default::default() };
         self.ioctl_with(vcpu, SET_REGS, &mut regs).map(drop)
+    }
+
+    /// Let a vCPU translate its addresses as `mode` says from now on (`KVM_SET_SREGS`), as a program of the guest (`user`) or as its
+    /// kernel.
+    ///
+    /// # Errors
+    /// As KVM refuses it: in [`Mode::Pae`] the first table must be in a memslot.
+    pub fn set_mode(&self, vcpu: Fd, mode: Mode, user: bool) -> Result<(), Failure> {
+        let mut sregs = kvm_sregs::default();
+        self.ioctl_with(vcpu, GET_SREGS, &mut sregs)?;
+        let long = matches!(mode, Mode::Long(_));
+        sregs.cs = segment(8, 11, long, user);
+        let data = segment(16, 3, false, user);
+        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        let (root, pae) = match mode {
+            Mode::Flat => (0, false),
+            Mode::Legacy(root) => (root, false),
+            Mode::Pae(root) | Mode::Long(root) => (root, true),
+        };
+        let paging = mode != Mode::Flat;
+        sregs.cr0 = sregs.cr0 & !CR0_PG | CR0_PE | CR0_WP | if paging { CR0_PG } else { 0 };
+        sregs.cr3 = root;
+        sregs.cr4 = sregs.cr4 & !(CR4_PAE | CR4_PSE) | if pae { CR4_PAE } else { CR4_PSE };
+        sregs.efer = sregs.efer & !EFER_LONG | if long { EFER_LONG } else { 0 } | if pae { EFER_NXE } else { 0 };
+        self.ioctl_with(vcpu, SET_SREGS, &mut sregs).map(drop)
     }
 
     fn cpuid(&self) -> Cpuid {
@@ -107,12 +122,13 @@ impl Kernel {
     }
 }
 
-fn segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
+fn segment(selector: u16, kind: u8, long: bool, user: bool) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: u32::MAX,
-        selector,
+        selector: selector | if user { 3 } else { 0 },
         type_: kind,
+        dpl: if user { 3 } else { 0 },
         present: 1,
         s: 1,
         g: 1,
