@@ -2,6 +2,7 @@
 
 mod in_process;
 mod kvm;
+mod kvm_ko;
 mod linux_kvm;
 pub mod registry;
 mod silence;
@@ -71,6 +72,19 @@ pub trait Target {
     /// As [`Target::judge`].
     fn functions(&mut self) -> Result<Vec<Function>, TargetError> {
         Ok(Vec::new())
+    }
+
+    /// Have `program` carried out and judge nothing, if another process carries it out: to see what judging costs.
+    ///
+    /// # Errors
+    /// As [`Target::judge`].
+    fn carry_out(&mut self, _program: &Program) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    /// The process that carries programs out, if it is another.
+    fn worker(&self) -> Option<u32> {
+        None
     }
 
     /// Whether it is as good as new after the last violation. If it has to be started again, which takes seconds, a campaign does

@@ -78,7 +78,8 @@ impl Abilities {
             internal_slots: self.internal_slots,
             pml: false,
             dirty_rings: self.dirty_rings,
-            strides: self.strides,
+            split_faults: !self.unmap_halves && self.kinds.contains(OpKind::FaultBegin),
+            stride_max: if self.strides { VmConfig::STRIDE_1G } else { 1 },
             stolen_low: self.stolen_low,
             stolen_high: self.stolen_high,
             ..Profile::default()

@@ -9,14 +9,16 @@
 //! wrote until then says at which op.
 
 pub mod abilities;
+pub mod alias_method;
+pub mod compile;
 pub mod observed;
+pub mod prepare;
 pub mod process;
-pub mod realisation;
 pub mod serve;
 pub mod supervisor;
 pub mod wire;
 
 pub use abilities::Abilities;
+pub use alias_method::AliasMethod;
 pub use observed::Observed;
-pub use realisation::Realisation;
 pub use supervisor::{Supervisor, WorkerError};

@@ -6,6 +6,7 @@ use gpa_model::limits::{ALIASES, FRAMES};
 use gpa_model::{
     Alarm, Capabilities, Exit, FlushBackend, FrameSet, GfnIndexed, Gpa, Host, Mmu, Op, Program, Spte, VmConfig,
 };
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// Answers each op of one program with what was observed of it.
@@ -14,8 +15,8 @@ pub struct Observed {
     abilities: Abilities,
     program: Program,
     records: Vec<Record>,
-    /// The next record.
-    at: usize,
+    /// The next record. Whoever asks whether an op can be carried out goes past it if the worker could not.
+    at: Cell<usize>,
     /// Where what was seen at the end begins.
     epilogue: usize,
     tables: Box<[[Option<Spte>; FRAMES]; ALIASES]>,
@@ -52,7 +53,7 @@ impl Observed {
             abilities,
             program: Program::default(),
             records: Vec::new(),
-            at: 0,
+            at: Cell::new(0),
             epilogue: 0,
             tables: Box::new([[None; FRAMES]; ALIASES]),
             present: [FrameSet::EMPTY; ALIASES],
@@ -67,9 +68,12 @@ impl Observed {
     pub fn load(&mut self, program: &Program, records: Vec<Record>) -> Vec<Record> {
         self.program.clone_from(program);
         let old = std::mem::replace(&mut self.records, records);
-        let last = self.records.iter().rposition(|record| matches!(record, Record::Exit(_) | Record::Op(_)));
+        let last = self
+            .records
+            .iter()
+            .rposition(|record| matches!(record, Record::Exit(_) | Record::Op(_) | Record::Unable(_)));
         self.epilogue = match last {
-            Some(last) if matches!(self.records[last], Record::Exit(_)) => last + 1,
+            Some(last) if !matches!(self.records[last], Record::Op(_)) => last + 1,
             Some(_) => self.records.len(),
             // What happens before the first op, happens at the first that is carried out.
             None if program.ops.is_empty() => 0,
@@ -85,7 +89,7 @@ impl Observed {
     }
 
     fn rewind(&mut self) {
-        self.at = 0;
+        self.at.set(0);
         self.present = [FrameSet::EMPTY; ALIASES];
         self.alarm = None;
         self.over = false;
@@ -94,7 +98,7 @@ impl Observed {
     /// Take in what was observed of the next op, which must be `op`; how it ended, unless it never did.
     fn next(&mut self, flush: &mut FlushBackend, op: &Op) -> Option<Exit> {
         let mut begun = false;
-        while let Some(record) = self.records[..self.epilogue].get(self.at) {
+        while let Some(record) = self.records[..self.epilogue].get(self.at.get()) {
             match *record {
                 Record::Op(_) if begun => return None,
                 Record::Op(at) => {
@@ -106,7 +110,7 @@ impl Observed {
                     }
                 }
                 Record::Exit(exit) => {
-                    self.at += 1;
+                    self.at.set(self.at.get() + 1);
                     return Some(exit);
                 }
                 Record::Flush(asked) => flush.observed(asked),
@@ -121,9 +125,9 @@ impl Observed {
                     let alarm = self.clauses.alarm(alarm);
                     self.alarm.get_or_insert(alarm);
                 }
-                Record::Key(_) | Record::End => {}
+                Record::Unable(_) | Record::Key(_) | Record::End => {}
             }
-            self.at += 1;
+            self.at.set(self.at.get() + 1);
         }
         None
     }
@@ -176,7 +180,12 @@ impl Mmu for Observed {
     }
 
     fn supports(&self, op: &Op) -> bool {
-        !self.over && self.abilities.supports(op)
+        let unable =
+            matches!(self.records.get(self.at.get()), Some(Record::Unable(at)) if self.program.ops[*at] == *op);
+        if unable {
+            self.at.set(self.at.get() + 1);
+        }
+        !unable && !self.over && self.abilities.supports(op)
     }
 
     fn supports_vm(&self, vm: &VmConfig) -> bool {

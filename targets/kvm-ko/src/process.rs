@@ -138,6 +138,11 @@ fn shared(name: &str, bytes: usize) -> io::Result<File> {
     Ok(File::from(file))
 }
 
+/// Time of the processor that process `id` has had, if it is there.
+pub fn used_by(id: u32) -> Option<Duration> {
+    processor_time(id).map(|time| time.used)
+}
+
 /// What a process has had of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ProcessorTime {

@@ -13,6 +13,11 @@ pub trait Executor {
     /// A new VM, on which nothing was done yet. What the kernel said before is no concern of it.
     fn begin(&mut self, vm: &VmConfig, answer: &mut Answer<'_>);
 
+    /// Whether `op`, which means something, can be carried out in this state.
+    fn can(&self, _op: &Op) -> bool {
+        true
+    }
+
     /// Carry out `op`, with the host as it is after it, and add to `answer` what it took: flushes, changed entries, alarms. `None` if the
     /// kernel died of it: then an alarm says so.
     fn carry_out(&mut self, host: &Host, op: &Op, answer: &mut Answer<'_>) -> Option<Exit>;
@@ -60,6 +65,10 @@ fn carry_out(
         executor.begin(vm, answer);
         for (at, op) in ops.iter().enumerate() {
             if !abilities.supports(op) || !model.accepts(&host, op) {
+                continue;
+            }
+            if !executor.can(op) {
+                answer.add(&Record::Unable(at));
                 continue;
             }
             answer.add(&Record::Op(at));

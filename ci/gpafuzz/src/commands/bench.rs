@@ -11,6 +11,7 @@ use clap::Args;
 use gpa_model::Program;
 use gpa_model::limits::OPS;
 use gpa_oracles::Lockstep;
+use kvm_ko::process::used_by;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -89,6 +90,9 @@ fn of_a_campaign(name: &str, args: &BenchArgs) -> Result<(), TargetError> {
         rates(replay),
         replay / fuzz
     ));
+    if let Some(worker) = target.worker() {
+        print(&in_processor_time(target, worker, &programs)?);
+    }
     // Another machine of its own, and so after this one is gone.
     drop(opened);
     if let Some(unwatched) = registry::open_unwatched(name) {
@@ -100,6 +104,29 @@ fn of_a_campaign(name: &str, args: &BenchArgs) -> Result<(), TargetError> {
         print(&beside_unwatched(&rates(blind), replay / blind));
     }
     Ok(())
+}
+
+/// What is said of a target whose programs another process carries out, in time of the processor, which is the same however busy the
+/// machine is: all that judging them takes, and what the worker takes of it.
+fn in_processor_time(target: &mut dyn Target, worker: u32, programs: &[Program]) -> Result<String, TargetError> {
+    let used = |id| used_by(id).ok_or_else(|| TargetError::Failed(format!("process {id} is gone")));
+    let (mut judged, mut carried_out) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..ROUNDS {
+        let (ours, before) = (used(std::process::id())?, used(worker)?);
+        replay_once(target, programs)?;
+        let (all, of_worker) = (used(std::process::id())? - ours, used(worker)? - before);
+        judged = judged.min((all + of_worker).as_secs_f64());
+        let before = used(worker)?;
+        programs.iter().try_for_each(|program| target.carry_out(program))?;
+        carried_out = carried_out.min((used(worker)? - before).as_secs_f64());
+    }
+    let rate = |seconds: f64| programs.len() as f64 / seconds;
+    Ok(format!(
+        "in time of the processor:\njudged       {:>10.0} programs/s\nin the worker{:>10.0} programs/s, not judged\nratio        {:.3}\n",
+        rate(judged),
+        rate(carried_out),
+        carried_out / judged
+    ))
 }
 
 fn rates(programs: u64, ops: u64, seconds: f64) -> String {

@@ -32,6 +32,12 @@ pub fn run() -> Result<Exit, CliError> {
         }
         out.push('\n');
     }
+    for worker in registry::WORKERS {
+        let _ = writeln!(out, "{}: {}", worker.name, worker.about);
+    }
+    out.push_str(
+        "  each prepared when it is first asked for; NAME@VERSION is another of Debian's kernels, such as 7.3\n\n",
+    );
     for lab in registry::LABS {
         let _ = writeln!(out, "{}: {}", lab.name, lab.about);
     }

@@ -1,9 +1,10 @@
 //! The list of targets: what each is called, what it is, and how to get one.
 
+pub use super::kvm_ko::ALL as WORKERS;
 pub use super::linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
 
 use super::in_process::InProcess;
-use super::{Opened, TargetError, kvm, linux_kvm};
+use super::{Opened, TargetError, kvm, kvm_ko, linux_kvm};
 use gpa_model::Mmu;
 use kvm_mmu::mutants;
 use kvm_mmu::{Corrected, DirectMirror, EptNoAd, KvmMmu, Npt, RfcV3};
@@ -18,7 +19,7 @@ pub struct Entry {
     open: fn() -> Result<Opened, TargetError>,
 }
 
-/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu`, each of the [`LABS`] and,
+/// Every target, in the order in which a campaign takes them. Beside them each mutant of `kvm-mmu`, each of the [`WORKERS`] and [`LABS`] and,
 /// with the feature `third-party`, each crate of another project can be named.
 pub const ALL: [Entry; 6] = [
     Entry {
@@ -76,6 +77,9 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     if let Some(lab) = linux_kvm::open(name, true) {
         return lab;
     }
+    if let Some(worker) = kvm_ko::open(name) {
+        return worker;
+    }
     if let Some(alias_method) = name.strip_prefix(kvm::LIVE) {
         return kvm::open_live(alias_method);
     }
@@ -86,7 +90,7 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     match ALL.iter().find(|entry| entry.name == name) {
         Some(entry) => (entry.open)(),
         None => {
-            let names = ALL.iter().map(|entry| entry.name).chain(LABS.iter().map(|lab| lab.name));
+            let names = ALL.iter().map(|entry| entry.name).chain(with_kernels());
             #[cfg(feature = "third-party")]
             let names = names.chain(third_party::ALL.iter().map(|adapter| adapter.name));
             let known = names.map(str::to_owned).chain([format!("{MUTANT}NAME")]);
@@ -95,13 +99,19 @@ pub fn open(name: &str) -> Result<Opened, TargetError> {
     }
 }
 
-/// The name of the lab's target `name` with another kernel than the usual one: a version of Debian's, or a folder.
+/// The names of the targets that have a kernel of their own.
+fn with_kernels() -> impl Iterator<Item = &'static str> {
+    WORKERS.iter().map(|worker| worker.name).chain(LABS.iter().map(|lab| lab.name))
+}
+
+/// The name of target `name`, which has a kernel of its own, with another than the usual one: a version of Debian's, or a folder.
 ///
 /// # Errors
-/// [`TargetError::Unknown`] if no target of the lab has this name.
+/// [`TargetError::Unknown`] if no such target has this name.
 pub fn with_kernel(name: &str, kernel: &str) -> Result<String, TargetError> {
-    let known = || LABS.iter().map(|lab| lab.name.to_owned()).collect();
-    linux_kvm::with_kernel(name, kernel).ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() })
+    let named = kvm_ko::with_kernel(name, kernel).or_else(|| linux_kvm::with_kernel(name, kernel));
+    let known = || with_kernels().map(str::to_owned).collect();
+    named.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() })
 }
 
 /// The target called `name` once more, if what it executes can be watched, but unwatched: to see what watching costs.

@@ -51,6 +51,7 @@ impl<'a> Answer<'a> {
         let start = self.at;
         match record {
             Record::Op(at) => self.tagged(tag::OP, &[&short(*at)]),
+            Record::Unable(at) => self.tagged(tag::UNABLE, &[&short(*at)]),
             Record::Exit(exit) => {
                 let (kind, word) = outcome::encode(exit);
                 self.tagged(tag::EXIT, &[&[kind], &word.to_le_bytes()]);
@@ -141,8 +142,7 @@ mod tests {
             Record::Spte { alias: 0, frame: 0, spte: None },
             Record::Alarm(Box::new(alarm)),
             Record::Exit(Exit::Memory(Pfn::new(7))),
-            Record::Op(1),
-            Record::Exit(Exit::Young(true)),
+            Record::Unable(1),
             Record::Key(GfnIndexed::Rmap { gfn: 0x1e0, gpa, level: Level::Page4K, idle: true }),
             Record::Key(GfnIndexed::direct_page(0x200, program().vm.stolen().alias(1), 2)),
             Record::End,

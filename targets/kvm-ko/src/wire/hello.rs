@@ -3,7 +3,7 @@
 //! ```text
 //! kvm-ko 1
 //! about Linux 6.12.117+deb12-amd64, kvm_amd, nested paging, TDP MMU
-//! realisation slots
+//! aliases slots
 //! stolen 39 46
 //! kinds slot-create slot-delete read write
 //! can slot-halves internal-slots
@@ -12,7 +12,7 @@
 
 use super::VERSION;
 use crate::abilities::Abilities;
-use crate::realisation::Realisation;
+use crate::alias_method::AliasMethod;
 use gpa_model::{Capabilities, OpKind, OpKinds};
 
 /// A worker that is ready.
@@ -21,7 +21,7 @@ pub struct Hello {
     /// What it is, in a line.
     pub about: String,
     /// How the aliases of programs come about there.
-    pub realisation: Realisation,
+    pub alias_method: AliasMethod,
     /// What it can carry out, and show.
     pub abilities: Abilities,
 }
@@ -72,9 +72,9 @@ impl Hello {
         let kinds: String = kinds.map(|kind| format!(" {}", kind.name())).collect();
         let (low, high) = (abilities.stolen_low, abilities.stolen_high);
         format!(
-            "{MARK} {VERSION}\nabout {}\nrealisation {}\nstolen {low} {high}\nkinds{kinds}\ncan{}\nshows{}\n",
+            "{MARK} {VERSION}\nabout {}\naliases {}\nstolen {low} {high}\nkinds{kinds}\ncan{}\nshows{}\n",
             self.about,
-            self.realisation,
+            self.alias_method,
             words(&can(&mut abilities)),
             words(&shown(&mut abilities.shows)),
         )
@@ -90,7 +90,7 @@ impl Hello {
         let mut hello = Self::default();
         field(MARK).filter(|version| version.parse() == Ok(VERSION))?;
         hello.about = field("about")?.to_owned();
-        hello.realisation = Realisation::named(field("realisation")?)?;
+        hello.alias_method = AliasMethod::named(field("aliases")?)?;
         let (low, high) = field("stolen")?.split_once(' ')?;
         let abilities = &mut hello.abilities;
         (abilities.stolen_low, abilities.stolen_high) = (low.parse().ok()?, high.parse().ok()?);
@@ -120,7 +120,7 @@ impl Hello {
             stolen_high: 46,
             shows,
         };
-        Self { about: about.to_owned(), realisation: Realisation::default(), abilities }
+        Self { about: about.to_owned(), alias_method: AliasMethod::default(), abilities }
     }
 }
 

@@ -10,8 +10,10 @@ use std::fmt;
 /// One thing that a worker says of its program, in the order in which they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The op with this number begins. Ops that are not carried out have no record.
+    /// The op with this number begins. Ops that are not carried out have no record, but for the following.
     Op(usize),
+    /// The op with this number means something, but cannot be carried out in this state, which stays as it is.
+    Unable(usize),
     /// How the op ended. Without one it never did.
     Exit(Exit),
     /// A flush was asked for.
@@ -45,6 +47,7 @@ pub(super) mod tag {
     pub(crate) const ALARM: u8 = 7;
     pub(crate) const KEY: u8 = 8;
     pub(crate) const END: u8 = 9;
+    pub(crate) const UNABLE: u8 = 10;
 }
 
 /// What was found where something else had to be.
@@ -118,6 +121,15 @@ impl<'a> Records<'a> {
         if found < limit { Ok(found) } else { Err(Malformed { at, expected }) }
     }
 
+    fn op(&mut self, at: usize) -> Result<usize, Malformed> {
+        let op = self.below(self.ops, "the number of an op")?;
+        if op < self.next_op {
+            return Err(Malformed { at, expected: "a later op than the last" });
+        }
+        self.next_op = op + 1;
+        Ok(op)
+    }
+
     fn text(&mut self) -> Result<String, Malformed> {
         let length = self.below(TEXT_BYTES + 1, "the length of a text")?;
         let bytes = self.bytes.get(self.at..self.at + length);
@@ -129,14 +141,8 @@ impl<'a> Records<'a> {
     fn record(&mut self) -> Result<Record, Malformed> {
         let at = self.at;
         Ok(match self.byte("a record")? {
-            tag::OP => {
-                let op = self.below(self.ops, "the number of an op")?;
-                if op < self.next_op {
-                    return Err(Malformed { at, expected: "a later op than the last" });
-                }
-                self.next_op = op + 1;
-                Record::Op(op)
-            }
+            tag::OP => Record::Op(self.op(at)?),
+            tag::UNABLE => Record::Unable(self.op(at)?),
             tag::EXIT => {
                 let (kind, word) = (self.byte("an exit")?, self.word("what belongs to an exit")?);
                 Record::Exit(outcome::decode(kind, word).ok_or(Malformed { at, expected: "an exit" })?)
