@@ -6,19 +6,19 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/sched.h>
 #include <linux/uaccess.h>
 #include "worker.h"
 
 #define FILES 1024
 
-static const struct file_operations *device;
 static struct file device_file;
 /* Number 0 is the device. */
 static struct file *files[FILES];
 
 int misc_register(struct miscdevice *misc)
 {
-	device = misc->fops;
+	device_file.f_op = misc->fops;
 	return 0;
 }
 
@@ -69,13 +69,15 @@ void *worker_private_data(u32 fd)
 
 long worker_ioctl(u32 fd, unsigned int request, unsigned long argument)
 {
-	struct file *file = file_of(fd);
+	struct file *file = fd ? file_of(fd) : &device_file;
+	long result;
 
-	if (!fd)
-		return device->unlocked_ioctl(&device_file, request, argument);
 	if (!file || !file->f_op->unlocked_ioctl)
 		return -EBADF;
-	return file->f_op->unlocked_ioctl(file, request, argument);
+	result = file->f_op->unlocked_ioctl(file, request, argument);
+	/* A signal that came for what is over now is of no use to what comes next. */
+	clear_tsk_thread_flag(current, TIF_SIGPENDING);
+	return result;
 }
 
 long worker_close(u32 fd)

@@ -7,7 +7,7 @@ mod trap;
 pub(crate) use rescue::{call, die};
 pub use thread::{Begun, Point, Thread};
 pub(crate) use thread::{
-    Threads, begin, block_until, current, give_way, make_tasks, others_in_rcu, point, rcu, resume, set_faulted, spin,
-    stops_at,
+    Threads, begin, block_until, current, forget_offers, give_up, give_way, make_tasks, offer, others_in_rcu, point,
+    rcu, resume, set_faulted, spin, stops_at,
 };
 pub(crate) use trap::{install, instruction};

@@ -64,27 +64,32 @@ struct State {
     running: bool,
     /// The guest has faulted, and KVM has not begun to handle it.
     faulted: bool,
+    /// How often it has offered to give way since it was asked for something.
+    offers: u32,
 }
 
 /// All threads. Number 0 is the first.
 pub(crate) struct Threads {
     all: Vec<State>,
     current: usize,
-    /// The kernel's functions that give a thread a task, and make it the current one.
+    /// The kernel's functions that give a thread a task, make it the current one, and make a signal pending for it.
     new_task: u64,
     switch_task: u64,
+    signal: u64,
 }
 
-static THREADS: Single<Threads> = Single::new(Threads { all: Vec::new(), current: 0, new_task: 0, switch_task: 0 });
+static THREADS: Single<Threads> =
+    Single::new(Threads { all: Vec::new(), current: 0, new_task: 0, switch_task: 0, signal: 0 });
 
 /// Stacks are larger than the kernel's: what it calls here formats text.
 const STACK: usize = 256 << 10;
 
 impl Threads {
-    /// Begin with the first thread, whose task is `task`.
-    pub(crate) fn start(task: u64, new_task: u64, switch_task: u64) {
+    /// Begin with the first thread, whose task is `task`, and the kernel's functions that make a task, switch to one, and make
+    /// a signal pending.
+    pub(crate) fn start(task: u64, [new_task, switch_task, signal]: [u64; 3]) {
         let first = State { running: true, ..State::new(task, stack::end()) };
-        THREADS.set(Self { all: vec![first], current: 0, new_task, switch_task });
+        THREADS.set(Self { all: vec![first], current: 0, new_task, switch_task, signal });
     }
 }
 
@@ -103,6 +108,7 @@ impl State {
             result: None,
             running: false,
             faulted: false,
+            offers: 0,
         }
     }
 }
@@ -250,6 +256,28 @@ pub(crate) fn set_faulted(faulted: bool) {
     let mut threads = THREADS.borrow();
     let current = threads.current;
     threads.all[current].faulted = faulted;
+}
+
+/// The thread that runs offers to give way: how often it has, since [`forget_offers`].
+pub(crate) fn offer() -> u32 {
+    let mut threads = THREADS.borrow();
+    let current = threads.current;
+    threads.all[current].offers += 1;
+    threads.all[current].offers
+}
+
+/// A signal is pending for the thread that runs, so that what it does ends soon.
+pub(crate) fn give_up() {
+    let signal = THREADS.borrow().signal;
+    // A kernel that has died makes no signal, and needs none.
+    let _ = call(signal, &[]);
+}
+
+/// The thread that runs begins with something new.
+pub(crate) fn forget_offers() {
+    let mut threads = THREADS.borrow();
+    let current = threads.current;
+    threads.all[current].offers = 0;
 }
 
 /// Whether the thread that runs is to be held at `point`.

@@ -1,6 +1,5 @@
 //! What kind of processor it is, and when an access is given up.
 
-use crate::context;
 use crate::single::Single;
 
 /// After so many faults of one access a signal comes, and the access is given up.
@@ -13,11 +12,9 @@ pub(crate) struct Settings {
     pub(crate) physical_bits: u8,
     /// Levels of nested tables.
     pub(crate) nested_levels: u8,
-    /// The kernel's function that makes a signal pending.
-    pub(crate) signal: u64,
 }
 
-static SETTINGS: Single<Settings> = Single::new(Settings { physical_bits: 48, nested_levels: 4, signal: 0 });
+static SETTINGS: Single<Settings> = Single::new(Settings { physical_bits: 48, nested_levels: 4 });
 
 /// From now on it is such a processor.
 pub(crate) fn set(settings: Settings) {
@@ -27,10 +24,4 @@ pub(crate) fn set(settings: Settings) {
 /// What it is.
 pub(crate) fn get() -> Settings {
     SETTINGS.get()
-}
-
-/// A signal is pending from now on.
-pub(crate) fn give_up() {
-    // A kernel that has died makes no signal, and needs none.
-    let _ = context::call(get().signal, &[]);
 }

@@ -201,7 +201,7 @@ impl State {
         tlb::remove(self.asid, address);
         guest.faults += 1;
         if guest.faults >= settings::FAULTS_MAX {
-            settings::give_up();
+            context::give_up();
         }
         context::set_faulted(true);
         self.bytes = encode(guest.access.kind, guest.access.size);

@@ -11,7 +11,6 @@ pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
 
 /// They return 0, or nothing.
 const ZERO: &[&str] = &[
-    "__SCT__cond_resched",
     "__SCT__might_resched",
     "__SCT__preempt_schedule",
     "__SCT__preempt_schedule_notrace",

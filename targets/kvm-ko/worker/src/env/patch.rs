@@ -9,6 +9,7 @@ pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
     functions! {
         "worker_static_call" => static_call as extern "C" fn(u64, u64),
         "worker_jump_label" => jump_label as extern "C" fn(u64),
+        "__SCT__cond_resched" => cond_resched as extern "C" fn() -> i32,
         "schedule" => schedule as extern "C" fn(),
         "refcount_warn_saturate" => refcount as extern "C" fn(u64, u32),
     }
@@ -20,6 +21,17 @@ extern "C" fn static_call(trampoline: u64, function: u64) {
 
 extern "C" fn jump_label(key: u64) {
     loader::with_modules(|modules| loader::jump_label(modules, Some(key)));
+}
+
+/// After so many offers to give way, of one request, a signal comes: it may go round for ever, as `KVM_PRE_FAULT_MEMORY` does while
+/// a page is being invalidated.
+const OFFERS_MAX: u32 = 256;
+
+extern "C" fn cond_resched() -> i32 {
+    if context::offer() == OFFERS_MAX {
+        context::give_up();
+    }
+    0
 }
 
 extern "C" fn schedule() {

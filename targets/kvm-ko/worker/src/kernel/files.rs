@@ -49,6 +49,7 @@ impl Kernel {
     /// # Errors
     /// As KVM refuses it.
     pub fn ioctl(&self, file: Fd, request: u64, argument: u64) -> Result<u64, Failure> {
+        context::forget_offers();
         let result = self.call("worker_ioctl", &[file.0.into(), request, argument])?;
         self.settle();
         errno(result)

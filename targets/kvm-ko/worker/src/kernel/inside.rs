@@ -188,6 +188,11 @@ impl Kernel {
         Ok(self.call("worker_flush_owed", &[vcpu.0.into()])? as u8 != 0 || self.tags(vcpu)?.1 != 0)
     }
 
+    /// Empty all TLBs: a processor may forget a translation at any time.
+    pub fn forget_translations(&self) {
+        cpu::drop_all();
+    }
+
     /// What a vCPU's TLB holds under the tag that the vCPU has.
     ///
     /// # Errors

@@ -107,12 +107,9 @@ impl Kernel {
         let top = env::begin_pages(file, page_size, constant(&self.symbols, "worker_page_refcount")?);
         let task = self.call("worker_init_tasks", &[top]).map_err(dead)?;
         let address = |name: &str| self.symbols.address(name).ok_or_else(|| absent(name));
-        Threads::start(task, address("worker_new_task")?, address("worker_switch_task")?);
-        settings::set(settings::Settings {
-            physical_bits: options.physical_bits,
-            nested_levels: 4,
-            signal: address("worker_signal")?,
-        });
+        let functions = [address("worker_new_task")?, address("worker_switch_task")?, address("worker_signal")?];
+        Threads::start(task, functions);
+        settings::set(settings::Settings { physical_bits: options.physical_bits, nested_levels: 4 });
         context::make_tasks().map_err(|_| died("making tasks"))?;
         self.call("radix_tree_init", &[]).map_err(dead).map(drop)
     }
