@@ -20,7 +20,7 @@ extern "C" fn static_call(trampoline: u64, function: u64) {
 }
 
 extern "C" fn jump_label(key: u64) {
-    loader::with_modules(|modules| loader::jump_label(modules, Some(key)));
+    loader::jump_label(key);
 }
 
 /// After so many offers to give way, of one request, a signal comes: it may go round for ever, as `KVM_PRE_FAULT_MEMORY` does while

@@ -127,7 +127,7 @@ pub(super) fn errno(result: u64) -> Result<u64, Failure> {
 /// Who wanted the objects that are left.
 fn leaks() -> String {
     let mut callers: BTreeMap<String, u32> = BTreeMap::new();
-    for (_, caller) in heap::leaked() {
+    for caller in heap::leaked() {
         *callers.entry(loader::name_of(caller)).or_default() += 1;
     }
     let list: Vec<String> = callers.iter().map(|(name, count)| format!("{count} of {name}")).collect();

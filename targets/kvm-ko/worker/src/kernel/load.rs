@@ -74,7 +74,7 @@ impl Kernel {
         let file = physical::map()?;
         let (modules, symbols, mut low) = lay_out(prepared, options)?;
         loader::install(modules);
-        loader::with_modules(|modules| loader::jump_label(modules, None));
+        loader::with_modules(loader::jump_labels);
         let bug_entry = constant(&symbols, "worker_bug_entry")?;
         context::install(bug_entry, env::user_access());
         let mut kernel = Self {

@@ -14,7 +14,7 @@ use crate::single::Single;
 pub(crate) use backtrace::{backtrace, backtrace_here, name_of};
 pub(crate) use low::{CALLER, Low};
 pub(crate) use module::{Module, place};
-pub(crate) use patch::{Hook, jump_label, redirect, static_call};
+pub(crate) use patch::{Hook, jump_label, jump_labels, redirect, static_call};
 pub(crate) use symbols::{Answer, Symbols, unanswered};
 pub(crate) use tables::{fixup, rearm_once, svm_instructions, warning_at};
 

@@ -5,6 +5,8 @@
 use super::low::Low;
 use super::module::Module;
 use crate::memory::physical;
+use crate::single::Single;
+use std::collections::BTreeMap;
 
 const NOP_5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 const NOP_2: [u8; 2] = [0x66, 0x90];
@@ -63,29 +65,42 @@ struct JumpEntry {
 /// The key of an entry has two flags: what it is when the key is off, and whether its code is freed.
 const KEY_FLAGS: u64 = 3;
 
-/// Make all code of `modules` that depends on `key` as it should be; all code at all if there is none.
-#[expect(unsafe_code, reason = "reads tables and keys of modules, and machine code")]
-pub(crate) fn jump_label(modules: &[Module], key: Option<u64>) {
-    for module in modules {
-        let Some(table) = module.section("__jump_table") else { continue };
+/// The places in code that depend on a key, by the key.
+static PLACES: Single<BTreeMap<u64, Vec<u64>>> = Single::new(BTreeMap::new());
+
+/// Find the places in the code of `modules` that depend on keys, and make all as they should be.
+#[expect(unsafe_code, reason = "reads tables of modules")]
+pub(crate) fn jump_labels(modules: &[Module]) {
+    let mut places: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for table in modules.iter().filter_map(|module| module.section("__jump_table")) {
         for at in (table.at..table.at + table.size).step_by(size_of::<JumpEntry>()) {
             // SAFETY: an entry of the table.
             let entry: JumpEntry = unsafe { physical::read(at) };
-            let owner = (at + 8).wrapping_add_signed(entry.key & !(KEY_FLAGS as i64));
-            if key.is_some_and(|key| key != owner) {
-                continue;
-            }
-            let (code, target) =
-                (at.wrapping_add_signed(entry.code.into()), (at + 4).wrapping_add_signed(entry.target.into()));
-            // SAFETY: a `struct static_key` begins with its count; and code of a module.
-            let (enabled, opcode) = unsafe { (physical::read::<i32>(owner) > 0, physical::read::<u8>(code)) };
-            let jumps = enabled != (entry.key & 1 != 0);
-            match (opcode, jumps) {
-                (0xeb | 0x66, true) => Low::copy(code, &[0xeb, (target.wrapping_sub(code + 2)) as u8]),
-                (0xeb | 0x66, false) => Low::copy(code, &NOP_2),
-                (_, true) => Low::copy(code, &jump(0xe9, code, target)),
-                (_, false) => Low::copy(code, &NOP_5),
-            }
+            let key = (at + 8).wrapping_add_signed(entry.key & !(KEY_FLAGS as i64));
+            places.entry(key).or_default().push(at);
+        }
+    }
+    let keys: Vec<u64> = places.keys().copied().collect();
+    PLACES.set(places);
+    keys.into_iter().for_each(jump_label);
+}
+
+/// Make all code that depends on `key` as it should be.
+#[expect(unsafe_code, reason = "reads tables and keys of modules, and machine code")]
+pub(crate) fn jump_label(key: u64) {
+    for at in PLACES.borrow().get(&key).into_iter().flatten().copied() {
+        // SAFETY: an entry of a table.
+        let entry: JumpEntry = unsafe { physical::read(at) };
+        let (code, target) =
+            (at.wrapping_add_signed(entry.code.into()), (at + 4).wrapping_add_signed(entry.target.into()));
+        // SAFETY: a `struct static_key` begins with its count; and code of a module.
+        let (enabled, opcode) = unsafe { (physical::read::<i32>(key) > 0, physical::read::<u8>(code)) };
+        let jumps = enabled != (entry.key & 1 != 0);
+        match (opcode, jumps) {
+            (0xeb | 0x66, true) => Low::copy(code, &[0xeb, (target.wrapping_sub(code + 2)) as u8]),
+            (0xeb | 0x66, false) => Low::copy(code, &NOP_2),
+            (_, true) => Low::copy(code, &jump(0xe9, code, target)),
+            (_, false) => Low::copy(code, &NOP_5),
         }
     }
 }

@@ -45,8 +45,10 @@ pub(crate) enum Damage {
 struct Trailer {
     size: u32,
     state: u32,
-    /// The address that its allocation returned to.
-    caller: u64,
+    /// The address that its allocation returned to, which is below 2 GiB.
+    caller: u32,
+    /// How often [`mark`] was called before it was made, or freed.
+    era: u32,
 }
 
 const TRAILER: u64 = size_of::<Trailer>() as u64;
@@ -76,8 +78,7 @@ struct Heap {
     /// What was freed since [`verify`], with its class.
     retired: Vec<(u64, usize)>,
     live: u64,
-    poison: bool,
-    callers: Vec<(u64, u64)>,
+    era: u32,
     damage: Vec<Damage>,
 }
 
@@ -88,8 +89,7 @@ static HEAP: Single<Heap> = Single::new(Heap {
     quarantine: [const { VecDeque::new() }; CLASSES],
     retired: Vec::new(),
     live: 0,
-    poison: true,
-    callers: Vec::new(),
+    era: 0,
     damage: Vec::new(),
 });
 
@@ -129,9 +129,9 @@ pub(crate) fn verify() {
     }
 }
 
-/// The objects that are live, by the address that wanted them: of those made since the last [`mark`].
-pub(crate) fn leaked() -> Vec<(u64, u64)> {
-    HEAP.borrow().callers.clone()
+/// The objects that are live and were made since the last [`mark`], by the address that wanted them.
+pub(crate) fn leaked() -> Vec<u64> {
+    HEAP.borrow().leaked()
 }
 
 /// What was found to be wrong since this was asked last.
@@ -141,7 +141,7 @@ pub(crate) fn take_damage() -> Vec<Damage> {
 
 /// From here on [`leaked`] counts.
 pub(crate) fn mark() {
-    HEAP.borrow().callers.clear();
+    HEAP.borrow().era += 1;
 }
 
 impl Heap {
@@ -149,7 +149,7 @@ impl Heap {
         let class = (size + TRAILER).next_power_of_two().trailing_zeros().max(CLASS_MIN);
         let slot = self.slot(class);
         let end = slot + (1 << class);
-        let trailer = Trailer { size: size as u32, state: LIVE, caller };
+        let trailer = Trailer { size: size as u32, state: LIVE, caller: caller as u32, era: self.era };
         // SAFETY: the slot is free.
         unsafe {
             if zeroed {
@@ -159,7 +159,6 @@ impl Heap {
             physical::write(end - TRAILER, trailer);
         }
         self.live += 1;
-        self.callers.push((slot, caller));
         slot
     }
 
@@ -172,7 +171,12 @@ impl Heap {
         if self.quarantine[index].len() > QUARANTINE
             && let Some(slot) = self.quarantine[index].pop_front()
         {
-            self.check_poison(slot, class);
+            // SAFETY: the end of the slot.
+            let trailer: Trailer = unsafe { physical::read(slot + (1 << class) - TRAILER) };
+            // What was freed before the last mark was looked at by [`verify`].
+            if trailer.era == self.era {
+                self.check_poison(slot, class);
+            }
             return slot;
         }
         if class >= PAGE_SHIFT {
@@ -196,6 +200,23 @@ impl Heap {
 
     fn page_index(at: u64) -> usize {
         ((at - PHYSICAL) / PAGE) as usize
+    }
+
+    fn leaked(&self) -> Vec<u64> {
+        let mut callers = Vec::new();
+        for (index, what) in self.uses.iter().enumerate() {
+            let page = PHYSICAL + index as u64 * PAGE;
+            let (class, slots) = match what {
+                Use::Slots(class) => (*class, PAGE >> class),
+                Use::Slot { class } => (*class, 1),
+                Use::Pages { .. } | Use::Unused => continue,
+            };
+            let ends = (1..=slots).map(|slot| page + (slot << class) - TRAILER);
+            // SAFETY: ends of slots.
+            let trailers = ends.map(|end| unsafe { physical::read::<Trailer>(end) });
+            callers.extend(trailers.filter(|is| is.state == LIVE && is.era == self.era).map(|is| u64::from(is.caller)));
+        }
+        callers
     }
 
     fn set_use(&mut self, at: u64, what: Use) {
@@ -234,19 +255,14 @@ impl Heap {
             self.damage.push(Damage::Written(what));
         }
         self.live -= 1;
-        if let Some(index) = self.callers.iter().rposition(|(slot, _)| *slot == object) {
-            self.callers.swap_remove(index);
-        }
         self.retire(object, class);
         // SAFETY: the end of the slot.
-        unsafe { physical::write(end - TRAILER, Trailer { state: FREE, ..trailer }) };
+        unsafe { physical::write(end - TRAILER, Trailer { state: FREE, era: self.era, ..trailer }) };
     }
 
     fn retire(&mut self, at: u64, class: u32) {
-        if self.poison {
-            // SAFETY: a slot or pages that were freed.
-            unsafe { physical::fill(at, POISON, 1 << class) };
-        }
+        // SAFETY: a slot that was freed.
+        unsafe { physical::fill(at, POISON, 1 << class) };
         self.quarantine[class as usize].push_back(at);
         self.retired.push((at, class as usize));
     }
@@ -295,10 +311,8 @@ impl Heap {
         }
         self.set_use(at, Use::Pages { order: order as u8, live: false });
         self.live -= 1;
-        if self.poison {
-            // SAFETY: pages that were freed.
-            unsafe { physical::fill(at, POISON, PAGE << order) };
-        }
+        // SAFETY: pages that were freed.
+        unsafe { physical::fill(at, POISON, PAGE << order) };
         let index = (PAGE_SHIFT + order) as usize + PAGES_FROM;
         self.quarantine[index].push_back(at);
         self.retired.push((at, index));
