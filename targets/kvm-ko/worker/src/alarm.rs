@@ -142,7 +142,7 @@ pub(crate) fn keep(mut alarm: Alarm) {
 }
 
 /// Keep an alarm that the kernel does not survive.
-pub(crate) fn keep_fatal(alarm: Alarm) {
+pub(crate) fn keep_fatal(alarm: &Alarm) {
     let hook = {
         let mut record = RECORD.borrow();
         record.dead = true;
@@ -150,7 +150,7 @@ pub(crate) fn keep_fatal(alarm: Alarm) {
         record.fatal
     };
     if let Some(hook) = hook {
-        hook(&alarm);
+        hook(alarm);
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn way_out() -> Option<(u64, u64)> {
 pub(crate) fn die(kind: AlarmKind, text: &str) -> ! {
     let backtrace = loader::backtrace_here();
     let place = backtrace.first().cloned().unwrap_or_default();
-    alarm::keep_fatal(Alarm { kind, place, text: text.to_owned(), backtrace });
+    alarm::keep_fatal(&Alarm { kind, place, text: text.to_owned(), backtrace });
     let (stack, instruction) = way_out().unwrap_or_else(|| panic!("the kernel died outside of a call: {text}"));
     // SAFETY: where `kvm_ko_call` left its stack; the frames in between belong to code that is given up.
     unsafe { std::arch::asm!("mov rsp, {}", "jmp {}", in(reg) stack, in(reg) instruction, options(noreturn)) }

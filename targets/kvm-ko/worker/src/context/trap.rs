@@ -64,7 +64,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut ucontext
         registers[REG_RIP as usize] = next as i64;
         return;
     }
-    alarm::keep_fatal(describe(signal, at, address, registers[REG_RSP as usize] as u64));
+    alarm::keep_fatal(&describe(signal, at, address, registers[REG_RSP as usize] as u64));
     let Some((stack, instruction)) = rescue::way_out() else {
         eprintln!("kvm-ko-worker: signal {signal} at {at:#x}, address {address:#x}, outside of the kernel");
         std::process::abort();

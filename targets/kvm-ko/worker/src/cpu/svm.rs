@@ -78,9 +78,9 @@ extern "C" fn enter(state: *mut State) {
     let vcpu = state.vcpu;
     if state.tlb_control != 0 {
         if state.tlb_control == FLUSH_ALL {
-            tlb::drop_all()
+            tlb::drop_all();
         } else {
-            tlb::drop_asid(state.asid)
+            tlb::drop_asid(state.asid);
         }
         alarm::note(Event::TlbFlushed { vcpu });
     }

@@ -109,6 +109,6 @@ impl Kernel {
 }
 
 fn word(pfn: u64, offset: u64) -> *mut u64 {
-    assert!(offset % 8 == 0 && offset < PAGE && pfn >= host::FIRST_PFN, "a word of a page of the guest");
+    assert!(offset.is_multiple_of(8) && offset < PAGE && pfn >= host::FIRST_PFN, "a word of a page of the guest");
     (PHYSICAL + pfn * PAGE + offset) as *mut u64
 }

@@ -36,6 +36,19 @@ pub struct Root {
     pub obsolete: bool,
 }
 
+/// A table page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its physical address.
+    pub at: u64,
+    /// Of its entries.
+    pub level: u8,
+    /// The first frame that it translates.
+    pub gfn: u64,
+    /// Index and raw value of each entry that is not 0.
+    pub entries: Vec<(u64, u64)>,
+}
+
 /// A `struct kvm_mmu_page`: `struct worker_page`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -170,12 +183,12 @@ impl Kernel {
         leaves
     }
 
-    /// What is in each table that hangs from `root`, the first included: its physical address, level and first frame; index and raw
-    /// value of each entry that is not 0.
-    pub fn tables_of(&self, root: &Root) -> Vec<(u64, u8, u64, Vec<(u64, u64)>)> {
+    /// The tables that hang from `root`, the first included.
+    pub fn tables_of(&self, root: &Root) -> Vec<Table> {
         let mut tables = Vec::new();
         walk::tables(&self.top(root), &mut |inner, entries| {
-            tables.push((inner.table, inner.level, inner.address >> 12, entries.to_vec()));
+            let gfn = inner.address >> 12;
+            tables.push(Table { at: inner.table, level: inner.level, gfn, entries: entries.to_vec() });
         });
         tables
     }

@@ -18,7 +18,7 @@ pub use files::{Failure, Fd, SYSTEM};
 pub use flush::FlushMode;
 pub use guest::Entered;
 pub use host::{Ageing, Phase, hva};
-pub use inside::{Entry, Page, Root, Slot, TlbEntry};
+pub use inside::{Entry, Page, Root, Slot, Table, TlbEntry};
 pub use load::{LoadError, Options, Vendor};
 pub use requests::Rmap;
 pub use vcpu::Mode;

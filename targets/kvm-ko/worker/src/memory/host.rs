@@ -248,7 +248,7 @@ impl Host {
         let step = 1 << (9 * (u64::from(level.max(2)) - 1));
         let mut at = page - page % step;
         while at < page + pages {
-            let leaf = |host: &Self| host.page(at).pfn.map_or(0, |pfn| pfn * PAGE | HUGE);
+            let leaf = |host: &Self| host.page(at).pfn.map_or(0, |pfn| (pfn * PAGE) | HUGE);
             let entry = self.entry(3, at);
             if level == 3 {
                 // SAFETY: an entry of a table.
