@@ -121,6 +121,8 @@ impl HostMemory {
         for page in pages.clone() {
             tested |= ask(Ageing::Test, page, 1)?;
         }
+        // What is in a TLB was accessed without the entry being touched. A processor may forget at any time, and here it does.
+        kernel.forget_translations();
         let call = if flush { Ageing::ClearFlush } else { Ageing::Clear };
         let young = ask(call, range.start.page(), range.pages.into())?;
         if pages.is_empty() || tested == young {
