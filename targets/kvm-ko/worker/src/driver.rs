@@ -8,6 +8,7 @@
 //! | `accesses` | what the guest does, whole or held in the middle |
 //! | `host_memory` | what the host does to its pages, and what the pages are called |
 //! | `sight` | the tables under every name after each op |
+//! | `structure` | shadow pages and the reverse map, at the end |
 //! | `notes` | flushes, alarms and the kernel's log |
 
 mod accesses;
@@ -18,6 +19,7 @@ mod memslots;
 mod notes;
 mod setup;
 mod sight;
+mod structure;
 
 pub(crate) use setup::Setup;
 
@@ -135,8 +137,8 @@ impl Executor for Driver {
 
     fn end(&mut self, answer: &mut Answer<'_>) {
         if let Some(machine) = self.machine.take() {
-            self.sight.keys(self.kernel, &machine, answer);
-            if let Err(stop) = machine.close(self.kernel) {
+            let looked = if self.setup.has_rmap() { structure::look(self.kernel, &machine, answer) } else { Ok(()) };
+            if let Err(stop) = looked.and_then(|()| machine.close(self.kernel)) {
                 self.notes.stopped(&stop, answer);
             }
         }

@@ -30,6 +30,11 @@ pub(super) struct Memslots {
 const ANCHOR: u32 = (SLOTS * ALIASES) as u32;
 const PAGE_BYTES: u64 = gpa_model::Gpa::from_page(1).raw();
 
+/// The number of KVM's memslot for one alias of slot `id`.
+const fn number(id: SlotId, alias: usize) -> u32 {
+    (id.index() * ALIASES + alias) as u32
+}
+
 impl Memslots {
     pub(super) fn new(vm: &VmConfig, alias_method: AliasMethod) -> Self {
         Self { slots: [None; SLOTS], alias_method, vm: *vm }
@@ -51,8 +56,14 @@ impl Memslots {
         if id.is_internal() { 1 } else { self.alias_method.slots(&self.vm) }
     }
 
+    /// The numbers that KVM's memslots have.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let ids = (0..SLOTS as u8).filter_map(SlotId::new).filter(|id| self.slots[id.index()].is_some());
+        ids.flat_map(|id| (0..self.aliases(id)).map(move |alias| number(id, alias)))
+    }
+
     fn region(&self, id: SlotId, alias: usize, slot: Option<&Slot>) -> kvm_userspace_memory_region {
-        let number = (id.index() * ALIASES + alias) as u32;
+        let number = number(id, alias);
         let Some(slot) = slot else {
             return kvm_userspace_memory_region { slot: number, ..kvm_userspace_memory_region::default() };
         };
@@ -108,8 +119,7 @@ impl Machine {
         let mut dirty = FrameSet::EMPTY;
         let mut bitmap = vec![0u64; (slot.pages as usize).div_ceil(64)];
         for alias in 0..slots.aliases(id) {
-            let number = slots.region(id, alias, None).slot;
-            let mut log = kvm_dirty_log { slot: number, ..kvm_dirty_log::default() };
+            let mut log = kvm_dirty_log { slot: number(id, alias), ..kvm_dirty_log::default() };
             log.__bindgen_anon_1.dirty_bitmap = bitmap.as_mut_ptr().cast();
             kernel.ioctl_with(self.fd, ioctl::GET_DIRTY_LOG, &mut log).map_err(odd("get a dirty log"))?;
             for frame in first..FRAMES.min(first + self.vm.frames_in(slot.pages.into())) {
@@ -136,9 +146,8 @@ impl Machine {
             bitmap[page as usize / 64] |= 1 << (page % 64);
         }
         for alias in 0..slots.aliases(id) {
-            let slot = slots.region(id, alias, None).slot;
             let mut log = kvm_clear_dirty_log {
-                slot,
+                slot: number(id, alias),
                 num_pages: (end - start) as u32,
                 first_page: start,
                 ..kvm_clear_dirty_log::default()

@@ -118,7 +118,14 @@ impl Setup {
         let abilities = Abilities {
             kinds: OpKinds::of(&kinds),
             unmap_halves: true,
-            shows: Capabilities { tables: true, flushes: true, ..Capabilities::EXITS },
+            internal_slots: true,
+            shows: Capabilities {
+                tables: true,
+                flushes: true,
+                keys: self.has_rmap(),
+                rmap: self.has_rmap(),
+                ..Capabilities::EXITS
+            },
             ..Abilities::default()
         };
         Hello { about, alias_method: self.alias_method, abilities }

@@ -74,9 +74,6 @@ impl Sight {
         }
         Ok(lost)
     }
-
-    /// What is kept by gfn.
-    pub(super) fn keys(&self, _kernel: &Kernel, _machine: &Machine, _answer: &mut Answer<'_>) {}
 }
 
 fn level(number: u8) -> Level {
