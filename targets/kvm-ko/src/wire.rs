@@ -32,4 +32,4 @@ pub const QUESTION_BYTES: usize = gpa_model::limits::FILE_BYTES;
 /// Bytes of what the kernel says for one program; the rest is lost.
 pub const LOG_BYTES: usize = 1 << 20;
 /// Bytes of a line about an alarm.
-pub const TEXT_BYTES: usize = 1 << 12;
+pub const TEXT_BYTES: usize = 4096;

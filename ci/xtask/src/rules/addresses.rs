@@ -13,6 +13,14 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception::new("model/src/addr/level.rs", "the same room: what one leaf translates"),
     Exception::new("model/src/addr/stolen.rs", "the same room: frame and alias of an address"),
     Exception::new("oracles/src/run/features.rs", "packs feature cells into bit fields; no address is in them"),
+    Exception::new("targets/kvm-ko/worker/src/cpu/walk.rs", "the processor's own page-table entries"),
+    Exception::new("targets/kvm-ko/worker/src/cpu/guest_walk.rs", "those of the guest"),
+    Exception::new("targets/kvm-ko/worker/src/cpu/svm.rs", "the processor: what it tells of a fault"),
+    Exception::new("targets/kvm-ko/worker/src/cpu/tlb.rs", "the processor: what it tags translations by"),
+    Exception::new("targets/kvm-ko/worker/src/kernel/inside.rs", "the frames of entries as the kernel has them"),
+    Exception::new("targets/kvm-ko/worker/src/kernel/files.rs", "the kernel's MAX_ERRNO, which is no mask"),
+    Exception::new("targets/kvm-ko/worker/src/memory/heap.rs", "the pages of the kernel's own memory"),
+    Exception::new("targets/kvm-ko/worker/tests/kernel.rs", "addresses as the processor and the kernel have them"),
     Exception::new("targets/kvm-mmu/src/tables/spte.rs", "the bit layout of this target's page-table entries"),
 ];
 

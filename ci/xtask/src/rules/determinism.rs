@@ -4,8 +4,9 @@ use super::{Breach, Exception, is_excepted};
 use crate::tokens::{Token, begins, without_tests};
 use crate::tree::Tree;
 
-/// What prepares and launches machines: it waits for them, and decides nothing that a program comes to.
-const LAUNCHERS: [&str; 2] = ["targets/kernels/", "targets/linux-kvm/"];
+/// What prepares and launches machines and workers: it waits for them, and decides nothing that a program comes to.
+const LAUNCHERS: [&str; 4] =
+    ["targets/kernels/", "targets/kvm-ko/src/", "targets/kvm-ko/worker/src/main.rs", "targets/linux-kvm/"];
 
 pub(super) const LAW: &str = "the core (model, oracles, targets) reads no clock, draws no randomness but what a caller passes \
                               in, and uses no hash map without a fixed hasher: same program, same trace, byte for byte.";

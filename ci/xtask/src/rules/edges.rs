@@ -16,18 +16,20 @@ struct Layer {
     tests_use: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 12] = [
     Layer { name: "gpa-model", uses: &[], tests_use: &[] },
     Layer { name: "gpa-oracles", uses: &["gpa-model"], tests_use: &[] },
     Layer { name: "kvm-mmu", uses: &["gpa-model"], tests_use: &["gpa-oracles"] },
     Layer { name: "kernels", uses: &[], tests_use: &[] },
     Layer { name: "linux-kvm", uses: &["kernels"], tests_use: &[] },
     Layer { name: "linux-kvm-plugin", uses: &["kernels", "linux-kvm"], tests_use: &[] },
+    Layer { name: "kvm-ko", uses: &["gpa-model", "kernels"], tests_use: &["gpa-oracles", "kvm-mmu"] },
+    Layer { name: "kvm-ko-worker", uses: &["gpa-model", "kernels", "kvm-ko"], tests_use: &[] },
     Layer { name: "third-party", uses: &["gpa-model"], tests_use: &["gpa-oracles"] },
     Layer { name: "hw-runner", uses: &["gpa-model", "gpa-oracles"], tests_use: &[] },
     Layer {
         name: "gpafuzz",
-        uses: &["gpa-model", "gpa-oracles", "kvm-mmu", "kernels", "linux-kvm", "third-party", "hw-runner"],
+        uses: &["gpa-model", "gpa-oracles", "kvm-mmu", "kernels", "kvm-ko", "linux-kvm", "third-party", "hw-runner"],
         tests_use: &[],
     },
     Layer { name: "xtask", uses: &[], tests_use: &[] },

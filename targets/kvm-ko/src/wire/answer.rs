@@ -122,7 +122,7 @@ fn short(number: usize) -> [u8; 2] {
 mod tests {
     use super::super::{AlarmKind, Records};
     use super::*;
-    use gpa_model::{Exit, GfnIndexed, Gpa, Level, Pfn, Program, Rights, VcpuSet, text};
+    use gpa_model::{Exit, GfnIndexed, Level, Pfn, Program, Rights, VcpuSet, text};
 
     fn program() -> Program {
         let text = "gpafuzz-program 1\nvm stolen=40 vcpus=2 base=0x1e0 flush=works\nv0 read 0x1e0\nage hva=0 pages=1\n";
@@ -132,7 +132,7 @@ mod tests {
     fn everything() -> Vec<Record> {
         let alarm = Alarm { kind: AlarmKind::Warn, function: "make_spte".into(), text: "spte.c:242\nrmap_add".into() };
         let spte = Spte::new(Pfn::new(7), Rights::RX).map(|spte| spte.at_level(Level::Page2M));
-        let gpa = Gpa::new(1 << 40 | 0x1e0 << 12);
+        let gpa = program().vm.gpa(0, 1);
         vec![
             Record::Op(0),
             Record::Flush(Flush::All { vcpus: VcpuSet::one(1) }),

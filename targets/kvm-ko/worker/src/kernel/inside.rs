@@ -1,4 +1,8 @@
 //! A look inside: roots, tables, TLBs, memslots.
+//!
+//! UNSAFETY: reads bitmaps of the kernel.
+
+#![expect(unsafe_code, reason = "reads bitmaps of the kernel")]
 
 use super::{Failure, Fd, Kernel, Vendor};
 use crate::cpu::{self, Leaf, Tables, walk};
@@ -235,7 +239,6 @@ impl Kernel {
     }
 
     /// The dirty bitmap of a memslot as it stands, a bit for each page; `None` without one.
-    #[expect(unsafe_code, reason = "reads a bitmap of the kernel")]
     pub fn dirty_bitmap(&self, slot: &Slot) -> Option<Vec<u64>> {
         let words = slot.pages.div_ceil(64);
         // SAFETY: KVM's bitmap has a bit for each page, in whole words.

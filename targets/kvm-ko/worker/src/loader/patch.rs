@@ -1,6 +1,10 @@
 //! Code that the kernel patches: static calls, jump labels; and what is patched to put this program in the processor's place.
 //!
 //! Alternatives stay as compiled: they are made for a processor with few features.
+//!
+//! UNSAFETY: reads tables, keys and machine code of modules.
+
+#![expect(unsafe_code, reason = "reads tables, keys and machine code of modules")]
 
 use super::low::Low;
 use super::module::Module;
@@ -39,7 +43,6 @@ fn jump(opcode: u8, at: u64, target: u64) -> [u8; 5] {
 ///
 /// # Errors
 /// If its code does not begin as that of a function that can be traced does.
-#[expect(unsafe_code, reason = "reads machine code")]
 pub(crate) fn redirect(function: u64, hook: Hook) -> Result<(), String> {
     match hook {
         Hook::Instead(target) => Low::copy(function, &jump(0xe9, function, target)),
@@ -69,7 +72,6 @@ const KEY_FLAGS: u64 = 3;
 static PLACES: Single<BTreeMap<u64, Vec<u64>>> = Single::new(BTreeMap::new());
 
 /// Find the places in the code of `modules` that depend on keys, and make all as they should be.
-#[expect(unsafe_code, reason = "reads tables of modules")]
 pub(crate) fn jump_labels(modules: &[Module]) {
     let mut places: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for table in modules.iter().filter_map(|module| module.section("__jump_table")) {
@@ -86,7 +88,6 @@ pub(crate) fn jump_labels(modules: &[Module]) {
 }
 
 /// Make all code that depends on `key` as it should be.
-#[expect(unsafe_code, reason = "reads tables and keys of modules, and machine code")]
 pub(crate) fn jump_label(key: u64) {
     for at in PLACES.borrow().get(&key).into_iter().flatten().copied() {
         // SAFETY: an entry of a table.

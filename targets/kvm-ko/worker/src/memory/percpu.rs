@@ -1,4 +1,8 @@
 //! The per-CPU area of the one processor. GS base is its start, so a per-CPU address is an offset in it.
+//!
+//! UNSAFETY: clears the room that it gives.
+
+#![expect(unsafe_code, reason = "clears the room that it gives")]
 
 use super::physical;
 use crate::single::Single;
@@ -29,7 +33,6 @@ pub(crate) fn base() -> u64 {
 ///
 /// # Panics
 /// If there is none.
-#[expect(unsafe_code, reason = "clears the room that it gives")]
 pub(crate) fn alloc(size: u64, align: u64) -> u64 {
     let mut area = AREA.borrow();
     let at = area.next.next_multiple_of(align.max(8));

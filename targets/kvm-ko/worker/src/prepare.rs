@@ -1,1 +1,0 @@
-//! What is made once for each kernel: the folder that [`Kernel::load`](crate::kernel::Kernel::load) takes.
