@@ -1,6 +1,8 @@
-//! A campaign on one target: run the engine until its budget is spent, and turn what it finds into findings on disk.
+//! A campaign on one target: jobs run the programs of a seed until the budget is spent, and each finding is minimised and kept.
 
 pub mod check;
+pub mod checkpoint;
+pub mod course;
 pub mod coverage;
 pub mod digest;
 pub mod finding;
@@ -9,27 +11,27 @@ pub mod known;
 pub mod store;
 pub mod summary;
 
-use crate::engine::{Budget, Engine, Found};
+use crate::engine::Found;
 use crate::target::{RunRecord, Target, TargetError};
-use crate::terminal::progress::{Left, Progress, Status};
-use digest::Digest;
 use finding::{Confirmed, Finding, KnownText, Metadata};
+use gpa_model::Program;
 use gpa_model::minimize::minimize;
-use gpa_model::{Program, text};
 use gpa_oracles::{Lockstep, Violation};
 use known::Known;
 use std::fmt;
-use std::time::Instant;
+use std::path::PathBuf;
 use store::{Store, StoreError};
-use summary::{FindingSummary, Ops, TargetSummary, TargetTiming};
+use summary::FindingSummary;
 
 /// What campaigns on all targets share.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
     /// Everything but the length follows from it.
     pub seed: u64,
-    /// Which of several campaigns at once on a target this is, from 0.
-    pub job: u8,
+    /// How many jobs share the programs.
+    pub jobs: u8,
+    /// Whether a campaign goes on where one with the same seed in the same folder has stopped.
+    pub resume: bool,
     /// vCPUs of every VM; open, if it is as it comes.
     pub vcpus: Option<u8>,
     /// Where findings go.
@@ -38,19 +40,12 @@ pub struct Setting<'a> {
     pub known: &'a [Known],
 }
 
-impl Setting<'_> {
-    /// What a campaign on `target` is called: by the target, and of several at once by their numbers, too.
-    pub fn label(&self, target: &str) -> String {
-        if self.job == 0 { target.to_owned() } else { format!("{target}#{}", u32::from(self.job) + 1) }
-    }
-}
-
 /// Why a campaign ended before its time.
 #[derive(Debug)]
 pub enum CampaignError {
     /// The target failed.
     Target(TargetError),
-    /// A finding could not be written.
+    /// The folder could not be used.
     Store(StoreError),
 }
 
@@ -77,87 +72,32 @@ impl From<StoreError> for CampaignError {
     }
 }
 
-/// Fuzz `target`, which is called `name`, judged by `run`.
+/// A finding that is minimised and described, and still has to be written.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The folder that it belongs in, below [`Store::out`].
+    pub folder: PathBuf,
+    /// What is written there.
+    pub finding: Finding,
+    /// What the summary says of it.
+    pub summary: FindingSummary,
+}
+
+impl Kept {
+    /// Write it. When this returns it is on disk.
+    ///
+    /// # Errors
+    /// A [`StoreError`]; the finding can be written again later.
+    pub fn save(&self, store: &Store) -> Result<(), StoreError> {
+        store.save(&self.folder, &self.finding)
+    }
+}
+
+/// Minimise what was found on `target`, and describe it.
 ///
 /// # Errors
-/// A [`CampaignError`]; findings made before it are on disk.
-pub fn run(
-    name: &str,
-    target: &mut dyn Target,
-    run: Lockstep,
-    budget: Budget<'_>,
-    setting: Setting<'_>,
-) -> Result<(TargetSummary, TargetTiming), CampaignError> {
-    let start = Instant::now();
-    // Of several at once the first says how far it is: there is one line.
-    let mut progress = (setting.job == 0).then(|| Progress::new(name, left(&budget)));
-    let mut engine = Engine::new(target, run, setting.seed, budget)?.with_vcpus(setting.vcpus);
-    let mut findings = Vec::new();
-    while !engine.is_done() {
-        engine.round()?;
-        for found in engine.take_found() {
-            findings.push(keep(name, engine.target(), &found, setting)?);
-        }
-        if let Some(progress) = &mut progress {
-            progress.tick(|| status(&engine, findings.len()));
-        }
-    }
-    if let Some(progress) = progress {
-        progress.finish(&status(&engine, findings.len()));
-    }
-    let (executions, ops) = (engine.executions(), engine.run().counts().judged);
-    let timing = TargetTiming::new(start.elapsed().as_secs_f64(), executions, ops, engine.target());
-    Ok((summarize(setting.label(name), &engine, findings), timing))
-}
-
-/// What the progress line says is left of `budget`.
-pub(crate) fn left(budget: &Budget<'_>) -> Left {
-    match (budget.runs, budget.deadline) {
-        (Some(runs), _) => Left::Runs(runs),
-        (None, Some(deadline)) => Left::Until(deadline),
-        (None, None) => Left::Runs(u64::MAX),
-    }
-}
-
-/// How far `engine` has come, with so many `findings`.
-pub(crate) fn status(engine: &Engine<'_>, findings: usize) -> Status {
-    Status {
-        executions: engine.executions(),
-        ops: engine.run().counts().judged,
-        corpus: engine.corpus_len(),
-        cells: engine.cell_count(),
-        findings,
-    }
-}
-
-fn summarize(target: String, engine: &Engine<'_>, findings: Vec<FindingSummary>) -> TargetSummary {
-    let (mut corpus, mut cells) = (Digest::default(), Digest::default());
-    engine.each_corpus_program(|program| corpus.add(text::print(program).as_bytes()));
-    engine.cells().for_each(|cell| cells.add(&cell.to_le_bytes()));
-    TargetSummary {
-        target,
-        note: None,
-        executions: engine.executions(),
-        ops: Ops::from(engine.run().counts()),
-        corpus: engine.corpus_len(),
-        corpus_digest: corpus.to_string(),
-        cells: engine.cell_count(),
-        cells_digest: cells.to_string(),
-        checks: check::checks(engine.run()),
-        findings,
-    }
-}
-
-/// Minimise what was found, write it down, and say what it is.
-///
-/// # Errors
-/// A [`CampaignError`] if the target fails, or the finding cannot be written.
-pub fn keep(
-    name: &str,
-    target: &mut dyn Target,
-    found: &Found,
-    setting: Setting<'_>,
-) -> Result<FindingSummary, CampaignError> {
+/// If the target fails.
+pub fn keep(name: &str, target: &mut dyn Target, found: &Found, setting: Setting<'_>) -> Result<Kept, TargetError> {
     // A run of its own: what minimising judges is not what the campaign judged.
     let mut run = Lockstep::default();
     let smaller = shrink(target, &mut run, found)?;
@@ -168,7 +108,7 @@ pub fn keep(
     if again.is_none_or(|again| again.signature != *signature) {
         report.push_str(&format!("\nwhen it was found:\n{}\n", found.violation));
     }
-    let folder = Store::folder(&setting.label(name), signature);
+    let folder = Store::folder(name, signature);
     let minimized_file = setting.store.out().join(&folder).join(finding::MINIMIZED_FILE);
     let replay = replay_line(&minimized_file.display().to_string(), name);
     let known = setting.known.iter().find(|known| known.matches(name, signature)).map(KnownText::from);
@@ -193,8 +133,7 @@ pub fn keep(
     let (ops_before, ops_after) = (program.ops.len(), minimized.ops.len());
     let seen = if smaller.reproduces { RunRecord::default() } else { found.seen.clone() };
     let finding = Finding { program, minimized, report, seen, metadata };
-    setting.store.save(&folder, &finding)?;
-    Ok(FindingSummary {
+    let summary = FindingSummary {
         signature: signature.into(),
         known,
         execution: found.execution,
@@ -205,7 +144,8 @@ pub fn keep(
         seen: finding.seen_files().map(|(name, _)| name.to_owned()).collect(),
         folder: folder.display().to_string(),
         replay,
-    })
+    };
+    Ok(Kept { folder, finding, summary })
 }
 
 /// What [`shrink`] made of a program.

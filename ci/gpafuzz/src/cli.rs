@@ -48,6 +48,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(Exit::Clean) => ExitCode::SUCCESS,
         Ok(Exit::Findings) => ExitCode::from(1),
+        Ok(Exit::Interrupted(status)) => ExitCode::from(status),
         Err(error) => {
             note(&format!("gpafuzz: {error}"));
             ExitCode::from(error.status())

@@ -1,13 +1,15 @@
-//! The fuzzing engine: every type of LibAFL that this project uses, and nothing else knows of.
+//! The fuzzing engine: every type of LibAFL that this project uses. No other file names one.
 //!
-//! Inputs are typed programs, never bytes. Each round takes the next program of the corpus, runs mutants of it, and runs
-//! freshly generated programs beside them: generation alone misses what depends on the order of ops, mutation alone is
-//! slow to reach what is shallow. A program that reaches a feature cell no other has reached joins the corpus, unless an
-//! oracle objected to it: what follows a violation was not judged. So does one that makes the target execute a block of code for
-//! the first time, where that can be seen.
+//! Inputs are typed programs, never bytes. Program number *n* of a seed is generated from the seed and *n* alone, so a campaign can be
+//! split among jobs, stopped and resumed without changing what it runs. Lengths are mixed: of 120 mutants, generation from these
+//! [`LENGTHS`] needs 0.65 of the executions that programs of at most 48 ops need (geometric mean, 20 seeds); mutating a corpus guided by
+//! feature cells needs 4.3 times as many. `gpafuzz teeth --seeds 20 --json` prints the executions.
 //!
-//! There is no clock, no signal handler and no file here, and no choice that is not drawn from the seed: only the
-//! [`Budget`] may look at the time, and it decides nothing but when to stop.
+//! A corpus exists only for a target that shows which blocks of its code a program executes. A program that executes a new block
+//! joins it, unless an oracle objected: what follows a violation was not judged. Mutants of it run beside generated programs.
+//!
+//! This file reads no clock and no file, and installs no signal handler. Only the [`Budget`] looks at the time, and it decides
+//! nothing but when to stop.
 
 use crate::target::{RunRecord, Target, TargetError};
 use gpa_model::choices::Choices;
@@ -31,13 +33,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Mutants of one corpus entry that a round runs.
-const MUTANTS: u32 = 48;
+/// Ops of a generated program, at most: each program draws one of these. A target whose [`Profile`] allows fewer gets fewer.
+const LENGTHS: [u32; 3] = [48, 96, 200];
 /// Generated programs that a round runs.
-const GENERATED: u32 = 16;
+const ROUND: u64 = 16;
+/// Mutants of one corpus entry that a round runs where there is a corpus.
+const MUTANTS: u32 = 48;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +56,8 @@ pub struct Budget<'a> {
 }
 
 impl Budget<'_> {
-    fn is_spent(&self, executions: u64) -> bool {
+    /// Whether a campaign that has run so many programs ends.
+    pub fn is_spent(&self, executions: u64) -> bool {
         self.stop.load(Ordering::Relaxed)
             || self.runs.is_some_and(|runs| executions >= runs)
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
@@ -65,27 +71,32 @@ pub struct Found {
     pub program: Program,
     /// What an oracle said.
     pub violation: Violation,
-    /// Which execution it was, from 1.
+    /// Which execution it was, from 1: without a corpus the number of the program plus 1.
     pub execution: u64,
     /// What the target did.
     pub seen: RunRecord,
 }
 
-/// A campaign in progress on one target.
+/// What runs the programs of a seed on one target.
 pub struct Engine<'a> {
     fuzzer: StdFuzzer<QueueScheduler, Novelty, BytesInputConverter, NopInputFilter, ConstFeedback>,
     state: State,
     judge: Judge<'a>,
-    stages: (Mutate, (Generate, ())),
-    /// What is left of the only programs the target can run, if it cannot run any.
-    recorded: Option<std::vec::IntoIter<Program>>,
+    stages: (Mutate, ()),
+    seed: u64,
+    generators: [Generator; LENGTHS.len()],
+    case: Case,
+    /// The number of the next program that [`Engine::round`] generates.
+    next: u64,
+    /// The only programs that the target can run, if it cannot run any.
+    recorded: Option<Vec<Program>>,
 }
 
 impl<'a> Engine<'a> {
-    /// A campaign on `target`, judged by `run`; everything but its length follows from `seed`.
+    /// An engine for `target`, judged by `run`; everything but when it ends follows from `seed`.
     ///
     /// # Errors
-    /// If the target fails on its first program.
+    /// If LibAFL refuses its parts.
     pub fn new(target: &'a mut dyn Target, run: Lockstep, seed: u64, budget: Budget<'a>) -> Result<Self, TargetError> {
         Self::with_guidance(target, run, seed, budget, true)
     }
@@ -101,35 +112,35 @@ impl<'a> Engine<'a> {
         budget: Budget<'a>,
         guided: bool,
     ) -> Result<Self, TargetError> {
-        let generator = Generator::new(target.profile());
-        let recorded = target.recorded().map(Vec::into_iter);
+        let profile = target.profile();
+        let recorded = target.recorded();
         let (mut novelty, mut never) = (Novelty { guided, ..Novelty::default() }, ConstFeedback::new(false));
-        let rand = StdRand::with_seed(seed);
         let corpus = (InMemoryCorpus::new(), InMemoryCorpus::new());
+        let rand = StdRand::with_seed(seed);
         let state = StdState::new(rand, corpus.0, corpus.1, &mut novelty, &mut never).map_err(library)?;
         let judge = Judge {
             target,
             run,
             reached: (Reached::default(), ()),
             budget,
+            number: None,
             signatures: BTreeSet::new(),
             found: Vec::new(),
             recorder: None,
             failed: None,
         };
-        let stages = (
-            Mutate { generator: generator.clone(), base: Case::default(), mutant: Case::default() },
-            (Generate { generator, case: Case::default() }, ()),
-        );
+        let mutate = Mutate { generator: Generator::new(profile), base: Case::default(), mutant: Case::default() };
         let fuzzer = StdFuzzer::new(QueueScheduler::new(), novelty, never);
-        Ok(Self { fuzzer, state, judge, stages, recorded })
+        let generators = generators(profile);
+        let case = Case::default();
+        Ok(Self { fuzzer, state, judge, stages: (mutate, ()), seed, generators, case, next: 0, recorded })
     }
 
     /// The same; what is generated from now on is for VMs of exactly so many vCPUs, if a number is given.
     pub fn with_vcpus(mut self, vcpus: Option<u8>) -> Self {
-        let generator = Generator::new(Profile { vcpus, ..self.judge.target.profile() });
-        self.stages.1.0.generator.clone_from(&generator);
-        self.stages.0.generator = generator;
+        let profile = Profile { vcpus, ..self.judge.target.profile() };
+        self.generators = generators(profile);
+        self.stages.0.generator = Generator::new(profile);
         self
     }
 
@@ -143,34 +154,67 @@ impl<'a> Engine<'a> {
         self.judge.recorder.unwrap_or_default()
     }
 
+    /// How many programs there are at all, where the target answers from a record.
+    pub fn recorded_len(&self) -> Option<u64> {
+        self.recorded.as_ref().map(|recorded| recorded.len() as u64)
+    }
+
     /// Whether the budget is spent, or there is nothing left to run.
     pub fn is_done(&self) -> bool {
-        let nothing_left = self.recorded.as_ref().is_some_and(|left| left.len() == 0);
+        let nothing_left = self.recorded_len().is_some_and(|len| self.next >= len);
         nothing_left || self.judge.budget.is_spent(self.executions())
     }
 
-    /// Run the programs of one round, or fewer if the budget ends; on a target that answers from a record, the next one.
+    /// Run the next few programs, or fewer if the budget ends.
     ///
     /// # Errors
     /// If the target fails.
     pub fn round(&mut self) -> Result<(), TargetError> {
-        let Self { fuzzer, state, judge, stages, recorded } = self;
-        let mut manager = NopEventManager::new();
-        let done = if let Some(left) = recorded {
-            let program = left.next().unwrap_or_default();
-            fuzzer.evaluate_input(state, judge, &mut manager, &Case(program)).map(|_| ())
-        } else if state.corpus().count() == 0 {
-            // Something to mutate: the first program joins the corpus whatever it reaches.
-            let mut first = Case::default();
-            stages.1.0.generator.program(&mut Draw(state.rand_mut()), &mut first.0);
-            fuzzer.add_input(state, judge, &mut manager, first).map(|_| ())
-        } else {
-            fuzzer.fuzz_one(stages, judge, state, &mut manager).map(|_| ())
-        };
-        match (judge.failed.take(), done) {
-            (Some(error), _) => Err(error),
-            (None, done) => done.map_err(library),
+        for _ in 0..ROUND {
+            if self.is_done() {
+                return Ok(());
+            }
+            let number = self.next;
+            self.next += 1;
+            self.programs(number..number + 1)?;
         }
+        self.mutants()
+    }
+
+    /// Run the generated programs of these numbers, whatever the budget says. On a target that answers from a record they are the
+    /// numbers of its programs.
+    ///
+    /// # Errors
+    /// If the target fails.
+    pub fn programs(&mut self, numbers: Range<u64>) -> Result<(), TargetError> {
+        let mut manager = NopEventManager::new();
+        for number in numbers {
+            match &self.recorded {
+                Some(recorded) => match recorded.get(number as usize) {
+                    Some(program) => self.case.copy(program),
+                    None => return Ok(()),
+                },
+                None => generate(&self.generators, self.seed, number, &mut self.case.0),
+            }
+            self.judge.number = Some(number);
+            let done = self.fuzzer.evaluate_input(&mut self.state, &mut self.judge, &mut manager, &self.case);
+            self.judge.outcome(done.map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// Run mutants of one program of the corpus, if there is one.
+    ///
+    /// # Errors
+    /// If the target fails.
+    pub fn mutants(&mut self) -> Result<(), TargetError> {
+        if self.corpus_len() == 0 {
+            return Ok(());
+        }
+        self.judge.number = None;
+        let Self { fuzzer, state, judge, stages, .. } = self;
+        let done = fuzzer.fuzz_one(stages, judge, state, &mut NopEventManager::new());
+        judge.outcome(done.map(|_| ()))
     }
 
     /// The findings since the last call, of which no two have the same signature.
@@ -198,18 +242,7 @@ impl<'a> Engine<'a> {
         self.state.corpus().count()
     }
 
-    /// Each program of the corpus, in the order in which they joined.
-    pub fn each_corpus_program(&self, mut see: impl FnMut(&Program)) {
-        for id in self.state.corpus().ids() {
-            if let Ok(testcase) = self.state.corpus().get(id)
-                && let Some(case) = testcase.borrow().input()
-            {
-                see(&case.0);
-            }
-        }
-    }
-
-    /// The feature cells reached by a program to which nobody objected, ascending.
+    /// The feature cells reached by a program without an objection, ascending.
     pub fn cells(&self) -> impl Iterator<Item = u16> {
         let seen = &self.fuzzer_feedback().seen;
         (0..=u16::MAX).filter(|cell| seen[usize::from(*cell) / 64] >> (cell % 64) & 1 != 0)
@@ -220,7 +253,7 @@ impl<'a> Engine<'a> {
         self.fuzzer_feedback().count
     }
 
-    /// Blocks of the target executed by a program to which nobody objected, ascending.
+    /// Blocks of the target executed by a program without an objection, ascending.
     pub fn blocks(&self) -> &BTreeSet<u32> {
         &self.fuzzer_feedback().blocks
     }
@@ -234,6 +267,30 @@ impl std::fmt::Debug for Engine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("executions", &self.executions()).finish_non_exhaustive()
     }
+}
+
+/// One generator for each of the [`LENGTHS`].
+fn generators(profile: Profile) -> [Generator; LENGTHS.len()] {
+    LENGTHS.map(|length| Generator::new(Profile { ops_max: profile.ops_max.min(length), ..profile }))
+}
+
+/// The first programs that an engine generates from `seed` for a target of this profile.
+pub fn first_programs(profile: Profile, vcpus: Option<u8>, seed: u64) -> impl Iterator<Item = Program> {
+    let generators = generators(Profile { vcpus, ..profile });
+    (0..ROUND).map(move |number| {
+        let mut program = Program::default();
+        generate(&generators, seed, number, &mut program);
+        program
+    })
+}
+
+/// Program `number` of `seed`.
+fn generate(generators: &[Generator], seed: u64, number: u64, program: &mut Program) {
+    // The golden ratio spreads consecutive numbers over all seeds of the random generator (Knuth, TAOCP 6.4).
+    let mut rand = StdRand::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut draw = Draw(&mut rand);
+    let length = draw.below(generators.len() as u32) as usize;
+    generators[length].program(&mut draw, program);
 }
 
 type State = StdState<InMemoryCorpus<Case>, Case, StdRand, InMemoryCorpus<Case>>;
@@ -297,10 +354,22 @@ struct Judge<'a> {
     run: Lockstep,
     reached: (Reached, ()),
     budget: Budget<'a>,
+    /// The number of the program that runs, if it was generated and there is no corpus.
+    number: Option<u64>,
     signatures: BTreeSet<Signature>,
     found: Vec<Found>,
     recorder: Option<Vec<Program>>,
     failed: Option<TargetError>,
+}
+
+impl Judge<'_> {
+    /// What LibAFL's answer means: a failure of the target comes first.
+    fn outcome(&mut self, done: Result<(), libafl::Error>) -> Result<(), TargetError> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => done.map_err(library),
+        }
+    }
 }
 
 impl<EM, Z> Executor<EM, Case, State, Z> for Judge<'_> {
@@ -324,7 +393,11 @@ impl<EM, Z> Executor<EM, Case, State, Z> for Judge<'_> {
             return Ok(ExitKind::Ok);
         };
         if self.signatures.insert(violation.signature) {
-            let (program, execution, seen) = (case.0.clone(), *state.executions(), RunRecord::of(self.target));
+            let execution = match self.number {
+                Some(number) if state.corpus().count() == 0 => number + 1,
+                _ => *state.executions(),
+            };
+            let (program, seen) = (case.0.clone(), RunRecord::of(self.target));
             self.found.push(Found { program, violation, execution, seen });
         }
         Ok(ExitKind::Crash)
@@ -359,7 +432,7 @@ impl Named for Reached {
 
 impl Observer<Case, State> for Reached {}
 
-/// The feedback: has this program reached a cell, or a block, that none has reached before?
+/// The feedback: has this program executed a block that none has executed before? It also notes the feature cells, for the summary.
 #[derive(Debug)]
 struct Novelty {
     seen: Box<[u64; CELLS / 64]>,
@@ -395,7 +468,6 @@ impl<EM> Feedback<EM, Case, (Reached, ()), State> for Novelty {
         if *exit != ExitKind::Ok {
             return Ok(false);
         }
-        let before = self.count;
         for cell in &reached.cells {
             let (word, bit) = (&mut self.seen[usize::from(*cell) / 64], 1 << (cell % 64));
             self.count += usize::from(*word & bit == 0);
@@ -403,7 +475,7 @@ impl<EM> Feedback<EM, Case, (Reached, ()), State> for Novelty {
         }
         let blocks = self.blocks.len();
         self.blocks.extend(&reached.blocks);
-        Ok(self.count > before || (self.guided && self.blocks.len() > blocks))
+        Ok(self.guided && self.blocks.len() > blocks)
     }
 }
 
@@ -449,43 +521,13 @@ fn copy_entry(state: &State, id: CorpusId, to: &mut Case) -> Result<(), libafl::
     Ok(())
 }
 
-/// The stage that runs programs made from nothing.
-struct Generate {
-    generator: Generator,
-    case: Case,
-}
+/// Nothing here survives a crash of the process, so nothing is ever restarted.
+impl Restartable<State> for Mutate {
+    fn should_restart(&mut self, _: &mut State) -> Result<bool, libafl::Error> {
+        Ok(true)
+    }
 
-impl<'a, EM, Z: Evaluator<Judge<'a>, EM, Case, State>> Stage<Judge<'a>, EM, State, Z> for Generate {
-    fn perform(
-        &mut self,
-        fuzzer: &mut Z,
-        judge: &mut Judge<'a>,
-        state: &mut State,
-        manager: &mut EM,
-    ) -> Result<(), libafl::Error> {
-        for _ in 0..GENERATED {
-            if judge.budget.is_spent(*state.executions()) {
-                break;
-            }
-            self.generator.program(&mut Draw(state.rand_mut()), &mut self.case.0);
-            fuzzer.evaluate_input(state, judge, manager, &self.case)?;
-        }
+    fn clear_progress(&mut self, _: &mut State) -> Result<(), libafl::Error> {
         Ok(())
     }
 }
-
-/// Nothing here survives a crash of the process, so nothing is ever restarted.
-macro_rules! never_restarted {
-    ($($stage:ty),*) => { $(
-        impl Restartable<State> for $stage {
-            fn should_restart(&mut self, _: &mut State) -> Result<bool, libafl::Error> {
-                Ok(true)
-            }
-
-            fn clear_progress(&mut self, _: &mut State) -> Result<(), libafl::Error> {
-                Ok(())
-            }
-        }
-    )* };
-}
-never_restarted!(Mutate, Generate);

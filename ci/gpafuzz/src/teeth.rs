@@ -9,8 +9,9 @@
 pub mod catalogue;
 mod table;
 
+use crate::campaign::course::{left, status};
 use crate::campaign::finding::SignatureText;
-use crate::campaign::{left, shrink, status};
+use crate::campaign::shrink;
 use crate::engine::{Budget, Engine, Found};
 use crate::target::registry;
 use crate::target::{Target, TargetError};

@@ -76,33 +76,6 @@ fn the_same_seed_does_the_same_byte_for_byte() {
 }
 
 #[test]
-fn campaigns_at_once_do_what_each_does_alone() {
-    let folder = folder();
-    let fuzz = |more: &[&str]| {
-        let args = ["fuzz", "--target", "rfc-v3", "--runs", "1500", "--summary", "s.json"];
-        let ran = gpafuzz(folder.path(), &[&args[..], more].concat());
-        assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
-        let text = fs::read_to_string(folder.path().join("s.json")).expect("a summary");
-        let mut summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        summary["untimed"]["targets"].take()
-    };
-    let together = fuzz(&["--seed", "5", "--jobs", "2"]);
-    let alone = ["5", "6"].map(|seed| fuzz(&["--seed", seed])[0].take());
-    for (job, alone) in alone.iter().enumerate() {
-        for part in ["corpus_digest", "cells_digest", "checks"] {
-            assert_eq!(together[job][part], alone[part]);
-        }
-        let findings = together[job]["findings"].as_array().expect("findings");
-        assert!(!findings.is_empty() && findings.len() == alone["findings"].as_array().expect("findings").len());
-        for finding in findings {
-            let place = folder.path().join("gpafuzz-out").join(finding["folder"].as_str().expect("a folder"));
-            assert!(place.join("minimized.prog").exists(), "{finding:#}");
-        }
-    }
-    assert_eq!([&together[0]["target"], &together[1]["target"]], ["rfc-v3", "rfc-v3#2"]);
-}
-
-#[test]
 fn the_corrected_design_stays_clean_and_is_judged_by_every_oracle() {
     let folder = folder();
     let ran = gpafuzz(folder.path(), &["fuzz", "--target", "kvm-mmu", "--runs", "3000", "--summary", "s.json"]);
@@ -387,7 +360,7 @@ fn ctrl_c_ends_a_campaign_with_its_summary() {
     assert!(killed.success());
     let mut stdout = String::new();
     child.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
-    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    assert_eq!(child.wait().expect("an end").code(), Some(130));
     assert!(stdout.contains("no oracle objects") && stdout.contains("digest"), "{stdout}");
 }
 
@@ -483,7 +456,7 @@ fn ctrl_c_ends_an_exploration_with_what_was_explored() {
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(kill.success());
     let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(130));
     assert!(String::from_utf8_lossy(&output.stdout).contains("stopped before every program"));
 }
 

@@ -1,10 +1,10 @@
 //! How often each clause of each oracle was at stake.
 
 use gpa_oracles::{Clause, Lockstep, Tally};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One clause of one oracle. If nothing was checked it was not passed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// The oracle.
     pub oracle: String,

@@ -14,6 +14,7 @@ use crate::target::RunRecord;
 use gpa_model::Program;
 use gpa_oracles::Signature;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The program as it was found.
 pub const PROGRAM_FILE: &str = "program.prog";
@@ -98,6 +99,12 @@ pub struct SignatureText {
     pub alias: String,
     /// What stands behind the address.
     pub slot: String,
+}
+
+impl fmt::Display for SignatureText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}/{}", self.oracle, self.clause, self.op, self.alias, self.slot)
+    }
 }
 
 impl From<&Signature> for SignatureText {

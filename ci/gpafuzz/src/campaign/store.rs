@@ -7,8 +7,9 @@ use super::finding::{FINDING_FILE, Finding, MINIMIZED_FILE, PROGRAM_FILE, REPORT
 use gpa_model::text;
 use gpa_oracles::Signature;
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const LOCK_FILE: &str = ".lock";
@@ -21,6 +22,8 @@ pub enum StoreError {
     Unwritable(PathBuf, io::Error),
     /// Another campaign writes there.
     Busy(PathBuf),
+    /// Something there cannot be gone on from, for this reason.
+    Unreadable(PathBuf, String),
 }
 
 impl fmt::Display for StoreError {
@@ -31,6 +34,13 @@ impl fmt::Display for StoreError {
             }
             Self::Busy(path) => {
                 write!(f, "{}: another campaign writes there; name another folder with --out DIR", path.display())
+            }
+            Self::Unreadable(path, why) => {
+                write!(
+                    f,
+                    "{}: cannot be read: {why}; begin anew with --fresh, or name another folder with --out DIR",
+                    path.display()
+                )
             }
         }
     }
@@ -58,7 +68,7 @@ impl Store {
         let findings = out.join(FINDINGS);
         fs::create_dir_all(&findings).map_err(unwritable(&findings))?;
         let path = out.join(LOCK_FILE);
-        let lock = File::create(&path).map_err(unwritable(&path))?;
+        let lock = open_lock(&path).map_err(unwritable(&path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(out.to_owned())),
@@ -73,7 +83,7 @@ impl Store {
     /// Where a finding of `signature` by the campaign called `target` belongs, below [`Store::out`].
     pub fn folder(target: &str, signature: &Signature) -> PathBuf {
         let name = signature.to_string().replace('/', "-");
-        Path::new(FINDINGS).join(target.replace([':', '/', '#'], "-")).join(name)
+        Path::new(FINDINGS).join(file_name(target)).join(name)
     }
 
     /// The folder that holds everything.
@@ -89,6 +99,38 @@ impl Store {
         let folder = self.out.join(folder);
         save(&folder, finding).map_err(|error| StoreError::Unwritable(folder, error))
     }
+}
+
+/// Open the lock file, or make it. What is there already is neither followed, if it is a link, nor truncated, nor waited for.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("expected a file, found something else"));
+    }
+    Ok(file)
+}
+
+/// A name for files that belong to `target`.
+pub(super) fn file_name(target: &str) -> String {
+    target.replace([':', '/', '#'], "-")
+}
+
+/// Write `bytes` beside `path`, bring them to disk, and rename them to it.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
+    let new = beside(path, "new");
+    // What a killed campaign has left there is ours; a link or a FIFO of this name is not followed but replaced.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(parent)?.sync_all()
 }
 
 /// The name of what stands beside `folder` while it is replaced.
@@ -136,13 +178,17 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 /// Finish or undo what was under way in `target` when a campaign was killed.
 fn tidy(target: &Path) -> io::Result<()> {
-    if !target.is_dir() {
+    if !target.symlink_metadata()?.is_dir() {
         return Ok(());
     }
     for entry in fs::read_dir(target)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(name) = name.strip_prefix('.') else { continue };
+        // A finding is a folder; links and files are somebody else's.
+        if !path.symlink_metadata()?.is_dir() {
+            continue;
+        }
         if name.ends_with(".new") {
             remove(&path)?;
         } else if let Some(name) = name.strip_suffix(".old") {

@@ -9,12 +9,12 @@ use super::digest::Digest;
 use super::finding::{Confirmed, KnownText, SignatureText};
 use crate::target::Target;
 use gpa_oracles::OpCounts;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::path::Path;
 
 /// The version of [`Summary`] as JSON; larger when a field changes its meaning or goes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What a campaign did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +25,8 @@ pub struct Summary {
     pub gpafuzz: String,
     /// Where findings were written.
     pub out: String,
+    /// Whether a signal ended the campaign before its budget was spent.
+    pub interrupted: bool,
     /// What depends on neither the time nor the place.
     pub untimed: Untimed,
     /// For each finding, in order, the line that shows it again.
@@ -59,10 +61,8 @@ pub struct TargetSummary {
     pub executions: u64,
     /// What became of their ops.
     pub ops: Ops,
-    /// Programs in the corpus at the end.
+    /// Programs in the corpora at the end: those that executed a new block, where blocks can be seen.
     pub corpus: usize,
-    /// Digest of their texts, in the order in which they joined.
-    pub corpus_digest: String,
     /// Feature cells reached.
     pub cells: usize,
     /// Digest of which.
@@ -74,7 +74,7 @@ pub struct TargetSummary {
 }
 
 /// Ops by what became of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ops {
     /// Carried out and judged.
     pub judged: u64,
@@ -91,7 +91,7 @@ impl From<OpCounts> for Ops {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingSummary {
     /// What makes it the same as another.
     pub signature: SignatureText,
@@ -106,10 +106,10 @@ pub struct FindingSummary {
     /// Whether the minimised program showed it again whenever it was run once more.
     pub reproduces: bool,
     /// In how many of how many further runs it showed, if it took more than one to tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Confirmed>,
     /// Files there of what was seen when it was found, if it did not show again each time.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<String>,
     /// The folder it was written to, below [`Summary::out`].
     pub folder: String,
@@ -143,16 +143,40 @@ pub struct TargetTiming {
 }
 
 impl TargetTiming {
-    /// The rates of `executions` and `ops` in `seconds`, and of the accesses of `target` if it has a real guest.
-    pub fn new(seconds: f64, executions: u64, ops: u64, target: &dyn Target) -> Self {
+    /// The rates of `executions` and `ops` in `seconds`, and of the accesses of a real guest.
+    pub fn new(seconds: f64, executions: u64, ops: u64, evidence: Evidence) -> Self {
         let rate = |count: u64| if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 };
         Self {
             seconds,
             executions_per_second: rate(executions),
             ops_per_second: rate(ops),
-            accesses_per_second: target.accesses().map(rate),
-            evidence: target.evidence(),
+            accesses_per_second: evidence.accesses.map(rate),
+            evidence: evidence.words,
         }
+    }
+}
+
+/// What targets tell of how guest accesses were carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Guest accesses carried out by a real guest.
+    pub accesses: Option<u64>,
+    /// What is known about how.
+    pub words: Option<String>,
+}
+
+impl Evidence {
+    /// What `target` tells.
+    pub fn of(target: &dyn Target) -> Self {
+        Self { accesses: target.accesses(), words: target.evidence() }
+    }
+
+    /// What several targets tell: the accesses of all, and the words of the first.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let accesses =
+            self.accesses.or(other.accesses).map(|_| self.accesses.unwrap_or(0) + other.accesses.unwrap_or(0));
+        Self { accesses, words: self.words.or(other.words) }
     }
 }
 
@@ -170,6 +194,7 @@ impl Summary {
             schema_version: SCHEMA_VERSION,
             gpafuzz: env!("CARGO_PKG_VERSION").to_owned(),
             out: out.display().to_string(),
+            interrupted: false,
             replay: findings.map(|finding| finding.replay.clone()).collect(),
             coverage: None,
             untimed: Untimed { seed, targets, digest: digest.to_string() },

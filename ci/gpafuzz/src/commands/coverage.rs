@@ -70,7 +70,7 @@ pub fn run(args: &CoverageArgs) -> Result<Exit, CliError> {
     if functions.is_empty() {
         return Err(CliError::Opaque(name));
     }
-    let stop = interrupt::listen()?;
+    let stop = interrupt::listen().map_err(CliError::Signal)?;
     let ways: &[bool] = if args.compare { &[true, false] } else { &[!args.unguided] };
     let mut reached = Vec::new();
     for &guided in ways {

@@ -40,8 +40,8 @@ pub enum CliError {
     Opaque(String),
     /// The folder of a kernel cannot be named.
     KernelDir(PathBuf, io::Error),
-    /// Ctrl-C cannot be listened for.
-    Signal(ctrlc::Error),
+    /// Signals cannot be listened for.
+    Signal(io::Error),
 }
 
 impl fmt::Display for CliError {
@@ -69,7 +69,7 @@ impl fmt::Display for CliError {
             Self::KernelDir(path, error) => {
                 write!(f, "expected the folder of a kernel, found `{}`: {error}", path.display())
             }
-            Self::Signal(error) => write!(f, "cannot listen for Ctrl-C: {error}"),
+            Self::Signal(error) => write!(f, "cannot listen for signals: {error}"),
         }
     }
 }
@@ -95,7 +95,7 @@ macro_rules! from {
         }
     )* };
 }
-from!(InputError => Input, TargetError => Target, StoreError => Store, KnownError => Known, ctrlc::Error => Signal);
+from!(InputError => Input, TargetError => Target, StoreError => Store, KnownError => Known);
 from!(serde_json::Error => Json);
 
 impl From<CampaignError> for CliError {

@@ -94,8 +94,8 @@ pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
         return Err(TargetError::Failed(why).into());
     }
     let store = Store::open(&args.out)?;
-    let setting = Setting { seed: 0, job: 0, vcpus: None, store: &store, known: &known };
-    let stop = interrupt::listen()?;
+    let setting = Setting { seed: 0, jobs: 1, resume: false, vcpus: None, store: &store, known: &known };
+    let stop = interrupt::listen().map_err(CliError::Signal)?;
     let mut exit = Exit::Clean;
     for (scope, ops) in scopes(args)? {
         let scope = scope.restrict(target.profile().kinds);
@@ -107,7 +107,10 @@ pub fn run(args: &ExhaustArgs) -> Result<Exit, CliError> {
             break;
         }
     }
-    Ok(exit)
+    Ok(match (exit, interrupt::status()) {
+        (Exit::Clean, Some(status)) => Exit::Interrupted(status),
+        (exit, _) => exit,
+    })
 }
 
 /// Go through one scope, and return whether there was anything new.
@@ -240,7 +243,9 @@ impl<'a> Exploration<'a> {
         if first && self.seen.insert(violation.signature) {
             let (execution, seen) = (self.counts.programs + 1, RunRecord::of(self.target));
             let found = Found { program: program.clone(), violation, execution, seen };
-            self.findings.push(campaign::keep(self.name, self.target, &found, setting)?);
+            let kept = campaign::keep(self.name, self.target, &found, setting)?;
+            kept.save(setting.store)?;
+            self.findings.push(kept.summary);
             self.counts.findings += 1;
         }
         Ok(Answer::Cut)

@@ -4,10 +4,10 @@
 pub const EXIT_CODES: &str = "\
 Exit status:
   0  clean: nothing found, or nothing that is not known
-  1  findings: an oracle objects
+  1  findings: an oracle objects, whatever else happened
   2  usage or bad input, or output that cannot be written
   3  this machine lacks something that was asked for by name, or the target failed
-130  Ctrl-C before there were results, or twice";
+130  ended by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the summary says what was done until then";
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,4 +16,6 @@ pub enum Exit {
     Clean,
     /// An oracle objects.
     Findings,
+    /// A signal ended it, and this status says which.
+    Interrupted(u8),
 }

@@ -1,25 +1,25 @@
 //! `gpafuzz fuzz`: a campaign on each target in turn, and the summary of all.
 
 use super::{CliError, EXIT_CODES, Exit, KernelArgs};
+use crate::campaign::Setting;
+use crate::campaign::course::{self, Outcome};
 use crate::campaign::coverage::TargetCoverage;
+use crate::campaign::finding::Finding;
 use crate::campaign::known;
 use crate::campaign::store::Store;
-use crate::campaign::summary::{Summary, TargetSummary, TargetTiming, Timing};
-use crate::campaign::{self, CampaignError, Setting};
+use crate::campaign::summary::{Summary, Timing};
 use crate::engine::Budget;
 use crate::target::{Opened, TargetError, registry};
 use crate::terminal::interrupt;
 use crate::terminal::{note, print};
 use clap::Args;
 use gpa_model::limits::VCPUS;
+use gpa_model::text;
 use gpa_oracles::{Coverage, Lockstep};
 use std::fs::File;
 use std::io::Write;
-use std::iter;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Run programs on targets and keep what an oracle objects to.
@@ -43,7 +43,7 @@ pub struct FuzzArgs {
     /// What everything random follows from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// So many campaigns at once on each target, each as long, from a seed of its own, from --seed on
+    /// How many threads share the programs of each target; the result is the same with any number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     pub jobs: u8,
     /// vCPUs of every VM [default: 1 to 4, as it comes]
@@ -52,6 +52,9 @@ pub struct FuzzArgs {
     /// Where findings are written
     #[arg(long, value_name = "DIR", default_value = "gpafuzz-out")]
     pub out: PathBuf,
+    /// Begin anew, even where a campaign with this seed in this folder could go on
+    #[arg(long)]
+    pub fresh: bool,
     /// Write the summary as JSON, too
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
@@ -72,6 +75,7 @@ impl Default for FuzzArgs {
             jobs: 1,
             vcpus: None,
             out,
+            fresh: false,
             summary: None,
             coverage: false,
         }
@@ -90,17 +94,32 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let targets = open(&asked(args)?)?;
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
-    let stop = interrupt::listen()?;
-    let setting = Setting { seed: args.seed, job: 0, vcpus: args.vcpus, store: &store, known: &known };
-    let (summary, failed) = campaigns(args, targets, setting, stop)?;
+    let stop = interrupt::listen().map_err(CliError::Signal)?;
+    let (seed, jobs, resume) = (args.seed, args.jobs, !args.fresh);
+    let setting = Setting { seed, jobs, resume, vcpus: args.vcpus, store: &store, known: &known };
+    let (mut summary, unsaved, failed) = campaigns(args, targets, setting, stop)?;
+    summary.interrupted = interrupt::status().is_some();
     print(&format!("\n{}", summary.table()));
-    if let Some(file) = summary_file {
-        file.write(&summary)?;
+    for finding in &unsaved {
+        print(&format!(
+            "\nthis finding could not be written:\n{}\n{}",
+            text::print(&finding.minimized),
+            finding.report
+        ));
     }
-    match failed {
-        Some(error) => Err(error),
-        None if summary.new_findings() > 0 => Ok(Exit::Findings),
-        None => Ok(Exit::Clean),
+    let written = summary_file.map_or(Ok(()), |file| file.write(&summary));
+    // What was found is more than what went wrong.
+    if summary.new_findings() > 0 {
+        for error in failed.iter().chain(written.as_ref().err()) {
+            note(&error.to_string());
+        }
+        return Ok(Exit::Findings);
+    }
+    written?;
+    match (failed, interrupt::status()) {
+        (Some(error), _) => Err(error),
+        (None, Some(status)) => Ok(Exit::Interrupted(status)),
+        (None, None) => Ok(Exit::Clean),
     }
 }
 
@@ -131,66 +150,47 @@ fn open(asked: &[String]) -> Result<Vec<(String, Opened)>, CliError> {
     Ok(opened)
 }
 
-/// Run a campaign on each target, or several at once. An error ends them, but not what is said about those before.
+/// Run a campaign on each target. An error ends them, but not what is said about those before.
 fn campaigns(
     args: &FuzzArgs,
     targets: Vec<(String, Opened)>,
     setting: Setting<'_>,
     stop: &AtomicBool,
-) -> Result<(Summary, Option<CliError>), CliError> {
+) -> Result<(Summary, Vec<Finding>, Option<CliError>), CliError> {
     let (start, count) = (Instant::now(), targets.len().max(1) as u32);
     let share = Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()) / count;
     let (mut summaries, mut timing, mut failed) = (Vec::new(), Timing::default(), None);
-    let mut coverage = Vec::new();
+    let (mut coverage, mut unsaved) = (Vec::new(), Vec::new());
     for (name, opened) in targets {
         if stop.load(Ordering::Relaxed) || failed.is_some() {
             break;
         }
         let deadline = if args.runs.is_some() { None } else { Instant::now().checked_add(share) };
         let budget = Budget { runs: args.runs, deadline, stop };
-        let job = |job: u8| Setting { seed: args.seed.wrapping_add(job.into()), job, ..setting };
-        let results = thread::scope(|scope| {
-            // A target belongs to the thread that opened it.
-            let open = |setting| campaign(args, &name, registry::open(&name)?, budget, setting);
-            let others: Vec<_> = (1..args.jobs).map(job).map(|job| scope.spawn(move || open(job))).collect();
-            let first = campaign(args, &name, opened, budget, job(0));
-            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            iter::once(first).chain(others).collect::<Vec<_>>()
-        });
-        for result in results {
-            match result {
-                Ok((summary, target_timing, reached)) => {
-                    summaries.push(summary);
-                    timing.targets.push(target_timing);
-                    coverage.extend(reached);
-                }
-                Err(error) => failed = failed.or(Some(error.into())),
+        let about = opened.note.clone();
+        let said = about.as_ref().map_or_else(String::new, |about| format!(", {about}"));
+        note(&format!("fuzzing {name}{said}: seed {}, findings go to {}", args.seed, args.out.display()));
+        let watch = args.coverage.then(Coverage::default);
+        let judge = || watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
+        let outcome = course::run(&name, opened, &|| registry::open(&name), &judge, budget, setting);
+        let Outcome { mut summary, timing: target_timing, unsaved: kept, failed: error } = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                failed = Some(error.into());
+                break;
             }
-        }
+        };
+        summary.note = about;
+        coverage.extend(watch.map(|watch| TargetCoverage::new(&summary.target, &summary.checks, &watch)));
+        summaries.push(summary);
+        timing.targets.push(target_timing);
+        unsaved.extend(kept);
+        failed = error.map(CliError::from);
     }
     timing.seconds = start.elapsed().as_secs_f64();
     let mut summary = Summary::new(args.seed, &args.out, summaries, timing)?;
     summary.coverage = args.coverage.then_some(coverage);
-    Ok((summary, failed))
-}
-
-/// Run one campaign on the target that was `opened`.
-fn campaign(
-    args: &FuzzArgs,
-    name: &str,
-    mut opened: Opened,
-    budget: Budget<'_>,
-    setting: Setting<'_>,
-) -> Result<(TargetSummary, TargetTiming, Option<TargetCoverage>), CampaignError> {
-    let about = opened.note.as_ref().map_or_else(String::new, |about| format!(", {about}"));
-    let (label, seed, out) = (setting.label(name), setting.seed, args.out.display());
-    note(&format!("fuzzing {label}{about}: seed {seed}, findings go to {out}"));
-    let watch = args.coverage.then(Coverage::default);
-    let run = watch.as_ref().map_or_else(Lockstep::default, Coverage::lockstep);
-    let (mut summary, timing) = campaign::run(name, opened.target.as_mut(), run, budget, setting)?;
-    summary.note = opened.note;
-    let reached = watch.map(|watch| TargetCoverage::new(&summary.target, &summary.checks, &watch));
-    Ok((summary, timing, reached))
+    Ok((summary, unsaved, failed))
 }
 
 /// Where the summary goes; made before the campaign, so that a bad path is no late surprise.

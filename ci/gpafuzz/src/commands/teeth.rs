@@ -52,7 +52,7 @@ pub fn run(args: &TeethArgs) -> Result<Exit, CliError> {
     let catalogue = catalogue(args)?;
     let seeds = (0..args.seeds).map(|n| args.seed.wrapping_add(n)).collect();
     let (runs, seconds) = (args.runs.unwrap_or(catalogue.runs), catalogue.seconds);
-    let setting = Setting { runs, seconds, seeds, stop: interrupt::listen()? };
+    let setting = Setting { runs, seconds, seeds, stop: interrupt::listen().map_err(CliError::Signal)? };
     let teeth = teeth::hunt_all(&catalogue, &setting)?;
     if args.json {
         print(&(serde_json::to_string_pretty(&teeth)? + "\n"));

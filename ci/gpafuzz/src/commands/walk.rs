@@ -38,7 +38,7 @@ const NAME: &str = "walk";
 /// # Errors
 /// A [`CliError`] if there is no guest here whose page tables are walked natively.
 pub fn run(args: &WalkArgs) -> Result<Exit, CliError> {
-    let (stop, start) = (interrupt::listen()?, Instant::now());
+    let (stop, start) = (interrupt::listen().map_err(CliError::Signal)?, Instant::now());
     let walked = walk(args, false, stop)?;
     let seconds = start.elapsed().as_secs_f64();
     let Counts { programs, cut_short, entitled, foreign, flushed, .. } = walked.counts;

@@ -9,6 +9,9 @@ use gpa_model::{
 };
 use gpa_oracles::{Lockstep, Violation};
 
+/// Ops of a generated program, at most.
+const OPS_MAX: u32 = 200;
+
 /// An [`Mmu`] in this process, as a target.
 #[derive(Debug, Default)]
 pub struct InProcess<M>(M);
@@ -35,7 +38,8 @@ impl<M: Mmu> Target for InProcess<M> {
     }
 
     fn profile(&self) -> Profile {
-        profile_of(&self.0)
+        // A long program costs little here, and reaches what is deep.
+        Profile { ops_max: OPS_MAX, ..profile_of(&self.0) }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -190,7 +190,7 @@ fn ctrl_c_in_a_campaign_ends_it_with_its_results() {
     let child = begun(&place);
     interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
     assert!(said(&output).contains("no oracle objects"), "{}", said(&output));
     place.is_tidy();
 }
