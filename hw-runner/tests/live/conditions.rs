@@ -1,6 +1,8 @@
 //! Bad conditions: each ends promptly with a line that says what is wrong and an exit status, and leaves
 //! nothing behind.
 
+use crate::{Outcome, Skipped, skip, trials};
+use libtest_mimic::Trial;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,30 +17,37 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Whether the runner works here at all; prints why not.
-fn works() -> bool {
-    let output = Command::new(RUNNER).arg("probe").output().expect("the runner starts");
-    if output.status.success() {
-        return true;
-    }
-    println!("SKIPPED: {}", stderr(&output));
-    false
+/// The tests of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        no_permission_is_said_with_what_to_do,
+        short_memory_and_few_files_are_errors_and_no_panics,
+        a_runner_that_is_killed_leaves_nothing_behind,
+        a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be,
+        a_call_that_fails_once_costs_its_program_and_no_other,
+    ]
 }
 
-#[test]
-fn no_permission_is_said_with_what_to_do() {
+/// Checks that the runner works here.
+fn works() -> Outcome {
+    let output = Command::new(RUNNER).arg("probe").output().expect("the runner starts");
+    if output.status.success() { Ok(()) } else { skip(stderr(&output).trim_end()) }
+}
+
+fn no_permission_is_said_with_what_to_do() -> Outcome {
     const NOBODY: u32 = 65534;
     match Command::new(RUNNER).arg("probe").uid(NOBODY).gid(NOBODY).output() {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => println!("SKIPPED: cannot become another user"),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return skip("cannot become another user"),
         output => {
             let output = output.expect("the runner starts");
             if output.status.success() {
-                return println!("SKIPPED: anybody may use /dev/kvm here");
+                return skip("every user may use /dev/kvm here");
             }
             assert_eq!(output.status.code(), ABSENT);
             assert!(stderr(&output).starts_with("expected /dev/kvm to open for reading and writing, found: "));
         }
     }
+    Ok(())
 }
 
 /// Runs under a limit of the shell; `limit` are the arguments of `ulimit`.
@@ -47,11 +56,8 @@ fn limited(limit: &str, command: &str) -> Output {
     Command::new("sh").args(["-c", &script, RUNNER]).output().expect("a shell")
 }
 
-#[test]
-fn short_memory_and_few_files_are_errors_and_no_panics() {
-    if !works() {
-        return;
-    }
+fn short_memory_and_few_files_are_errors_and_no_panics() -> Outcome {
+    works()?;
     // Address space in KiB: enough to start, too little for the memory of a guest. Files: too few for four
     // vCPUs.
     for (limit, command) in [("-v 16000", "probe"), ("-n 8", "probe"), ("-n 8", "stress --seconds 1")] {
@@ -60,7 +66,8 @@ fn short_memory_and_few_files_are_errors_and_no_panics() {
         assert_eq!(output.status.code(), ABSENT, "ulimit {limit}: {said}");
         assert!(said.contains("cannot ") && !said.contains("panicked"), "ulimit {limit}: {said}");
     }
-    assert!(works(), "and nothing is left of it");
+    assert!(works().is_ok(), "and nothing is left of it");
+    Ok(())
 }
 
 /// Processes of this runner whose first argument is `argument`.
@@ -71,11 +78,8 @@ fn running(argument: &str) -> usize {
     lines.filter(|line| line.starts_with(format!("{name}\0{argument}\0").as_bytes())).count()
 }
 
-#[test]
-fn a_runner_that_is_killed_leaves_nothing_behind() {
-    if !works() {
-        return;
-    }
+fn a_runner_that_is_killed_leaves_nothing_behind() -> Outcome {
+    works()?;
     let mut runner = Command::new(RUNNER);
     // A number that no other test uses distinguishes its children.
     let mut stressed = runner
@@ -95,7 +99,8 @@ fn a_runner_that_is_killed_leaves_nothing_behind() {
         patience -= 1;
     }
     assert_eq!(running("stress\0--seconds\x0061"), 0, "a child is left");
-    assert!(works(), "the next runner finds KVM in order");
+    assert!(works().is_ok(), "the next runner finds KVM in order");
+    Ok(())
 }
 
 /// A library between the runner and the kernel. The ioctl `REFUSED` fails with `ERRNO`, or returns `RESULT`;
@@ -152,37 +157,34 @@ int open(const char *path, int flags, ...)
 }
 "#;
 
-/// Runs the runner on a KVM that the settings modify, and returns its status and outputs. `None` without a
-/// compiler.
-fn run_with(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Option<(Option<i32>, String, String)> {
+/// Runs the runner on a KVM that the settings modify, and returns its status and outputs.
+fn run_with(
+    folder: &Path,
+    settings: &[(&str, &str)],
+    arguments: &[&str],
+) -> Result<(Option<i32>, String, String), Skipped> {
     let (source, library) = (folder.join("between.c"), folder.join("between.so"));
     if !library.exists() {
         std::fs::write(&source, BETWEEN).expect("a file");
         let compiled =
             Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
         match compiled {
-            Err(error) => {
-                println!("SKIPPED: expected the command gcc, found: {error}");
-                return None;
-            }
+            Err(error) => return skip(format!("expected the command gcc, found: {error}")),
             Ok(status) => assert!(status.success(), "the library between the runner and the kernel does not compile"),
         }
     }
     let mut command = Command::new(RUNNER);
     command.args(arguments).env("LD_PRELOAD", &library).envs(settings.iter().copied());
     let output = command.output().expect("the runner starts");
-    Some((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output)))
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output)))
 }
 
 /// `KVM_RUN`, and `KVM_SET_USER_MEMORY_REGION`.
 const RUN: &str = "ae80";
 const SET_REGION: &str = "4020ae46";
 
-#[test]
-fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
-    if !works() {
-        return;
-    }
+fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() -> Outcome {
+    works()?;
     let folder = tempfile::tempdir().expect("a folder");
     let (version, create_vm, check) = ("ae00", "ae01", "ae03");
     let errno = |number: i32| number.to_string();
@@ -202,19 +204,17 @@ fn a_kvm_that_is_busy_old_poor_or_broken_is_said_to_be() {
         (vec![("REFUSED", check), ("ARGUMENT", "81"), ("RESULT", "0")], "expected a KVM with KVM_CAP_READONLY_MEM"),
         (vec![("REFUSED", RUN), ("ERRNO", &memory)], "cannot let a vCPU complete its exit: Cannot allocate memory"),
     ] {
-        let Some((status, _, said)) = run_with(folder.path(), &settings, &["probe"]) else { return };
+        let (status, _, said) = run_with(folder.path(), &settings, &["probe"])?;
         assert_eq!(status, ABSENT, "{settings:?}: {said}");
         assert!(said.starts_with(expected) && said.lines().count() == 1, "{settings:?}: {said}");
     }
+    Ok(())
 }
 
 /// One call fails while the first of two programs runs, for each such call. The error names that program, and
 /// the other program still runs.
-#[test]
-fn a_call_that_fails_once_costs_its_program_and_no_other() {
-    if !works() {
-        return;
-    }
+fn a_call_that_fails_once_costs_its_program_and_no_other() -> Outcome {
+    works()?;
     let folder = tempfile::tempdir().expect("a folder");
     let text = "gpafuzz-program 1\nvm stolen=40 vcpus=1 base=0x1e0 flush=works\n\
                 slot 0 create gfn=0x1e0 pages=2 hva=0x0\nv0 write 0x1e1@1\nunmap hva=0x1 pages=1\nv0 read 0x1e1\n";
@@ -231,9 +231,7 @@ fn a_call_that_fails_once_costs_its_program_and_no_other() {
         for after in 0..60 {
             let after = after.to_string();
             let settings = [("REFUSED", call), ("ERRNO", number.as_str()), ("AFTER", &after)];
-            let Some((status, found, said)) = run_with(folder.path(), &settings, &["run", &paths[0], &paths[1]]) else {
-                return;
-            };
+            let (status, found, said) = run_with(folder.path(), &settings, &["run", &paths[0], &paths[1]])?;
             assert!(!said.contains("panicked"), "call {after}: {said}");
             if said.starts_with(&format!("{}: {expected}", paths[0])) {
                 assert_eq!((status, said.lines().count()), (ABSENT, 1), "call {after}: {said}");
@@ -244,5 +242,6 @@ fn a_call_that_fails_once_costs_its_program_and_no_other() {
         }
         assert!(hit, "no call of {call} came while the first program ran");
     }
-    assert!(works(), "and nothing is left of it");
+    assert!(works().is_ok(), "and nothing is left of it");
+    Ok(())
 }
