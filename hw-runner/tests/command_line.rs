@@ -4,6 +4,7 @@ use clap::Parser;
 use hw_runner::cli::{Args, Status, run};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Runs `args`, and returns the status and both outputs, without the folder's name.
 fn hw_runner(dir: &Path, args: &[&str]) -> (Status, String) {
@@ -118,4 +119,38 @@ fn record_refuses_what_it_could_not_write() {
     let (again, twice) = hw_runner(dir.path(), &["record", "a/x.prog", "b/x.prog", "-o", here]);
     assert_eq!(again, Status::BadInput);
     insta::assert_snapshot!(said + &twice);
+}
+
+/// Verifies a clean trace with `stdout` as standard output: exit status and complaint.
+fn verify_into(stdout: impl Into<Stdio>) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("x.trace");
+    fs::write(&path, TRACE).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hw-runner"));
+    let output = command.arg("verify").arg(path).stdout(stdout).stderr(Stdio::piped()).output().expect("it starts");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn an_output_that_takes_nothing_is_said_and_is_exit_status_2() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let expected = "expected to write the results to standard output, found: ";
+    assert_eq!(verify_into(writer), (Some(2), format!("{expected}Broken pipe (os error 32)\n")));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    assert_eq!(verify_into(full), (Some(2), format!("{expected}No space left on device (os error 28)\n")));
+}
+
+#[test]
+fn control_characters_are_escaped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("\u{1b}[31m\u{9b}x.trace");
+    fs::write(&path, TRACE).expect("a file");
+    let path = path.to_str().expect("a path");
+    let (status, said) = hw_runner(dir.path(), &["verify", path]);
+    assert_eq!(status, Status::Clean);
+    assert!(said.starts_with("\\u{1b}[31m\\u{9b}x.trace: clean"), "{said}");
+    let (status, said) = hw_runner(dir.path(), &["verify", &format!("{path}\u{7}")]);
+    assert_eq!(status, Status::BadInput);
+    assert!(said.starts_with("\\u{1b}[31m\\u{9b}x.trace\\u{7}: expected a readable file"), "{said}");
 }

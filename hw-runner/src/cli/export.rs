@@ -2,7 +2,8 @@
 
 use super::arguments::alias_method;
 use super::files;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::AliasMethod;
 use crate::export::{Language, export, is_worthwhile};
 use std::io::Write;
@@ -44,7 +45,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write, err: &mut dyn Writ
         Ok((program, recorded)) => {
             let alias_method =
                 alias_method.or(recorded.map(|trace| trace.fingerprint.alias_method)).unwrap_or_default();
-            // Ignore EPIPE: the reader needs no more.
+            // The output keeps an error.
             let _ = out.write_all(export(&program, alias_method, language).as_bytes());
             Status::Clean
         }

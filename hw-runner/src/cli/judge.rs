@@ -1,6 +1,7 @@
 //! Judges a recorded trace, and describes the result.
 
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::trace::explain::{self, Difference};
 use crate::trace::{Trace, print_observation};
 use crate::{Fingerprint, Replay};

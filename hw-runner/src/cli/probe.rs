@@ -1,6 +1,7 @@
 //! `probe`: which KVM this is, and whether its guests run natively.
 
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::{AliasMethod, Machine, MachineError};
 use gpa_model::{Exit, Reclaim, text};
 use std::io::Write;

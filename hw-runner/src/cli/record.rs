@@ -3,7 +3,8 @@
 use super::arguments::alias_method;
 use super::files;
 use super::judge::judge;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::{AliasMethod, Machine, MachineError, Trace, trace};
 use gpa_model::{Program, text};
 use std::collections::BTreeSet;

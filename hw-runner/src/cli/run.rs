@@ -3,7 +3,8 @@
 use super::arguments::alias_method;
 use super::files;
 use super::judge::judge;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::trace::explain::{Difference, differences};
 use crate::trace::{Trace, print_observation};
 use crate::{AliasMethod, Machine, MachineError, Replay};

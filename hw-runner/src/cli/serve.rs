@@ -1,7 +1,8 @@
 //! `serve`: runs as the first process of a lab's machine.
 
 use super::arguments::alias_method;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::AliasMethod;
 use crate::inside::serve;
 use std::io::Write;

@@ -1,8 +1,6 @@
-//! Exit statuses and output of the commands.
+//! Exit statuses of the commands.
 
 use crate::MachineError;
-use std::fmt::Display;
-use std::io::Write;
 
 /// How the command ends. The discriminant is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,7 +10,7 @@ pub enum Status {
     Clean = 0,
     /// An oracle objects.
     Findings = 1,
-    /// A file or an argument cannot be used.
+    /// A file or an argument cannot be used, or standard output takes no more.
     BadInput = 2,
     /// The environment lacks what was asked for: no `/dev/kvm`, or no permission to use it.
     Absent = 3,
@@ -23,9 +21,4 @@ impl Status {
     pub(super) const fn of(error: &MachineError) -> Self {
         if error.is_finding() { Self::Findings } else { Self::Absent }
     }
-}
-
-/// Writes a line. Ignores EPIPE: a reader that is gone needs no more lines.
-pub(super) fn line(to: &mut dyn Write, text: impl Display) {
-    let _ = writeln!(to, "{text}");
 }

@@ -1,7 +1,8 @@
 //! `stress`: vCPUs run at once while the host changes pages and memslots.
 
 use super::arguments::alias_method;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::{AliasMethod, Machine};
 use gpa_model::limits::VCPUS;
 use std::io::Write;

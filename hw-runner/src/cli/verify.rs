@@ -2,7 +2,8 @@
 
 use super::files;
 use super::judge::judge;
-use super::status::{Status, line};
+use super::output::line;
+use super::status::Status;
 use crate::trace::{self, Trace};
 use gpa_model::text::print_op;
 use std::io::Write;
