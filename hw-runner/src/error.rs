@@ -46,7 +46,8 @@ impl MachineError {
     }
 }
 
-/// Unwraps what a test needs of `/dev/kvm`. Prints why the test is skipped, and returns `None`, if it is absent.
+/// Unwraps what a unit test needs of `/dev/kvm`. Prints why the test is skipped, and returns `None`, if it is absent. The harness
+/// of unit tests cannot count that as ignored; the tests in `tests/live` are counted.
 ///
 /// # Panics
 /// If `/dev/kvm` is there and fails.

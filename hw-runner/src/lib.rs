@@ -30,6 +30,10 @@
 //! over the same host pages. [`Machine`] also proves by KVM's counters ([`Witness`]) that guest accesses went through the MMU
 //! under test, and not through an instruction emulator.
 //!
+//! Its rooms, from below; each uses only those before it: `error`, `host` (memory that guests use, and the ways to reclaim
+//! it), `kvm` (the interface of KVM), `guest` (code, page tables, vCPUs), [`trace`], [`machine`] (the executor and stress),
+//! [`export`], `inside` (the first process of a lab's machine), [`cli`].
+//!
 //! What this crate does not do: it does not judge (the oracles do), it does not generate programs ([`profile`] says which ones
 //! KVM can carry out), and it does not see page tables or TLBs, except on the lab's kernels, which show them in debugfs.
 //! Only x86-64 is supported.

@@ -109,7 +109,7 @@ fn oracles_object_to_falsified_mmu_events() {
         let text = WATCHED.replacen(truth, lie, 1);
         assert_ne!(text, WATCHED, "{truth}");
         let (report, violation, _) = judge(&parse(&text).unwrap_or_else(|e| panic!("{e}")));
-        let signature = violation.unwrap_or_else(|| panic!("nobody objects to {lie:?}\n{report}")).signature;
+        let signature = violation.unwrap_or_else(|| panic!("no oracle objects to {lie:?}\n{report}")).signature;
         assert_eq!(format!("{}/{}", signature.oracle, signature.clause), law, "{truth:?} -> {lie:?}\n{report}");
     }
 }

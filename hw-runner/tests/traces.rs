@@ -260,7 +260,7 @@ fn oracles_object_to_a_falsified_observation() {
         let mut trace = small();
         trace.observations[at] = Some(lie);
         let (report, violation, _) = judge(&trace);
-        let violation = violation.unwrap_or_else(|| panic!("nobody objects to {lie:?}\n{report}"));
+        let violation = violation.unwrap_or_else(|| panic!("no oracle objects to {lie:?}\n{report}"));
         assert_eq!(
             (violation.at, format!("{}/{}", violation.signature.oracle, violation.signature.clause)),
             (at, law.into())

@@ -21,12 +21,12 @@ pub(crate) struct Request {
     pub(crate) value: u64,
 }
 
-/// Put the code in place.
+/// Loads the code.
 pub(crate) fn load_code(own: &Pages) {
     write_code(own, CODE_PAGE, assembly::requests());
 }
 
-/// Write machine code to a page.
+/// Writes machine code to a page.
 pub(crate) fn write_code(own: &Pages, page: usize, code: &[u8]) {
     for (word, bytes) in code.chunks(size_of::<u32>()).enumerate() {
         let mut padded = [0x90; size_of::<u32>()];

@@ -223,7 +223,7 @@ mod tests {
     /// A machine keeps track of pages with `PROT_NONE` for its own memory. A program that has a machine of its
     /// own does not affect the other machine.
     #[test]
-    fn a_page_that_nobody_can_have_is_that_of_its_own_machine() {
+    fn an_inaccessible_page_is_that_of_its_own_machine() {
         let Some(mut machine) = or_skip(Machine::open_with(AliasMethod::Rings)) else { return };
         let program = |ring: &str, take: &str| {
             let text = format!(
