@@ -56,6 +56,7 @@ pub(crate) fn run(port: &Path, alias_method: AliasMethod, modules: &[String]) ->
     }
     let mut machines = Machines::new(alias_method);
     let port = open_port(port)?;
+    machines.check_mask().map_err(io::Error::other)?;
     let opened = machines.open_plain().and_then(|()| machines.plain());
     match opened.map(|machine| machine.reclaims().available()) {
         Ok(reclaims) => serve(&mut machines, reclaims, &port)?,

@@ -1,15 +1,21 @@
 //! The machines of a KVM, one for each kind of VM. A VM is told once what to zap when a memslot goes. A KVM
 //! that strips stolen bits fixes a VM's mask when it is created; module parameters set that mask.
 
+use crate::error::Doing;
 use crate::{AliasMethod, Machine, MachineError};
-use gpa_model::{BackendMode, StolenMask, VmConfig};
+use gpa_model::{BackendMode, Gpa, StolenMask, VmConfig};
+use kvm_ioctls::Kvm;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// The stolen bits of new VMs, as a GPA mask.
 const MASK: &str = "/sys/module/kvm/parameters/stolen_gpa_mask";
+/// The mask that is checked, and the debugfs file that shows a VM's mask in gfns.
+const CHECKED_MASK: u64 = 1 << 40;
+const MASK_IN_FORCE: &str = "stolen_gfn_mask";
 /// The result of range flushes.
 const RANGE_FLUSH: &str = "/sys/module/kvm/parameters/stolen_range_flush";
 /// How many machines are kept. Campaigns do not use more kinds at once.
@@ -40,6 +46,26 @@ impl Machines {
     pub(crate) fn plain(&mut self) -> Result<&mut Machine, MachineError> {
         let vm = VmConfig::new(StolenMask::NONE, 1, VmConfig::DEFAULT_BASE, BackendMode::Absent);
         self.of(&vm.unwrap_or_default())
+    }
+
+    /// Checks that a new VM gets the mask that the parameter sets, if this KVM strips stolen bits: a kernel whose source has
+    /// changed may carry the parameter and not the mask.
+    pub(crate) fn check_mask(&self) -> Result<(), MachineError> {
+        if !self.strips {
+            return Ok(());
+        }
+        set(MASK, CHECKED_MASK)?;
+        let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).doing("create a VM")?;
+        let file = format!("/sys/kernel/debug/kvm/{}-{}/{MASK_IN_FORCE}", std::process::id(), vm.as_raw_fd());
+        let shown = fs::read_to_string(file).doing("read the stolen bits of a VM")?;
+        set(MASK, 0)?;
+        let shown = shown.trim().trim_start_matches("0x");
+        let shown = Gpa::from_page(u64::from_str_radix(shown, 16).unwrap_or(0)).raw();
+        if shown == CHECKED_MASK {
+            return Ok(());
+        }
+        let why = format!("expected a VM with the stolen bits {CHECKED_MASK:#x}, found one with {shown:#x}");
+        Err(io::Error::other(why)).doing("set the stolen bits of a VM")
     }
 
     /// Opens the machines for programs without stolen bits, so that the first programs are not charged for code

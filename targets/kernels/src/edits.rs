@@ -36,7 +36,7 @@ pub fn apply(file: &str, source: &str, edits: &[Edit]) -> Result<String, Error> 
         text = rewritten(&text, edit).ok_or_else(|| {
             let place = if edit.within.is_empty() { String::new() } else { format!(" in `{}`", edit.within) };
             Error::Absent(format!(
-                "{file}: expected a place for {:?}{place}, found none: this change was written for Linux 6.12",
+                "{file}: expected a place for {:?}{place}, found none: the script does not know this kernel",
                 edit.rewrite
             ))
         })?;

@@ -87,7 +87,13 @@ impl Lab {
             None => None,
             Some((design, mutant)) => {
                 let name = mutant.map_or_else(|| format!("{design:?}").to_lowercase(), |mutant| mutant.name.to_owned());
-                Some(kernels::build::modules(&cache, &kernel, &name, &stolen::script(design, mutant), progress)?)
+                Some(kernels::build::modules(
+                    &cache,
+                    &kernel,
+                    &name,
+                    &stolen::script(&kernel.version(), design, mutant),
+                    progress,
+                )?)
             }
         };
         let instead = instead.as_ref().map(|built| built.folder.as_path());

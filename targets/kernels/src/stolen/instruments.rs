@@ -6,7 +6,8 @@
 //! - a place where a memslot that is being deleted or moved waits while `stolen_slot_window` is not 0, so that the time between the
 //!   two halves of the change is as long as a program wants it;
 //! - a level of the rmap at which a walk gives way to others, `stolen_yield_level`, because when it does is otherwise up to the scheduler;
-//! - a file `mmu_sptes` for each VM in debugfs, which shows the older MMU's tables, its rmap and its flushes.
+//! - a file `mmu_sptes` for each VM in debugfs, which shows the older MMU's tables, its rmap and its flushes;
+//! - a file `stolen_gfn_mask` for each VM there, which shows the mask that is in force.
 
 use super::{DEBUGFS, HOST, MAIN, MMU, X86, edit};
 use crate::edits::{Edit, Rewrite};
@@ -47,10 +48,29 @@ pub(super) const EDITS: [Edit; 12] = [
         "kvm_arch_create_vm_debugfs",
         After(
             "{\n",
-            "\tif (!tdp_mmu_enabled)\n\t\tdebugfs_create_file(\"mmu_sptes\", 0400, kvm->debugfs_dentry, kvm,\n\t\t\t\t    &kvm_stolen_sptes_fops);\n",
+            "\tdebugfs_create_x64(\"stolen_gfn_mask\", 0400, kvm->debugfs_dentry, &kvm->arch.stolen_gfn_mask);\n\
+             \tif (!tdp_mmu_enabled)\n\t\tdebugfs_create_file(\"mmu_sptes\", 0400, kvm->debugfs_dentry, kvm,\n\t\t\t\t    &kvm_stolen_sptes_fops);\n",
         ),
     ),
 ];
+
+/// What `TABLES` asks of the kernel, in the form of Linux 6.
+pub(super) const EDITS_6: [Edit; 1] = [edit(MMU, "kvm_mmu_init_vm", InFront(WORDS_6))];
+
+/// The same in the form of Linux 7.
+pub(super) const EDITS_7: [Edit; 1] = [edit(MMU, "kvm_mmu_init_vm", InFront(WORDS_7))];
+
+const WORDS_6: &str = "#define stolen_rmap_val(head)		((head)->val)
+#define stolen_log_size(kvm)		(kvm_x86_ops.cpu_dirty_log_size)
+#define stolen_is_executable(spte)	is_executable_pte(spte)
+
+";
+
+const WORDS_7: &str = "#define stolen_rmap_val(head)		kvm_rmap_get(head)
+#define stolen_log_size(kvm)		((kvm)->arch.cpu_dirty_log_size)
+#define stolen_is_executable(spte)	(!((spte) & shadow_nx_mask) && ((spte) & shadow_xs_mask) == shadow_xs_mask)
+
+";
 
 const DECLARATIONS: &str = "struct seq_file;
 void kvm_stolen_flush_owed(void);
@@ -163,9 +183,9 @@ int kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages)
 /// for reasons of its own, and then an entry goes with its flush. Addresses of SPTEs tell which is which.
 const TABLES: &str =
     "/* Whether a write would be logged by nobody: where the processor logs, it does so when it sets the dirty bit. */
-static int stolen_unnoticed(u64 spte)
+static int stolen_unnoticed(struct kvm *kvm, u64 spte)
 {
-	u64 dirty = kvm_x86_ops.cpu_dirty_log_size ? spte_shadow_dirty_mask(spte) : 0;
+	u64 dirty = stolen_log_size(kvm) ? spte_shadow_dirty_mask(spte) : 0;
 
 	return is_writable_pte(spte) && (spte & dirty) == dirty;
 }
@@ -185,23 +205,24 @@ static void stolen_show_table(struct seq_file *m, struct kvm *kvm, u64 *table, i
 			stolen_show_table(m, kvm, spte_to_child_sp(spte)->spt, level - 1, gpa);
 		else
 			seq_printf(m, \"leaf %llx %d %llx %d %lx\\n\", gpa, level, (u64)spte_to_pfn(spte),
-				   is_access_track_spte(spte) ? 0 : 1 | stolen_unnoticed(spte) << 1 | is_executable_pte(spte) << 2,
+				   is_access_track_spte(spte) ? 0 : 1 | stolen_unnoticed(kvm, spte) << 1 | stolen_is_executable(spte) << 2,
 				   (unsigned long)sptep);
 	}
 }
 
 static void stolen_show_rmap(struct seq_file *m, struct kvm_rmap_head *head, gfn_t gfn)
 {
+	unsigned long val = stolen_rmap_val(head);
 	struct pte_list_desc *desc;
 	int i;
 
-	if (!head->val)
+	if (!val)
 		return;
-	if (!(head->val & KVM_RMAP_MANY)) {
-		seq_printf(m, \"rmap %llx %lx\\n\", gfn, head->val);
+	if (!(val & KVM_RMAP_MANY)) {
+		seq_printf(m, \"rmap %llx %lx\\n\", gfn, val);
 		return;
 	}
-	for (desc = (struct pte_list_desc *)(head->val & ~KVM_RMAP_MANY); desc; desc = desc->more)
+	for (desc = (struct pte_list_desc *)(val & ~KVM_RMAP_MANY); desc; desc = desc->more)
 		for (i = 0; i < desc->spte_count; i++)
 			seq_printf(m, \"rmap %llx %lx\\n\", gfn, (unsigned long)desc->sptes[i]);
 }
