@@ -6,7 +6,8 @@
 //! - a place where a memslot that is being deleted or moved waits while `stolen_slot_window` is not 0, so that the time between the
 //!   two halves of the change is as long as a program wants it;
 //! - a level of the rmap at which a walk gives way to others, `stolen_yield_level`, because when it does is otherwise up to the scheduler;
-//! - a file `mmu_sptes` for each VM in debugfs, which shows the older MMU's tables, its rmap and its flushes;
+//! - a file `mmu_sptes` for each VM in debugfs, which shows the older MMU's tables, its rmap and its flushes; there is none where KVM
+//!   shadows the guest's own tables, because the tables are then by linear address;
 //! - a file `stolen_gfn_mask` for each VM there, which shows the mask that is in force.
 
 use super::{DEBUGFS, HOST, MAIN, MMU, X86, edit};
@@ -49,7 +50,7 @@ pub(super) const EDITS: [Edit; 12] = [
         After(
             "{\n",
             "\tdebugfs_create_x64(\"stolen_gfn_mask\", 0400, kvm->debugfs_dentry, &kvm->arch.stolen_gfn_mask);\n\
-             \tif (!tdp_mmu_enabled)\n\t\tdebugfs_create_file(\"mmu_sptes\", 0400, kvm->debugfs_dentry, kvm,\n\t\t\t\t    &kvm_stolen_sptes_fops);\n",
+             \tif (tdp_enabled && !tdp_mmu_enabled)\n\t\tdebugfs_create_file(\"mmu_sptes\", 0400, kvm->debugfs_dentry, kvm,\n\t\t\t\t    &kvm_stolen_sptes_fops);\n",
         ),
     ),
 ];
