@@ -4,7 +4,7 @@
 use crate::addr::{HostPage, Level, Pfn};
 use crate::frame_set::FrameSet;
 use crate::limits::{FRAMES, GPTES, HOST_PAGES, NOTIFIER_WINDOWS};
-use crate::program::{Gpte, HostPageRange, Op, VmConfig};
+use crate::program::{Gpte, HostPageRange, Op, Reclaim, VmConfig};
 mod pins;
 
 pub use pins::Pins;
@@ -25,6 +25,8 @@ pub struct Host {
     stride_shift: u32,
     pfns: [Pfn; HOST_PAGES],
     levels: [Level; HOST_PAGES],
+    /// The pages of a guest_memfd, one beside each hva, in a VM with a shared bit.
+    private: Option<[Pfn; HOST_PAGES]>,
     /// The next physical page that was never used.
     next: u64,
     windows: [Option<HostPageRange>; NOTIFIER_WINDOWS],
@@ -56,6 +58,7 @@ impl Host {
             stride_shift: 0,
             pfns: [Pfn::new(0); HOST_PAGES],
             levels: [Level::default(); HOST_PAGES],
+            private: None,
             next: 0,
             windows: [None; NOTIFIER_WINDOWS],
             out: 0,
@@ -79,6 +82,7 @@ impl Host {
         self.pfns = std::array::from_fn(|index| Pfn::new((first + index as u64 * stride) as u32));
         self.levels = [level; HOST_PAGES];
         self.next = first + HOST_PAGES as u64 * stride;
+        self.private = vm.shared_private().then(|| std::array::from_fn(|_| Self::take(&mut self.next, stride)));
         self.windows = [None; NOTIFIER_WINDOWS];
         self.out = 0;
         self.gone = 0;
@@ -98,6 +102,7 @@ impl Host {
             stride_shift: _,
             pfns: _,
             levels,
+            private: _,
             next: _,
             windows,
             out,
@@ -130,6 +135,17 @@ impl Host {
     pub fn pfn(&self, hva: HostPage) -> Pfn {
         let index = self.index(hva);
         self.pfns[index].add(hva.page() - self.hva(index).page())
+    }
+
+    /// The private page beside `hva`, in a VM whose stolen bit is the shared bit (`kvm_gmem_get_pfn()`). It is the page of a
+    /// guest_memfd, whose offsets are the hvas of its memslots. It changes only when a hole is punched.
+    ///
+    /// # Panics
+    /// As [`Host::pfn`], or if the VM has no private memory.
+    pub fn private_pfn(&self, hva: HostPage) -> Pfn {
+        let index = self.index(hva);
+        let private = self.private.as_ref().expect("only a VM with a shared bit has private pages");
+        private[index].add(hva.page() - self.hva(index).page())
     }
 
     /// How large a host mapping `hva` is part of (`host_pfn_mapping_level()`). What is being invalidated has been taken apart.
@@ -222,6 +238,10 @@ impl Host {
         self.overwritten.clear();
         self.pins.begin_op();
         self.changed = match *op {
+            Op::Unmap { range, by: Some(Reclaim::PunchHole) } if self.private.is_some() => {
+                self.punch_hole(range);
+                Some(range)
+            }
             Op::Unmap { range, .. } => {
                 self.replace(range, Level::Page4K);
                 self.clear(range);
@@ -260,6 +280,21 @@ impl Host {
             }
             _ => None,
         };
+    }
+
+    /// Put new private pages beside `range` (`kvm_gmem_punch_hole()`). The pages behind the hvas stay.
+    fn punch_hole(&mut self, range: HostPageRange) {
+        let (start, end) = (self.index(range.start), self.index(HostPage::new(range.end())));
+        for page in self.private.iter_mut().flat_map(|pages| &mut pages[start..end]) {
+            *page = Self::take(&mut self.next, 1 << self.stride_shift);
+        }
+    }
+
+    /// A page that was never used, of a block of `stride`.
+    const fn take(next: &mut u64, stride: u64) -> Pfn {
+        let page = Pfn::new(*next as u32);
+        *next += stride;
+        page
     }
 
     /// One bit for each page of `range`.

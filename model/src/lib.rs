@@ -24,8 +24,8 @@ pub use mmu::{
     Alarm, Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Spte, VcpuSet,
 };
 pub use program::{
-    Access, BackendMode, Gpte, GpteFlags, GuestPaging, Gva, HostPageRange, Levels, Logging, MemoryType, Op, OpKind,
-    OpKinds, Program, ProgramError, Reclaim, ReclaimSet, Rights, SlotChange, SlotFlags, SlotId, VmConfig, VmError,
-    VmOption, check_op, text,
+    Access, Aliasing, BackendMode, Gpte, GpteFlags, GuestPaging, Gva, HostPageRange, Levels, Logging, MemoryType, Op,
+    OpKind, OpKinds, Program, ProgramError, Reclaim, ReclaimSet, Rights, SlotChange, SlotFlags, SlotId, VmConfig,
+    VmError, VmOption, check_op, text,
 };
 pub use reference::{Allowed, Entitled, GuestWalk, MemoryAttributes, Model, SlotKind};

@@ -69,9 +69,9 @@ pub trait Mmu {
         true
     }
 
-    /// Whether it can be such a VM at all. In one that it cannot, every op is skipped.
-    fn supports_vm(&self, _vm: &VmConfig) -> bool {
-        true
+    /// Whether it can be such a VM at all. In one that it cannot, every op is skipped. Few targets know of a shared bit.
+    fn supports_vm(&self, vm: &VmConfig) -> bool {
+        !vm.shared_private()
     }
 
     /// What oracles can see here.

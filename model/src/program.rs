@@ -1,6 +1,7 @@
 //! What a program is made of: a VM configuration, and ops with their operands. Its text form is in [`text`].
 
 mod access;
+mod aliasing;
 mod backend;
 mod check;
 mod gpte;
@@ -19,6 +20,7 @@ mod vm_error;
 mod vm_option;
 
 pub use access::{Access, Rights};
+pub use aliasing::Aliasing;
 pub use backend::BackendMode;
 pub use check::{ProgramError, check_op};
 pub use gpte::{Gpte, GpteFlags};

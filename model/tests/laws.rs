@@ -338,6 +338,7 @@ fn an_access_may_reach_memory_exactly_if_it_is_entitled_to_it() {
             Entitled::InFlux | Entitled::NoPage => {
                 access == Access::Write && before.model.slot_kind(frame) == SlotKind::ReadOnly
             }
+            Entitled::OtherKind => panic!("no VM here has a shared bit"),
         };
         assert_eq!(allowed.mmio, exits.then_some(gfn), "{entitled:?} after {:?}", state.path);
         let busy = before.model.slot_change_pending() || before.host.any_invalidating();

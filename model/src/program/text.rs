@@ -14,8 +14,9 @@
 //! `0x1e1@1` is gfn 0x1e1 under alias 1: bit *i* of the alias number stands for the *i*-th stolen bit, so a program means
 //! the same wherever the stolen bits are. After `flush=` a VM may have `stride=64`, which puts its frames and host pages 64 pages
 //! apart (see [`VmConfig`](crate::VmConfig)), `levels=5`, `maxphyaddr=46`, `log=pml`, `paging=pae`, `nx-huge-pages=on`,
-//! `slot-zap-all=on`, `dirty-ring=8` and `async-pf=on`, in this order.
-//! `unmap hva=2 pages=1 by=fork` names the [`Reclaim`](crate::Reclaim) that real KVM is driven by; elsewhere it changes nothing.
+//! `slot-zap-all=on`, `dirty-ring=8`, `async-pf=on` and `aliasing=shared-private`, in this order.
+//! `unmap hva=2 pages=1 by=fork` names the [`Reclaim`](crate::Reclaim) that real KVM is driven by; elsewhere it changes nothing,
+//! but for `by=punch-hole` in a VM with a shared bit: that takes private pages away ([`Aliasing`](crate::Aliasing)).
 //! `zap-begin gfn=0x1e0 pages=4 yield=2` stops after two leaves; the ops up to `zap-end` are what happens before it goes on.
 //! Numbers are decimal, or hexadecimal after `0x`. `#` starts a comment; the comment lines right after the version are kept. Every
 //! op has its own line in `print`; the parser accepts what it prints.

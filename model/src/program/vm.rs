@@ -1,7 +1,7 @@
 //! The configuration of a VM: what a program states before its first op, and the window of frames it can name.
 
 use super::vm_error::VmError;
-use super::{BackendMode, GuestPaging};
+use super::{Aliasing, BackendMode, GuestPaging};
 use crate::addr::{Alias, Gfn, Gpa, HostPage, Level, StolenBitError, StolenMask};
 use crate::frame_set::FrameSet;
 use crate::limits::{DIRTY_RING, DIRTY_RING_MIN, FRAMES, MAXPHYADDR_MAX, MAXPHYADDR_MIN, STRIDE, TOP_GFN, VCPUS};
@@ -98,6 +98,7 @@ pub struct VmConfig {
     slot_zap_all: bool,
     dirty_ring: Option<NonZeroU8>,
     async_pf: bool,
+    aliasing: Aliasing,
 }
 
 impl Default for VmConfig {
@@ -139,6 +140,7 @@ impl VmConfig {
             slot_zap_all: false,
             dirty_ring: None,
             async_pf: false,
+            aliasing: Aliasing::SamePage,
         }
         .checked()
     }
@@ -157,6 +159,10 @@ impl VmConfig {
         self.stolen.check_leaves(self.largest_leaf())?;
         if let Some(bit) = self.stolen.bit_inside_frames(self.gfn(FRAMES - 1).add(stride - 1)) {
             return Err(StolenBitError::InsideFrames { bit }.into());
+        }
+        let bits = self.stolen.bits().len();
+        if self.aliasing == Aliasing::SharedPrivate && bits != 1 {
+            return Err(VmError::Aliasing(bits));
         }
         let levels = self.levels.max(Levels::translating(self.stolen));
         Ok(Self { levels, ..self })
@@ -316,6 +322,26 @@ impl VmConfig {
     #[inline]
     pub const fn async_pf(&self) -> bool {
         self.async_pf
+    }
+
+    /// The same VM whose stolen bit means something else.
+    ///
+    /// # Errors
+    /// [`VmError::Aliasing`] if the aliasing needs one stolen bit and the VM has another number of them.
+    pub fn with_aliasing(self, aliasing: Aliasing) -> Result<Self, VmError> {
+        Self { aliasing, ..self }.checked()
+    }
+
+    /// What the stolen bits mean.
+    #[inline]
+    pub const fn aliasing(&self) -> Aliasing {
+        self.aliasing
+    }
+
+    /// Whether the stolen bit is the shared bit ([`Aliasing::SharedPrivate`]).
+    #[inline]
+    pub const fn shared_private(&self) -> bool {
+        matches!(self.aliasing, Aliasing::SharedPrivate)
     }
 
     /// The stolen bits.

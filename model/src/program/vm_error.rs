@@ -16,6 +16,8 @@ pub enum VmError {
     /// Not [`MAXPHYADDR_MIN`] to [`MAXPHYADDR_MAX`] bits of
     /// physical address.
     Maxphyaddr(u64),
+    /// A shared bit is one stolen bit, not so many.
+    Aliasing(usize),
     /// No power of two from [`DIRTY_RING_MIN`] to [`DIRTY_RING`] entries of a dirty ring.
     DirtyRing(u64),
     /// The stride is no power of two up to [`STRIDE`].
@@ -42,6 +44,9 @@ impl fmt::Display for VmError {
                     f,
                     "maxphyaddr {n}, but a guest has {MAXPHYADDR_MIN} to {MAXPHYADDR_MAX} bits of physical address"
                 )
+            }
+            Self::Aliasing(n) => {
+                write!(f, "aliasing=shared-private with {n} stolen bits, but the shared bit is the only one")
             }
             Self::DirtyRing(n) => write!(
                 f,

@@ -1,6 +1,6 @@
 //! The options of a VM that most VMs leave as they are: for each its word, its values, and what a report says of it.
 
-use super::{GuestPaging, Levels, Logging, VmConfig, VmError};
+use super::{Aliasing, GuestPaging, Levels, Logging, VmConfig, VmError};
 use crate::limits::MAXPHYADDR_MAX;
 
 /// A VM with one option changed.
@@ -35,10 +35,10 @@ pub struct VmOption {
 
 impl VmOption {
     /// Every option, in the order of the `vm` line.
-    pub const ALL: [VmOption; 9] = {
-        let [levels, maxphyaddr, logging, paging, nx_huge_pages, slot_zap_all, dirty_ring, async_pf] =
+    pub const ALL: [VmOption; 10] = {
+        let [levels, maxphyaddr, logging, paging, nx_huge_pages, slot_zap_all, dirty_ring, async_pf, aliasing] =
             Self::AFTER_STRIDE;
-        [Self::STRIDE, levels, maxphyaddr, logging, paging, nx_huge_pages, slot_zap_all, dirty_ring, async_pf]
+        [Self::STRIDE, levels, maxphyaddr, logging, paging, nx_huge_pages, slot_zap_all, dirty_ring, async_pf, aliasing]
     };
 
     /// The pages from one frame to the next. It comes before the stolen bits are looked at, which it limits.
@@ -53,7 +53,7 @@ impl VmOption {
         shown: |vm| format!("frames {} pages apart", vm.stride()),
     };
 
-    pub(crate) const AFTER_STRIDE: [VmOption; 8] = [
+    pub(crate) const AFTER_STRIDE: [VmOption; 9] = [
         VmOption {
             key: "levels",
             values: Values::Words {
@@ -123,6 +123,16 @@ impl VmOption {
             values: Values::Switch { get: VmConfig::async_pf, set: VmConfig::with_async_pf },
             usual: |vm| Ok(vm.with_async_pf(false)),
             shown: |_| "async page faults".into(),
+        },
+        VmOption {
+            key: "aliasing",
+            values: Values::Words {
+                all: || Aliasing::ALL.map(Aliasing::name).into(),
+                get: |vm| vm.aliasing().name(),
+                set: |vm, word| named(Aliasing::ALL, Aliasing::name, word).map(|aliasing| vm.with_aliasing(aliasing)),
+            },
+            usual: |vm| vm.with_aliasing(Aliasing::SamePage),
+            shown: |_| "the stolen bit is the shared bit".into(),
         },
     ];
 

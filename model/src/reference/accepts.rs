@@ -1,7 +1,7 @@
 //! Which ops mean something in a state; the others are skipped.
 
 use super::Model;
-use crate::addr::Gfn;
+use crate::addr::{Gfn, HostPage};
 use crate::frame_set::FrameSet;
 use crate::host::Host;
 use crate::limits::FRAMES;
@@ -10,6 +10,9 @@ use crate::program::{Op, SlotChange, SlotFlags, SlotId};
 impl Model {
     /// Whether `op` means anything in this state; otherwise it is skipped. `host` is the host before the op.
     pub fn accepts(&self, host: &Host, op: &Op) -> bool {
+        if self.vm.shared_private() && !Self::is_for_shared_private(op) {
+            return false;
+        }
         let idle = |vcpu: u8| vcpu < self.vm.vcpus() && self.faults[usize::from(vcpu)].is_none();
         match *op {
             // KVM holds slots_lock for a whole change, and waits for invalidations before it swaps the slots.
@@ -52,6 +55,26 @@ impl Model {
         }
     }
 
+    /// Whether `op` means anything where the stolen bit is the shared bit. Memslots with a guest_memfd are writable, not logged, and
+    /// never change (`check_memory_region_flags()`); the guest's tables are private.
+    fn is_for_shared_private(op: &Op) -> bool {
+        match *op {
+            Op::Slot { id, change } | Op::SlotBegin { id, change } => match change {
+                SlotChange::Create { flags, .. } => flags == SlotFlags::default() && !id.is_internal(),
+                SlotChange::Delete => true,
+                SlotChange::Move { .. } | SlotChange::Flags(_) => false,
+            },
+            Op::WriteTrack { .. }
+            | Op::WriteProtect { .. }
+            | Op::WriteGpte { .. }
+            | Op::Translate { .. }
+            | Op::GuestWalk { .. }
+            | Op::GuestAccess { .. }
+            | Op::GuestFlush { .. } => false,
+            _ => true,
+        }
+    }
+
     /// Whether nobody is in the middle of what KVM does under `slots_lock`: changes of memslots and of attributes.
     pub(super) fn slots_lock_is_free(&self) -> bool {
         self.change.is_none() && !self.memory_attributes.is_changing()
@@ -75,9 +98,11 @@ impl Model {
     pub(super) fn change_is_legal(&self, id: SlotId, change: SlotChange) -> bool {
         let slot = self.slots[id.index()];
         match change {
-            SlotChange::Create { gfn, pages, flags, .. } => {
+            SlotChange::Create { gfn, pages, hva, flags } => {
                 let plain = flags == SlotFlags::default();
-                slot.is_none() && (plain || !id.is_internal()) && self.is_free(gfn, self.vm.frames_in(pages.into()), id)
+                let frames = self.vm.frames_in(pages.into());
+                let bound = self.vm.shared_private() && self.is_bound(hva, frames);
+                slot.is_none() && (plain || !id.is_internal()) && !bound && self.is_free(gfn, frames, id)
             }
             SlotChange::Delete => slot.is_some(),
             SlotChange::Move { gfn } => slot.is_some_and(|slot| {
@@ -87,6 +112,14 @@ impl Model {
             }),
             SlotChange::Flags(flags) => slot.is_some_and(|slot| !id.is_internal() && slot.flags != flags),
         }
+    }
+
+    /// Whether a memslot has some of the private pages beside `frames` blocks from `hva`: another cannot have them too
+    /// (`kvm_gmem_bind()`).
+    fn is_bound(&self, hva: HostPage, frames: usize) -> bool {
+        let blocks = |hva: HostPage, frames: usize| FrameSet::range(self.vm.hva_index(hva), frames);
+        let wanted = blocks(hva, frames);
+        self.slots.iter().flatten().any(|slot| !blocks(slot.hva, slot.frames.into()).intersect(wanted).is_empty())
     }
 
     /// Whether a slot of `frames` frames fits at `gfn`, disregarding slot `id` itself.

@@ -46,6 +46,8 @@ pub struct Allowed {
     pub table_in_flux: bool,
     /// User space may see an error.
     pub error: bool,
+    /// User space may be asked to make the memory private or shared.
+    pub memory_fault: bool,
     /// Frames for which no translation, of any alias, may keep the rights in `revoked_rights` when the op returns.
     pub revoked: FrameSet,
     /// Which rights.
@@ -79,7 +81,7 @@ impl Allowed {
                 self.guest_fault == Some(fault) || self.table_in_flux && fault == Fault::NotPresent
             }
             Exit::Error => self.error,
-            Exit::MemoryFault => false,
+            Exit::MemoryFault => self.memory_fault,
             Exit::Unsupported => true,
         }
     }

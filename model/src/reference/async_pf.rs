@@ -39,7 +39,11 @@ impl Model {
         if !self.vm().async_pf() {
             return;
         }
-        let Some((frame, _)) = self.vm().locate(gpa) else { return };
+        let Some((frame, alias)) = self.vm().locate(gpa) else { return };
+        // Private memory is never paged out.
+        if self.vm().shared_private() && alias.is_none() {
+            return;
+        }
         let is_out = self.hva(frame).filter(|hva| host.is_out(*hva) && self.waits(frame, access));
         let Some(hva) = is_out.filter(|_| allowed.mmio.is_none()) else { return };
         let awaited = self.awaited(vcpu);

@@ -15,6 +15,9 @@ pub enum Entitled {
     InFlux,
     /// Memory whose page nobody can have: nothing may be mapped, the access ends in an error.
     NoPage,
+    /// Memory of the other kind, private or shared, or private memory without a memslot: nothing may be mapped, and the access
+    /// ends in [`Exit::MemoryFault`](crate::Exit::MemoryFault).
+    OtherKind,
     /// This page, with at most these rights.
     Memory(Pfn, Rights),
 }
@@ -52,6 +55,9 @@ impl Model {
     /// An alias of no slot or of a private slot is a hole (`kvm_faultin_pfn()` in the seed); a slot in its INVALID window
     /// and a page under invalidation may not be mapped by anyone.
     pub fn entitled(&self, host: &Host, frame: usize, alias: Alias) -> Entitled {
+        if self.vm.shared_private() {
+            return self.entitled_by_kind(host, frame, alias.is_none());
+        }
         let Some((id, slot)) = self.slot_at(frame) else { return Entitled::Hole };
         if id.is_internal() && !alias.is_none() {
             return Entitled::Hole;
@@ -68,6 +74,29 @@ impl Model {
         Entitled::Memory(host.pfn(hva), rights)
     }
 
+    /// The same where the stolen bit is the shared bit, and an alias means `private` memory or shared memory
+    /// (`kvm_mmu_faultin_pfn()`): the attribute is compared before the memslot is looked at.
+    fn entitled_by_kind(&self, host: &Host, frame: usize, private: bool) -> Entitled {
+        if self.memory_attributes.converting().contains(frame) {
+            return Entitled::InFlux;
+        }
+        if private != self.memory_attributes.private().contains(frame) {
+            return Entitled::OtherKind;
+        }
+        let Some((_, slot)) = self.slot_at(frame) else {
+            // `kvm_handle_noslot_fault()`: user space cannot emulate an access to private memory.
+            return if private { Entitled::OtherKind } else { Entitled::Hole };
+        };
+        let hva = slot.hva_of(&self.vm, frame);
+        if slot.invalid || !private && host.invalidating(hva) {
+            return Entitled::InFlux;
+        }
+        if private {
+            return Entitled::Memory(host.private_pfn(hva), Rights::RWX);
+        }
+        if host.is_gone(hva) { Entitled::NoPage } else { Entitled::Memory(host.pfn(hva), Rights::RWX) }
+    }
+
     /// What kind of memslot stands behind `frame`.
     pub fn slot_kind(&self, frame: usize) -> SlotKind {
         match self.slot_at(frame) {
@@ -78,6 +107,11 @@ impl Model {
             Some((_, slot)) if slot.flags.log_dirty => SlotKind::Logged,
             Some(_) => SlotKind::User,
         }
+    }
+
+    /// Whether the host asks if pages were used through `alias`. It does not ask for private pages, which have no hva.
+    pub fn is_aged(&self, alias: Alias) -> bool {
+        !self.vm.shared_private() || !alias.is_none()
     }
 
     /// Whether a leaf of `level` may translate `frame`, whatever page it leads to.

@@ -29,6 +29,15 @@ impl MemoryAttributes {
         self.changing.map_or(FrameSet::EMPTY, |(frames, _)| frames)
     }
 
+    /// The frames that are becoming private or shared, and are not yet.
+    pub fn converting(&self) -> FrameSet {
+        match self.changing {
+            Some((frames, true)) => frames.minus(self.private),
+            Some((frames, false)) => frames.intersect(self.private),
+            None => FrameSet::EMPTY,
+        }
+    }
+
     /// Whether a change of attributes has begun and not ended.
     pub const fn is_changing(&self) -> bool {
         self.changing.is_some()

@@ -140,6 +140,7 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
         None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),
+        Some(Entitled::OtherKind) => "the gfn has memory of the other kind: only a memory fault is right".into(),
         Some(Entitled::NoPage) => "nobody can have the page: only an error is right".into(),
         Some(Entitled::Memory(pfn, rights)) => format!("every alias of this gfn is {pfn} {rights}"),
         None => "that is no answer to this op".into(),
@@ -246,7 +247,9 @@ impl GfnUnalias {
                 self.accessed = [FrameSet::EMPTY; ALIASES];
             }
         }
-        if let (Some((frame, alias)), Exit::Memory(_)) = (step.accessed_frame(), step.exit) {
+        if let (Some((frame, alias)), Exit::Memory(_)) = (step.accessed_frame(), step.exit)
+            && step.model.is_aged(alias)
+        {
             let number = vm.stolen().alias_index(alias);
             self.accessed[number] = self.accessed[number].union(FrameSet::one(frame));
         }

@@ -6,7 +6,7 @@ use gpa_model::{Entitled, Spte};
 pub(crate) fn is_sound(spte: Spte, entitled: Entitled) -> bool {
     match entitled {
         Entitled::Memory(pfn, rights) => spte.pfn() == pfn && rights.contains(spte.rights()),
-        Entitled::Hole | Entitled::InFlux | Entitled::NoPage => false,
+        Entitled::Hole | Entitled::InFlux | Entitled::NoPage | Entitled::OtherKind => false,
     }
 }
 
@@ -15,6 +15,7 @@ pub(crate) fn instead(entitled: Entitled) -> String {
     match entitled {
         Entitled::Hole => "there is no memory for the guest to find here".into(),
         Entitled::InFlux => "the memslot or page is being taken away and nothing may map it".into(),
+        Entitled::OtherKind => "the gfn has memory of the other kind, private or shared".into(),
         Entitled::NoPage => "nobody can have the page, so nothing may map it".into(),
         Entitled::Memory(pfn, rights) => format!("the guest is entitled to {pfn} {rights}"),
     }

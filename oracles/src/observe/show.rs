@@ -52,6 +52,7 @@ pub(crate) fn show_allowed(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
         (allowed.retry, "retry"),
         (allowed.young, "young or idle"),
         (allowed.error, "error"),
+        (allowed.memory_fault, Exit::MemoryFault.name()),
         (allowed.not_found, "not-found"),
         (allowed.refused, "refused"),
     ];

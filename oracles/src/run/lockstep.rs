@@ -155,10 +155,8 @@ impl Lockstep {
             self.backend = *mode;
         }
         let accessed = match *op {
-            Op::Access { gpa, .. }
-            | Op::WriteGpte { gpa, .. }
-            | Op::FaultBegin { gpa, .. }
-            | Op::Prefault { gpa, .. } => Some(gpa),
+            Op::Access { gpa, .. } | Op::WriteGpte { gpa, .. } | Op::FaultBegin { gpa, .. } => Some(gpa),
+            Op::Prefault { gpa, .. } => Some(self.model.prefaulted(gpa)),
             Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
             _ => None,
         };

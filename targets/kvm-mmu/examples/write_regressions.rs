@@ -4,7 +4,7 @@
 //! alone, so that a regression once committed stays what it was.
 
 use gpa_model::choices::FromRng;
-use gpa_model::generate::{Generator, Profile};
+use gpa_model::generate::Generator;
 use gpa_model::minimize::minimize;
 use gpa_model::{Program, text};
 use gpa_oracles::Lockstep;
@@ -35,7 +35,7 @@ fn write(mutant: &Mutant) {
 
 fn smallest(mutant: &Mutant) -> Option<Program> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
-    let generator = Generator::new(Profile::default());
+    let generator = Generator::new(mutant.profile());
     let (mut run, mut mmu) = (Lockstep::default(), mutant.mmu());
     let mut caught = |program: &Program| {
         let violation = run.run(&mut mmu, program);

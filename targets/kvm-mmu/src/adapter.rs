@@ -14,8 +14,8 @@ use crate::tables::spte::{Ept, Format};
 use crate::zap::gfn_range::GfnZap;
 use gpa_model::limits::VCPUS;
 use gpa_model::{
-    Access, Capabilities, Exit, FlushBackend, Gfn, GfnIndexed, Gpa, Host, Mmu, Op, SlotChange, SlotFlags, SlotId, Spte,
-    VmConfig,
+    Access, Capabilities, Exit, FlushBackend, Gfn, GfnIndexed, Gpa, Host, Mmu, Op, Reclaim, SlotChange, SlotFlags,
+    SlotId, Spte, VmConfig,
 };
 use reaper::Reaper;
 
@@ -126,6 +126,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
                     mmu.slot_end(id, change, tlb);
                 }
             }
+            Op::Unmap { range, by: Some(Reclaim::PunchHole) } if mmu.vm.shared_private() => mmu.punch_hole(range, tlb),
             Op::Unmap { range, .. } | Op::Collapse { range } | Op::PageOut { range } | Op::ProtNone { range } => {
                 mmu.invalidate_begin(range, tlb);
                 mmu.invalidate_end();
@@ -183,7 +184,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
 
     fn supports_vm(&self, vm: &VmConfig) -> bool {
         match self.mmu.policy().family() {
-            Family::Rmap => true,
+            Family::Rmap => !vm.shared_private(),
             Family::Tdp => vm.stolen().bits().len() <= 1,
         }
     }

@@ -5,6 +5,7 @@ use gpa_model::{Access, Alias, Exit, Gfn, Gpa, HostPage, Level, Pfn, Rights};
 
 pub(crate) mod async_pf;
 pub(crate) mod fast;
+pub(crate) mod kind;
 pub(crate) mod look_up;
 pub(crate) mod map;
 pub(crate) mod mmio;
@@ -58,6 +59,8 @@ pub(crate) enum FaultIn {
     Async(Exit),
     /// The page cannot be had.
     Error,
+    /// The gfn has memory of the other kind, private or shared (`kvm_mmu_prepare_memory_fault_exit()`).
+    MemoryFault,
     /// The fault has to start again.
     Retry,
     /// The page is known; the fault continues under the `mmu_lock`.

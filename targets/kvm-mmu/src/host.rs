@@ -21,7 +21,16 @@ pub trait HostPages {
     /// [`PfnError::NoPage`]: the access ends in [`Exit::Error`](gpa_model::Exit::Error), and nothing is mapped.
     fn pfn(&self, hva: HostPage) -> Result<Pfn, PfnError>;
 
-    /// The same without sleeping (`FOLL_NOWAIT`).
+    /// The private page beside `hva`, in a VM with a shared bit, with a reference that the caller releases
+    /// (`kvm_gmem_get_pfn()`).
+    ///
+    /// # Errors
+    /// [`PfnError::NoPage`], which is the default: this host has no private memory.
+    fn private_pfn(&self, _hva: HostPage) -> Result<Pfn, PfnError> {
+        Err(PfnError::NoPage)
+    }
+
+    /// As [`HostPages::pfn`], without sleeping (`FOLL_NOWAIT`).
     ///
     /// # Errors
     /// A [`PfnError`].
@@ -46,6 +55,12 @@ impl HostPages for Host {
             return Err(PfnError::NoPage);
         }
         let pfn = Host::pfn(self, hva);
+        self.pins().take(pfn);
+        Ok(pfn)
+    }
+
+    fn private_pfn(&self, hva: HostPage) -> Result<Pfn, PfnError> {
+        let pfn = Host::private_pfn(self, hva);
         self.pins().take(pfn);
         Ok(pfn)
     }

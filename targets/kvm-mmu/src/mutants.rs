@@ -4,7 +4,8 @@
 //! repeats a mistake that Linux once made, and names the fix or the CVE. U*n* is a weakness of upstream's design. To
 //! add a mutant, add a policy that overrides one method to the table of the file for what it breaks.
 
-use crate::{Format, KvmMmu, Policy};
+use crate::{Family, Format, KvmMmu, Policy};
+use gpa_model::generate::Profile;
 use gpa_model::{Alias, Gfn, Gpa, Mmu, VmConfig};
 
 /// What a mutant breaks, and which oracle has to find it.
@@ -26,6 +27,12 @@ impl Mutant {
     /// The mutant, ready to run.
     pub fn mmu(&self) -> Box<dyn Mmu> {
         (self.make)(self.policy)
+    }
+
+    /// What to generate for it: VMs with a shared bit too, if it can be one.
+    pub fn profile(&self) -> Profile {
+        let shared_private = if self.policy.family() == Family::Tdp { 4 } else { 0 };
+        Profile { shared_private, ..Profile::default() }
     }
 
     /// The same, with tables in format `F`.
@@ -75,13 +82,14 @@ mod guest_tables;
 mod history;
 mod mapping;
 mod shadow_pages;
+mod shared_private;
 mod tdp;
 mod unalias;
 
 pub use equivalent::{EQUIVALENT, Equivalent};
 
 /// In the order of the catalogue.
-const TABLES: [&[Mutant]; 9] = [
+const TABLES: [&[Mutant]; 10] = [
     unalias::TABLE,
     flush::TABLE,
     shadow_pages::TABLE,
@@ -91,6 +99,7 @@ const TABLES: [&[Mutant]; 9] = [
     claims::TABLE,
     history::TABLE,
     tdp::TABLE,
+    shared_private::TABLE,
 ];
 
 /// Every mutant, in the order of the catalogue.

@@ -2,7 +2,7 @@
 
 use gpa_model::Program;
 use gpa_model::choices::FromRng;
-use gpa_model::generate::{Generator, Profile};
+use gpa_model::generate::Generator;
 use gpa_model::minimize::minimize;
 use gpa_oracles::{Lockstep, Violation};
 use kvm_mmu::mutants::{self, Mutant};
@@ -77,7 +77,7 @@ fn hunt(
     wanted: impl Fn(&Violation) -> bool,
 ) -> Option<(Program, usize)> {
     let mut choices = FromRng(Xoshiro256PlusPlus::seed_from_u64(1));
-    let generator = Generator::new(Profile::default());
+    let generator = Generator::new(mutant.profile());
     let (mut run, mut mmu) = (Lockstep::new(gpa_oracles::only(oracle)), mutant.mmu());
     let mut program = Program::default();
     for n in 1..=programs {

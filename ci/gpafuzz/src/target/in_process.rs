@@ -4,8 +4,8 @@ use super::silence::with_panics_silenced;
 use super::{Target, TargetError};
 use gpa_model::generate::Profile;
 use gpa_model::{
-    Access, Capabilities, Gfn, Gpte, GpteFlags, Gva, HostPage, HostPageRange, Mmu, Op, OpKind, Program, SlotChange,
-    SlotFlags, SlotId, StolenMask, VmConfig,
+    Access, Aliasing, Capabilities, Gfn, Gpte, GpteFlags, Gva, HostPage, HostPageRange, Mmu, Op, OpKind, Program,
+    SlotChange, SlotFlags, SlotId, StolenMask, VmConfig,
 };
 use gpa_oracles::{Lockstep, Violation};
 
@@ -73,6 +73,10 @@ pub fn profile_of(mmu: &impl Mmu) -> Profile {
         log_dirty: mmu.supports(&Op::Slot { id: SlotId::user(0), change: logged }),
         stride_max: strides.into_iter().find(|stride| apart(stride).is_ok_and(can_be)).unwrap_or(1),
         stolen_high: stolen_high.unwrap_or(StolenMask::HIGHEST_BIT),
+        shared_private: match vm.with_aliasing(Aliasing::SharedPrivate) {
+            Ok(vm) if can_be(vm) => 4,
+            _ => 0,
+        },
         internal_slots: mmu.supports(&private),
         stolen_bits_max: match stolen_high {
             None => 0,

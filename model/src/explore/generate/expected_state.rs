@@ -2,6 +2,7 @@
 
 use crate::addr::HostPage;
 use crate::explore::choices::Choices;
+use crate::frame_set::FrameSet;
 use crate::limits::{FRAMES, GPTES, GUEST_LEVELS, NOTIFIER_WINDOWS, SLOTS, VCPUS};
 use crate::program::{Gva, Op, SlotChange, SlotFlags, SlotId, VmConfig};
 
@@ -14,6 +15,7 @@ pub(super) struct ExpectedState {
     pub(super) zap_pending: bool,
     pub(super) windows: [bool; NOTIFIER_WINDOWS],
     pub(super) faults: [bool; VCPUS],
+    pub(super) private: FrameSet,
     /// Where the entries of the guest's page tables lead: a frame plus 1, 0 for none.
     gptes: [[u8; GPTES]; FRAMES],
 }
@@ -42,6 +44,7 @@ impl Default for ExpectedState {
             zap_pending: false,
             windows: [false; NOTIFIER_WINDOWS],
             faults: [false; VCPUS],
+            private: FrameSet::EMPTY,
             gptes: [[0; GPTES]; FRAMES],
         }
     }
@@ -64,7 +67,11 @@ impl ExpectedState {
                 self.slot_pending = true;
             }
             Op::SlotEnd => self.slot_pending = false,
-            Op::AttributesBegin { .. } => self.attributes_pending = true,
+            Op::Attributes { gfn, pages, private } => self.convert(vm.frames(gfn, pages.into()), private),
+            Op::AttributesBegin { gfn, pages, private } => {
+                self.convert(vm.frames(gfn, pages.into()), private);
+                self.attributes_pending = true;
+            }
             Op::AttributesEnd => self.attributes_pending = false,
             Op::ZapBegin { .. } => self.zap_pending = true,
             Op::ZapEnd => self.zap_pending = false,
@@ -79,6 +86,10 @@ impl ExpectedState {
             }
             _ => {}
         }
+    }
+
+    fn convert(&mut self, frames: FrameSet, private: bool) {
+        self.private = if private { self.private.union(frames) } else { self.private.minus(frames) };
     }
 
     /// A frame that was written to as a page table, if there is one.

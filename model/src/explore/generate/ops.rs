@@ -8,6 +8,17 @@ use crate::explore::choices::Choices;
 use crate::limits::{FRAMES, MMU_PAGES_MIN, NOTIFIER_WINDOWS};
 use crate::program::{Access, BackendMode, MemoryType, Op, OpKind, Reclaim, SlotId, VmConfig};
 
+/// A kind that means something in a VM with a shared bit, instead of one that does not.
+const fn for_shared_private(kind: OpKind) -> OpKind {
+    match kind {
+        OpKind::DirtyGet | OpKind::DirtyClear | OpKind::SlotFlags | OpKind::SlotMove => OpKind::Attributes,
+        OpKind::WriteProtect | OpKind::WriteTrack | OpKind::WriteUntrack => OpKind::Unmap,
+        OpKind::WriteGpte | OpKind::GuestAccess => OpKind::Write,
+        OpKind::GuestWalk | OpKind::GuestFlush | OpKind::Translate => OpKind::Read,
+        kind => kind,
+    }
+}
+
 impl Generator {
     pub(super) fn op(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Op {
         let on = |kind| focus.has(kind);
@@ -23,6 +34,9 @@ impl Generator {
                 }
                 left -= weight;
             }
+        }
+        if vm.shared_private() {
+            kind = for_shared_private(kind);
         }
         let begun = self.profile.windows && choices.chance(1, 3);
         let vcpu = choices.below(u32::from(vm.vcpus())) as u8;
@@ -129,7 +143,11 @@ impl Generator {
     }
 
     pub(super) fn unmap(&self, choices: &mut impl Choices, vm: &VmConfig, sketch: &ExpectedState, focus: &Focus) -> Op {
-        Op::Unmap { range: self.hva(choices, vm, sketch, focus), by: self.reclaim(choices) }
+        let range = self.hva(choices, vm, sketch, focus);
+        if vm.shared_private() && choices.chance(1, 2) {
+            return Op::Unmap { range, by: Some(Reclaim::PunchHole) };
+        }
+        Op::Unmap { range, by: self.reclaim(choices) }
     }
 
     pub(super) fn reclaim(&self, choices: &mut impl Choices) -> Option<Reclaim> {

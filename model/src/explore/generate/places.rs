@@ -17,7 +17,12 @@ impl Generator {
         if self.profile.few_holes && sketch.hva_of(vm, frame).is_none() && choices.chance(7, 8) {
             frame = sketch.any_slot_frame(choices).unwrap_or(frame);
         }
-        vm.gpa(frame % FRAMES, choices.below(vm.stolen().alias_count() as u32) as usize)
+        let frame = frame % FRAMES;
+        if vm.shared_private() && choices.chance(3, 4) {
+            // By the address of the kind of memory that is there.
+            return vm.gpa(frame, usize::from(!sketch.private.contains(frame)));
+        }
+        vm.gpa(frame, choices.below(vm.stolen().alias_count() as u32) as usize)
     }
 
     /// A few frames from one that is in use, or all that a large leaf there would translate.

@@ -23,6 +23,8 @@ pub struct Profile {
     pub pml: bool,
     /// In one of how many VMs everything that is mapped goes with a memslot; 0 for none.
     pub slot_zap_all: u32,
+    /// In one of how many VMs with one stolen bit that bit is the shared bit; 0 for none.
+    pub shared_private: u32,
     /// Whether memslots may log writes.
     pub log_dirty: bool,
     /// Whether vCPUs may have dirty rings.
@@ -54,6 +56,7 @@ impl Default for Profile {
             reclaims: ReclaimSet::NONE,
             pml: true,
             slot_zap_all: 4,
+            shared_private: 0,
             log_dirty: true,
             dirty_rings: true,
             stride_max: STRIDE,

@@ -63,11 +63,11 @@ impl Generator {
             let congruent = hva / large * large + gfn_index(vm, frame) % large;
             hva = if congruent <= most { congruent } else { congruent.saturating_sub(large).min(most) };
         }
-        let mut flags = if private { SlotFlags::default() } else { self.flags(choices) };
+        let mut flags = if private || vm.shared_private() { SlotFlags::default() } else { self.flags(choices) };
         // Large leaves come before logging.
         flags.log_dirty &= vm.stride() == 1 || choices.chance(1, 2);
         // Without logging rings stay empty.
-        flags.log_dirty |= vm.dirty_ring().is_some() && !private;
+        flags.log_dirty |= vm.dirty_ring().is_some() && !private && !vm.shared_private();
         let pages = vm.pages_of(frames as usize) as u32;
         SlotChange::Create { gfn: vm.gfn(frame as usize), pages, hva: vm.hva(hva as usize), flags }
     }

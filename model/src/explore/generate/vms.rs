@@ -4,7 +4,7 @@ use super::generator::Generator;
 use crate::addr::{Gfn, Level, StolenMask};
 use crate::explore::choices::Choices;
 use crate::limits::{MAXPHYADDR_MAX, MAXPHYADDR_MIN, VCPUS};
-use crate::program::{BackendMode, GuestPaging, Levels, Logging, OpKind, VmConfig};
+use crate::program::{Aliasing, BackendMode, GuestPaging, Levels, Logging, OpKind, VmConfig};
 
 impl Generator {
     pub(super) fn vm(&self, choices: &mut impl Choices) -> VmConfig {
@@ -59,7 +59,9 @@ impl Generator {
         let vm = vm.with_slot_zap_all(slot_zap_all).with_paging(self.paging(choices));
         let ringed = if rings { vm.with_dirty_ring(choices.pick(&[4, 4, 8, 16])) } else { Ok(vm) };
         let async_pf = self.profile.allows(OpKind::PageOut) && choices.chance(1, 8);
-        ringed.unwrap_or(vm).with_async_pf(async_pf)
+        let vm = ringed.unwrap_or(vm).with_async_pf(async_pf);
+        let shared = self.profile.shared_private > 0 && choices.chance(1, self.profile.shared_private);
+        if shared { vm.with_aliasing(Aliasing::SharedPrivate).unwrap_or(vm) } else { vm }
     }
 
     /// A way to translate that the target's guests can have; most often the default.

@@ -26,7 +26,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         mmu.attributes.change = Some(Change { first, pages, private });
         let mut owed = FlushOwed::nothing();
         if self.policy().zaps_for_attributes() {
-            self.zap_gfns(&mut mmu, first, pages, &mut owed);
+            let names = self.policy().names_of_converted(self.vm.shared_private(), private);
+            self.zap_gfns(&mut mmu, first, pages, names, &mut owed);
         }
         owed.all(self.policy(), tlb);
     }
@@ -36,6 +37,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         if let Some(Change { first, pages, private }) = mmu.attributes.change.take() {
             mmu.attributes.private.set(first, pages, private);
+            if self.policy().conversion_makes_stale() {
+                self.notifier.end_conversion();
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::memslots::slots::Memslots;
 use crate::policy::{HasPolicy, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
+use crate::tables::roots::GfnFilter;
 use crate::tables::spte::{Entry, Format};
 use gpa_model::{Gfn, HostPageRange};
 
@@ -16,9 +17,28 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         self.notifier.begin(range);
         let mut owed = FlushOwed::nothing();
         for (first, pages) in self.gfns_of(&slots, range) {
-            self.zap_gfns(&mut mmu, first, pages, &mut owed);
+            self.zap_gfns(&mut mmu, first, pages, self.notified_names(), &mut owed);
         }
         owed.all(self.policy(), tlb);
+    }
+
+    /// Punches a hole into the guest_memfd: the private pages beside the hvas of `range` go (`kvm_gmem_punch_hole()`). Nothing maps
+    /// them when this returns, and faults that looked one up start again.
+    pub fn punch_hole(&self, range: HostPageRange, tlb: &mut dyn TlbFlush) {
+        let slots = self.slots.read();
+        let mut mmu = self.mmu_lock.lock();
+        self.notifier.begin(range);
+        let mut owed = FlushOwed::nothing();
+        for (first, pages) in self.gfns_of(&slots, range) {
+            self.zap_gfns(&mut mmu, first, pages, self.policy().names_of_hole(), &mut owed);
+        }
+        owed.all(self.policy(), tlb);
+        self.notifier.end();
+    }
+
+    /// The addresses that an invalidation of host pages concerns.
+    fn notified_names(&self) -> GfnFilter {
+        self.policy().invalidated_names(self.vm.shared_private())
     }
 
     /// `invalidate_range_end`.
@@ -50,7 +70,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             pages,
             |len| len,
             |at| {
-                if self.policy().ages(mmu.shadow_pages.key(at.table).alias) {
+                let alias = mmu.shadow_pages.key(at.table).alias;
+                // The notifier asks for pages behind hvas, and private pages have none.
+                if !self.names_private(alias) && self.policy().ages(alias) {
                     let entry = self.tables.update(at, Entry::aged);
                     young |= entry.is_present() && entry.is_accessed();
                 }

@@ -6,6 +6,7 @@ use crate::memslots::slots::{Memslot, Memslots, SlotError};
 use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::SecondStage;
 use crate::second_stage::flush::FlushOwed;
+use crate::tables::roots::GfnFilter;
 use crate::tables::spte::Format;
 use gpa_model::{SlotChange, SlotId, StolenMask};
 
@@ -48,7 +49,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut owed = FlushOwed::nothing();
         match self.policy().family() {
             Family::Rmap if self.vm.slot_zap_all() => self.zap_all_fast(&mut mmu, &mut owed),
-            Family::Rmap => self.zap_gfns(&mut mmu, slot.gfn, slot.pages, &mut owed),
+            Family::Rmap => self.zap_gfns(&mut mmu, slot.gfn, slot.pages, GfnFilter::All, &mut owed),
             Family::Tdp => self.tdp_zap_slot(&mut mmu, slot, &mut owed),
         }
         owed.all(self.policy(), tlb);

@@ -45,6 +45,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let alias = self.policy().alias_of(stolen, gpa);
         let (mmu_seq, slots_generation) = (self.policy().snapshot(self.notifier.mmu_seq()), slots.generation());
         let slot = slots.find(self.policy().slot_gfn(stolen, gpa));
+        if let Some(outcome) = self.wrong_kind(gfn, alias, slot.is_some()) {
+            return outcome;
+        }
         let seen = slot.map(|slot| SlotSeen { id: slot.id, invalid: slot.invalid });
         match self.policy().fault_in(stolen.split(gpa).1, seen) {
             AliasFault::NoSlot => return FaultIn::NoSlot,
@@ -63,7 +66,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             host.release(pfn);
             return FaultIn::Write(pfn);
         }
-        let mut page = host.pfn_nowait(hva);
+        let mut page = self.pfn_of_kind(host, alias, hva);
         if page == Err(PfnError::NeedsIo) {
             if wait == Wait::Async
                 && let Some(waiting) = self.setup_async_pf(vcpu, (gpa, gfn), access, hva)
@@ -79,7 +82,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if !self.policy().holds_until_mapped() {
             host.release(pfn);
         }
-        let host_level = host.level(hva);
+        let host_level = self.level_of_kind(host, alias, hva);
         FaultIn::Map(PageFault {
             vcpu,
             gpa,

@@ -101,7 +101,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// The size of the leaf for the fault (`kvm_mmu_hugepage_adjust()`). All conditions are checked under the lock.
     fn mapping_level(&self, host: &dyn HostPages, mmu: &Locked, slot: &Memslot, fault: &PageFault) -> Level {
-        let of_host = self.policy().host_level(host.level(fault.hva), fault.host_level);
+        let of_host = self.level_of_kind(host, fault.alias, fault.hva);
+        let of_host = self.policy().host_level(of_host, fault.host_level);
         let may = |level: &Level| {
             self.policy().may_map_large(LargeSeen {
                 inside_slot: slot.holds_leaf(fault.gfn, *level),

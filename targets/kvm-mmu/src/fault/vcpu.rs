@@ -35,6 +35,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Async(exit) => Err(exit),
             FaultIn::Error => Err(Exit::Error),
+            FaultIn::MemoryFault => Err(Exit::MemoryFault),
             FaultIn::Retry => Err(Exit::Retry),
             FaultIn::Write(pfn) => Err(Exit::Emulated(pfn)),
             FaultIn::Fixed => Err(self.reenter(slots, vcpu, gpa, access)),
@@ -104,14 +105,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if self.policy().refuses_aliased_prefault() && self.vm.stolen().taints(gpa.page()) {
             return Exit::Refused;
         }
-        let gpa = self.policy().prefaulted(self.vm.stolen(), gpa);
+        let gpa = self.address_of_kind(self.policy().prefaulted(self.vm.stolen(), gpa));
         if self.tables.walk(gpa).is_some() {
             return Exit::Done;
         }
         match self.fault_in(host, &slots, vcpu, (gpa, Access::Read), Wait::Sleep) {
             FaultIn::NoSlot | FaultIn::Emulate => Exit::NotFound,
             FaultIn::Async(exit) => exit,
-            FaultIn::Error => Exit::Error,
+            FaultIn::Error | FaultIn::MemoryFault => Exit::Error,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Fixed | FaultIn::Write(_) => Exit::Done,
             FaultIn::Map(fault) => match self.map(host, &slots, tlb, &fault) {

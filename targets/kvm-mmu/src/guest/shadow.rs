@@ -92,6 +92,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             FaultIn::Emulate => Exit::Mmio(path.gpa),
             FaultIn::Async(exit) => exit,
             FaultIn::Error => Exit::Error,
+            FaultIn::MemoryFault => Exit::MemoryFault,
             FaultIn::Retry => Exit::Retry,
             FaultIn::Write(pfn) => Exit::Emulated(pfn),
             FaultIn::Fixed => self.shadow_walk(&slots, at).unwrap_or(Exit::Retry),

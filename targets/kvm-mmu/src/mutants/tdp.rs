@@ -26,7 +26,7 @@ mutants! {
     NotifierOneRoot = "U2V-notifier-one-root", "upstream: the notifier asks for shared names where private ones are behind an hva too", "gfn_unalias" / "spte", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn invalidated_names(&self) -> GfnFilter {
+        fn invalidated_names(&self, _: bool) -> GfnFilter {
             GfnFilter::Shared
         }
     }

@@ -357,10 +357,45 @@ pub trait Policy: Debug + Send + Sync + 'static {
         self.family() == Family::Tdp
     }
 
-    /// The addresses that an invalidation of host pages concerns. Here both aliases have hvas. On Linux private pages
-    /// come from a guest_memfd, whose invalidations concern the private addresses alone.
-    fn invalidated_names(&self) -> GfnFilter {
+    /// The addresses that an invalidation of host pages concerns. In a VM with a shared bit these are the shared ones, since private
+    /// pages come from a guest_memfd (`kvm_mmu_notifier_invalidate_range_start()`). Otherwise every alias has an hva.
+    fn invalidated_names(&self, shared_private: bool) -> GfnFilter {
+        if shared_private { GfnFilter::Shared } else { GfnFilter::All }
+    }
+
+    /// The addresses that a hole in the guest_memfd concerns, in a VM with a shared bit.
+    fn names_of_hole(&self) -> GfnFilter {
+        GfnFilter::Private
+    }
+
+    /// The addresses that a change of attributes to `private` or shared concerns: in a VM with a shared bit those of the kind that
+    /// goes (`kvm_arch_pre_set_memory_attributes()`).
+    fn names_of_converted(&self, shared_private: bool, private: bool) -> GfnFilter {
+        match (shared_private, private) {
+            (false, _) => GfnFilter::All,
+            (true, true) => GfnFilter::Shared,
+            (true, false) => GfnFilter::Private,
+        }
+    }
+
+    /// The addresses that the deletion of a memslot concerns, in a VM with a shared bit (`kvm_mmu_zap_memslot()`).
+    fn names_of_deleted(&self) -> GfnFilter {
         GfnFilter::All
+    }
+
+    /// Whether a fault compares the kind of memory that its address names with the attribute of the gfn.
+    fn checks_kind(&self) -> bool {
+        true
+    }
+
+    /// Whether a change of attributes makes faults stale that began before it.
+    fn conversion_makes_stale(&self) -> bool {
+        true
+    }
+
+    /// Whether a request to map an address maps the kind of memory that is there (aa2024c01a9a).
+    fn prefaults_by_kind(&self) -> bool {
+        true
     }
 
     /// Whether a flush that is owed for one root is still owed after the walk of the next.

@@ -49,6 +49,12 @@ impl Notifier {
         self.gfns.end();
     }
 
+    /// Attributes have changed: a fault that compared the old ones starts again. (KVM holds an invalidation open for the whole change.
+    /// Here [`Attributes`](crate::memslots::attributes::Attributes) say what is changing.)
+    pub(crate) fn end_conversion(&self) {
+        self.mmu_seq.fetch_add(1, Ordering::Release);
+    }
+
     /// Whether any invalidation is in progress.
     pub(crate) fn is_active(&self) -> bool {
         self.hvas.is_active() || self.gfns.is_active()

@@ -3,17 +3,19 @@
 use crate::policy::{Family, HasPolicy, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
+use crate::tables::roots::GfnFilter;
 use crate::tables::spte::Format;
 use crate::tables::table_pages::Sptep;
 use gpa_model::Gfn;
 use smallvec::SmallVec;
 
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
-    /// Removes the leaves that map `pages` gfns from `first` under any alias (`kvm_unmap_rmapp()`).
-    pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
+    /// Removes the leaves that map `pages` gfns from `first` under any alias that `names` selects
+    /// (`kvm_unmap_gfn_range()`). An MMU with an rmap has no shared bit, and removes all of them.
+    pub(crate) fn zap_gfns(&self, mmu: &mut Locked, first: Gfn, pages: u64, names: GfnFilter, owed: &mut FlushOwed) {
         match self.policy().family() {
             Family::Rmap => _ = self.zap_some_gfns(mmu, first, pages, u64::MAX, owed),
-            Family::Tdp => self.tdp_unmap(mmu, first, pages, owed),
+            Family::Tdp => self.tdp_unmap(mmu, first, pages, names, owed),
         }
     }
 

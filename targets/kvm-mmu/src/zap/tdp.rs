@@ -1,7 +1,8 @@
 //! Zaps in the TDP MMU (`tdp_mmu.c`): leaves are found from the roots, a table goes with the entry that links it, and a
 //! memslot that goes takes the direct root along.
 //!
-//! vCPUs load a new direct root at once, and the old one is taken apart when the memslot change ends
+//! Where the stolen bit is the shared bit, no root is replaced: the memslot's leaves are removed one by one from both.
+//! Otherwise vCPUs load a new direct root at once, and the old one is taken apart when the memslot change ends
 //! (`kvm_tdp_mmu_invalidate_roots()`, `kvm_tdp_mmu_zap_invalidated_roots()`). Until then the guest cannot reach its
 //! leaves, but the notifier still has to. The mirror root lives as long as the VM, so the memslot's leaves are removed
 //! one by one there (`kvm_mmu_zap_memslot_leafs()`).
@@ -43,8 +44,8 @@ impl RootWalk {
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Removes the mappings of `pages` gfns from `first`, whose pages the host takes away
     /// (`kvm_tdp_mmu_unmap_gfn_range()`).
-    pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
-        for root in self.valid_roots(self.policy().invalidated_names()) {
+    pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, names: GfnFilter, owed: &mut FlushOwed) {
+        for root in self.valid_roots(names) {
             if !self.policy().keeps_flush_of_other_roots() {
                 *owed = FlushOwed::nothing();
             }
@@ -124,6 +125,10 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Makes the mappings of `slot` unreachable for vCPUs, once the owed flush is done.
     pub(crate) fn tdp_zap_slot(&self, mmu: &mut Locked, slot: &Memslot, owed: &mut FlushOwed) {
+        if self.vm.shared_private() {
+            // Only a default VM replaces its root (`kvm_memslot_flush_zap_all()`, `kvm_mmu_zap_memslot()`).
+            return self.tdp_unmap(mmu, slot.gfn, slot.pages, self.policy().names_of_deleted(), owed);
+        }
         for root in self.valid_roots(GfnFilter::Private) {
             self.zap_leafs(mmu, self.tables.root(root), slot.gfn, slot.pages, owed);
         }
