@@ -3,6 +3,8 @@
 //! ```text
 //! cargo xtask test               run every stage, report every stage
 //! cargo xtask test --only NAME…  run some
+//! cargo xtask mutants            change the source of kvm-mmu in many small ways, and see which a fixed campaign notices;
+//!                                `--sample N --seed S` for some of them
 //! cargo xtask lab                say what the lab needs of this machine
 //! cargo xtask list               name the stages, and the rules of the stage `rules`
 //! ```
@@ -16,6 +18,7 @@ mod fuzz;
 mod gate;
 mod hardware;
 mod lab;
+mod mutants;
 mod readme;
 mod rules;
 mod snapshots;
@@ -27,7 +30,7 @@ mod tree;
 use gate::Gate;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [--only NAME…] | cargo xtask lab | cargo xtask list";
+const USAGE: &str = "usage: cargo xtask test [--only NAME…] | cargo xtask mutants [--sample N] [--seed S] | cargo xtask lab | cargo xtask list";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     match *words {
         ["test"] => test(&[]),
         ["test", "--only", ref names @ ..] if !names.is_empty() => test(names),
+        ["mutants", ref options @ ..] => mutants(options),
         ["lab"] => lab::needs(),
         ["list"] => {
             for stage in &stages::STAGES {
@@ -54,6 +58,24 @@ fn test(only: &[&str]) -> ExitCode {
     }
     match Gate::new() {
         Ok(gate) => gate.run(&stages::STAGES, only),
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn mutants(options: &[&str]) -> ExitCode {
+    let (mut sample, mut seed) = (None, 1);
+    for pair in options.chunks(2) {
+        match (pair, pair.last().and_then(|value| value.parse().ok())) {
+            (["--sample", _], Some(number)) => sample = Some(number as usize),
+            (["--seed", _], Some(number)) => seed = number,
+            _ => return usage(&format!("expected --sample NUMBER or --seed NUMBER, found `{}`", pair.join(" "))),
+        }
+    }
+    match mutants::run(sample, seed) {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE

@@ -22,6 +22,8 @@ pub(crate) struct Token {
     pub(crate) line: usize,
     /// Whether it touches the token before, as the two signs of `<<` do.
     pub(crate) joined: bool,
+    /// Where it begins and ends, in characters from the start of the source.
+    pub(crate) span: (usize, usize),
 }
 
 impl Token {
@@ -121,7 +123,7 @@ impl Lexer {
             let (start, line) = (self.at, self.line);
             let kind = self.token(c);
             if let Some(kind) = kind {
-                self.out.push(Token { kind, line, joined: start == end_of_last });
+                self.out.push(Token { kind, line, joined: start == end_of_last, span: (start, self.at) });
                 end_of_last = self.at;
             }
         }
