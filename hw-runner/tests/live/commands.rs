@@ -1,11 +1,10 @@
 //! Commands that run programs: what each prints, and its exit status.
 
+use crate::command::{TRACE, hw_runner};
 use crate::{Outcome, skip, trials};
-use clap::Parser;
-use hw_runner::cli::{Args, Status, run};
+use hw_runner::cli::Status;
 use libtest_mimic::Trial;
 use std::fs;
-use std::path::Path;
 
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
@@ -17,31 +16,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         probe_says_what_is_here_and_what_is_not,
     ]
 }
-
-/// Runs `args`, and returns the status and both outputs, without the folder's name.
-fn hw_runner(dir: &Path, args: &[&str]) -> (Status, String) {
-    let args = Args::try_parse_from(std::iter::once("hw-runner").chain(args.iter().copied())).expect("legal arguments");
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = run(&args, &mut out, &mut err);
-    let text = String::from_utf8([out, err].concat()).expect("text");
-    (status, text.replace(&format!("{}/", dir.display()), ""))
-}
-
-const TRACE: &str = "\
-gpafuzz-trace 1
-module kvm_test
-paging shadow
-maxphyaddr 48
-capabilities readonly-mem
-native yes
-vm stolen=40 vcpus=1 base=0x1e0 flush=works
-slot 0 create gfn=0x1e0 pages=2 hva=0x0 log-dirty
-  => done
-v0 write 0x1e1@1
-  => memory 2
-dirty-get 0
-  => dirty 0x1e1
-";
 
 /// The recording is wrong and KVM right, so the model explains the new run.
 fn run_says_where_a_trace_was_recorded_otherwise() -> Outcome {

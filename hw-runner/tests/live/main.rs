@@ -1,6 +1,8 @@
 //! Tests that need `/dev/kvm`, or other things that a host may lack. A test whose need is not met counts as ignored, and
 //! says why.
 
+#[path = "../command/mod.rs"]
+mod command;
 mod commands;
 mod conditions;
 mod exported_c;
