@@ -27,8 +27,7 @@ DECLARE_PER_CPU_READ_MOSTLY(unsigned long, this_cpu_off);
 /* What the worker decides. */
 u32 worker_physical_bits = 48;
 u32 worker_intel;
-/* What gets each read of a model-specific register that is not below: VMX has many. */
-u64 __weak worker_vmx_msr(u32 msr) { return 0; }
+extern u64 worker_vmx_msr(u32 msr);
 
 static u64 efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX;
 

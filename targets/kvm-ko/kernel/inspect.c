@@ -110,5 +110,6 @@ bool worker_slot(u32 vm, u32 id, struct worker_slot *out)
 	return true;
 }
 
+const unsigned long worker_vcpu_id = offsetof(struct kvm_vcpu, vcpu_id);
 const unsigned long worker_flush_remote_tlbs = offsetof(struct kvm_x86_ops, flush_remote_tlbs);
 const unsigned long worker_flush_remote_tlbs_range = offsetof(struct kvm_x86_ops, flush_remote_tlbs_range);

@@ -18,11 +18,26 @@ extern void worker_jump_label(void *key);
 
 extern void worker_tracked(u64 gpa, u32 bytes);
 
-/* What VMRUN takes from the control block and puts there. */
-struct worker_vmrun {
-	u64 nested_root, cr0, cr3, cr4, efer, rip, rax, rbx, rcx, injected;
-	u32 vcpu, asid, tlb_control, nested, cpl, padding;
-	u64 exit_code, info_1, info_2, next_rip;
+/* Why the guest is left. */
+enum worker_exit {
+	WORKER_HALT,
+	WORKER_INTERRUPT,
+	WORKER_NESTED_FAULT,
+	WORKER_PAGE_FAULT,
+	WORKER_WRITE_CR3,
+	WORKER_INVALIDATE_PAGE,
+	WORKER_SHUTDOWN,
+};
+
+/* Kinds of nested tables. */
+enum worker_nested { WORKER_NO_TDP, WORKER_NPT, WORKER_EPT, WORKER_EPT_ACCESSED_DIRTY };
+
+/* What the processor takes from a control block, and what is put there. */
+struct worker_entry {
+	u64 nested_root, tag, cr0, cr3, cr4, efer, rip, rax, rbx, rcx, injected;
+	u32 vcpu, tlb_control, nested, cpl;
+	u64 code, address;
+	u32 exit, advances;
 	u8 bytes[15], bytes_len;
 };
-extern void worker_enter_guest(struct worker_vmrun *state);
+extern void worker_enter_guest(struct worker_entry *entry);

@@ -26,7 +26,7 @@ pub struct Sources<'a> {
 }
 
 /// Our part.
-const OURS: [(&str, &str); 11] = [
+const OURS: [(&str, &str); 12] = [
     ("worker.h", include_str!("../kernel/worker.h")),
     ("boot.c", include_str!("../kernel/boot.c")),
     ("data.c", include_str!("../kernel/data.c")),
@@ -38,6 +38,7 @@ const OURS: [(&str, &str); 11] = [
     ("svm.c", include_str!("../kernel/svm.c")),
     ("tasks.c", include_str!("../kernel/tasks.c")),
     ("text.c", include_str!("../kernel/text.c")),
+    ("vmx.c", include_str!("../kernel/vmx.c")),
 ];
 
 /// Data structures of the kernel's own that KVM uses.

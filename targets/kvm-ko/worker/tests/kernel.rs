@@ -19,6 +19,12 @@ enum Mmu {
     Tdp,
     Rmap,
     Shadow,
+    Ept,
+    EptRmap,
+}
+
+impl Mmu {
+    const ALL: [Mmu; 5] = [Mmu::Tdp, Mmu::Rmap, Mmu::Shadow, Mmu::Ept, Mmu::EptRmap];
 }
 
 type Case = fn(Setting);
@@ -43,17 +49,13 @@ fn main() -> ExitCode {
     if let [case, mmu] = &*arguments
         && let Some((_, run)) = CASES.iter().find(|(name, _)| name == case)
     {
-        let mmu = match &**mmu {
-            "Tdp" => Mmu::Tdp,
-            "Rmap" => Mmu::Rmap,
-            _ => Mmu::Shadow,
-        };
+        let mmu = Mmu::ALL.into_iter().find(|known| format!("{known:?}") == *mmu).expect("an MMU");
         run(Setting::new(Path::new(&folder), mmu));
         return ExitCode::SUCCESS;
     }
     let mut failed = 0;
     for (name, _) in CASES {
-        for mmu in [Mmu::Tdp, Mmu::Rmap, Mmu::Shadow] {
+        for mmu in Mmu::ALL {
             let mut command = Command::new(std::env::current_exe().expect("this program"));
             let status = command.arg(name).arg(format!("{mmu:?}")).status().expect("this program starts");
             println!("{name} {mmu:?} ... {}", if status.success() { "ok" } else { "FAILED" });
@@ -74,9 +76,9 @@ struct Setting {
 impl Setting {
     fn new(folder: &Path, mmu: Mmu) -> Self {
         let options = Options {
-            vendor: Vendor::Amd,
+            vendor: if matches!(mmu, Mmu::Ept | Mmu::EptRmap) { Vendor::Intel } else { Vendor::Amd },
             tdp: mmu != Mmu::Shadow,
-            tdp_mmu: mmu == Mmu::Tdp,
+            tdp_mmu: matches!(mmu, Mmu::Tdp | Mmu::Ept),
             physical_bits: 48,
             flush_backend: false,
             parameters: Vec::new(),

@@ -1,9 +1,11 @@
 //! Threads of the kernel, which take turns where the driver wants them to, and calls into the kernel that come back even if it dies.
 
+mod registers;
 mod rescue;
 mod thread;
 mod trap;
 
+pub(crate) use registers::Registers;
 pub(crate) use rescue::{call, die};
 pub use thread::{Begun, Point, Thread};
 pub(crate) use thread::{

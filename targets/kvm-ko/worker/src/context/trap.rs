@@ -5,23 +5,24 @@
 
 #![expect(unsafe_code, reason = "handles signals")]
 
+use super::registers::Registers;
 use super::rescue;
 use crate::alarm::{self, Alarm, AlarmKind};
 use crate::loader::{self, Low};
 use crate::memory::{HVA, HVA_BYTES, UNANSWERED};
 use crate::single::Single;
-use libc::{REG_RAX, REG_RCX, REG_RIP, REG_RSP, c_int, siginfo_t, ucontext_t};
+use libc::{REG_RIP, REG_RSP, c_int, siginfo_t, ucontext_t};
 use std::collections::BTreeMap;
 
-/// What is done for an instruction that the kernel may not execute here, given RAX and RCX.
-pub(crate) type Instruction = fn(rax: u64, rcx: u64);
+/// What is done for an instruction at an address that the kernel may not execute here: how many bytes it has.
+pub(crate) type Instruction = fn(&Registers<'_>, at: u64) -> u64;
 
 struct Traps {
     /// Bytes of an entry of `__bug_table`.
     bug_entry: u64,
     /// Where code of this program for user access may fault, and where it then goes on.
     user_access: (u64, u64, u64),
-    instructions: BTreeMap<u64, (Instruction, u64)>,
+    instructions: BTreeMap<u64, Instruction>,
 }
 
 static TRAPS: Single<Traps> =
@@ -50,16 +51,23 @@ pub(crate) fn install(bug_entry: u64, user_access: (u64, u64, u64)) {
     }
 }
 
-/// Let `action` stand for the instruction of `length` bytes at `at`.
-pub(crate) fn instruction(at: u64, length: u64, action: Instruction) {
+/// Let `action` stand for the instruction at `at`, whose first two bytes are lost.
+pub(crate) fn instruction(at: u64, action: Instruction) {
     Low::copy(at, &[0x0f, 0x0b]);
-    TRAPS.borrow().instructions.insert(at, (action, length));
+    TRAPS.borrow().instructions.insert(at, action);
 }
 
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut ucontext_t) {
     // SAFETY: of the kernel that this process runs on.
     let (registers, address) = unsafe { (&mut (*context).uc_mcontext.gregs, (*info).si_addr() as u64) };
     let at = registers[REG_RIP as usize] as u64;
+    let instruction = TRAPS.borrow().instructions.get(&at).copied().filter(|_| signal == libc::SIGILL);
+    if let Some(action) = instruction {
+        let mut registers = Registers(registers);
+        let bytes = action(&registers, at);
+        registers.succeed(at + bytes);
+        return;
+    }
     if let Some(next) = go_on(signal, at, registers) {
         registers[REG_RIP as usize] = next as i64;
         return;
@@ -76,14 +84,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut ucontext
 /// Where what was interrupted at `at` goes on, if it can.
 fn go_on(signal: c_int, at: u64, registers: &[i64; 23]) -> Option<u64> {
     if signal == libc::SIGILL {
-        let (found, size) = {
-            let traps = TRAPS.borrow();
-            (traps.instructions.get(&at).copied(), traps.bug_entry)
-        };
-        if let Some((action, length)) = found {
-            action(registers[REG_RAX as usize] as u64, registers[REG_RCX as usize] as u64);
-            return Some(at + length);
-        }
+        let size = TRAPS.borrow().bug_entry;
         let warning =
             loader::with_modules(|modules| loader::warning_at(modules, at, size)).filter(|found| found.survives)?;
         let backtrace = named(at, registers[REG_RSP as usize] as u64);
@@ -99,7 +100,7 @@ fn go_on(signal: c_int, at: u64, registers: &[i64; 23]) -> Option<u64> {
     if (first..last).contains(&at) {
         return Some(next);
     }
-    loader::with_modules(|modules| loader::fixup(modules, at))
+    loader::with_modules(|modules| loader::fixup(modules, at)).or_else(|| loader::remove_privileged(at))
 }
 
 fn named(at: u64, stack: u64) -> Vec<String> {

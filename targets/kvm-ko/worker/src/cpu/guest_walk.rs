@@ -5,8 +5,9 @@
 #![expect(unsafe_code, reason = "reads and writes the guest's page tables")]
 
 use super::access::Kind;
+use super::format::{ACCESSED, ADDRESS, DIRTY, LARGE, NO_EXECUTE, PRESENT, USER, WRITABLE, reserved as beyond};
 use super::settings;
-use super::walk::{self, ACCESSED, ADDRESS, DIRTY, LARGE, Leaf, NO_EXECUTE, PRESENT, USER, WRITABLE, error};
+use super::walk::{self, Leaf, error};
 
 /// EFER: LMA, NXE. CR4: PSE, PAE, LA57.
 const LONG_MODE: u64 = 1 << 10;
@@ -15,9 +16,9 @@ const PSE: u64 = 1 << 4;
 const PAE: u64 = 1 << 5;
 const LA57: u64 = 1 << 12;
 
-/// The registers that say how the guest translates.
+/// How the guest translates: what its registers say of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Registers {
+pub(crate) struct Paging {
     pub(crate) cr3: u64,
     pub(crate) cr4: u64,
     pub(crate) efer: u64,
@@ -44,7 +45,7 @@ struct Format {
 }
 
 impl Format {
-    fn of(registers: &Registers) -> Self {
+    fn of(registers: &Paging) -> Self {
         let (levels, entry, index_bits) = match registers {
             _ if registers.efer & LONG_MODE != 0 => (if registers.cr4 & LA57 != 0 { 5 } else { 4 }, 8, 9),
             _ if registers.cr4 & PAE != 0 => (3, 8, 9),
@@ -69,7 +70,7 @@ impl Format {
 
 /// Where `address` leads by the guest's tables, for an access of `kind`. `nested` translates a guest physical address.
 pub(crate) fn walk(
-    registers: &Registers,
+    registers: &Paging,
     address: u64,
     kind: Kind,
     nested: &mut dyn FnMut(u64, Kind) -> Result<(Leaf, bool), u64>,
@@ -99,7 +100,7 @@ pub(crate) fn walk(
         if raw & PRESENT == 0 {
             return Err(Stop::Guest { code });
         }
-        let mut reserved = if format.entry == 8 { walk::reserved(physical_bits) } else { 0 };
+        let mut reserved = if format.entry == 8 { beyond(physical_bits) } else { 0 };
         reserved |= if format.entry == 8 && !no_execute { NO_EXECUTE } else { 0 };
         let large = level > 1 && raw & LARGE != 0 && !bare && (format.entry == 8 || registers.cr4 & PSE != 0);
         if raw & reserved != 0 || large && !format.has_large(level, registers.cr4) {

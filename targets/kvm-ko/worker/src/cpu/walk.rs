@@ -5,17 +5,8 @@
 #![expect(unsafe_code, reason = "reads and writes page tables")]
 
 use super::access::Kind;
+use super::format::{ADDRESS, Format};
 use crate::memory::{PAGE, PHYSICAL, PHYSICAL_BYTES, physical};
-
-pub(super) const PRESENT: u64 = 1;
-pub(super) const WRITABLE: u64 = 1 << 1;
-pub(super) const USER: u64 = 1 << 2;
-pub(super) const ACCESSED: u64 = 1 << 5;
-pub(super) const DIRTY: u64 = 1 << 6;
-pub(super) const LARGE: u64 = 1 << 7;
-pub(super) const NO_EXECUTE: u64 = 1 << 63;
-/// The bits of an entry that hold an address, and those above it that are reserved unless a physical address has so many.
-pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Bits of the error code of a page fault.
 pub(crate) mod error {
@@ -46,6 +37,8 @@ pub(crate) struct Tables {
     pub(crate) user: bool,
     /// Bits of a physical address.
     pub(crate) physical_bits: u8,
+    /// Of the entries.
+    pub(crate) format: Format,
 }
 
 /// A present leaf, with what all levels above allow.
@@ -63,6 +56,8 @@ pub(crate) struct Leaf {
     pub(crate) executable: bool,
     /// Of all levels.
     pub(crate) user: bool,
+    /// Of the entry.
+    pub(crate) format: Format,
 }
 
 impl Leaf {
@@ -72,14 +67,14 @@ impl Leaf {
         self.raw & ADDRESS & !below | address & below
     }
 
-    /// Whether the processor has used it.
+    /// Whether the processor has used it; not known, and so true, where it keeps no such bit.
     pub(crate) const fn accessed(&self) -> bool {
-        self.raw & ACCESSED != 0
+        self.raw & self.format.accessed() == self.format.accessed()
     }
 
-    /// Whether the processor has written by it.
+    /// Whether the processor has written by it; as [`Leaf::accessed`].
     pub(crate) const fn dirty(&self) -> bool {
-        self.raw & DIRTY != 0
+        self.raw & self.format.dirty() == self.format.dirty()
     }
 
     /// Whether it allows an access of `kind`, by a user or not. A supervisor's writes are not exempt (CR0.WP is set).
@@ -111,30 +106,32 @@ pub(crate) fn walk(tables: &Tables, address: u64, kind: Kind, touch: bool) -> Re
         let bare = tables.levels == 3 && level == 3;
         let at = table + index * 8;
         let Some(raw) = read(at) else { return Err(code) };
-        if raw & PRESENT == 0 {
+        let says = tables.format.read(raw, level, tables.physical_bits);
+        if !says.present {
             return Err(code);
         }
-        if raw & reserved(tables.physical_bits) != 0 {
+        if says.reserved {
             return Err(code | error::PRESENT | error::RESERVED);
         }
         if !bare {
-            writable &= raw & WRITABLE != 0;
-            user &= raw & USER != 0;
-            executable &= raw & NO_EXECUTE == 0;
+            writable &= says.writable;
+            user &= says.user;
+            executable &= says.executable;
         }
-        if level == 1 || raw & LARGE != 0 && !bare {
-            let leaf = Leaf { raw, at, level, writable, executable, user };
+        let (accessed, dirty) = (tables.format.accessed(), tables.format.dirty());
+        if level == 1 || says.large && !bare {
+            let leaf = Leaf { raw, at, level, writable, executable, user, format: tables.format };
             if !leaf.allows(kind, tables.user) {
                 return Err(code | error::PRESENT);
             }
-            let touched = raw | ACCESSED | if writes { DIRTY } else { 0 };
+            let touched = raw | accessed | if writes { dirty } else { 0 };
             if touch && touched != raw {
                 write(at, touched);
             }
             return Ok(Leaf { raw: if touch { touched } else { raw }, ..leaf });
         }
-        if touch && !bare && raw & ACCESSED == 0 {
-            write(at, raw | ACCESSED);
+        if touch && !bare && raw & accessed != accessed {
+            write(at, raw | accessed);
         }
         table = raw & ADDRESS;
     }
@@ -157,15 +154,23 @@ pub(crate) struct Inner {
     pub(crate) address: u64,
     /// What is allowed.
     pub(crate) rights: (bool, bool, bool),
-    /// Bits that are set in no entry that translates: KVM marks MMIO with one.
-    pub(crate) reserved: u64,
+    /// Bits of a physical address: KVM marks MMIO by one that is beyond.
+    pub(crate) physical_bits: u8,
+    /// Of the entries.
+    pub(crate) format: Format,
 }
 
 impl Inner {
-    /// The first table, at a physical address, with so many levels.
-    pub(crate) const fn top(table: u64, level: u8, physical_bits: u8) -> Self {
-        let rights = (true, true, true);
-        Self { table: table & ADDRESS, level, address: 0, rights, reserved: reserved(physical_bits) }
+    /// The first of `tables`.
+    pub(crate) const fn top(tables: &Tables) -> Self {
+        Self {
+            table: tables.root & ADDRESS,
+            level: tables.levels,
+            address: 0,
+            rights: (true, true, true),
+            physical_bits: tables.physical_bits,
+            format: tables.format,
+        }
     }
 
     const fn shift(&self) -> u64 {
@@ -175,17 +180,20 @@ impl Inner {
     /// The entry with number `index`: another table, a present leaf, or nothing that is present.
     fn child(&self, index: u64) -> (Option<Inner>, Option<Leaf>) {
         let at = self.table + index * 8;
-        let translates = |raw: &u64| raw & PRESENT != 0 && raw & self.reserved == 0;
-        let Some(raw) = read(at).filter(translates) else { return (None, None) };
-        let (writable, executable, user) = self.rights;
-        let rights = (writable && raw & WRITABLE != 0, executable && raw & NO_EXECUTE == 0, user && raw & USER != 0);
-        if self.level > 1 && raw & LARGE == 0 {
-            let address = self.address | index << self.shift();
-            let below = Inner { table: raw & ADDRESS, level: self.level - 1, address, rights, ..*self };
-            return (Some(below), None);
+        let Some(raw) = read(at) else { return (None, None) };
+        let says = self.format.read(raw, self.level, self.physical_bits);
+        if !says.present || says.reserved {
+            return (None, None);
         }
-        let (writable, executable, user) = rights;
-        (None, Some(Leaf { raw, at, level: self.level, writable, executable, user }))
+        let (writable, executable, user) = self.rights;
+        let (writable, executable, user) =
+            (writable && says.writable, executable && says.executable, user && says.user);
+        if self.level > 1 && !says.large {
+            let address = self.address | index << self.shift();
+            let rights = (writable, executable, user);
+            return (Some(Inner { table: raw & ADDRESS, level: self.level - 1, address, rights, ..*self }), None);
+        }
+        (None, Some(Leaf { raw, at, level: self.level, writable, executable, user, format: self.format }))
     }
 }
 
@@ -238,11 +246,6 @@ pub(crate) fn tables(inner: &Inner, visit: &mut impl FnMut(&Inner, &[(u64, u64)]
             tables(&below, visit);
         }
     }
-}
-
-/// Bits of an entry above a physical address of so many bits, below those that are free to use.
-pub(crate) const fn reserved(physical_bits: u8) -> u64 {
-    ((1 << 52) - 1) & !((1 << physical_bits) - 1)
 }
 
 /// The eight bytes at a physical address; `None` where there is no memory.

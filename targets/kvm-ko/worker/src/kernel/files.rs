@@ -1,6 +1,6 @@
 //! Open files of KVM, and calls of them.
 
-use super::Kernel;
+use super::{Function, Kernel};
 use crate::alarm::{self, AlarmKind};
 use crate::context;
 use crate::cpu;
@@ -50,7 +50,7 @@ impl Kernel {
     /// As KVM refuses it.
     pub fn ioctl(&self, file: Fd, request: u64, argument: u64) -> Result<u64, Failure> {
         context::forget_offers();
-        let result = self.call("worker_ioctl", &[file.0.into(), request, argument])?;
+        let result = self.call(Function::Ioctl, &[file.0.into(), request, argument])?;
         self.settle();
         errno(result)
     }
@@ -68,7 +68,7 @@ impl Kernel {
     /// # Errors
     /// If it is not open, or the kernel dies.
     pub fn close(&self, file: Fd) -> Result<(), Failure> {
-        let result = self.call("worker_close", &[file.0.into()])?;
+        let result = self.call(Function::Close, &[file.0.into()])?;
         self.settle();
         errno(result).map(drop)
     }
@@ -97,7 +97,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel dies.
     pub fn reset(&self) -> Result<(), Failure> {
-        self.call("worker_run_works", &[])?;
+        self.call(Function::RunWorks, &[])?;
         self.settle();
         heap::verify();
         env::report_damage();

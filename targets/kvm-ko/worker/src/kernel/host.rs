@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "reads and writes the guest's memory")]
 
-use super::{Failure, Kernel, Protection};
+use super::{Failure, Function, Kernel, Protection};
 use crate::memory::{PAGE, PHYSICAL, host};
 
 /// The address of page `page` in user space, for a memslot.
@@ -54,7 +54,7 @@ impl Kernel {
     /// If the kernel died.
     pub fn invalidate(&self, phase: Phase, page: u64, pages: u64) -> Result<(), Failure> {
         let start = u64::from(phase == Phase::Start);
-        self.call("worker_invalidate", &[hva(page), hva(page + pages), start])?;
+        self.call(Function::Invalidate, &[hva(page), hva(page + pages), start])?;
         self.settle();
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel died.
     pub fn age(&self, how: Ageing, page: u64, pages: u64) -> Result<bool, Failure> {
-        let young = self.call("worker_age", &[hva(page), hva(page + pages), how as u64])? as i32;
+        let young = self.call(Function::Age, &[hva(page), hva(page + pages), how as u64])? as i32;
         self.settle();
         Ok(young != 0)
     }

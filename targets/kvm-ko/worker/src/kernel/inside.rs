@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "reads bitmaps of the kernel")]
 
-use super::{Failure, Fd, Kernel, Vendor};
+use super::{Failure, Fd, Function, Kernel, Vendor};
 use crate::cpu::{self, Leaf, Tables, walk};
 use crate::memory::physical;
 
@@ -119,7 +119,7 @@ impl Kernel {
         let mut pages = vec![Page::default(); PAGES];
         loop {
             let arguments = [vm.0.into(), pages.as_mut_ptr() as u64, pages.len() as u64];
-            let found = self.call("worker_pages", &arguments)? as u32 as usize;
+            let found = self.call(Function::Pages, &arguments)? as u32 as usize;
             let enough = found <= pages.len();
             pages.resize(found, Page::default());
             if enough {
@@ -134,7 +134,7 @@ impl Kernel {
     /// If the kernel died.
     pub fn page_of_table(&self, vm: Fd, table: u64) -> Result<Option<Page>, Failure> {
         let mut page = Page::default();
-        let found = self.call("worker_page_of_table", &[vm.0.into(), table, &raw mut page as u64])?;
+        let found = self.call(Function::PageOfTable, &[vm.0.into(), table, &raw mut page as u64])?;
         Ok((found as u8 != 0).then_some(page))
     }
 
@@ -202,7 +202,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel died.
     pub fn flush_pending(&self, vcpu: Fd) -> Result<bool, Failure> {
-        Ok(self.call("worker_flush_owed", &[vcpu.0.into()])? as u8 != 0 || self.tags(vcpu)?.1 != 0)
+        Ok(self.call(Function::FlushOwed, &[vcpu.0.into()])? as u8 != 0 || self.tags(vcpu)?.1 != 0)
     }
 
     /// Empty all TLBs: a processor may forget a translation at any time.
@@ -215,17 +215,17 @@ impl Kernel {
     /// # Errors
     /// If the kernel died.
     pub fn tlb(&self, vcpu: Fd) -> Result<Vec<TlbEntry>, Failure> {
-        let (asid, _) = self.tags(vcpu)?;
-        let cached = cpu::cached(asid).into_iter();
+        let (tag, _) = self.tags(vcpu)?;
+        let cached = cpu::cached(tag).into_iter();
         Ok(cached.map(|cached| TlbEntry { gfn: cached.gfn, entry: entry(&cached.leaf, cached.gfn << 12) }).collect())
     }
 
-    /// A vCPU's ASID, and what its control block says of flushing.
-    fn tags(&self, vcpu: Fd) -> Result<(u32, u32), Failure> {
-        let (mut asid, mut flush) = (0_u32, 0_u32);
-        debug_assert_eq!(self.vendor, Vendor::Amd);
-        self.call("worker_svm_tags_of", &[vcpu.0.into(), &raw mut asid as u64, &raw mut flush as u64])?;
-        Ok((asid, flush))
+    /// The tag of a vCPU's translations, and what its control block says of flushing.
+    fn tags(&self, vcpu: Fd) -> Result<(u64, u32), Failure> {
+        let (mut tag, mut flush) = (0_u64, 0_u32);
+        let tags = if self.vendor == Vendor::Amd { Function::SvmTags } else { Function::VmxTags };
+        self.call(tags, &[vcpu.0.into(), &raw mut tag as u64, &raw mut flush as u64])?;
+        Ok((tag, flush))
     }
 
     /// Memslot `id`, with the address space in the bits above 15.
@@ -234,7 +234,7 @@ impl Kernel {
     /// If the kernel died.
     pub fn slot(&self, vm: Fd, id: u32) -> Result<Option<Slot>, Failure> {
         let mut slot = Slot::default();
-        let found = self.call("worker_slot", &[vm.0.into(), id.into(), &raw mut slot as u64])?;
+        let found = self.call(Function::Slot, &[vm.0.into(), id.into(), &raw mut slot as u64])?;
         Ok((found as u8 != 0).then_some(slot))
     }
 
@@ -255,11 +255,17 @@ impl Kernel {
     }
 
     fn top(&self, root: &Root) -> walk::Inner {
-        walk::Inner::top(root.table, root.level, self.physical_bits)
+        walk::Inner::top(&self.tables(root))
     }
 
     fn tables(&self, root: &Root) -> Tables {
-        Tables { root: root.table, levels: root.level, user: false, physical_bits: self.physical_bits }
+        Tables {
+            root: root.table,
+            levels: root.level,
+            user: false,
+            physical_bits: self.physical_bits,
+            format: self.format,
+        }
     }
 }
 

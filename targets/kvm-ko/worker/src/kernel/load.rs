@@ -4,11 +4,13 @@
 
 #![expect(unsafe_code, reason = "sets GS base, reads and writes variables of the kernel")]
 
-use super::{Kernel, flush, requests};
+use super::functions::Functions;
+use super::{Kernel, flush, processor, requests};
 use crate::context::{self, Threads, call};
+use crate::cpu::format::Format;
 use crate::cpu::{self, settings};
 use crate::env;
-use crate::loader::{self, Hook, Low, Module, Symbols};
+use crate::loader::{self, Low, Module, Symbols};
 use crate::memory::{HEAP_END, PAGES, PHYSICAL, PHYSICAL_BYTES, heap, percpu, physical, stack};
 use std::fmt;
 use std::fs;
@@ -57,11 +59,6 @@ impl std::error::Error for LoadError {}
 pub(crate) const COMPILED: &str = "worker.o";
 /// Alignment of the per-CPU area.
 const PERCPU_ALIGN: u64 = 4096;
-/// Bytes of the longest instruction of SVM.
-const SVM_INSTRUCTION: u64 = 3;
-/// INVLPGA, its last byte.
-const INVLPGA: u8 = 0xdf;
-
 impl Kernel {
     /// Load the modules in the folder `prepared`, initialise them, and make and destroy one VM.
     ///
@@ -77,15 +74,22 @@ impl Kernel {
         loader::with_modules(loader::jump_labels);
         let bug_entry = constant(&symbols, "worker_bug_entry")?;
         context::install(bug_entry, env::user_access());
+        let functions = Functions::find(&symbols)?;
         let mut kernel = Self {
+            functions,
             symbols,
             vendor: options.vendor,
             physical_bits: options.physical_bits,
+            format: if options.tdp && options.vendor == Vendor::Intel {
+                Format::Ept { accessed_dirty: true }
+            } else {
+                Format::Page
+            },
             idle_objects: u64::MAX,
             one_thread: PhantomData,
         };
         kernel.boot(file, options)?;
-        kernel.put_processor(options.vendor)?;
+        kernel.put_processor(options.vendor, &mut low)?;
         flush::watch(&kernel.symbols, &mut low)?;
         kernel.initialise(options)?;
         if options.flush_backend {
@@ -101,40 +105,28 @@ impl Kernel {
     fn boot(&self, file: i32, options: &Options) -> Result<(), LoadError> {
         self.set("worker_physical_bits", options.physical_bits.into(), 4)?;
         self.set("worker_intel", (options.vendor == Vendor::Intel).into(), 4)?;
-        let dead = |_| died("booting");
-        self.call("worker_boot", &[PHYSICAL, PAGES, PHYSICAL_BYTES, percpu::base()]).map_err(dead)?;
+        self.call_once("worker_boot", &[PHYSICAL, PAGES, PHYSICAL_BYTES, percpu::base()])?;
         let page_size = constant(&self.symbols, "worker_page_size")?;
         let top = env::begin_pages(file, page_size, constant(&self.symbols, "worker_page_refcount")?);
-        let task = self.call("worker_init_tasks", &[top]).map_err(dead)?;
+        let task = self.call_once("worker_init_tasks", &[top])?;
         let address = |name: &str| self.symbols.address(name).ok_or_else(|| absent(name));
         let functions = [address("worker_new_task")?, address("worker_switch_task")?, address("worker_signal")?];
         Threads::start(task, functions);
         settings::set(settings::Settings { physical_bits: options.physical_bits, nested_levels: 4 });
-        context::make_tasks().map_err(|_| died("making tasks"))?;
-        self.call("radix_tree_init", &[]).map_err(dead).map(drop)
+        context::make_tasks().map_err(|_| died("worker_new_task"))?;
+        self.call_once("radix_tree_init", &[]).map(drop)
     }
 
     /// The processor's instructions become calls of this program.
-    fn put_processor(&self, vendor: Vendor) -> Result<(), LoadError> {
-        if vendor == Vendor::Intel {
-            return Err(LoadError("VMX is not there yet".to_owned()));
-        }
-        let (run, instructions) = loader::with_modules(|modules| {
-            let module = modules.iter().find(|module| module.name == "kvm-amd");
-            let module = module.ok_or_else(|| absent("kvm-amd"))?;
-            let run = module.symbol("__svm_vcpu_run").ok_or_else(|| absent("__svm_vcpu_run"))?;
-            Ok((run, loader::svm_instructions(module)))
-        })?;
-        let stands_for = self.symbols.address("worker_svm_vcpu_run").ok_or_else(|| absent("worker_svm_vcpu_run"))?;
-        loader::redirect(run, Hook::Instead(stands_for)).map_err(LoadError)?;
-        for (at, opcode) in instructions {
-            if opcode == INVLPGA {
-                context::instruction(at, SVM_INSTRUCTION, cpu::invalidate_page);
-            } else {
-                Low::copy(at, &[0x0f, 0x1f, 0x00]);
+    fn put_processor(&self, vendor: Vendor, low: &mut Low) -> Result<(), LoadError> {
+        loader::with_modules(|modules| {
+            let name = module_name(vendor);
+            let module = modules.iter().find(|module| module.name == name).ok_or_else(|| absent(name))?;
+            match vendor {
+                Vendor::Amd => processor::put_svm(module, &self.symbols),
+                Vendor::Intel => processor::put_vmx(module, &self.symbols, low),
             }
-        }
-        Ok(())
+        })
     }
 
     fn initialise(&self, options: &Options) -> Result<(), LoadError> {
@@ -150,7 +142,7 @@ impl Kernel {
                 modules.iter().find(|module| module.name == name).and_then(|module| module.symbol("init_module"))
             });
             let Some(init) = init else { continue };
-            let result = call(init, &[]).map_err(|_| died(&format!("initialising {name}")))? as i32;
+            let result = call(init, &[]).map_err(|_| died(&format!("init_module of {name}")))? as i32;
             if result != 0 {
                 let log: Vec<String> = self.take_events().into_iter().map(|event| format!("{event:?}")).collect();
                 return Err(LoadError(format!(
@@ -169,6 +161,12 @@ impl Kernel {
         let vm = self.create_vm(0).map_err(failed)?;
         let vcpu = self.create_vcpu(vm, 0).map_err(failed)?;
         self.close(vcpu).and_then(|()| self.close(vm)).and_then(|()| self.reset()).map_err(failed)
+    }
+
+    /// Call the function `name` of the compiled part.
+    fn call_once(&self, name: &str, arguments: &[u64]) -> Result<u64, LoadError> {
+        let address = self.symbols.address(name).ok_or_else(|| absent(name))?;
+        call(address, arguments).map_err(|_| died(name))
     }
 
     fn set(&self, name: &str, value: u64, size: u64) -> Result<(), LoadError> {
@@ -243,5 +241,5 @@ pub(super) fn absent(what: &str) -> LoadError {
 }
 
 fn died(doing: &str) -> LoadError {
-    LoadError(format!("the kernel died {doing}: {:?}", crate::alarm::take().last()))
+    LoadError(format!("the kernel died in {doing}: {:?}", crate::alarm::take().last()))
 }

@@ -3,10 +3,12 @@
 
 mod files;
 mod flush;
+mod functions;
 mod guest;
 mod host;
 mod inside;
 mod load;
+mod processor;
 mod requests;
 mod vcpu;
 
@@ -24,25 +26,29 @@ pub use requests::Rmap;
 pub use vcpu::Mode;
 
 use crate::context::{self, call};
+use crate::cpu::format::Format;
 use crate::loader::Symbols;
+use functions::{Function, Functions};
 use std::marker::PhantomData;
 
 /// A kernel that is loaded. There is one a process, and it stays on its thread.
 #[derive(Debug)]
 pub struct Kernel {
     symbols: Symbols,
+    functions: Functions,
     vendor: Vendor,
     physical_bits: u8,
+    /// Of the tables that KVM makes.
+    format: Format,
     /// Objects of the heap while there is no VM.
     idle_objects: u64,
     one_thread: PhantomData<*const ()>,
 }
 
 impl Kernel {
-    /// Call the kernel's function `name`, which must be there.
-    fn call(&self, name: &str, arguments: &[u64]) -> Result<u64, Failure> {
-        let Some(address) = self.symbols.address(name) else { panic!("the part that is compiled has {name}") };
-        call(address, arguments).map_err(|_| Failure::Dead)
+    /// Call a function of the compiled part.
+    fn call(&self, function: Function, arguments: &[u64]) -> Result<u64, Failure> {
+        call(self.functions.address(function), arguments).map_err(|_| Failure::Dead)
     }
 
     /// Begin a thread that does `task`, until it is at one of `stop_at`, waits for another thread, or has ended.

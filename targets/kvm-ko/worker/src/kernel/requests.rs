@@ -1,7 +1,7 @@
 //! What other parts of a kernel ask KVM for: write tracking, write protection, zapping, recovery of huge pages; and the rmap.
 
 use super::files::errno;
-use super::{Failure, Fd, Kernel};
+use super::{Failure, Fd, Function, Kernel};
 use crate::alarm::{self, Event};
 use crate::env::functions;
 use crate::loader::Answer;
@@ -37,7 +37,7 @@ impl Kernel {
     /// # Errors
     /// As KVM refuses it.
     pub fn track_vm(&self, vm: Fd, on: bool) -> Result<(), Failure> {
-        errno(self.call("worker_track_vm", &[vm.0.into(), on.into()])? as i32 as u64).map(drop)
+        errno(self.call(Function::TrackVm, &[vm.0.into(), on.into()])? as i32 as u64).map(drop)
     }
 
     /// Begin, or end, to track a frame of address space 0 (`kvm_write_track_add_gfn()`).
@@ -45,7 +45,7 @@ impl Kernel {
     /// # Errors
     /// As KVM refuses it: `EINVAL` without a memslot.
     pub fn track(&self, vm: Fd, gfn: u64, on: bool) -> Result<(), Failure> {
-        let result = self.call("worker_track", &[vm.0.into(), gfn, on.into()])?;
+        let result = self.call(Function::Track, &[vm.0.into(), gfn, on.into()])?;
         self.settle();
         errno(result as i32 as u64).map(drop)
     }
@@ -55,7 +55,7 @@ impl Kernel {
     /// # Errors
     /// `ENOENT` without a memslot.
     pub fn write_protect(&self, vm: Fd, address_space: u32, gfn: u64) -> Result<bool, Failure> {
-        let result = self.call("worker_write_protect", &[vm.0.into(), address_space.into(), gfn])?;
+        let result = self.call(Function::WriteProtect, &[vm.0.into(), address_space.into(), gfn])?;
         self.settle();
         errno(result as i32 as u64).map(|found| found != 0)
     }
@@ -65,7 +65,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel died.
     pub fn zap_range(&self, vm: Fd, gfn: u64, pages: u64) -> Result<(), Failure> {
-        self.call("worker_zap_range", &[vm.0.into(), gfn, pages])?;
+        self.call(Function::ZapRange, &[vm.0.into(), gfn, pages])?;
         self.settle();
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Kernel {
     /// `EFAULT` where there is no memory.
     pub fn write_guest(&self, vm: Fd, gpa: u64, data: &[u8]) -> Result<(), Failure> {
         let arguments = [vm.0.into(), gpa, data.as_ptr() as u64, data.len() as u64];
-        errno(self.call("worker_write_guest", &arguments)? as i32 as u64).map(drop)
+        errno(self.call(Function::WriteGuest, &arguments)? as i32 as u64).map(drop)
     }
 
     /// Let the time pass after which KVM zaps what was mapped small because it is executed, and let it do so: whether the thread that
@@ -85,7 +85,7 @@ impl Kernel {
     /// # Errors
     /// If the kernel died.
     pub fn recover_huge_pages(&self, vm: Fd) -> Result<bool, Failure> {
-        let found = self.call("worker_recover_huge_pages", &[vm.0.into()])?;
+        let found = self.call(Function::RecoverHugePages, &[vm.0.into()])?;
         self.settle();
         Ok(found as u8 != 0)
     }
@@ -98,7 +98,7 @@ impl Kernel {
         let mut rmaps = vec![Rmap::default(); RMAPS];
         loop {
             let arguments = [vm.0.into(), slot.into(), rmaps.as_mut_ptr() as u64, rmaps.len() as u64];
-            let found = self.call("worker_rmap", &arguments)? as u32 as usize;
+            let found = self.call(Function::Rmap, &arguments)? as u32 as usize;
             let enough = found <= rmaps.len();
             rmaps.resize(found, Rmap::default());
             if enough {

@@ -1,6 +1,6 @@
 //! What a vCPU is when it starts, and what KVM's structures say of it.
 
-use super::{Failure, Fd, Kernel};
+use super::{Failure, Fd, Function, Kernel};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs};
 
 /// How the guest of a vCPU translates its addresses. Its segments are flat.
@@ -117,7 +117,7 @@ impl Kernel {
     /// What KVM's structures say of `vcpu`.
     pub(super) fn vcpu(&self, vcpu: Fd) -> Result<State, Failure> {
         let mut state = State::default();
-        self.call("worker_vcpu", &[vcpu.0.into(), &raw mut state as u64])?;
+        self.call(Function::Vcpu, &[vcpu.0.into(), &raw mut state as u64])?;
         Ok(state)
     }
 }

@@ -82,6 +82,18 @@ impl Low {
         self.code(&code)
     }
 
+    /// A function that calls the C function at `target` with the address of its own arguments, which that may change, and goes on
+    /// with them: in reverse, after RAX. To be put at the entry of a function, as [`Low::tracer`].
+    pub(crate) fn adjuster(&mut self, target: u64) -> u64 {
+        // push %rdi, %rsi, %rdx, %rcx, %r8, %r9, %rax; mov %rsp, %rdi; push %rbp; mov %rsp, %rbp; and $-16, %rsp
+        let mut code = vec![0x57, 0x56, 0x52, 0x51, 0x41, 0x50, 0x41, 0x51, 0x50, 0x48, 0x89, 0xe7];
+        code.extend([0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xe4, 0xf0, 0x48, 0xb8]);
+        code.extend(target.to_le_bytes());
+        // call *%rax; leave; pop %rax, %r9, %r8, %rcx, %rdx, %rsi, %rdi; ret
+        code.extend([0xff, 0xd0, 0xc9, 0x58, 0x41, 0x59, 0x41, 0x58, 0x59, 0x5a, 0x5e, 0x5f, 0xc3]);
+        self.code(&code)
+    }
+
     /// Whether `address` is in the room that is used.
     pub(crate) fn holds(address: u64) -> bool {
         (LOW..LOW + LOW_BYTES).contains(&address)

@@ -14,9 +14,9 @@ use crate::single::Single;
 pub(crate) use backtrace::{backtrace, backtrace_here, name_of};
 pub(crate) use low::{CALLER, Low};
 pub(crate) use module::{Module, place};
-pub(crate) use patch::{Hook, jump_label, jump_labels, redirect, static_call};
+pub(crate) use patch::{Hook, jump_label, jump_labels, redirect, remove_privileged, static_call};
 pub(crate) use symbols::{Answer, Symbols, unanswered};
-pub(crate) use tables::{fixup, rearm_once, svm_instructions, warning_at};
+pub(crate) use tables::{fixup, may_fault, rearm_once, warning_at};
 
 static MODULES: Single<Vec<Module>> = Single::new(Vec::new());
 

@@ -105,3 +105,22 @@ pub(crate) fn jump_label(key: u64) {
         }
     }
 }
+
+/// Remove the privileged instruction at `at`, if it is one that this program can do without: a move from a control register gives 0,
+/// one to it does nothing. Where code goes on.
+#[expect(unsafe_code, reason = "reads machine code")]
+pub(crate) fn remove_privileged(at: u64) -> Option<u64> {
+    if !Low::holds(at) {
+        return None;
+    }
+    // SAFETY: code of a module.
+    let [first, second, modrm]: [u8; 3] = unsafe { physical::read(at) };
+    let register = modrm & 7;
+    match (first, second) {
+        // xor %reg, %reg; nop
+        (0x0f, 0x20) => Low::copy(at, &[0x31, 0xc0 | register << 3 | register, 0x90]),
+        (0x0f, 0x22) => Low::copy(at, &[0x0f, 0x1f, 0x00]),
+        _ => return None,
+    }
+    Some(at)
+}

@@ -31,15 +31,15 @@ pub(crate) fn fixup(modules: &[Module], address: u64) -> Option<u64> {
     })
 }
 
-/// The instructions of SVM that may fault, as those of processors without SVM do: `clgi`, `stgi`, `vmload`, `vmsave`, `invlpga`.
-pub(crate) fn svm_instructions(module: &Module) -> Vec<(u64, u8)> {
+/// Where the code of a module may fault, with its first bytes. Instructions of SVM and VMX are among them, because they fault where
+/// virtualisation is switched off while they are on their way.
+pub(crate) fn may_fault(module: &Module) -> Vec<(u64, [u8; 16])> {
     let entries = entries(std::slice::from_ref(module), "__ex_table", EXCEPTION);
     entries
-        .filter_map(|at| {
+        .map(|at| {
             // SAFETY: an entry of the table, and code.
             let code = at.wrapping_add_signed(unsafe { physical::read::<i32>(at) }.into());
-            let bytes: [u8; 3] = unsafe { physical::read(code) };
-            (bytes[..2] == [0x0f, 0x01] && (0xd8..=0xdf).contains(&bytes[2])).then_some((code, bytes[2]))
+            (code, unsafe { physical::read(code) })
         })
         .collect()
 }

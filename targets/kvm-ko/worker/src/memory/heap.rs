@@ -121,10 +121,18 @@ pub(crate) fn live() -> u64 {
 /// Look for writes into what was freed since this was done last.
 pub(crate) fn verify() {
     let mut heap = HEAP.borrow();
-    for (at, class) in std::mem::take(&mut heap.retired) {
-        // What was taken again, was looked at then.
-        if heap.quarantine[class].contains(&at) {
-            heap.check_poison(at, (class % PAGES_FROM) as u32);
+    for (at, index) in std::mem::take(&mut heap.retired) {
+        let class = (index % PAGES_FROM) as u32;
+        let is_free = if index < PAGES_FROM {
+            // SAFETY: the end of a slot.
+            let trailer: Trailer = unsafe { physical::read(at + (1 << class) - TRAILER) };
+            trailer.state == FREE && trailer.era == heap.era
+        } else {
+            matches!(heap.use_of(at), Use::Pages { live: false, .. })
+        };
+        // What was taken again was looked at then.
+        if is_free {
+            heap.check_poison(at, class);
         }
     }
 }
