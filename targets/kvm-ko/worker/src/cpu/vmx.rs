@@ -4,6 +4,7 @@
 
 #![expect(unsafe_code, reason = "reads machine code and its operand")]
 
+use super::format::ADDRESS;
 use super::tlb;
 use crate::context::Registers;
 use crate::memory::physical;
@@ -14,8 +15,6 @@ const INVEPT: u8 = 0x80;
 const ALL: u64 = 2;
 /// Of INVVPID: one address of a VPID; a VPID, with or without what is global.
 const ONE_ADDRESS: u64 = 0;
-/// Where EPT's root is in an EPTP.
-const ROOT: u64 = 0x000f_ffff_ffff_f000;
 
 /// Forget what the instruction at `at` says: `66 0f 38`, [`INVEPT`] or INVVPID, and its operand. How many bytes it has.
 pub(crate) fn invalidate(registers: &Registers<'_>, at: u64) -> u64 {
@@ -26,7 +25,7 @@ pub(crate) fn invalidate(registers: &Registers<'_>, at: u64) -> u64 {
     };
     match (kind, registers.get(modrm >> 3 & 7)) {
         (INVEPT, ALL) => tlb::drop_all(),
-        (INVEPT, _) => tlb::drop_tag(first & ROOT),
+        (INVEPT, _) => tlb::drop_tag(first & ADDRESS),
         // What is kept by VPID are linear addresses, of a guest whose tables KVM shadows.
         (_, ALL) => tlb::drop_all(),
         (_, ONE_ADDRESS) => tlb::remove(first & 0xffff, second),

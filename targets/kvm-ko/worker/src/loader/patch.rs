@@ -108,7 +108,6 @@ pub(crate) fn jump_label(key: u64) {
 
 /// Remove the privileged instruction at `at`, if it is one that this program can do without: a move from a control register gives 0,
 /// one to it does nothing. Where code goes on.
-#[expect(unsafe_code, reason = "reads machine code")]
 pub(crate) fn remove_privileged(at: u64) -> Option<u64> {
     if !Low::holds(at) {
         return None;
