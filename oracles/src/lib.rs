@@ -14,8 +14,3 @@ mod run;
 pub use laws::{all, only};
 pub use observe::{Blame, Clause, End, Objection, Oracle, Signature, Step, Tally, View, Violation};
 pub use run::{Coverage, Event, Features, Lockstep, OpCounts, coverage, features, mark_op, report};
-
-/// The README's examples, as tests.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

@@ -148,14 +148,14 @@ pub fn keep(name: &str, target: &mut dyn Target, found: &Found, setting: Setting
     Ok(Kept { folder, finding, summary })
 }
 
-/// What [`shrink`] made of a program.
+/// The result of [`shrink`].
 #[derive(Clone, Debug)]
 pub struct Shrunk {
-    /// The smallest program that was seen to show the same.
+    /// The smallest program with the same signature.
     pub program: Program,
     /// What the oracle says about it.
     pub why: String,
-    /// Whether it showed the same whenever it was run once more.
+    /// Whether it showed the signature in every further run.
     pub reproduces: bool,
     /// In how many of how many further runs, if it took more than one to tell.
     pub confirmed: Option<Confirmed>,
@@ -163,7 +163,7 @@ pub struct Shrunk {
     pub executions: usize,
 }
 
-/// Minimise the program that was `found` as long as `target` breaks the same law in the same way: the same signature.
+/// Minimise the program that was `found` as long as `target` shows the same signature.
 /// For a target that answers from a record, or that did not survive the program, it stays as it is.
 ///
 /// # Errors
@@ -209,7 +209,7 @@ pub fn shrink(target: &mut dyn Target, run: &mut Lockstep, found: &Found) -> Res
     })
 }
 
-/// The line that shows a finding again.
+/// The command line that replays a finding.
 pub fn replay_line(path: &str, target: &str) -> String {
     format!("cargo run --release -- replay {} --target {target}", quoted(path))
 }

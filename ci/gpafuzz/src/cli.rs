@@ -32,6 +32,14 @@ enum Command {
     Walk(WalkArgs),
 }
 
+/// Whether a command line, the name of the program included, is one that can be carried out.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), clap::Error> {
+    Cli::try_parse_from(words).map(|_| ())
+}
+
 /// Do what the command line asks for.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command.unwrap_or_else(|| Command::Fuzz(FuzzArgs::default())) {

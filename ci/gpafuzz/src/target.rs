@@ -35,13 +35,13 @@ pub trait Target {
         name: &str,
     ) -> Result<(String, Option<Violation>), TargetError>;
 
-    /// What programs for it should be made of.
+    /// What programs for it are made of.
     fn profile(&self) -> Profile;
 
     /// What oracles can see of it.
     fn capabilities(&self) -> Capabilities;
 
-    /// The only programs it can run, if it cannot run any: it answers from a record.
+    /// The only programs it can run, if it answers from a record.
     fn recorded(&self) -> Option<Vec<Program>> {
         None
     }
@@ -56,7 +56,7 @@ pub trait Target {
         1
     }
 
-    /// What is known about how they were carried out.
+    /// Evidence that the accesses ran natively.
     fn evidence(&self) -> Option<String> {
         None
     }
@@ -87,8 +87,8 @@ pub trait Target {
         None
     }
 
-    /// Whether it is as good as new after the last violation. If it has to be started again, which takes seconds, a campaign does
-    /// not minimise the program.
+    /// Whether it survived the last violation. If it has to be restarted, which takes seconds, a campaign does not minimise the
+    /// program.
     fn survived(&self) -> bool {
         true
     }
@@ -101,21 +101,21 @@ pub trait Target {
         Err("not a real KVM, and so nothing to record")
     }
 
-    /// What the kernel that carries programs out has said, if it is one of its own.
+    /// The log of the target's own kernel, if it has one.
     fn log(&mut self) -> Option<String> {
         None
     }
 }
 
-/// A target, and what is to be said about how it came to be.
+/// A target that is ready to run.
 pub struct Opened {
     /// The target.
     pub target: Box<dyn Target>,
-    /// Which of several ways was taken, if there are several.
+    /// How it was opened, if there is a choice: live or recorded, and on what.
     pub note: Option<String>,
 }
 
-/// What a target did at the last program, as far as it can tell. A race may not show again, and then this is all there is of it.
+/// What a target did in the last program, as far as it can tell. If a race does not show again, this is all that is left of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunRecord {
     /// [`Target::trace`], if there is one.

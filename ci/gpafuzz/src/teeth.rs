@@ -45,7 +45,7 @@ pub struct Teeth {
     pub mutants: Vec<Row>,
     /// Whether Ctrl-C ended the hunt; the last row may then have fewer hunts than there are seeds.
     pub interrupted: bool,
-    /// Mutants that nobody can tell from the corrected design, and so are not hunted.
+    /// Mutants that behave like the corrected design, and so are not hunted.
     pub equivalent: Vec<EquivalentText>,
 }
 
@@ -151,7 +151,7 @@ pub enum Bound {
 /// The first objection of all oracles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct First {
-    /// Who objected.
+    /// The oracle and clause that objected.
     pub by: Law,
     /// At which execution, from 1.
     pub execution: u64,

@@ -1,4 +1,4 @@
-//! Campaigns on somebody else's MMU: what is found, how small it gets, and what is left on disk.
+//! Campaigns on an MMU of another crate: what is found, how small it gets, and what is left on disk.
 
 mod toy;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// FNV-1a, 64 bits. Not for keeping anybody out.
+/// FNV-1a, 64 bits: no protection against forgery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
 

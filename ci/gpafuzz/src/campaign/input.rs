@@ -1,4 +1,4 @@
-//! Reading what a person names on the command line: a program, a recorded trace, or a finding folder.
+//! Reading a file that the user names: a program, a recorded trace, or the folder of a finding.
 
 use super::finding::{FINDING_FILE, MINIMIZED_FILE, Metadata, PROGRAM_FILE};
 use crate::files::{FileError, parse_trace, read_text};

@@ -1,4 +1,4 @@
-//! Defects that are known: a checked-in list of signatures, each with the gap it stands for and the reason.
+//! Known defects: a checked-in list of signatures, each with its gap or bug and the reason.
 
 use gpa_oracles::Signature;
 use std::fmt;

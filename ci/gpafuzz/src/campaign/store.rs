@@ -59,7 +59,7 @@ impl Store {
     /// Make `out` a place for findings, and clear away what an interrupted campaign has left unfinished.
     ///
     /// # Errors
-    /// A [`StoreError`] if `out` cannot be written, or somebody else is writing there.
+    /// A [`StoreError`] if `out` cannot be written, or another campaign writes there.
     pub fn open(out: &Path) -> Result<Self, StoreError> {
         let unwritable = |path: &Path| {
             let path = path.to_owned();

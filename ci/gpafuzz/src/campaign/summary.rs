@@ -138,7 +138,7 @@ pub struct TargetTiming {
     pub ops_per_second: f64,
     /// Guest accesses a second, where a real guest carries them out.
     pub accesses_per_second: Option<f64>,
-    /// What is known about how they were carried out.
+    /// Evidence that the accesses ran natively.
     pub evidence: Option<String>,
 }
 

@@ -15,7 +15,7 @@ use kvm_ko::process::used_by;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Measure how fast a target is judged, and what the fuzzing engine costs beside it.
+/// Measure how fast a target is judged, and what the fuzzing engine adds.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The target
@@ -24,16 +24,16 @@ pub struct BenchArgs {
     /// Another kernel, for targets of the lab
     #[command(flatten)]
     pub kernel: KernelArgs,
-    /// How many programs
+    /// Programs
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=500_000))]
     pub runs: u64,
-    /// What everything random follows from
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Only programs of which so many ops are judged, instead of those of a campaign
+    /// Programs with exactly this many judged ops, instead of those of a campaign
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=(OPS / 4) as i64))]
     pub ops: Option<u8>,
-    /// Judge as many again, from the next seed, on another target at the same time, and so on
+    /// Targets at once, each with programs from its own seed
     #[arg(long, value_name = "N", default_value_t = 1, requires = "ops", value_parser = clap::value_parser!(u8).range(1..))]
     pub jobs: u8,
 }
@@ -138,7 +138,7 @@ fn beside_unwatched(rates: &str, slower: f64) -> String {
     format!("unwatched    {rates}\nto see which code is executed makes it {slower:.2} times as slow\n{PKVM}\n")
 }
 
-/// What others reach who fuzz a hypervisor's memory management in an emulated machine.
+/// The rate that others report for fuzzing a hypervisor's memory management in an emulated machine.
 const PKVM: &str = "beside it: about 55 hypercalls/s, reported by work that does this for Arm's pKVM";
 
 /// Judge each of `programs`, and say how many ops were judged.

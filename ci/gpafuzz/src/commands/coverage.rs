@@ -16,9 +16,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Run a campaign and say which functions of the target's code it reached.
+/// Run a campaign and print which functions of the target's code it reached.
 ///
-/// For targets whose code can be watched: those of the lab.
+/// For targets of the lab, whose code can be watched.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct CoverageArgs {
@@ -28,27 +28,27 @@ pub struct CoverageArgs {
     /// Another kernel, for targets of the lab
     #[command(flatten)]
     pub kernel: KernelArgs,
-    /// How long [default: 60]
+    /// Seconds [default: 60]
     #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: Option<u32>,
-    /// How many programs, however long it takes
+    /// Programs, without a limit of time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: Option<u64>,
-    /// What everything random follows from
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Do not keep a program because of the code it reached, to see what that guidance is worth
+    /// Keep no program because of the code it reached, to see what that guidance is worth
     #[arg(long)]
     pub unguided: bool,
-    /// Run a guided and an unguided campaign from the same seed, and say what each reached
+    /// Run a guided and an unguided campaign from the same seed, and compare what they reached
     #[arg(long, conflicts_with = "unguided")]
     pub compare: bool,
-    /// Write an HTML page, too
+    /// Also write an HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
 
-/// How long a campaign lasts if nobody says.
+/// The length of a campaign without `--seconds`.
 const SECONDS: u32 = 60;
 
 /// The functions of one source file, by whether they were reached.

@@ -23,12 +23,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Run every program up to a number of ops over a small scope: nothing is left to chance.
+/// Run every program up to a number of ops over a small scope.
 ///
-/// Programs that differ only in which vCPU, memslot id, host page block, notifier window or stolen bit is called which are
-/// run once. Shorter programs come first, so a finding is as short as it can be in the scope. Without --ops, the standard
-/// scopes: edges, everything at once, races, PML, dirty rings, zaps that yield, memslots with which all that is mapped goes,
-/// and async page faults, each within seconds.
+/// Programs that differ only in the names of vCPUs, memslots, blocks of host pages, notifier windows or stolen bits run once.
+/// Shorter programs come first, so a finding is as short as the scope allows. Without --ops, the standard scopes run: edges,
+/// everything at once, races, PML, dirty rings, zaps that yield, memslots that zap everything, and async page faults. Each
+/// takes seconds.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ExhaustArgs {
@@ -44,7 +44,7 @@ pub struct ExhaustArgs {
     /// Memslots, and blocks of host pages behind them; from two on, the last memslot is private
     #[arg(long, value_name = "N", default_value = "2", value_parser = at_most(SCOPE_SLOTS), requires = "ops")]
     pub slots: usize,
-    /// Names of each frame: 1, 2 or 4
+    /// Aliases of each frame, the base name included: 1, 2 or 4
     #[arg(long, value_name = "N", default_value_t = 2, requires = "ops")]
     pub aliases: usize,
     /// vCPUs
@@ -52,28 +52,28 @@ pub struct ExhaustArgs {
     pub vcpus: u8,
     /// Kinds of op, with commas between them [default: all]
     ///
-    /// With `slot-end`, `fault-begin` and `unmap-begin`, what takes time also comes in halves.
+    /// With `slot-end`, `fault-begin` and `unmap-begin`, ops that take time also come in two halves.
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind, requires = "ops")]
     pub kinds: Vec<OpKind>,
-    /// Writes to logged slots are noticed by the processor (PML), not by write-protection
+    /// The processor logs writes to logged slots (PML); they are not write-protected
     #[arg(long, requires = "ops")]
     pub pml: bool,
-    /// Each vCPU lists dirty pages in a ring of so many entries, a power of two; memslots have no bitmaps
+    /// Each vCPU has a dirty ring of this many entries, a power of two; memslots have no bitmaps
     #[arg(long, value_name = "ENTRIES", requires = "ops")]
     pub dirty_ring: Option<u8>,
-    /// Everything that is mapped goes with a memslot
+    /// The deletion or move of a memslot zaps everything
     #[arg(long, requires = "ops")]
     pub slot_zap_all: bool,
-    /// The host pages out memory, and the guest is told of pages that have to be read in
+    /// The host pages out memory, and the guest gets async page faults
     #[arg(long, requires = "ops")]
     pub async_pf: bool,
-    /// Pages from one frame to the next; with 256, two frames make a large leaf
+    /// Pages from one frame to the next; with 256, two frames fill a large leaf
     #[arg(long, value_name = "PAGES", requires = "ops")]
     pub stride: Option<u64>,
-    /// Stop after so many programs
+    /// Stop after this many programs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
-    /// Run those that differ in names only, too
+    /// Also run programs that differ in names only
     #[arg(long)]
     pub unfolded: bool,
     /// Where findings are written

@@ -3,16 +3,16 @@
 /// What the exit status means.
 pub const EXIT_CODES: &str = "\
 Exit status:
-  0  clean: nothing found, or nothing that is not known
+  0  clean: no finding, or known ones only
   1  findings: an oracle objects, whatever else happened
   2  usage or bad input, or output that cannot be written
   3  this machine lacks something that was asked for by name, or the target failed
 130  ended by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the summary says what was done until then";
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Nothing found, or nothing that is not known.
+    /// No finding, or known ones only.
     Clean,
     /// An oracle objects.
     Findings,

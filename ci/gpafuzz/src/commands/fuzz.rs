@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Run programs on targets and keep what an oracle objects to.
+/// Run a campaign on each target, and store every program that an oracle objects to.
 ///
-/// With the same --runs and --seed two campaigns do the same, byte for byte.
+/// Campaigns with the same --runs and --seed are the same, byte for byte.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct FuzzArgs {
@@ -34,19 +34,19 @@ pub struct FuzzArgs {
     /// Another kernel, for targets of the lab
     #[command(flatten)]
     pub kernel: KernelArgs,
-    /// How long, shared equally by the targets [default: 30]
+    /// Seconds in total, divided equally among the targets [default: 30]
     #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
     pub seconds: Option<u32>,
-    /// How many programs on each target, however long it takes
+    /// Programs on each target, without a limit of time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: Option<u64>,
-    /// What everything random follows from
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// How many threads share the programs of each target; the result is the same with any number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     pub jobs: u8,
-    /// vCPUs of every VM [default: 1 to 4, as it comes]
+    /// vCPUs of every VM [default: drawn from 1 to 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=VCPUS as i64))]
     pub vcpus: Option<u8>,
     /// Where findings are written
@@ -55,10 +55,10 @@ pub struct FuzzArgs {
     /// Begin anew, even where a campaign with this seed in this folder could go on
     #[arg(long)]
     pub fresh: bool,
-    /// Write the summary as JSON, too
+    /// Also write the summary as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// Count which op came to which outcome where, and say it of each target, with every clause and what was never judged
+    /// Report for each target which ops reached which outcomes, the counts of each clause, and what was never judged
     #[arg(long)]
     pub coverage: bool,
 }
@@ -82,7 +82,7 @@ impl Default for FuzzArgs {
     }
 }
 
-/// How long a campaign lasts if nobody says.
+/// The length of a campaign without `--seconds`.
 const SECONDS: u32 = 30;
 
 /// Carry out the command.

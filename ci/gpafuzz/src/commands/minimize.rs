@@ -13,7 +13,7 @@ use gpa_model::text;
 use gpa_oracles::Lockstep;
 use std::path::PathBuf;
 
-/// Make a program smaller that still breaks the same law in the same way.
+/// Shrink a program that an oracle objects to, and keep its signature.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct MinimizeArgs {
@@ -42,7 +42,7 @@ pub fn run(args: &MinimizeArgs) -> Result<Exit, CliError> {
     let Some(violation) = target.judge(&mut run, &input.program)? else {
         return Err(CliError::NothingToMinimize(input.path, name));
     };
-    // Whoever asks for it may wait for what does not survive the program to be started again.
+    // The user asked for it, so restarting a target that does not survive the program is worth the wait.
     let seen = RunRecord { survived: true, ..RunRecord::of(target) };
     let found = Found { program: input.program, violation, execution: 1, seen };
     let smaller = shrink(target, &mut run, &found)?;

@@ -10,7 +10,7 @@ use gpa_oracles::Lockstep;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Run programs once and report each op: what is allowed, what the target did, and where an oracle objects.
+/// Run programs once and report each op: what the model allows, what the target did, and where an oracle objects.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ReplayArgs {
@@ -23,10 +23,10 @@ pub struct ReplayArgs {
     /// Another kernel, for targets of the lab
     #[command(flatten)]
     pub kernel: KernelArgs,
-    /// Add what the kernel in the lab has said since it was booted
+    /// Print the log of the lab's kernel since it booted
     #[arg(long)]
     pub kernel_log: bool,
-    /// Write what a real KVM answered as traces to this folder, each named after its program
+    /// Write the answers of a real KVM to this folder, as one trace for each program
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
 }

@@ -67,7 +67,7 @@ fn describe(out: &mut String, target: &dyn Target) {
         let _ = writeln!(out, "  {:<30} {answer}", format!("{oracle}/{}", clause.name));
     }
     if !capabilities.native {
-        out.push_str("  it was not shown that accesses really go through the MMU: what is right counts for nothing\n");
+        out.push_str("  no evidence that accesses go through the MMU, so a correct answer counts for nothing\n");
     }
     let missing = left_out(&target.profile());
     if !missing.is_empty() {

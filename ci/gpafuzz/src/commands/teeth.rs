@@ -1,4 +1,4 @@
-//! `gpafuzz teeth`: every mutant is hunted, and the kill matrix says who caught it.
+//! `gpafuzz teeth`: every mutant is hunted, and the kill matrix says which oracle caught it.
 
 use super::{CliError, Exit};
 use crate::target::TargetError;
@@ -9,26 +9,26 @@ use crate::terminal::interrupt;
 use crate::terminal::print;
 use clap::Args;
 
-/// Hunt every mutant of a target and say which oracle catches it, how soon, and with how small a program.
+/// Hunt every mutant of a target: which oracle catches it, how soon, and with how small a program.
 ///
-/// A mutant has one decision made wrongly. With the same mutants, seeds and runs the answer is the same, byte for byte; but for
-/// mutants of the real kernel, whose interrupts are part of what guides the hunt.
+/// A mutant has one wrong decision. The same mutants, seeds and runs give the same answer, byte for byte. Mutants of the real
+/// kernel are the exception, because its interrupts change the coverage that guides the hunt.
 #[derive(Debug, Args)]
 #[command(after_help = TEETH_EXIT_CODES)]
 pub struct TeethArgs {
-    /// Whose mutants: `kvm-mmu`, or `linux-kvm-stolen-fixed`, each of which is built and booted
+    /// `kvm-mmu`, or `linux-kvm-stolen-fixed`, whose mutants are built and booted
     #[arg(long, value_name = "NAME", default_value = registry::DEFAULT)]
     pub target: String,
     /// A mutant (see `gpafuzz targets`); may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     pub mutant: Vec<String>,
-    /// How many programs each mutant is given at most, from each seed [default: 100000, or 20000 in the lab]
+    /// The most programs for each mutant and seed [default: 100000, or 20000 in the lab]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: Option<u64>,
-    /// What everything random follows from
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Hunt from this many seeds, from --seed on, and say how the executions spread
+    /// Hunt from this many seeds, --seed, --seed + 1, …, and print how the executions spread
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub seeds: u64,
     /// Print JSON instead of a table: `gpafuzz::teeth::Teeth`
@@ -39,8 +39,8 @@ pub struct TeethArgs {
 /// What the exit status of `teeth` means.
 const TEETH_EXIT_CODES: &str = "\
 Exit status:
-  0  every mutant is killed by the oracle and clause meant for it, from every seed
-  1  a mutant survives or only another oracle objects, or Ctrl-C ended the hunt
+  0  the oracle and clause meant for each mutant kill it, from every seed
+  1  a mutant survives, only another oracle objects, or Ctrl-C ended the hunt
   2  usage, or no such mutant
   3  this machine lacks what the target needs";
 

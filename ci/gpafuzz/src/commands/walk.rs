@@ -15,17 +15,17 @@ use rand_xoshiro::rand_core::SeedableRng;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Make the tables of `kvm-mmu` the page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.
+/// Use the tables of `kvm-mmu` as page tables of a guest on /dev/kvm, so that a real page walker and a real TLB judge them.
 ///
-/// Each program is walked twice: with all invalidations, when no name may lead to an old page, and with one of each op left out,
-/// which is the control. If no old page shows then either, the flushes were not judged: vacuous, with exit status 3.
+/// Each program is walked twice. With all invalidations, no name may lead to an old page. The control leaves one invalidation of
+/// each op out: if no old page shows there either, the flushes were not judged, and the exit status is 3 (vacuous).
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct WalkArgs {
-    /// How many programs
+    /// Programs
     #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: u64,
-    /// What everything random follows from
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }

@@ -1,4 +1,4 @@
-//! The list of targets: what each is called, what it is, and how to get one.
+//! The registry of targets: their names, what they are, and how to open them.
 
 pub use super::kvm_ko::ALL as WORKERS;
 pub use super::linux_kvm::{ALL as LABS, STOLEN_FIXED as STOLEN_MUTANTS_OF};
@@ -24,7 +24,7 @@ pub struct Entry {
 pub const ALL: [Entry; 6] = [
     Entry {
         name: "kvm-mmu",
-        about: "the MMU in Rust, with the corrected design",
+        about: "the MMU in Rust with the corrected design",
         open: || Ok(in_process(KvmMmu::<Corrected>::default())),
     },
     Entry {
@@ -50,7 +50,7 @@ pub const ALL: [Entry; 6] = [
     Entry { name: kvm::NAME, about: "this host's /dev/kvm, or else traces recorded on one", open: kvm::open },
 ];
 
-/// The target that a program without a target of its own is meant for.
+/// The target of a program that names none.
 pub const DEFAULT: &str = "kvm-mmu";
 
 /// All crates of other projects together, in a campaign.
@@ -114,7 +114,7 @@ pub fn with_kernel(name: &str, kernel: &str) -> Result<String, TargetError> {
     named.ok_or_else(|| TargetError::Unknown { name: name.into(), known: known() })
 }
 
-/// The target called `name` once more, if what it executes can be watched, but unwatched: to see what watching costs.
+/// The target called `name` without coverage, if it has coverage: to see what coverage costs.
 pub fn open_unwatched(name: &str) -> Option<Result<Opened, TargetError>> {
     linux_kvm::open(name, false)
 }
@@ -128,7 +128,7 @@ pub fn expand(name: &str) -> Vec<String> {
     if name == kvm::NAME { kvm::expand() } else { vec![name.to_owned()] }
 }
 
-/// The target that a recorded trace is: it answers to its own program and no other. Its name is `kvm`.
+/// A recorded trace as a target: it answers its own program and no other. Its name is `kvm`.
 pub fn of_trace(trace: hw_runner::Trace) -> (&'static str, Opened) {
     (kvm::NAME, kvm::recorded(trace))
 }

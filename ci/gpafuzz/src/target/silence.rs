@@ -1,4 +1,4 @@
-//! Keeping a panic of a target off the terminal: it is caught, and reported as a finding like any other.
+//! Panics of a target: they are findings, so they print nothing.
 
 use std::cell::Cell;
 use std::sync::Once;

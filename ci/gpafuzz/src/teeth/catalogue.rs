@@ -9,9 +9,9 @@ use kvm_mmu::mutants::{self, EQUIVALENT, Equivalent};
 pub struct Catalogue {
     /// In the order in which they are hunted.
     pub mutants: Vec<Quarry>,
-    /// Those that nobody can tell from the corrected design.
+    /// Those that behave like the corrected design.
     pub equivalent: &'static [Equivalent],
-    /// How many programs each is given at most, if nobody says.
+    /// The largest number of programs for each, unless `--runs` says otherwise.
     pub runs: u64,
     /// How many seconds each campaign may take at most, where a mutant can cost a boot for each program.
     pub seconds: Option<u64>,

@@ -23,9 +23,7 @@ impl Teeth {
         if self.equivalent.is_empty() {
             return out;
         }
-        out.push_str(
-            "\nEquivalent mutants, which nobody can tell from the corrected design, and which are not hunted:\n",
-        );
+        out.push_str("\nEquivalent mutants: they behave like the corrected design and are not hunted:\n");
         for EquivalentText { mutant, why } in &self.equivalent {
             let _ = writeln!(out, "  {mutant:<28} {why}");
         }

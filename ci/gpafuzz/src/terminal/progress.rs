@@ -1,5 +1,4 @@
-//! What a person sees while a campaign runs: one refreshed line a target, or a line every few seconds where the output is
-//! no terminal.
+//! Progress of a campaign: one refreshed line a target on a terminal, a line every few seconds elsewhere.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -49,7 +48,7 @@ impl Default for Ticker {
 }
 
 impl Ticker {
-    /// Write the line, if it is time to. It is only asked for then, with the seconds since the start.
+    /// Write the line if it is time to. `line` is called only then, with the seconds since the start.
     pub fn tick(&mut self, line: impl FnOnce(f64) -> String) {
         let now = Instant::now();
         if now.duration_since(self.shown) >= if self.terminal { REFRESH } else { LINE } {
@@ -60,12 +59,12 @@ impl Ticker {
 
     /// Write the line now.
     pub fn write(&self, line: &str) {
-        // Who closed the other end has no use for it; a campaign does not end for that.
+        // Ignore EPIPE: a closed stderr must not end the campaign.
         let _ = if self.terminal { write!(stderr(), "\r\x1b[2K{line}") } else { writeln!(stderr(), "{line}") };
         let _ = stderr().flush();
     }
 
-    /// What comes next is another line.
+    /// End the line.
     pub fn end(&self) {
         if self.terminal {
             let _ = writeln!(stderr());
@@ -87,7 +86,7 @@ impl<'a> Progress<'a> {
         Self { target, left, ticker: Ticker::default() }
     }
 
-    /// Show `status`, if it is time to. `status` is only asked for then.
+    /// Show `status` if it is time to. `status` is called only then.
     pub fn tick(&mut self, status: impl FnOnce() -> Status) {
         let (target, left) = (self.target, self.left);
         self.ticker.tick(|seconds| line(target, &status(), seconds, left, Instant::now()));

@@ -34,7 +34,7 @@ pub(super) fn seconds(
         });
         let mut rounds = [0.0; ROUNDS];
         for round in &mut rounds {
-            // Whoever has failed still holds up nobody else.
+            // A job that failed still meets the others here, or they would wait forever.
             start.wait();
             let Ok(Some((opened, programs))) = &mut prepared else { continue };
             match time(|| replay_once(opened.target.as_mut(), programs).map(|_| ())) {
