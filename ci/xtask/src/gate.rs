@@ -59,8 +59,8 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Run the stages named in `only`, or all if it is empty.
-    pub(crate) fn run(&self, stages: &[Stage], only: &[&str]) -> ExitCode {
+    /// Run the stages named in `only`, or all if it is empty. With `no_skips` a skipped stage fails the gate, too.
+    pub(crate) fn run(&self, stages: &[Stage], only: &[&str], no_skips: bool) -> ExitCode {
         let chosen: Vec<&Stage> = stages.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect();
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);
         for stage in chosen {
@@ -88,7 +88,8 @@ impl Gate {
             }
         }
         println!("{}", tally(passed, failed, skipped));
-        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        let good = failed == 0 && !(no_skips && skipped > 0);
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// The top of the sources.
@@ -135,7 +136,13 @@ impl Gate {
 
     /// A `cargo` command at the top of the sources.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        self.tool(&cargo.to_string_lossy(), args)
+    }
+
+    /// Another command there.
+    pub(crate) fn tool(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).current_dir(&self.root).stdin(Stdio::null());
         // A snapshot that differs is a failure here, whatever the shell asks insta to do; the message says where.
         command.env("INSTA_UPDATE", "no").env_remove("INSTA_FORCE_PASS").env("RUST_BACKTRACE", "0");
@@ -196,18 +203,12 @@ impl Gate {
 fn excerpt(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let announces = |line: &&str| line.starts_with("failures:") || line.starts_with("error");
-    let start = match lines.iter().position(announces) {
-        Some(first) => first.min(lines.len()),
-        None => lines.len().saturating_sub(LINES),
-    };
-    let mut shown: Vec<&str> = lines[start..].iter().take(LINES).copied().collect();
+    let start = lines.iter().position(announces).unwrap_or(lines.len().saturating_sub(LINES));
+    let end = lines.len().min(start + LINES);
     // A test suite goes on after the first failure; its last lines say which targets failed.
-    let last = lines.len().saturating_sub(3).max(start + shown.len());
-    if last < lines.len() {
-        shown.push("…");
-        shown.extend(&lines[last..]);
-    }
-    shown.join("\n")
+    let last = lines.len().saturating_sub(3).max(end);
+    let gap: &[&str] = if last > end { &["…"] } else { &[] };
+    [&lines[start..end], gap, &lines[last..]].concat().join("\n")
 }
 
 /// The line that closes the gate.
@@ -242,15 +243,16 @@ mod tests {
                 },
             },
         ];
-        assert_eq!(gate.run(&stages, &[]), ExitCode::FAILURE);
+        assert_eq!(gate.run(&stages, &[], false), ExitCode::FAILURE);
         assert!(gate.tests_ran(), "the stage after the failed one did not run");
-        assert_eq!(gate.run(&stages, &["t-runs"]), ExitCode::SUCCESS);
+        assert_eq!(gate.run(&stages, &["t-runs"], true), ExitCode::SUCCESS);
     }
 
     #[test]
-    fn a_skipped_stage_does_not_fail_the_gate() {
+    fn a_skipped_stage_fails_the_gate_only_if_asked_to() {
         let stages = [Stage { name: "t-skips", what: "", check: |_| Err(Halt::Skipped("nothing to see".into())) }];
-        assert_eq!(Gate::new().unwrap().run(&stages, &[]), ExitCode::SUCCESS);
+        let run = |no_skips| Gate::new().unwrap().run(&stages, &[], no_skips);
+        assert_eq!((run(false), run(true)), (ExitCode::SUCCESS, ExitCode::FAILURE));
     }
 
     #[test]

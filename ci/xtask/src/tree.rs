@@ -1,11 +1,10 @@
 //! The files of the repository, as the rules look at them.
 
-use crate::tokens::{Token, tokens};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// Every file that is tracked or would be, by its path from the top, and which of them are tracked.
+/// Every file that git tracks or would track, by its path from the top.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     files: BTreeMap<String, String>,
@@ -13,17 +12,16 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The files below `root` that git tracks, and those it does not ignore, so that a new file is judged before it is
-    /// added.
+    /// The files below `root`, those that are not added yet among them.
     pub(crate) fn read(root: &Path) -> Result<Self, String> {
-        let mut tree = Self { tracked: list(root, &["--cached"])?, ..Self::default() };
+        let mut files = BTreeMap::new();
         for path in list(root, &["--cached", "--others", "--exclude-standard"])? {
             // A file that is tracked but deleted in the working tree is not there to be judged.
             if let Ok(bytes) = std::fs::read(root.join(&path)) {
-                tree.files.insert(path, String::from_utf8_lossy(&bytes).into_owned());
+                files.insert(path, String::from_utf8_lossy(&bytes).into_owned());
             }
         }
-        Ok(tree)
+        Ok(Self { files, tracked: list(root, &["--cached"])? })
     }
 
     /// Path and text of every file, in order.
@@ -31,19 +29,11 @@ impl Tree {
         self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// Path and tokens of every Rust source file.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = (&str, Vec<Token>)> {
-        self.files().filter(|(path, _)| path.ends_with(".rs")).map(|(path, text)| (path, tokens(text)))
-    }
-
-    /// The text of a file.
-    pub(crate) fn text(&self, path: &str) -> Option<&str> {
-        self.files.get(path).map(String::as_str)
-    }
-
-    /// Whether there is such a file.
+    /// Whether there is such a file or folder.
     pub(crate) fn has(&self, path: &str) -> bool {
+        let below = format!("{path}/");
         self.files.contains_key(path)
+            || self.files.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below))
     }
 
     /// Paths that git tracks.

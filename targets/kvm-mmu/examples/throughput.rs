@@ -8,6 +8,8 @@
 //! Take the two in turn, several times, on a machine that does nothing else: mutants have an MMU of their own, so
 //! the machine code of `KvmMmu<Corrected>` has no branch for them, and what differs is where the linker puts things.
 
+#![expect(clippy::disallowed_types, reason = "measures time, and runs what the model accepts")]
+
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::{FlushBackend, Host, Mmu, Program};

@@ -1,6 +1,8 @@
 //! Exported tables, walked as the manuals say hardware walks them, translate what the MMU says they do: in every format, at
 //! either depth, for every alias.
 
+#![expect(clippy::disallowed_types, reason = "the test judges, not the target")]
+
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile};
 use gpa_model::limits::FRAMES;

@@ -3,6 +3,8 @@
 //!
 //! Each check is also shown to fail on mutants that break just this.
 
+#![expect(clippy::disallowed_types, reason = "the model says which ops mean something; it judges nothing here")]
+
 use gpa_model::choices::FromRng;
 use gpa_model::generate::{Generator, Profile, readdress};
 use gpa_model::limits::{DIRTY_RING, FRAMES};

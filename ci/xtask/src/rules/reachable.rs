@@ -1,165 +1,86 @@
-//! Every source file belongs to a crate: a file no root reaches is never compiled and never tested.
+//! Every source file belongs to a crate: a file that no module declares is never compiled and never tested.
 
 use super::Breach;
-use crate::tokens::{Kind, Token, tokens};
 use crate::tree::Tree;
-use std::collections::BTreeSet;
 
-pub(super) const LAW: &str = "every .rs file is reachable from a crate root (src/lib.rs, src/main.rs, src/bin, tests, examples, \
-                              benches, build.rs, or a `path =` of Cargo.toml) by `mod`; declare it or delete it.";
+pub(super) const LAW: &str = "every .rs file is a crate root (src/lib.rs, src/main.rs, src/bin, tests, examples, benches, build.rs, or a \
+                              `path =` of Cargo.toml) or is declared by `mod` in the file above it; declare it or delete it.";
 
 pub(super) fn breaches(tree: &Tree) -> Vec<Breach> {
-    let mut reached = BTreeSet::new();
-    for root in roots(tree) {
-        walk(tree, &root, true, &mut reached);
-    }
-    let lost = tree.files().filter(|(path, _)| path.ends_with(".rs") && !reached.contains(*path));
-    lost.map(|(path, _)| Breach::new(path, 0, "no crate root reaches this file")).collect()
+    let named = named_roots(tree);
+    let is_root = |path: &str| is_root(path) || named.iter().any(|root| root == path);
+    let declared = |path: &str| {
+        let (folder, name) = module(path);
+        let mut above = tree.files().filter(|(file, _)| {
+            let parent = file.rsplit_once('/').map_or(".", |(parent, _)| parent);
+            *file == format!("{folder}.rs")
+                || *file == format!("{folder}/mod.rs")
+                || (parent == folder && is_root(file))
+        });
+        let declares =
+            |line: &str| line.trim_start().trim_end_matches(';').rsplit_once("mod ").is_some_and(|(_, m)| m == name);
+        above.any(|(_, text)| text.lines().any(|line| declares(line) && !line.trim_start().starts_with("//")))
+    };
+    let sources = tree.files().filter(|(path, _)| path.ends_with(".rs"));
+    let lost = sources.filter(|(path, _)| !is_root(path) && !declared(path));
+    lost.map(|(path, _)| Breach::new(path, 0, "no module declares this file")).collect()
 }
 
-/// The crate roots cargo would find, and those that manifests name.
-fn roots(tree: &Tree) -> Vec<String> {
-    let manifests = tree.files().filter(|(path, _)| *path == "Cargo.toml" || path.ends_with("/Cargo.toml"));
-    let mut roots = Vec::new();
-    for (manifest, text) in manifests.filter(|(_, text)| text.contains("[package]")) {
-        let folder = manifest.strip_suffix("Cargo.toml").unwrap_or_default();
-        let inside = tree.files().filter_map(|(path, _)| path.strip_prefix(folder));
-        roots.extend(inside.filter(|path| is_root(path)).map(|path| format!("{folder}{path}")));
-        roots.extend(named_roots(text).map(|path| format!("{folder}{path}")));
-    }
-    roots
+/// The folder of the module that `path` is, and its name.
+fn module(path: &str) -> (&str, &str) {
+    let path = path.strip_suffix("/mod.rs").unwrap_or(path.trim_end_matches(".rs"));
+    path.rsplit_once('/').unwrap_or((".", path))
 }
 
-/// Whether cargo takes `path`, seen from its manifest, for the root of a target.
+/// Whether cargo takes `path` for the root of a target.
 fn is_root(path: &str) -> bool {
-    let parts: Vec<&str> = path.split('/').collect();
+    let parts: Vec<&str> = path.rsplit('/').collect();
     match parts[..] {
-        ["src", "lib.rs" | "main.rs"] | ["build.rs"] => true,
-        ["src", "bin", file] | ["tests" | "examples" | "benches", file] => file.ends_with(".rs"),
-        ["src", "bin", _, "main.rs"] | ["tests" | "examples" | "benches", _, "main.rs"] => true,
+        ["lib.rs" | "main.rs", "src", ..] | ["build.rs", ..] => true,
+        ["main.rs", _, "bin" | "tests" | "examples" | "benches", ..] => true,
+        [_, "bin" | "tests" | "examples" | "benches", ..] => !path.contains("/src/") || path.contains("/src/bin/"),
         _ => false,
     }
 }
 
-fn named_roots(manifest: &str) -> impl Iterator<Item = &str> {
-    let values = manifest.lines().filter_map(|line| line.trim().strip_prefix("path"));
-    let values = values.filter_map(|rest| rest.trim().strip_prefix('='));
-    values.map(|value| value.trim().trim_matches('"')).filter(|path| path.ends_with(".rs"))
-}
-
-/// Reach `path` and the files of the modules it declares.
-fn walk(tree: &Tree, path: &str, is_crate_root: bool, reached: &mut BTreeSet<String>) {
-    let Some(text) = tree.text(path) else { return };
-    if !reached.insert(path.to_owned()) {
-        return;
+/// The roots that manifests name.
+fn named_roots(tree: &Tree) -> Vec<String> {
+    let mut roots = Vec::new();
+    for (manifest, text) in tree.files().filter(|(path, _)| path.ends_with("/Cargo.toml")) {
+        let folder = manifest.trim_end_matches("Cargo.toml");
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix("path")?.trim().strip_prefix('='));
+        let paths = values.map(|value| value.trim().trim_matches('"')).filter(|path| path.ends_with(".rs"));
+        roots.extend(paths.map(|path| format!("{folder}{path}")));
     }
-    let (folder, file) = path.rsplit_once('/').unwrap_or((".", path));
-    let stem = file.trim_end_matches(".rs");
-    let children = if is_crate_root || stem == "mod" { folder.to_owned() } else { format!("{folder}/{stem}") };
-    for module in modules(&tokens(text)) {
-        let candidates = match &module.path {
-            Some(named) => vec![format!("{folder}/{named}")],
-            None => {
-                let base = [&children].into_iter().chain(&module.outer).cloned().collect::<Vec<_>>().join("/");
-                vec![format!("{base}/{}.rs", module.name), format!("{base}/{}/mod.rs", module.name)]
-            }
-        };
-        for candidate in candidates {
-            walk(tree, &normal(&candidate), false, reached);
-        }
-    }
-}
-
-/// `a/b/../c` as `a/c`.
-fn normal(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            ".." => drop(parts.pop()),
-            "." | "" => {}
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
-/// A `mod name;`, the inline modules around it, and where `#[path]` says it is.
-#[derive(Debug)]
-struct Module {
-    name: String,
-    outer: Vec<String>,
-    path: Option<String>,
-}
-
-fn modules(tokens: &[Token]) -> Vec<Module> {
-    let mut found = Vec::new();
-    // The inline modules around this place, each with the brace depth at which it ends.
-    let mut outer: Vec<(String, usize)> = Vec::new();
-    let (mut depth, mut path) = (0usize, None);
-    for (at, token) in tokens.iter().enumerate() {
-        match &token.kind {
-            Kind::Sign('{') => depth += 1,
-            Kind::Sign('}') => {
-                depth = depth.saturating_sub(1);
-                outer.retain(|(_, end)| *end < depth + 1);
-            }
-            Kind::Text(text) if at >= 2 && tokens[at - 1].is_sign('=') && tokens[at - 2].is("path") => {
-                path = Some(text.clone());
-            }
-            Kind::Sign(';') => path = None,
-            Kind::Word(word) if word == "mod" => {
-                let Some(name) = tokens.get(at + 1).and_then(Token::word) else { continue };
-                match tokens.get(at + 2) {
-                    Some(next) if next.is_sign(';') => {
-                        let outer = outer.iter().map(|(name, _)| name.clone()).collect();
-                        found.push(Module { name: name.to_owned(), outer, path: path.take() });
-                    }
-                    Some(next) if next.is_sign('{') => outer.push((name.to_owned(), depth + 1)),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-    found
+    roots
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MANIFEST: (&str, &str) = ("a/Cargo.toml", "[package]\n[[bin]]\npath = \"odd/start.rs\"\n");
-
-    fn lost(files: &[(&str, &str)]) -> Vec<String> {
-        let files: Vec<_> = [MANIFEST].into_iter().chain(files.iter().copied()).collect();
-        breaches(&Tree::of(&files)).into_iter().map(|breach| breach.path).collect()
-    }
-
     #[test]
-    fn a_file_that_nobody_declares_is_caught() {
-        assert_eq!(lost(&[("a/src/lib.rs", "mod x;"), ("a/src/x.rs", ""), ("a/src/y.rs", "")]), ["a/src/y.rs"]);
-        assert_eq!(lost(&[("a/src/lib.rs", "// mod x;"), ("a/src/x.rs", "")]), ["a/src/x.rs"]);
-        assert_eq!(lost(&[("stray.rs", "")]), ["stray.rs"]);
-        assert_eq!(lost(&[("a/tests/common/helper.rs", "")]), ["a/tests/common/helper.rs"]);
-    }
-
-    #[test]
-    fn every_way_to_declare_a_module_is_followed() {
+    fn a_file_that_no_module_declares_is_caught() {
         let files = [
-            ("a/src/lib.rs", "pub mod x; mod inline { mod deep; } #[path = \"odd.rs\"] mod p;"),
-            ("a/src/x.rs", "mod y;"),
+            ("a/Cargo.toml", "[package]\n[[bin]]\npath = \"odd/start.rs\"\n"),
+            ("a/odd/start.rs", "mod beside;"),
+            ("a/odd/beside.rs", ""),
+            ("a/src/lib.rs", "pub mod x;\n// mod lost;"),
+            ("a/src/lost.rs", ""),
+            ("a/src/x.rs", "mod y;\n#[cfg(test)]\nmod tests;"),
+            ("a/src/x/tests.rs", ""),
             ("a/src/x/y.rs", "mod z;"),
             ("a/src/x/y/z/mod.rs", "mod w;"),
             ("a/src/x/y/z/w.rs", ""),
-            ("a/src/inline/deep.rs", ""),
-            ("a/src/odd.rs", ""),
             ("a/src/bin/tool.rs", ""),
             ("a/tests/law.rs", "mod common;"),
             ("a/tests/common/mod.rs", ""),
+            ("a/tests/common/helper.rs", ""),
             ("a/examples/e/main.rs", ""),
-            ("a/odd/start.rs", ""),
             ("a/build.rs", ""),
+            ("stray.rs", ""),
         ];
-        assert_eq!(lost(&files), Vec::<String>::new());
+        let lost: Vec<String> = breaches(&Tree::of(&files)).into_iter().map(|breach| breach.path).collect();
+        assert_eq!(lost, ["a/src/lost.rs", "a/tests/common/helper.rs", "stray.rs"]);
     }
 }
