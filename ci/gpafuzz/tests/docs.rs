@@ -83,7 +83,7 @@ fn command_lines_can_be_carried_out() {
             }
         }
     }
-    assert!(checked > 10, "{checked} command lines");
+    assert!(checked > 5, "{checked} command lines");
 }
 
 /// What a seed or regression shows: the law of a bad one, and the first line of its comment.
