@@ -1,4 +1,4 @@
-//! Your own MMU in about 25 lines, judged by every oracle.
+//! An MMU of your own, judged by every oracle.
 //!
 //! `cargo run --release --package gpa-oracles --example your_mmu`
 //!

@@ -4,7 +4,7 @@
 //! op every [`Oracle`] sees the [`Step`]: what was done, what the model allows, what the target answered, which flushes it
 //! asked for and what its tables now hold. An oracle that objects ends the run with a [`Violation`].
 //!
-//! No oracle passes vacuously: each clause counts what it checked, what it had nothing to judge in, and what the target
+//! Each clause counts what it checked, what it had nothing to judge in, and what the target
 //! could not show ([`Tally`]).
 
 pub mod laws;
