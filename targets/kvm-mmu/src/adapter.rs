@@ -8,7 +8,7 @@ pub use export::{ExportError, Placement};
 
 use crate::fault::PageFault;
 use crate::memslots::slots::SlotError;
-use crate::policy::{Corrected, Family, HasPolicy, Policy};
+use crate::policy::{Corrected, Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::{Ept, Format};
 use crate::zap::gfn_range::GfnZap;
@@ -75,7 +75,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
         let entering = entering_vcpu(op);
         let stays_in_guest = mmu.vm.dirty_ring().is_none()
             && matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. });
-        if !stays_in_guest && !matches!(op, Op::FaultEnd { .. }) && self.mmu.policy().drains_pml() {
+        if !stays_in_guest && !matches!(op, Op::FaultEnd { .. }) && !self.mmu.plants(Mistake::PmlNotDrained) {
             mmu.drain_pml(entering);
         }
         if entering.is_some_and(|vcpu| mmu.is_dirty_ring_full(vcpu)) {

@@ -68,7 +68,7 @@ pub use guest::shadow::ShadowError;
 pub use host::{HostPages, PfnError, TlbFlush};
 pub use memslots::dirty_ring::DirtyGfn;
 pub use memslots::slots::SlotError;
-pub use policy::{AliasFault, Corrected, DirectMirror, Family, HasPolicy, LargeSeen, Policy, RfcV3, SlotSeen};
+pub use policy::{AliasFault, Corrected, DirectMirror, Family, HasPolicy, LargeSeen, Mistake, Policy, RfcV3, SlotSeen};
 pub use second_stage::SecondStage;
 pub use tables::roots::GfnFilter;
 pub use tables::shadow_pages::SpKey;

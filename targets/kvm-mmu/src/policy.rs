@@ -3,11 +3,13 @@
 mod corrected;
 mod decisions;
 mod direct_mirror;
+mod mistake;
 mod rfc_v3;
 
 pub use corrected::Corrected;
 pub use decisions::{AliasFault, Family, LargeSeen, Policy, SlotSeen};
 pub use direct_mirror::DirectMirror;
+pub use mistake::Mistake;
 pub use rfc_v3::RfcV3;
 
 use std::fmt::Debug;

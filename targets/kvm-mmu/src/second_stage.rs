@@ -12,7 +12,7 @@ use crate::memslots::attributes::Attributes;
 use crate::memslots::dirty_ring::DirtyRing;
 use crate::memslots::gfn_ranges::GfnRanges;
 use crate::memslots::slots::Memslots;
-use crate::policy::{Corrected, Family, HasPolicy, Policy};
+use crate::policy::{Corrected, Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::async_pf::AsyncPf;
 use crate::second_stage::notifier::Notifier;
 use crate::sync::{Lock, ReadLock};
@@ -102,6 +102,11 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The policy that decides.
     pub(crate) fn policy(&self) -> &P::Policy {
         self.policy.policy()
+    }
+
+    /// Whether the MMU makes the mistake `of`, which only a mutant does: the one place where mistakes are planted.
+    pub(crate) fn plants(&self, of: Mistake) -> bool {
+        cfg!(feature = "mutants") && self.policy().plants(of)
     }
 
     /// Resets to an empty MMU for `vm`. Allocations are kept.

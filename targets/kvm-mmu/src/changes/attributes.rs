@@ -5,7 +5,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::attributes::Change;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::second_stage::flush::FlushOwed;
 use crate::tables::spte::Format;
@@ -25,7 +25,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         mmu.attributes.change = Some(Change { first, pages, private });
         let mut owed = FlushOwed::nothing();
-        if self.policy().zaps_for_attributes() {
+        if !self.plants(Mistake::AttributesWithoutZap) {
             let names = self.policy().names_of_converted(self.vm.shared_private(), private);
             self.zap_gfns(&mut mmu, first, pages, names, &mut owed);
         }
@@ -37,7 +37,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         if let Some(Change { first, pages, private }) = mmu.attributes.change.take() {
             mmu.attributes.private.set(first, pages, private);
-            if self.policy().conversion_makes_stale() {
+            if !self.plants(Mistake::FaultOverConversion) {
                 self.notifier.end_conversion();
             }
         }

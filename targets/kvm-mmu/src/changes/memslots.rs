@@ -3,7 +3,7 @@
 use crate::host::TlbFlush;
 use crate::memslots::page_set::PageSet;
 use crate::memslots::slots::{Memslot, Memslots, SlotError};
-use crate::policy::{Family, HasPolicy, Policy};
+use crate::policy::{Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::second_stage::flush::FlushOwed;
 use crate::tables::roots::GfnFilter;
@@ -59,7 +59,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// The memslots and their generation change together, under the lock. When the generation wraps, old MMIO entries
     /// must not become current again (`kvm_mmu_invalidate_mmio_sptes()`).
     fn next_generation(&self, slots: &mut Memslots, in_flux: bool) {
-        if slots.next_generation(in_flux) && self.policy().drops_mmio_on_wrap() {
+        if slots.next_generation(in_flux) && !self.plants(Mistake::MmioWrapIgnored) {
             self.mmu_lock.lock().shadow_pages.drop_mmio(&self.tables);
         }
     }

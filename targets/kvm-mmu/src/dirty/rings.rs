@@ -7,7 +7,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::dirty_ring::DirtyGfn;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::second_stage::flush::FlushOwed;
 use crate::tables::spte::Format;
@@ -24,7 +24,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// (`kvm_dirty_ring_check_request()`).
     pub fn is_dirty_ring_full(&self, vcpu: u8) -> bool {
         let full = |size| self.rings[usize::from(vcpu)].lock().is_full(size);
-        self.policy().stops_when_full() && self.vm.dirty_ring().is_some_and(full)
+        !self.plants(Mistake::RingOverruns) && self.vm.dirty_ring().is_some_and(full)
     }
 
     /// Passes the new entries of `vcpu`'s ring to `take`. Their pages stay writable until the rings are reset.
@@ -60,7 +60,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             run.into_iter().for_each(&mut reset);
             ring.reset = ring.harvested;
         }
-        if self.policy().flushes_reset() {
+        if !self.plants(Mistake::ResetUnflushed) {
             owed.all(self.policy(), tlb);
         }
     }

@@ -1,7 +1,7 @@
 //! Makes the next write through any alias be noticed: by write-protection, or by clearing dirty bits.
 
 use crate::host::TlbFlush;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::spte::{Entry, Format};
@@ -20,7 +20,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Write-protects the SPTEs of `pages` gfns from `first` under every alias (`rmap_write_protect()`). If `lasting`,
     /// fast page faults cannot make them writable again.
     pub(crate) fn write_protect(&self, mmu: &Locked, first: Gfn, pages: u64, lasting: bool, owed: &mut FlushOwed) {
-        let left_alone = |entry: Entry<F>| self.policy().skips_readonly() && !entry.is_writable();
+        let left_alone = |entry: Entry<F>| self.plants(Mistake::WriteProtectSkipsReadonly) && !entry.is_writable();
         let protect = |entry| if left_alone(entry) { entry } else { entry.write_protected(lasting) };
         let reached = |len| self.policy().write_protected(len);
         self.for_each_leaf(mmu, first, pages, reached, |at| {
@@ -36,7 +36,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     fn clear_dirty_bits(&self, mmu: &Locked, first: Gfn, pages: u64, owed: &mut FlushOwed) {
         let reached = |len| self.policy().write_protected(len);
         self.for_each_leaf(mmu, first, pages, reached, |at| {
-            if at.level > 1 && self.policy().protects_large_for_pml() {
+            if at.level > 1 && !self.plants(Mistake::PmlOnLarge) {
                 if self.tables.update(at, |entry| entry.write_protected(false)).is_writable() {
                     self.owe(mmu, at, first, owed);
                 }

@@ -7,7 +7,7 @@
 
 use crate::fault::{FaultIn, Wait};
 use crate::host::{HostPages, TlbFlush};
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::async_pf::{AsyncPf, Work};
 use crate::second_stage::{SecondStage, direct_bits};
 use crate::tables::roots::Root;
@@ -67,6 +67,6 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// destroyed (`kvm_clear_async_pf_completion_queue()`).
     pub fn clear_async_pf(&self, vcpu: u8) {
         let AsyncPf(works) = &mut *self.async_pf[usize::from(vcpu)].lock();
-        works.retain(|work| work.done && !self.policy().cancels_done_work());
+        works.retain(|work| work.done && self.plants(Mistake::ApfOutlivesVcpu));
     }
 }

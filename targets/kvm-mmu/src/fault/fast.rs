@@ -1,7 +1,7 @@
 //! Fast page faults, which do not take the `mmu_lock` (`fast_page_fault()`).
 
 use crate::memslots::slots::Memslots;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::Format;
 use gpa_model::{Access, Alias, Gfn, Gpa, Rights};
@@ -25,7 +25,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let restored = entry.restored();
         let fixed = match access {
             // A writable large leaf would allow writes to all of its pages, and log only this one.
-            Access::Write if at.level > 1 && self.policy().keeps_large_protected() && Self::is_logged(slots, gfn) => {
+            Access::Write if at.level > 1 && !self.plants(Mistake::FastFaultOnLarge) && Self::is_logged(slots, gfn) => {
                 return false;
             }
             Access::Write if restored.is_mmu_writable() => restored.writable(),

@@ -3,7 +3,7 @@
 
 use crate::fault::FaultIn;
 use crate::host::{HostPages, PfnError};
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::Format;
 use gpa_model::{Alias, Gfn, Gpa, HostPage, Level, Pfn};
@@ -18,7 +18,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// (`kvm_mmu_faultin_pfn()`, `kvm_handle_noslot_fault()`). Call after `mmu_seq` was read: a change of the attribute after the
     /// look makes the fault stale.
     pub(crate) fn wrong_kind(&self, gfn: Gfn, alias: Alias, has_slot: bool) -> Option<FaultIn> {
-        if !self.vm.shared_private() || !self.policy().checks_kind() {
+        if !self.vm.shared_private() || self.plants(Mistake::KindUnchecked) {
             return None;
         }
         let private = self.names_private(alias);
@@ -41,7 +41,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     pub(crate) fn address_of_kind(&self, gpa: Gpa) -> Gpa {
         let stolen = self.vm.stolen();
         let (gfn, alias) = stolen.split(gpa);
-        if !self.names_private(alias) || !self.policy().prefaults_by_kind() {
+        if !self.names_private(alias) || self.plants(Mistake::PrefaultOtherKind) {
             return gpa;
         }
         if self.mmu_lock.lock().attributes.is_private(gfn) { gpa } else { stolen.join(gfn, stolen.alias(1)) }

@@ -3,7 +3,7 @@
 use crate::fault::{FaultIn, PageFault, Wait};
 use crate::host::{HostPages, PfnError};
 use crate::memslots::slots::Memslots;
-use crate::policy::{AliasFault, HasPolicy, Policy, SlotSeen};
+use crate::policy::{AliasFault, HasPolicy, Mistake, Policy, SlotSeen};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::Format;
 use gpa_model::{Access, Gpa, Rights};
@@ -74,12 +74,12 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
                 return waiting;
             }
             page = host.pfn(hva);
-            if let (Ok(pfn), false) = (page, self.policy().holds_read_in()) {
+            if let (Ok(pfn), true) = (page, self.plants(Mistake::ReadInNotHeld)) {
                 host.release(pfn);
             }
         }
         let Ok(pfn) = page else { return self.no_page() };
-        if !self.policy().holds_until_mapped() {
+        if self.plants(Mistake::ReleasedBeforeMapped) {
             host.release(pfn);
         }
         let host_level = self.level_of_kind(host, alias, hva);
@@ -101,6 +101,6 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// The outcome of a fault whose page cannot be had.
     fn no_page(&self) -> FaultIn {
-        if self.policy().tells_no_page() { FaultIn::Error } else { FaultIn::NoSlot }
+        if self.plants(Mistake::NoPageIsNoSlot) { FaultIn::NoSlot } else { FaultIn::Error }
     }
 }

@@ -3,7 +3,7 @@
 use crate::fault::{PageFault, Resolved};
 use crate::host::{HostPages, TlbFlush};
 use crate::memslots::slots::{Memslot, Memslots};
-use crate::policy::{Family, HasPolicy, LargeSeen, Policy};
+use crate::policy::{Family, HasPolicy, LargeSeen, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::spte::{Entry, Format, Leaf, table_level};
@@ -27,7 +27,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Releases the page: it is mapped, or not needed (`kvm_mmu_finish_page_fault()`).
     pub(crate) fn finish_page_fault(&self, host: &dyn HostPages, fault: &PageFault, resolved: Resolved) {
-        if self.policy().holds_until_mapped() && (resolved != Resolved::Retry || self.policy().releases_stale()) {
+        if !self.plants(Mistake::ReleasedBeforeMapped)
+            && (resolved != Resolved::Retry || !self.plants(Mistake::StaleNotReleased))
+        {
             host.release(fault.pfn);
         }
     }
@@ -80,7 +82,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         owed.range(self.policy(), self.vm.stolen(), gfn, level.pages(), tlb);
         self.free(&mut mmu, &retired, tlb);
         let neighbours = self.policy().family() == Family::Rmap
-            && (self.policy().prefetches_in_invalidation() || !self.notifier.is_active());
+            && (self.plants(Mistake::PrefetchInInvalidation) || !self.notifier.is_active());
         if at.level == 1 && neighbours {
             self.prefetch(host, &mut mmu, slots, at);
         }
@@ -94,8 +96,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Whether the look-up may be out of date, which was done without the lock (`is_page_fault_stale()`).
     pub(crate) fn is_stale(&self, mmu: &Locked, slots: &Memslots, fault: &PageFault) -> bool {
-        let raced = self.policy().checks_notifier() && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
-        let obsolete = self.policy().checks_slots() && slots.generation() != fault.slots_generation;
+        let raced =
+            !self.plants(Mistake::NotifierUnchecked) && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
+        let obsolete = !self.plants(Mistake::SlotsUnchecked) && slots.generation() != fault.slots_generation;
         raced || obsolete || mmu.attributes.is_changing(fault.gfn, 1)
     }
 
@@ -121,7 +124,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Whether the attributes allow a leaf of `level` that covers `gfn` (`hugepage_has_attrs()`).
     fn are_alike(&self, mmu: &Locked, gfn: Gfn, level: Level) -> bool {
         let (leaf, pages) = (gfn.align_down(level.pages()), level.pages());
-        let settled = !self.policy().sees_changing_attributes() || !mmu.attributes.is_changing(leaf, pages);
+        let settled = self.plants(Mistake::LargeWhileAttributesChange) || !mmu.attributes.is_changing(leaf, pages);
         settled && mmu.attributes.are_alike(leaf, pages)
     }
 

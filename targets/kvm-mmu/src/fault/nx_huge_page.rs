@@ -1,7 +1,7 @@
 //! Large leaves that must not be executable (`nx_huge_pages`): an instruction fetch is mapped by small leaves.
 
 use crate::fault::PageFault;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake};
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::spte::{Format, table_level};
 use gpa_model::{Access, Level, Rights};
@@ -9,12 +9,12 @@ use gpa_model::{Access, Level, Rights};
 impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// Whether the access may be mapped by small leaves only (`huge_page_disallowed`).
     pub(crate) fn disallows_large(&self, access: Access) -> bool {
-        self.vm.nx_huge_pages() && access == Access::Execute && self.policy().splits_for_execute()
+        self.vm.nx_huge_pages() && access == Access::Execute && !self.plants(Mistake::ExecuteMappedLarge)
     }
 
     /// The rights of `rights` that a leaf of `level` may grant (`make_spte()`).
     pub(crate) fn leaf_rights(&self, level: Level, rights: Rights) -> Rights {
-        let executable = level == Level::Page4K || !self.vm.nx_huge_pages() || self.policy().large_executable();
+        let executable = level == Level::Page4K || !self.vm.nx_huge_pages() || self.plants(Mistake::LargeExecutable);
         if executable { rights } else { rights.minus(Rights::X) }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::fault::PageFault;
 use crate::memslots::slots::Memslot;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake};
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::spte::Format;
 use gpa_model::{Access, Alias, Gfn, Rights};
@@ -27,7 +27,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if fault.access != Access::Write {
             // The existing SPTE may be writable then; taking that right away would owe a flush.
             let in_step = tables.iter().any(|&table| !mmu.shadow_pages.is_unsync(table));
-            let writable = !in_step && self.policy().leaves_unsync_writable();
+            let writable = !in_step && !self.plants(Mistake::UnsyncReadProtects);
             return if writable { rights } else { rights.minus(Rights::W) };
         }
         for table in tables {

@@ -11,7 +11,7 @@ use crate::fault::{FaultIn, PageFault, Resolved, Wait};
 use crate::guest::walk::GuestPath;
 use crate::host::{HostPages, TlbFlush};
 use crate::memslots::slots::{Memslot, Memslots};
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::shadow_pages::SpKey;
@@ -188,7 +188,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if rights.contains(Rights::W) {
             self.mark_dirty(slots, fault.vcpu, self.policy().dirty_key(fault.gfn, fault.alias), fault.alias);
         }
-        if self.policy().prefetches_in_invalidation() || !self.notifier.is_active() {
+        if self.plants(Mistake::PrefetchInInvalidation) || !self.notifier.is_active() {
             self.prefetch_gptes(host, slots, &mut mmu, sptep);
         }
         owed.all(self.policy(), tlb);
@@ -211,7 +211,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut owed = FlushOwed::nothing();
         self.make_mmu_pages_available(&mut mmu, slots, GUEST_LEVELS, tlb);
         let sptep = self.shadow_entry(host, slots, &mut mmu, (at, path), &mut owed);
-        if self.tables.get(sptep).is_present() && self.policy().drops_before_mmio() {
+        if self.tables.get(sptep).is_present() && !self.plants(Mistake::MmioOverPresent) {
             self.zap(&mut mmu, sptep);
             owed.owe();
         }
@@ -243,7 +243,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
                 owed.owe();
             }
             table = self.shadow_page(host, slots, mmu, wanted, owed);
-            if self.policy().syncs_before_link() {
+            if !self.plants(Mistake::LinkedWithoutSync) {
                 // The guest flushes nothing when it links a table where no entry was present before (65855ed8b034).
                 self.sync_children(host, slots, mmu, (table, level - 1), owed);
             }

@@ -2,6 +2,7 @@
 
 use super::{aliased, raw_gfn};
 use crate::DirtyGfn;
+use crate::policy::Mistake;
 use crate::tables::spte::EptNoAd;
 use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
@@ -22,8 +23,8 @@ mutants! {
         }
     }
     MtrrWithoutZap = "M83V-mtrr-without-zap", "claim: what maps frames goes when their memory type changes", "large_leaf" / "memory-type", {
-        fn zaps_for_memory_type(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::MemoryTypeWithoutZap
         }
     }
     ApfDedupeByRaw = "M84-apf-dedupe-by-raw", "claim: a vCPU waits for a page once, by whatever name it is faulted on", "gfn_unalias" / "exit", {
@@ -52,8 +53,8 @@ mutants! {
         }
     }
     IdleUnflushed on EptNoAd = "M88V-idle-unflushed", "claim: what ageing took the rights from may still be in a TLB", "alias_flush" / "stale-page", {
-        fn flushes_idle(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::IdleUnflushed
         }
     }
     FastpfDirtyRaw = "M89-fastpf-dirty-raw", "claim: a fast page fault logs by gfn", "dirty_log" / "missing", {
@@ -67,8 +68,8 @@ mutants! {
         }
     }
     RingOverruns = "M8S-ring-overruns", "claim: no entry of a dirty ring is lost for want of room", "dirty_log" / "missing", {
-        fn stops_when_full(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::RingOverruns
         }
     }
     RingByRaw = "M80V-ring-by-raw", "claim: a dirty ring lists frames without stolen bits", "dirty_log" / "missing", {
@@ -82,33 +83,33 @@ mutants! {
         }
     }
     ResetUnflushed = "M8U-reset-unflushed", "claim: what the reset of a dirty ring write-protects is flushed", "alias_flush" / "stale-write", {
-        fn flushes_reset(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ResetUnflushed
         }
     }
     PmlNotDrained = "M8V-pml-not-drained", "claim: the log holds what the processor has logged", "dirty_log" / "missing", {
-        fn drains_pml(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::PmlNotDrained
         }
     }
     SmallZappedOnly = "M8W-large-not-zapped", "claim: unmapping reaches leaves of every size", "gfn_unalias" / "spte", {
-        fn zaps_large(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::LargeNotZapped
         }
     }
     FastpfLarge = "M8X-fastpf-large", "claim: a large leaf is not made writable where writes are logged", "dirty_log" / "missing", {
-        fn keeps_large_protected(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::FastFaultOnLarge
         }
     }
     PmlLarge = "M8Y-pml-large", "claim: no dirty bit of a large leaf logs writes", "dirty_log" / "missing", {
-        fn protects_large_for_pml(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::PmlOnLarge
         }
     }
     CollapseUnflushed = "M8Z-collapse-unflushed", "claim: what makes room for large leaves is flushed", "alias_flush" / "stale-page", {
-        fn flushes_collapsed(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::CollapsedUnflushed
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Mutants of hunks 6 and 7: a fault before its mapping (`kvm_faultin_pfn()`, `direct_page_fault()`).
 
 use super::{aliased, raw_gfn};
-use crate::policy::{AliasFault, Corrected, RfcV3, SlotSeen};
+use crate::policy::{AliasFault, Corrected, Mistake, RfcV3, SlotSeen};
 use gpa_model::{Alias, Gfn, Gpa, SlotId, StolenMask};
 
 mutants! {
@@ -37,23 +37,23 @@ mutants! {
         }
     }
     NotifierUnchecked = "M5V-notifier-unchecked", "fault-in: what raced with an invalidation is mapped", "gfn_unalias" / "exit", {
-        fn checks_notifier(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::NotifierUnchecked
         }
     }
     StaleNotReleased = "M5W-stale-not-released", "fault-in: a fault that has to start again keeps its page", "structure" / "pinned", {
-        fn releases_stale(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::StaleNotReleased
         }
     }
     ReleasedBeforeMapped = "M5X-released-before-mapped", "fault-in: a page is let go of before it is mapped", "structure" / "pinned", {
-        fn holds_until_mapped(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ReleasedBeforeMapped
         }
     }
     NoPageIsNoSlot = "M5Y-no-page-is-no-slot", "fault-in: where nobody can have the page, there is no memory", "gfn_unalias" / "exit", {
-        fn tells_no_page(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::NoPageIsNoSlot
         }
     }
     SlotRaw = "M61-slot-raw", "fault: the memslot is looked up by the raw frame", "gfn_unalias" / "exit", {

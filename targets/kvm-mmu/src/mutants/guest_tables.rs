@@ -1,7 +1,7 @@
 //! Mutants of hunk 9: the guest's own page tables (`paging_tmpl.h`).
 
 use super::raw_gfn;
-use crate::policy::{Corrected, RfcV3};
+use crate::policy::{Corrected, Mistake, RfcV3};
 use gpa_model::{Gfn, Gpa, GuestPaging, StolenMask};
 
 mutants! {
@@ -53,8 +53,8 @@ mutants! {
         }
     }
     UnsyncReadProtects = "M7U-unsync-read-protects", "shadowed guest tables: a read takes from a table out of step the right to write, without a flush", "alias_flush" / "stale-write", {
-        fn leaves_unsync_writable(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::UnsyncReadProtects
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use super::aliased;
 use crate::host::TlbFlush;
-use crate::policy::{AliasFault, Corrected, LargeSeen, SlotSeen};
+use crate::policy::{AliasFault, Corrected, LargeSeen, Mistake, SlotSeen};
 use crate::tables::shadow_pages::SpKey;
 use gpa_model::{Alias, Gfn, Gpa, GuestPaging, Rights, SlotChange, SlotId, StolenMask};
 
 mutants! {
     NxRecoveryUnflushed = "B02-nx-recovery-unflushed", "history: recovery takes small leaves away without a flush (048f49809c52)", "alias_flush" / "free", {
-        fn flushes_recovered(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::RecoveredUnflushed
         }
     }
     FlushWrongStart = "B04-flush-wrong-start", "history: the flushed range begins too late (574c3c55e969)", "alias_flush" / "stale-write", {
@@ -28,13 +28,13 @@ mutants! {
         }
     }
     FreedBeforeFlush = "B07V-freed-before-flush", "history: table pages are freed before the flush (fcb93eb6d09d)", "alias_flush" / "free", {
-        fn flushes_before_free(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::FreedBeforeFlush
         }
     }
     ObsoleteSlots = "B15-obsolete-slots", "history: a fault is resolved against memslots that are gone (a955cad84cda)", "gfn_unalias" / "exit", {
-        fn checks_slots(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::SlotsUnchecked
         }
     }
     InvalidIsMmio = "B17-invalid-is-mmio", "history: an INVALID slot is taken for no slot (e0c378684b65)", "gfn_unalias" / "exit", {
@@ -67,8 +67,8 @@ mutants! {
         }
     }
     MmioWrapIgnored = "B25-mmio-wrap-ignored", "history: MMIO entries survive the wrap of the generation (152482580a1b)", "gfn_unalias" / "exit", {
-        fn drops_mmio_on_wrap(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::MmioWrapIgnored
         }
 
         fn mmio_is_current(&self, made: u64, now: u64, in_flux: bool) -> bool {
@@ -76,8 +76,8 @@ mutants! {
         }
     }
     MmioOverPresent = "B26-mmio-over-present", "history: an MMIO entry is written over a present one (aad885e77496)", "structure" / "rmap", {
-        fn drops_before_mmio(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::MmioOverPresent
         }
     }
     DirectForIndirect = "B28-direct-for-indirect", "history: a page of the direct kind serves for a table of the guest (CVE-2026-53359)", "gfn_unalias" / "spte", {
@@ -106,8 +106,8 @@ mutants! {
         }
     }
     WrprotSkipsReadonly = "B31-wrprot-skips-readonly", "history: write-protection skips what is read-only but may be made writable without the lock (7c8a4742c4ab)", "gfn_unalias" / "exit", {
-        fn skips_readonly(&self) -> bool {
-            true
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::WriteProtectSkipsReadonly
         }
     }
     WalkRootLevel = "B33-walk-root-level", "history: the walk of a nested EPT begins at a wrong level (CVE-2017-12188)", "gfn_unalias" / "guest-fault", {
@@ -136,18 +136,18 @@ mutants! {
         }
     }
     ApfOutlivesVcpu = "B42-apf-outlives-vcpu", "history: of what a vCPU waited for, that which is done outlives it (CVE-2024-26976)", "gfn_unalias" / "exit", {
-        fn cancels_done_work(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ApfOutlivesVcpu
         }
     }
     ReadInNotHeld = "B43-read-in-not-held", "history: a page that is not there at once is mapped without a reference, which is dropped all the same (CVE-2021-22543)", "structure" / "pinned", {
-        fn holds_read_in(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ReadInNotHeld
         }
     }
     LargeWhileAttributesChange = "B47-large-while-changing", "history: a large leaf is made over frames whose attributes are changing (9129633d568e)", "gfn_unalias" / "spte", {
-        fn sees_changing_attributes(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::LargeWhileAttributesChange
         }
     }
     AttributesIgnored = "B47V-attributes-ignored", "history: a large leaf has private and shared frames", "large_leaf" / "attributes", {
@@ -156,13 +156,13 @@ mutants! {
         }
     }
     AttributesWithoutZap = "B47W-attributes-without-zap", "history: what maps frames stays when their attributes change", "large_leaf" / "attributes", {
-        fn zaps_for_attributes(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::AttributesWithoutZap
         }
     }
     NxListAfterZap = "B47X-nx-list-after-zap", "history: a page stays on the list of those to recover after it was zapped (21a36ac6b6c7)", "structure" / "nx-split", {
-        fn unlists_zapped(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ZappedStaysListed
         }
     }
     PrefaultWrongRoot = "B49V-prefault-wrong-root", "history: asked for an alias, the base name is mapped (aa2024c01a9a)", "progress" / "mapped", {

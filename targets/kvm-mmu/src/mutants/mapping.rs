@@ -1,7 +1,7 @@
 //! Mutants of hunks 4 and 5: prefetch and mapping (`direct_pte_prefetch_many()`, `__direct_map()`).
 
 use super::aliased;
-use crate::policy::{Corrected, LargeSeen};
+use crate::policy::{Corrected, LargeSeen, Mistake};
 use gpa_model::{Alias, Gfn, Gpa, Level, Levels, SlotId, StolenMask};
 
 mutants! {
@@ -16,8 +16,8 @@ mutants! {
         }
     }
     PrefetchInInvalidation = "M3V-prefetch-in-invalidation", "prefetch: of pages that are being taken away", "gfn_unalias" / "spte", {
-        fn prefetches_in_invalidation(&self) -> bool {
-            true
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::PrefetchInInvalidation
         }
     }
     FourLevels = "M4V-four-levels", "mapping: four levels of tables where an alias needs five", "private_slot" / "alias-unmapped", {
@@ -51,13 +51,13 @@ mutants! {
         }
     }
     ExecuteMappedLarge = "M4T-execute-mapped-large", "mapping: a fetch is mapped large where that cannot be executed", "progress" / "retry", {
-        fn splits_for_execute(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ExecuteMappedLarge
         }
     }
     LargeExecutable = "M4U-large-executable", "mapping: a large leaf is executable where none must be (CVE-2018-12207)", "large_leaf" / "executable", {
-        fn large_executable(&self) -> bool {
-            true
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::LargeExecutable
         }
     }
     LargeBeyondSlot = "M4V-large-beyond-slot", "mapping: a large leaf reaches beyond its memslot", "gfn_unalias" / "spte", {

@@ -1,6 +1,7 @@
 //! Mutants of hunk 3: the key of a shadow page (`__kvm_mmu_get_page()`).
 
 use super::aliased;
+use crate::policy::Mistake;
 use crate::tables::shadow_pages::SpKey;
 use gpa_model::{Alias, Gpa, StolenMask};
 
@@ -36,18 +37,18 @@ mutants! {
         }
     }
     RecycledUnflushed = "M2V-recycled-unflushed", "kvm_mmu_commit_zap_page(): pages are made anew while TLBs still know them", "alias_flush" / "free", {
-        fn flushes_recycled(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::RecycledUnflushed
         }
     }
     ObsoleteFound = "M2W-obsolete-found", "__kvm_mmu_get_page(): a page of an older generation is found again", "gfn_unalias" / "spte", {
-        fn finds_obsolete(&self) -> bool {
-            true
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ObsoleteFound
         }
     }
     ObsoleteUnflushed = "M2X-obsolete-unflushed", "kvm_mmu_zap_all_fast(): TLBs know obsolete pages until these are taken apart", "alias_flush" / "stale-page", {
-        fn flushes_obsolete(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ObsoleteUnflushed
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Mutants of private and shared memory, where the stolen bit is the shared bit.
 
-use crate::policy::{DirectMirror, Family};
+use crate::policy::{DirectMirror, Family, Mistake};
 use crate::tables::roots::GfnFilter;
 
 mutants! {
     KindUnchecked = "U3S-kind-unchecked", "shared bit: a fault does not compare its address with the attribute", "gfn_unalias" / "exit", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn checks_kind(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::KindUnchecked
         }
     }
     ConversionZapsNewKind = "U3T-conversion-zaps-new-kind", "shared bit: a conversion zaps the kind that comes, not the one that goes", "gfn_unalias" / "spte", {
@@ -35,15 +35,15 @@ mutants! {
     FaultOverConversion = "U3W-fault-over-conversion", "shared bit: a fault that began before a conversion maps the old kind", "gfn_unalias" / "exit", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn conversion_makes_stale(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::FaultOverConversion
         }
     }
     PrefaultOtherKind = "U3X-prefault-other-kind", "shared bit: asked for a gfn, the private address is mapped whatever the attribute says (aa2024c01a9a)", "gfn_unalias" / "exit", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn prefaults_by_kind(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::PrefaultOtherKind
         }
     }
     NotifierOfPrivate = "U3Y-notifier-of-private", "shared bit: the notifier zaps private addresses, which have no hva", "gfn_unalias" / "spte", {

@@ -4,7 +4,7 @@
 use super::flush::flush_or_all;
 use super::raw_gfn;
 use crate::host::TlbFlush;
-use crate::policy::{DirectMirror, Family};
+use crate::policy::{DirectMirror, Family, Mistake};
 use crate::tables::roots::GfnFilter;
 use gpa_model::{Alias, Gfn, Gpa, StolenMask};
 
@@ -54,8 +54,8 @@ mutants! {
     FlushOfLastRoot = "B07-flush-of-last-root", "history: what the walk of one root owes is forgotten by that of the next (873dd122172f)", "alias_flush" / "stale-page", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn keeps_flush_of_other_roots(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::FlushOfLastRoot
         }
     }
     BoundedByMaxphyaddr = "B10-bounded-by-maxphyaddr", "history: tables that translate more than a guest can address are left when all is zapped (524a1e4e381f)", "structure" / "leaked", {
@@ -68,8 +68,8 @@ mutants! {
     RetiredRootForgotten = "B11-retired-root-forgotten", "history: the notifier visits only roots that vCPUs load (d62007edf01f)", "structure" / "retired", {
         fn family(&self) -> Family { DirectMirror.family() }
 
-        fn invalidates_retired_roots(&self) -> bool {
-            false
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::RetiredRootForgotten
         }
     }
     PrefaultDirect = "B49W-prefault-direct", "history: asked for a frame, the TDP MMU maps it in the root of its other name (aa2024c01a9a)", "progress" / "mapped", {

@@ -1,5 +1,6 @@
 //! The decisions, each with the corrected one as default.
 
+use super::mistake::Mistake;
 use crate::host::TlbFlush;
 use crate::memslots::dirty_ring::DirtyGfn;
 use crate::tables::roots::GfnFilter;
@@ -64,6 +65,11 @@ pub trait Policy: Debug + Send + Sync + 'static {
         Family::Rmap
     }
 
+    /// Whether the MMU makes the mistake `of`. Only a mutant does.
+    fn plants(&self, _of: Mistake) -> bool {
+        false
+    }
+
     /// The number of table levels of a VM that asks for `wanted`.
     fn levels(&self, wanted: Levels) -> Levels {
         wanted
@@ -120,25 +126,9 @@ pub trait Policy: Debug + Send + Sync + 'static {
         existing == wanted
     }
 
-    /// Whether the shadow pages below a table are synchronised before the table is linked (65855ed8b034).
-    fn syncs_before_link(&self) -> bool {
-        true
-    }
-
-    /// Whether a present SPTE is dropped before an MMIO entry replaces it (`mmu_set_spte()`).
-    fn drops_before_mmio(&self) -> bool {
-        true
-    }
-
     /// The gfn of a guest entry, for comparison with its SPTE (`FNAME(sync_page)()`).
     fn sync_gfn(&self, stolen: StolenMask, paging: GuestPaging, leaf: Gpa) -> Gfn {
         self.leaf_gfn(stolen, paging, leaf)
-    }
-
-    /// Whether a read of a guest table whose shadow pages are unsync keeps it writable. Taking that right away would
-    /// owe a flush.
-    fn leaves_unsync_writable(&self) -> bool {
-        true
     }
 
     /// The gfn that is mapped for a neighbouring guest entry (`FNAME(prefetch_gpte)()`).
@@ -189,11 +179,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         alias.is_none() || !id.is_internal()
     }
 
-    /// Whether to prefetch during an invalidation, which may concern the neighbours.
-    fn prefetches_in_invalidation(&self) -> bool {
-        false
-    }
-
     /// The address by which the tables are walked to map a fault.
     fn walked(&self, _stolen: StolenMask, gpa: Gpa) -> Gpa {
         gpa
@@ -220,36 +205,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         }
     }
 
-    /// Whether a page that was read in is referenced like one that was there (`hva_to_pfn_remapped()`).
-    fn holds_read_in(&self) -> bool {
-        true
-    }
-
-    /// Whether a page is referenced until it is mapped.
-    fn holds_until_mapped(&self) -> bool {
-        true
-    }
-
-    /// Whether a fault that starts again releases its page.
-    fn releases_stale(&self) -> bool {
-        true
-    }
-
-    /// Whether user space gets an error for a page that cannot be had, instead of MMIO (`kvm_handle_error_pfn()`).
-    fn tells_no_page(&self) -> bool {
-        true
-    }
-
-    /// Whether a fault checks under the lock if its page was invalidated.
-    fn checks_notifier(&self) -> bool {
-        true
-    }
-
-    /// Whether a fault checks under the lock if the memslots have changed.
-    fn checks_slots(&self) -> bool {
-        true
-    }
-
     /// The sequence number of invalidations as a fault stores it.
     fn snapshot(&self, mmu_seq: u64) -> u64 {
         mmu_seq
@@ -273,11 +228,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// Whether an MMIO entry of generation `made` is current.
     fn mmio_is_current(&self, made: u64, now: u64, in_flux: bool) -> bool {
         made == self.mmio_generation(now) && !in_flux
-    }
-
-    /// Whether MMIO entries are dropped when the generation wraps.
-    fn drops_mmio_on_wrap(&self) -> bool {
-        true
     }
 
     /// Whether the mappings of a memslot are zapped when `change` makes it INVALID.
@@ -341,12 +291,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         gfn
     }
 
-    /// Whether write-protection skips SPTEs that are read-only now. It must not: a fast page fault could make them
-    /// writable again.
-    fn skips_readonly(&self) -> bool {
-        false
-    }
-
     /// The address that is mapped when user space asks for `gpa` (`KVM_PRE_FAULT_MEMORY`).
     fn prefaulted(&self, _stolen: StolenMask, gpa: Gpa) -> Gpa {
         gpa
@@ -383,26 +327,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         GfnFilter::All
     }
 
-    /// Whether a fault compares the kind of memory that its address names with the attribute of the gfn.
-    fn checks_kind(&self) -> bool {
-        true
-    }
-
-    /// Whether a change of attributes makes faults stale that began before it.
-    fn conversion_makes_stale(&self) -> bool {
-        true
-    }
-
-    /// Whether a request to map an address maps the kind of memory that is there (aa2024c01a9a).
-    fn prefaults_by_kind(&self) -> bool {
-        true
-    }
-
-    /// Whether a flush that is owed for one root is still owed after the walk of the next.
-    fn keeps_flush_of_other_roots(&self) -> bool {
-        true
-    }
-
     /// Whether an owed flush is done before a walk over several roots drops the lock: for earlier roots, or for this
     /// one.
     fn flushes_before_yield(&self, of_earlier_roots: bool, of_this_root: bool) -> bool {
@@ -421,11 +345,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         true
     }
 
-    /// Whether invalidations reach replaced roots whose tables still exist (d62007edf01f).
-    fn invalidates_retired_roots(&self) -> bool {
-        true
-    }
-
     /// The gfn and alias of a software walk (`kvm_tdp_mmu_get_walk()`).
     fn walk_key(&self, stolen: StolenMask, gpa: Gpa) -> (Gfn, Alias) {
         stolen.split(gpa)
@@ -441,11 +360,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         stolen.split(gpa).0
     }
 
-    /// Whether the processor's log is drained before the dirty log is read.
-    fn drains_pml(&self) -> bool {
-        true
-    }
-
     /// The gfn whose place in the memslot goes into a dirty ring.
     fn listed_gfn(&self, gfn: Gfn, _alias: Alias) -> Gfn {
         gfn
@@ -454,11 +368,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// Whether a write of vCPU `_writer` finds a ring when it is drained while `_running`, or no vCPU, runs: it goes to
     /// the writer's ring (CVE-2022-1263).
     fn has_ring(&self, _writer: u8, _running: Option<u8>) -> bool {
-        true
-    }
-
-    /// Whether a vCPU with a nearly full dirty ring stays out of the guest.
-    fn stops_when_full(&self) -> bool {
         true
     }
 
@@ -479,36 +388,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
         gpa
     }
 
-    /// Whether a vCPU that stops waiting also forgets pages that are ready (CVE-2024-26976).
-    fn cancels_done_work(&self) -> bool {
-        true
-    }
-
-    /// Whether TLBs are flushed after a reset of dirty rings.
-    fn flushes_reset(&self) -> bool {
-        true
-    }
-
-    /// Whether TLBs are flushed between the recycling of shadow pages and their reuse.
-    fn flushes_recycled(&self) -> bool {
-        true
-    }
-
-    /// Whether table pages are freed after the flush, not before.
-    fn flushes_before_free(&self) -> bool {
-        true
-    }
-
-    /// Whether TLBs are flushed when all mappings become obsolete.
-    fn flushes_obsolete(&self) -> bool {
-        true
-    }
-
-    /// Whether an obsolete shadow page can be used for a new mapping.
-    fn finds_obsolete(&self) -> bool {
-        false
-    }
-
     /// The number of SPTEs of a chain of `len` that are write-protected.
     fn write_protected(&self, len: usize) -> usize {
         len
@@ -517,11 +396,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// The number of SPTEs of a chain of `len` that are zapped.
     fn zapped(&self, len: usize) -> usize {
         len
-    }
-
-    /// Whether zapping an aged SPTE owes a flush. It does, since ageing flushes nothing.
-    fn flushes_idle(&self) -> bool {
-        true
     }
 
     /// Whether a large leaf may map a fault.
@@ -534,41 +408,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// The gfn by which the memory type of a fault is looked up.
     fn memory_type_gfn(&self, stolen: StolenMask, gpa: Gpa) -> Gfn {
         self.unalias(stolen, gpa)
-    }
-
-    /// Whether mappings are zapped when their memory type changes.
-    fn zaps_for_memory_type(&self) -> bool {
-        true
-    }
-
-    /// Whether mappings are zapped when their attributes change.
-    fn zaps_for_attributes(&self) -> bool {
-        true
-    }
-
-    /// Whether a large leaf must not cover gfns whose attributes are changing.
-    fn sees_changing_attributes(&self) -> bool {
-        true
-    }
-
-    /// Whether an instruction fetch is mapped by small leaves where large ones must not be executable.
-    fn splits_for_execute(&self) -> bool {
-        true
-    }
-
-    /// Whether a large leaf is executable where that is forbidden.
-    fn large_executable(&self) -> bool {
-        false
-    }
-
-    /// Whether TLBs are flushed after NX recovery removed a table.
-    fn flushes_recovered(&self) -> bool {
-        true
-    }
-
-    /// Whether a table that is zapped leaves the list of NX recovery.
-    fn unlists_zapped(&self) -> bool {
-        true
     }
 
     /// The size of the host mapping: as it is under the lock (`now`), not as it was at the look-up (`_before`).
@@ -590,26 +429,6 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// `gfn`. Its table begins at `table`.
     fn flushed_for_large(&self, leaf: Gfn, pages: u64, _table: Gfn, _gfn: Gfn) -> (Gfn, u64) {
         (leaf, pages)
-    }
-
-    /// Whether zaps reach large leaves.
-    fn zaps_large(&self) -> bool {
-        true
-    }
-
-    /// Whether fast page faults leave large leaves of logged memslots alone.
-    fn keeps_large_protected(&self) -> bool {
-        true
-    }
-
-    /// Whether large leaves are write-protected where small ones have their dirty bits cleared.
-    fn protects_large_for_pml(&self) -> bool {
-        true
-    }
-
-    /// Whether TLBs are flushed after small leaves were removed in favour of large ones.
-    fn flushes_collapsed(&self) -> bool {
-        true
     }
 
     /// Whether ageing reaches SPTEs under `alias`.

@@ -1,6 +1,6 @@
 //! Finds the shadow page for a key or makes a new one (`kvm_mmu_get_page()`), and makes the path to an entry.
 
-use crate::policy::{Family, Policy};
+use crate::policy::{Family, Mistake, Policy};
 use crate::tables::shadow_pages::{ShadowPages, SpKey};
 use crate::tables::spte::{Format, index, pages_of_entry};
 use crate::tables::table_pages::{Sptep, Tables};
@@ -46,7 +46,8 @@ impl ShadowPages {
     /// The shadow page for `key`, if there is one of the current generation.
     pub(crate) fn find(&self, policy: &(impl Policy + ?Sized), key: &SpKey) -> Option<u32> {
         self.bucket(key).find(|&table| {
-            policy.same_shadow_page(self.key(table), key) && (!self.is_obsolete(table) || policy.finds_obsolete())
+            policy.same_shadow_page(self.key(table), key)
+                && (!self.is_obsolete(table) || policy.plants(Mistake::ObsoleteFound))
         })
     }
 

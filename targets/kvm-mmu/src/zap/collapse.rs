@@ -1,7 +1,7 @@
 //! Removes small leaves and their tables in favour of large leaves.
 
 use crate::host::TlbFlush;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::spte::{ENTRIES, Entry, Format};
@@ -33,7 +33,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             self.zap(&mut mmu, at);
             owed.owe();
         }
-        if self.policy().flushes_collapsed() {
+        if !self.plants(Mistake::CollapsedUnflushed) {
             owed.range(self.policy(), self.vm.stolen(), first, pages, tlb);
         }
     }

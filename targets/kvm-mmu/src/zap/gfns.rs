@@ -1,6 +1,6 @@
 //! Zaps of a range of gfns under one hold of the `mmu_lock`.
 
-use crate::policy::{Family, HasPolicy, Policy};
+use crate::policy::{Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::roots::GfnFilter;
@@ -36,9 +36,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         drop(leaves);
         for at in some {
             let entry = self.tables.get(at);
-            let reached = at.level == 1 || self.policy().zaps_large();
+            let reached = at.level == 1 || !self.plants(Mistake::LargeNotZapped);
             if reached && self.policy().can_zap(mmu.shadow_pages.gfn_of(at)) && entry.is_present() {
-                if !entry.is_idle() || self.policy().flushes_idle() {
+                if !entry.is_idle() || !self.plants(Mistake::IdleUnflushed) {
                     self.owe(mmu, at, first, owed);
                 }
                 self.zap(mmu, at);

@@ -1,7 +1,7 @@
 //! NX recovery: tables that exist only because of an instruction fetch are removed (`kvm_recover_nx_huge_pages()`).
 
 use crate::host::TlbFlush;
-use crate::policy::{Family, HasPolicy, Policy};
+use crate::policy::{Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::Format;
 use crate::zap::Retired;
@@ -22,6 +22,6 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             }
         }
         mmu.shadow_pages.remove_nx_split(table);
-        self.commit_zap(&mut mmu, &retired, self.policy().flushes_recovered(), tlb);
+        self.commit_zap(&mut mmu, &retired, !self.plants(Mistake::RecoveredUnflushed), tlb);
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::{Memslot, Memslots};
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::shadow_pages::SpKey;
@@ -37,7 +37,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             self.retire(mmu, slots, table);
             retired.push(table);
         }
-        self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
+        self.commit_zap(mmu, &retired, !self.plants(Mistake::RecycledUnflushed), tlb);
     }
 
     /// Retires the shadow pages of guest tables in `slot`, which is being deleted or moved.
@@ -48,7 +48,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         for &table in &retired {
             self.retire(mmu, slots, table);
         }
-        self.commit_zap(mmu, &retired, self.policy().flushes_recycled(), tlb);
+        self.commit_zap(mmu, &retired, !self.plants(Mistake::RecycledUnflushed), tlb);
     }
 
     /// Flushes the TLBs and frees retired tables (`kvm_mmu_commit_zap_page()`).
@@ -60,11 +60,11 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         if flushes {
             owed.owe();
         }
-        if !self.policy().flushes_before_free() {
+        if self.plants(Mistake::FreedBeforeFlush) {
             self.free(mmu, retired, tlb);
         }
         owed.all(self.policy(), tlb);
-        if self.policy().flushes_before_free() {
+        if !self.plants(Mistake::FreedBeforeFlush) {
             self.free(mmu, retired, tlb);
         }
     }
@@ -80,7 +80,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Removes `table` from hash and parents, and removes its entries (`kvm_mmu_prepare_zap_page()`).
     pub(crate) fn retire(&self, mmu: &mut Locked, slots: &Memslots, table: u32) {
-        if self.policy().unlists_zapped() {
+        if !self.plants(Mistake::ZappedStaysListed) {
             mmu.shadow_pages.remove_nx_split(table);
         }
         for parent in mmu.shadow_pages.retire(table) {

@@ -9,7 +9,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslot;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::leaves::is_leaf;
 use crate::second_stage::{Locked, SecondStage};
@@ -46,12 +46,12 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
     /// (`kvm_tdp_mmu_unmap_gfn_range()`).
     pub(crate) fn tdp_unmap(&self, mmu: &Locked, first: Gfn, pages: u64, names: GfnFilter, owed: &mut FlushOwed) {
         for root in self.valid_roots(names) {
-            if !self.policy().keeps_flush_of_other_roots() {
+            if self.plants(Mistake::FlushOfLastRoot) {
                 *owed = FlushOwed::nothing();
             }
             self.zap_leafs(mmu, self.tables.root(root), first, pages, owed);
         }
-        let retired = if self.policy().invalidates_retired_roots() { &mmu.retired_roots[..] } else { &[] };
+        let retired = if self.plants(Mistake::RetiredRootForgotten) { &[] } else { &mmu.retired_roots[..] };
         for &root in retired {
             self.zap_leafs(mmu, root, first, pages, owed);
         }
@@ -172,7 +172,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             for (below, _) in self.tables.entries(table, at.level - 1) {
                 self.tdp_unlink(mmu, below, retired);
             }
-            if self.policy().unlists_zapped() {
+            if !self.plants(Mistake::ZappedStaysListed) {
                 mmu.shadow_pages.remove_nx_split(table);
             }
             mmu.shadow_pages.retire(table);

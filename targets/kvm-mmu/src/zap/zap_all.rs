@@ -5,7 +5,7 @@
 //! ends; until then their leaves stay in the rmap, because the notifier has to reach them.
 
 use crate::host::TlbFlush;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::roots::Root;
@@ -19,7 +19,7 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         mmu.shadow_pages.next_generation();
         let root = mmu.shadow_pages.alloc_root(self.tables.root_level(), Alias::NONE);
         self.tables.set_root(Root::Direct, root);
-        if self.policy().flushes_obsolete() {
+        if !self.plants(Mistake::ObsoleteUnflushed) {
             owed.owe();
         }
     }
