@@ -233,15 +233,17 @@ fn statement(source: &str, tokens: &[Token], at: usize, found: &mut Vec<Mutation
         return;
     }
     let mut depth = 0usize;
-    for token in &tokens[at..] {
+    let repeats = matches!(tokens[at].word(), Some("for" | "while" | "loop"));
+    for (end, token) in tokens.iter().enumerate().skip(at) {
+        let body = repeats && depth == 0 && token.is_sign('{');
+        if body || depth == 0 && token.is_sign(';') {
+            let last = if body { closing(tokens, end) - 1 } else { end };
+            let span = (tokens[at].span.0, tokens[last].span.1);
+            let what = format!("delete `{}`", in_a_line(&text(source, span)));
+            found.push(Mutation { line: tokens[at].line, what, span, replacement: String::new() });
+            return;
+        }
         match token.kind {
-            Kind::Sign(';') if depth == 0 => {
-                let span = (tokens[at].span.0, token.span.1);
-                let statement = in_a_line(&text(source, span));
-                let what = format!("delete `{statement}`");
-                found.push(Mutation { line: tokens[at].line, what, span, replacement: String::new() });
-                return;
-            }
             // Not a statement after all, but a field, an arm or the value of a block.
             Kind::Sign(',' | '}') if depth == 0 => return,
             Kind::Sign('(' | '[' | '{') => depth += 1,
@@ -278,6 +280,7 @@ mod tests {
         assert_eq!(mutants("!a"), ["a"]);
         assert_eq!(mutants("n + 1"), ["n - 1", "n + 2"]);
         assert_eq!(mutants("a(b); c"), [" c"]);
+        assert_eq!(mutants("for a in b { c } d"), [" d"]);
         assert_eq!(mutants("if a { b }"), ["if !(a) { b }"]);
         assert_eq!(mutants("x |= 1 << y;"), ["", "x &= 1 << y;", "x |= 2 << y;", "x |= 1 >> y;"]);
     }
