@@ -1,11 +1,13 @@
-//! `aarch64-paging`: a stage 2 that is not in use while it changes, as before a guest's first run or while its vCPUs are stopped.
-#![expect(unsafe_code, reason = "the crate's trait for memory has an unsafe method")]
+//! `aarch64-paging`: a stage 2 that is in use while it changes, which is why it has no blocks that would have to be taken apart; or
+//! one that is not, as before a guest's first run or while its vCPUs are stopped.
+#![expect(unsafe_code, reason = "traits of the crate have unsafe methods")]
 
 use crate::arena;
+use crate::flushes;
 use crate::tables::{Refused, Tables, address, pfn_at};
 use aarch64_paging::Mapping;
-use aarch64_paging::descriptor::{PhysicalAddress, Stage2Attributes, UpdatableDescriptor};
-use aarch64_paging::paging::{Constraints, MemoryRegion, PageTable, Stage2, Translation};
+use aarch64_paging::descriptor::{PhysicalAddress, Stage2Attributes, UpdatableDescriptor, VirtualAddress};
+use aarch64_paging::paging::{Constraints, MemoryRegion, PageTable, Translation, TranslationRegime};
 use gpa_model::{Gpa, Level, Pfn, Rights, Spte};
 use std::ptr::NonNull;
 
@@ -27,8 +29,42 @@ impl Translation<Stage2Attributes> for Frames {
     }
 }
 
-/// A stage 2 with a root of level 0.
-pub(crate) struct Aarch64Paging(Mapping<Frames, Stage2>);
+/// The crate's own stage 2 would flush nothing here, and tell of nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watched;
+
+impl TranslationRegime for Watched {
+    type Attributes = Stage2Attributes;
+    type Asid = ();
+    type VaRange = ();
+
+    fn invalidate_va(va: VirtualAddress) {
+        flushes::ask(Some(Gpa::new(va.0 as u64)));
+    }
+
+    unsafe fn activate(_: PhysicalAddress, (): (), (): ()) -> usize {
+        0
+    }
+
+    unsafe fn deactivate(_: usize, (): (), (): ()) {}
+}
+
+/// A stage 2 with a root of level 0, in use if `LIVE`.
+pub(crate) struct Aarch64Paging<const LIVE: bool>(Mapping<Frames, Watched>);
+
+impl<const LIVE: bool> Aarch64Paging<LIVE> {
+    const CONSTRAINTS: Constraints = if LIVE { Constraints::NO_BLOCK_MAPPINGS } else { Constraints::empty() };
+}
+
+/// A mapping in use may not be dropped.
+impl<const LIVE: bool> Drop for Aarch64Paging<LIVE> {
+    fn drop(&mut self) {
+        if LIVE {
+            // SAFETY: no processor translates by it.
+            unsafe { self.0.deactivate(0) };
+        }
+    }
+}
 
 fn region(gpa: Gpa, pages: u64) -> MemoryRegion {
     MemoryRegion::new(gpa.raw() as usize, gpa.add_pages(pages).raw() as usize)
@@ -52,22 +88,29 @@ fn rights(attributes: Stage2Attributes) -> Rights {
     given.into_iter().filter(|(is, _)| *is).fold(Rights::NONE, |all, (_, right)| all.union(right))
 }
 
-impl Tables for Aarch64Paging {
+impl<const LIVE: bool> Tables for Aarch64Paging<LIVE> {
     const HOLES: bool = true;
+    const FLUSHES: bool = LIVE;
 
     fn new() -> Self {
-        Self(Mapping::new(Frames, 0, Stage2))
+        let mapping = Mapping::new(Frames, 0, Watched);
+        if LIVE {
+            // SAFETY: no processor translates by it.
+            unsafe { mapping.activate() };
+        }
+        Self(mapping)
     }
 
     fn map(&mut self, gpa: Gpa, pfn: Pfn, pages: u64, rights: Rights) -> Result<(), Refused> {
         let pa = PhysicalAddress(address(pfn) as usize);
-        Ok(self.0.map_range(&region(gpa, pages), pa, attributes(rights), Constraints::empty())?)
+        Ok(self.0.map_range(&region(gpa, pages), pa, attributes(rights), Self::CONSTRAINTS)?)
     }
 
-    /// The physical address is ignored where nothing is made valid.
+    /// The physical address is ignored where nothing is made valid. The crate's own `IdMap` gives that of the range.
     fn unmap(&mut self, gpa: Gpa, pages: u64) -> Result<(), Refused> {
-        let (nowhere, nothing) = (PhysicalAddress(0), Stage2Attributes::empty());
-        Ok(self.0.map_range(&region(gpa, pages), nowhere, nothing, Constraints::empty())?)
+        let nowhere = PhysicalAddress(if LIVE { gpa.raw() as usize } else { 0 });
+        let nothing = Stage2Attributes::empty();
+        Ok(self.0.map_range(&region(gpa, pages), nowhere, nothing, Self::CONSTRAINTS)?)
     }
 
     fn protect(&mut self, gpa: Gpa, pages: u64, rights: Rights) -> Result<(), Refused> {
@@ -81,6 +124,10 @@ impl Tables for Aarch64Paging {
             false => Ok(()),
         };
         Ok(self.0.modify_range(&region(gpa, pages), &change)?)
+    }
+
+    fn compact(&mut self) {
+        self.0.compact_subtables();
     }
 
     fn find(&self, gpa: Gpa) -> Option<Spte> {

@@ -1,6 +1,7 @@
 //! `ax-page-table-multiarch`: nested page tables in the format of long mode.
 
 use crate::arena;
+use crate::flushes;
 use crate::tables::{Refused, Tables, address, bytes, pfn_at};
 use ax_page_table_entry::x86_64::X64PTE;
 use ax_page_table_multiarch::{MappingFlags, PageSize, PageTable64, PagingHandler, PagingMetaData};
@@ -21,7 +22,9 @@ impl PagingMetaData for Npt {
         true
     }
 
-    fn flush_tlb(_: Option<VirtAddr>) {}
+    fn flush_tlb(vaddr: Option<VirtAddr>) {
+        flushes::ask(vaddr.map(|vaddr| Gpa::new(vaddr.as_usize() as u64)));
+    }
 }
 
 /// Gets pages of tables from the arena.
@@ -57,6 +60,7 @@ fn flags(rights: Rights) -> MappingFlags {
 impl Tables for AxPageTableMultiarch {
     // A region has to be mapped before it is unmapped.
     const HOLES: bool = false;
+    const FLUSHES: bool = true;
 
     fn new() -> Self {
         Self(PageTable64::try_new().map_err(drop).expect("the arena has room"))

@@ -11,6 +11,7 @@ pub(crate) struct AxAddrSpaceLinear<const LEAF: usize>(AddrSpace<Nested<LEAF>>);
 
 impl<const LEAF: usize> Tables for AxAddrSpaceLinear<LEAF> {
     const HOLES: bool = true;
+    const FLUSHES: bool = true;
 
     fn new() -> Self {
         let space = AddrSpace::new_empty(Nested::new(), guest(Gpa::new(0)), 1 << Self::GPA_BITS);

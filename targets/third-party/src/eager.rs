@@ -1,15 +1,17 @@
 //! [`Eager`]: a hypervisor that maps a memslot as a whole when it is created, over whatever [`Tables`] there are.
 //!
 //! It is as plain as a correct one can be. What the host takes away is unmapped under every alias, and mapped again, alone, by the
-//! next access; where writes are logged nothing is writable before it was written; each change ends with a flush of everything.
+//! next access; where writes are logged nothing is writable before it was written. Where a crate does not flush TLBs by itself, each op
+//! ends with a flush of everything.
 
+use crate::flushes;
 use crate::housed::Housed;
 use crate::memslots::{Memslots, SlotList};
 use crate::tables::{Refused, Tables};
 use gpa_model::limits::{ALIASES, SLOTS};
 use gpa_model::{
-    Access, Exit, FlushBackend, FrameSet, Gpa, Host, HostPage, HostPageRange, Mmu, Op, Rights, SlotChange, SlotFlags,
-    SlotId, Spte, VmConfig,
+    Access, Exit, FlushBackend, FrameSet, Gpa, Host, HostPage, HostPageRange, Level, Mmu, Op, Rights, SlotChange,
+    SlotFlags, SlotId, Span, Spte, VmConfig,
 };
 
 /// The largest stride whose memslots can be mapped page by page in no time.
@@ -39,6 +41,8 @@ pub(crate) struct Eager<T: Tables, S = SlotList> {
     dirty: FrameSet,
     /// The frames of the zap that has begun.
     zapping: FrameSet,
+    /// The large leaves that a TLB may hold, where the crate flushes by itself.
+    large: Vec<Span>,
     tables: Housed<T>,
 }
 
@@ -52,6 +56,7 @@ impl<T: Tables, S: Memslots> Eager<T, S> {
             mapped: [FrameSet::EMPTY; ALIASES],
             dirty: FrameSet::EMPTY,
             zapping: FrameSet::EMPTY,
+            large: Vec::new(),
             tables: Housed::empty(),
         }
     }
@@ -182,6 +187,20 @@ impl<T: Tables, S: Memslots> Eager<T, S> {
         self.slots.iter().flatten().map(backed).fold(FrameSet::EMPTY, FrameSet::union)
     }
 
+    /// A TLB may hold what the tables have now.
+    fn note_large(&mut self) {
+        for alias in 0..self.vm.stolen().alias_count() {
+            for frame in self.mapped[alias].iter() {
+                let gpa = self.vm.gpa(frame, alias);
+                let level = self.walk(gpa).map_or(Level::Page4K, Spte::level);
+                let leaf = Span::of_leaf(gpa, level);
+                if level != Level::Page4K && !self.large.contains(&leaf) {
+                    self.large.push(leaf);
+                }
+            }
+        }
+    }
+
     fn carry_out(&mut self, host: &Host, op: &Op) -> Result<Exit, Refused> {
         match *op {
             Op::Access { gpa, access, .. } => return self.access(host, gpa, access),
@@ -202,6 +221,7 @@ impl<T: Tables, S: Memslots> Eager<T, S> {
                 self.zap(self.zapping)?;
             }
             Op::ZapEnd => self.zap(self.zapping)?,
+            Op::MmuPages { .. } => self.tables.change(T::compact),
             Op::Backend(_) => {}
             _ => return Ok(Exit::Unsupported),
         }
@@ -217,11 +237,16 @@ impl<T: Tables, S: Memslots> Mmu for Eager<T, S> {
         self.slots = [None; SLOTS];
         self.mapped = [FrameSet::EMPTY; ALIASES];
         (self.dirty, self.zapping) = (FrameSet::EMPTY, FrameSet::EMPTY);
+        self.large.clear();
     }
 
     fn step(&mut self, host: &Host, flush: &mut FlushBackend, op: &Op) -> Exit {
+        flushes::forget();
         let exit = self.carry_out(host, op);
-        if !matches!(op, Op::DirtyGet { .. } | Op::Backend(_)) {
+        if T::FLUSHES {
+            flushes::tell(flush, &mut self.large);
+            self.note_large();
+        } else if !matches!(op, Op::DirtyGet { .. } | Op::Backend(_)) {
             flush.all();
         }
         exit.unwrap_or(Exit::Error)
@@ -242,7 +267,7 @@ impl<T: Tables, S: Memslots> Mmu for Eager<T, S> {
     fn supports(&self, op: &Op) -> bool {
         let memory = matches!(op, Op::Slot { .. } | Op::Access { .. } | Op::Unmap { .. } | Op::Collapse { .. });
         let log = matches!(op, Op::WriteProtect { .. } | Op::DirtyGet { .. } | Op::DirtyClear { .. });
-        memory || log || matches!(op, Op::ZapBegin { .. } | Op::ZapEnd | Op::Backend(_))
+        memory || log || matches!(op, Op::ZapBegin { .. } | Op::ZapEnd | Op::MmuPages { .. } | Op::Backend(_))
     }
 
     fn supports_vm(&self, vm: &VmConfig) -> bool {

@@ -80,6 +80,7 @@ fn kind(rights: Rights) -> MappingKind {
 
 impl Tables for Hyperlight {
     const HOLES: bool = true;
+    const FLUSHES: bool = false;
 
     fn new() -> Self {
         Self { root: arena::alloc(1) }

@@ -13,6 +13,7 @@ mod ax_page_table_multiarch;
 mod axaddrspace_lazy;
 mod axaddrspace_linear;
 mod eager;
+mod flushes;
 mod housed;
 mod hyperlight;
 mod lazy;
@@ -48,7 +49,7 @@ pub struct Adapter {
 }
 
 /// Every one.
-pub const ALL: [Adapter; 8] = [
+pub const ALL: [Adapter; 9] = [
     Adapter {
         name: "axaddrspace-linear",
         about: "axaddrspace 0.6.0 over page-table-generic 0.9.1, with linear mappings",
@@ -77,7 +78,12 @@ pub const ALL: [Adapter; 8] = [
     Adapter {
         name: "aarch64-paging",
         about: "aarch64-paging 0.12.3 as a stage 2 that is not in use while it changes",
-        open: eager::<Aarch64Paging>,
+        open: eager::<Aarch64Paging<false>>,
+    },
+    Adapter {
+        name: "aarch64-paging-live",
+        about: "the same in use, in pages alone, with its own TLB maintenance",
+        open: eager::<Aarch64Paging<true>>,
     },
     Adapter {
         name: "x86_64",
@@ -93,4 +99,48 @@ pub const ALL: [Adapter; 8] = [
 
 fn eager<T: Tables + 'static>() -> Box<dyn Mmu> {
     Box::new(Eager::<T>::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::Refused;
+    use gpa_model::{Gpa, Pfn, Rights, Spte, text};
+    use gpa_oracles::Lockstep;
+
+    /// Says that it flushes by itself, and does not.
+    struct Silent(Hyperlight);
+
+    impl Tables for Silent {
+        const HOLES: bool = true;
+        const FLUSHES: bool = true;
+
+        fn new() -> Self {
+            Self(Hyperlight::new())
+        }
+
+        fn map(&mut self, gpa: Gpa, pfn: Pfn, pages: u64, rights: Rights) -> Result<(), Refused> {
+            self.0.map(gpa, pfn, pages, rights)
+        }
+
+        fn unmap(&mut self, gpa: Gpa, pages: u64) -> Result<(), Refused> {
+            self.0.unmap(gpa, pages)
+        }
+
+        fn find(&self, gpa: Gpa) -> Option<Spte> {
+            self.0.find(gpa)
+        }
+    }
+
+    #[test]
+    fn a_crate_that_does_not_flush_what_it_unmaps_is_found_out() {
+        let program = "gpafuzz-program 1\n\
+            vm stolen=none vcpus=1 base=0x1e0 flush=works\n\
+            slot 0 create gfn=0x1e0 pages=4 hva=0x0\n\
+            unmap hva=0x1 pages=1\n";
+        let program = text::parse(program).unwrap();
+        let violation = Lockstep::default().run(&mut Eager::<Silent>::new(), &program).unwrap();
+        assert_eq!(violation.signature.to_string(), "alias_flush/stale-page/unmap/base/user");
+        assert_eq!(Lockstep::default().run(&mut Eager::<Hyperlight>::new(), &program), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! Nested page tables of `page-table-generic`, as the hypervisor Axvisor puts them under `axaddrspace`.
 
 use crate::arena;
+use crate::flushes;
 use crate::tables::pfn_at;
 use ax_memory_addr::{PhysAddr, VirtAddr};
 use axaddrspace::{AddrSpaceError, AddrSpaceResult, MappingFlags, NestedPageTableOps, PageSize};
@@ -42,7 +43,9 @@ impl<const LEAF: usize> ptg::TableMeta for Ept<LEAF> {
     const MAX_BLOCK_LEVEL: usize = LEAF;
     const STRICT_ADDRESS_WIDTH: bool = true;
 
-    fn flush(_: Option<VirtAddr>) {}
+    fn flush(vaddr: Option<VirtAddr>) {
+        flushes::ask(vaddr.map(|vaddr| Gpa::new(vaddr.as_usize() as u64)));
+    }
 }
 
 /// An entry of EPT (SDM vol. 3C, 30.3.2): what it allows in bits 0 to 2, whether it is a large leaf in bit 7.

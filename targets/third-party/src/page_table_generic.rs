@@ -1,5 +1,6 @@
 //! `page-table-generic` as a RISC-V hypervisor uses it: a G-stage in mode Sv39x4, whose root is four pages.
 
+use crate::flushes;
 use crate::nested::{Frames, virtual_address};
 use crate::tables::{Refused, Tables, address, bytes, pfn_at};
 use ax_memory_addr::{PhysAddr, VirtAddr};
@@ -18,7 +19,9 @@ impl TableMeta for Sv39x4 {
     const MAX_BLOCK_LEVEL: usize = 3;
     const STRICT_ADDRESS_WIDTH: bool = true;
 
-    fn flush(_: Option<VirtAddr>) {}
+    fn flush(vaddr: Option<VirtAddr>) {
+        flushes::ask(vaddr.map(|vaddr| Gpa::new(vaddr.as_usize() as u64)));
+    }
 }
 
 /// An entry (RISC-V Privileged Architecture, 11.3.2): valid in bit 0, the rights from bit 1, the page from bit 10. One without
@@ -79,6 +82,7 @@ pub(crate) struct PageTableGeneric(PageTable<Sv39x4, Frames>);
 impl Tables for PageTableGeneric {
     const GPA_BITS: u8 = 41;
     const HOLES: bool = true;
+    const FLUSHES: bool = true;
 
     fn new() -> Self {
         Self(PageTable::new(Frames).expect("the arena has room"))

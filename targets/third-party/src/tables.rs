@@ -20,6 +20,9 @@ pub(crate) trait Tables: Sized {
     /// Whether a range that is unmapped or protected may have pages in it that are not mapped.
     const HOLES: bool;
 
+    /// Whether the crate flushes TLBs by itself, and [`flushes`](crate::flushes) tells of it. Otherwise that is left to the hypervisor.
+    const FLUSHES: bool;
+
     /// With nothing mapped.
     fn new() -> Self;
 
@@ -46,6 +49,9 @@ pub(crate) trait Tables: Sized {
         }
         Ok(())
     }
+
+    /// Free what tables are empty, if the crate does that only when it is asked.
+    fn compact(&mut self) {}
 
     /// What maps `gpa`.
     fn find(&self, gpa: Gpa) -> Option<Spte>;

@@ -5,10 +5,11 @@
 #![expect(unsafe_code, reason = "the crate's mappers leave it to their user that what is mapped is free")]
 
 use crate::arena;
+use crate::flushes;
 use crate::tables::{Refused, Tables, address, pfn_at};
 use gpa_model::{Gpa, Level, Pfn, Rights, Span, Spte};
 use std::fmt::Debug;
-use x86_64::structures::paging::mapper::{CleanUp, MappedFrame, PageTableFrameMapping, TranslateResult};
+use x86_64::structures::paging::mapper::{CleanUp, MappedFrame, MapperFlush, PageTableFrameMapping, TranslateResult};
 use x86_64::structures::paging::{
     FrameAllocator, FrameDeallocator, MappedPageTable, Mapper, Page, PageSize, PageTable, PageTableFlags, PhysFrame,
     Size1GiB, Size2MiB, Size4KiB, Translate,
@@ -61,6 +62,12 @@ fn page<S: PageSize>(gpa: Gpa) -> Page<S> {
     Page::containing_address(virt(gpa))
 }
 
+/// What the crate says has to be flushed: it is, though not on the processor that this runs on.
+fn flush<S: PageSize>(asked: MapperFlush<S>) {
+    flushes::ask(Some(Gpa::new(asked.page().start_address().as_u64()).below(X86_64::GPA_BITS)));
+    asked.ignore();
+}
+
 impl X86_64 {
     fn map_leaf<S: PageSize + Debug>(&mut self, gpa: Gpa, pfn: Pfn, rights: Rights) -> Result<(), Refused>
     where
@@ -68,15 +75,15 @@ impl X86_64 {
     {
         let frame = PhysFrame::<S>::containing_address(PhysAddr::new(address(pfn)));
         // SAFETY: these tables translate for no processor.
-        unsafe { self.0.map_to(page(gpa), frame, flags(rights), &mut Frames)? }.ignore();
+        flush(unsafe { self.0.map_to(page(gpa), frame, flags(rights), &mut Frames)? });
         Ok(())
     }
 
     fn unmap_leaf(&mut self, gpa: Gpa, level: Level) -> Result<(), Refused> {
         match level {
-            Level::Page4K => self.0.unmap(page::<Size4KiB>(gpa))?.1.ignore(),
-            Level::Page2M => self.0.unmap(page::<Size2MiB>(gpa))?.1.ignore(),
-            Level::Page1G => self.0.unmap(page::<Size1GiB>(gpa))?.1.ignore(),
+            Level::Page4K => flush(self.0.unmap(page::<Size4KiB>(gpa))?.1),
+            Level::Page2M => flush(self.0.unmap(page::<Size2MiB>(gpa))?.1),
+            Level::Page1G => flush(self.0.unmap(page::<Size1GiB>(gpa))?.1),
         }
         Ok(())
     }
@@ -86,9 +93,9 @@ impl X86_64 {
         // SAFETY: these tables translate for no processor.
         unsafe {
             match level {
-                Level::Page4K => self.0.update_flags(page::<Size4KiB>(gpa), flags)?.ignore(),
-                Level::Page2M => self.0.update_flags(page::<Size2MiB>(gpa), flags)?.ignore(),
-                Level::Page1G => self.0.update_flags(page::<Size1GiB>(gpa), flags)?.ignore(),
+                Level::Page4K => flush(self.0.update_flags(page::<Size4KiB>(gpa), flags)?),
+                Level::Page2M => flush(self.0.update_flags(page::<Size2MiB>(gpa), flags)?),
+                Level::Page1G => flush(self.0.update_flags(page::<Size1GiB>(gpa), flags)?),
             }
         }
         Ok(())
@@ -132,6 +139,7 @@ impl X86_64 {
 
 impl Tables for X86_64 {
     const HOLES: bool = true;
+    const FLUSHES: bool = true;
 
     fn new() -> Self {
         let root = arena::pointer(arena::alloc(1)).cast::<PageTable>();
@@ -168,6 +176,11 @@ impl Tables for X86_64 {
 
     fn protect(&mut self, gpa: Gpa, pages: u64, rights: Rights) -> Result<(), Refused> {
         self.each_leaf(gpa, pages, |tables, at, level| tables.protect_leaf(at, level, rights))
+    }
+
+    fn compact(&mut self) {
+        // SAFETY: as for `unmap`.
+        unsafe { self.0.clean_up(&mut Frames) };
     }
 
     fn find(&self, gpa: Gpa) -> Option<Spte> {
