@@ -272,6 +272,10 @@ impl<T: Tables, S: Memslots> Mmu for Eager<T, S> {
 
     fn supports_vm(&self, vm: &VmConfig) -> bool {
         let translated = vm.stolen().bits().iter().all(|&bit| bit < T::GPA_BITS);
-        translated && vm.stride() <= STRIDE_MAX && vm.dirty_ring().is_none() && !vm.nx_huge_pages()
+        translated
+            && vm.stride() <= STRIDE_MAX
+            && vm.dirty_ring().is_none()
+            && !vm.nx_huge_pages()
+            && !vm.shared_private()
     }
 }

@@ -215,7 +215,7 @@ impl<T: LazyTables> Mmu for Lazy<T> {
     }
 
     fn supports_vm(&self, vm: &VmConfig) -> bool {
-        vm.stolen().bits().is_empty() && vm.stride() == 1 && vm.dirty_ring().is_none()
+        vm.stolen().bits().is_empty() && vm.stride() == 1 && vm.dirty_ring().is_none() && !vm.shared_private()
     }
 }
 
