@@ -1,5 +1,7 @@
-//! Prepare a kernel and say where its parts are: `cargo run --release -p kernels --example prepare -- 7.3 [--offline] [--build]`.
+//! Prepare a kernel and say where its parts are:
+//! `cargo run --release -p kernels --example prepare -- 7.3 [--offline] [--build] [--posted] [--fixed]`.
 
+use kernels::stolen::{self, Design};
 use kernels::{Cache, Choice, Error, Kernel, build, headers, source};
 
 fn main() -> Result<(), Error> {
@@ -15,9 +17,15 @@ fn main() -> Result<(), Error> {
     println!("source in {}", source(&cache, &kernel, progress)?.display());
     let headers = headers(&cache, &kernel, progress)?;
     println!("headers in {} and {}", headers.build.display(), headers.common.display());
-    if is_there("--build") {
-        let built = build::modules(&cache, &kernel, "no change", &[], progress)?;
-        println!("modules of KVM, built without a change, in {}", built.folder.display());
+    let script = |design| stolen::script(&kernel.version(), design, None);
+    let builds = [
+        ("--build", "no change", Vec::new()),
+        ("--posted", "stolen GPA bits as posted", script(Design::Posted)),
+        ("--fixed", "stolen GPA bits with the gaps closed", script(Design::Fixed)),
+    ];
+    for (_, name, script) in builds.iter().filter(|(option, ..)| is_there(option)) {
+        let built = build::modules(&cache, &kernel, name, script, progress)?;
+        println!("modules of KVM with {name} in {}", built.folder.display());
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! `cargo run --release -p linux-kvm --example parts -- FOLDER`.
 
 use kernels::{Cache, Error, error::at};
-use linux_kvm::build;
+use linux_kvm::parts;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -20,9 +20,9 @@ fn main() -> Result<(), Error> {
         println!("{}", path.display());
         Ok(())
     };
-    write(build::RUNNER, &build::build_runner(&cache, progress)?)?;
-    for version in build::PLUGIN_VERSIONS {
-        write(&build::plugin_name(version), &build::build_plugin(&cache, version, progress)?)?;
+    write(parts::RUNNER, &parts::build_runner(&cache, progress)?)?;
+    for version in parts::PLUGIN_VERSIONS {
+        write(&parts::plugin_name(version), &parts::build_plugin(&cache, version, progress)?)?;
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! What a lab boots: the runner as first process, and the modules that it loads.
 
-use crate::cpio::Archive;
+mod cpio;
+pub mod parts;
+
+use cpio::Archive;
 use kernels::kernel::Module;
 
 /// The first file system with `runner` and `modules`, and the command line's end: parameters of what is built into the kernel,
 /// and the words that it hands to the runner, which is to serve `port`.
-pub fn initrd(
+pub(crate) fn initrd(
     runner: &[u8],
     modules: &[Module],
     parameters: &[(&'static str, String)],

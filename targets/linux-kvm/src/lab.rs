@@ -1,9 +1,11 @@
 //! A lab: boots when it is first asked something, and again when the kernel in it has come to its end.
 
-use crate::console::{self, Complaint, Kind, complaint};
-use crate::machine::{ANSWER_SECONDS, Emulator, Image, Machine, REARM, Silence};
-use crate::snapshot::Place;
-use crate::{Setup, bochs, build, image, qemu};
+use crate::Setup;
+use crate::emulator::{ANSWER_SECONDS, Emulator, Image, bochs, qemu};
+use crate::image::{self, parts};
+use crate::machine::console::{self, Complaint, Kind, complaint};
+use crate::machine::snapshot::Place;
+use crate::machine::{Machine, REARM, Silence};
 use kernels::{Cache, Error, Kernel, Progress, protected, stolen};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ pub struct Function {
     pub module: String,
     /// The file of the kernel's source that defines it, if that is known.
     pub file: Option<String>,
-    /// The numbers of its blocks, and of no other's.
+    /// The numbers of its blocks. They belong to no other function.
     pub blocks: Range<u32>,
 }
 
@@ -80,7 +82,7 @@ impl Lab {
         let cache = Cache::of_user()?;
         let kernel = Kernel::find(&cache, &setup.kernel, progress)?;
         let instead = match setup.stolen {
-            // A kernel of somebody's own has it or not.
+            // A developer's kernel is taken as it is.
             None if kernel.is_packaged() && setup.alias_method.as_deref() == Some(protected::REALISATION) => {
                 Some(kernels::build::modules(&cache, &kernel, protected::REALISATION, &protected::SCRIPT, progress)?)
             }
@@ -98,8 +100,8 @@ impl Lab {
         };
         let instead = instead.as_ref().map(|built| built.folder.as_path());
         let modules = kernel.modules(setup.emulator.modules(), instead)?;
-        let runner = build::runner(&cache, progress)?;
-        let plugin = plugins.map(|version| build::plugin(&cache, version, progress)).transpose()?;
+        let runner = parts::runner(&cache, progress)?;
+        let plugin = plugins.map(|version| parts::plugin(&cache, version, progress)).transpose()?;
         let (port, alias_method) = (setup.emulator.port(), setup.alias_method.as_deref());
         let (initrd, words) = image::initrd(&runner, &modules, &setup.parameters, port, alias_method);
         let image = Image { kernel: kernel.image()?.to_owned(), initrd, words, plugin };

@@ -2,7 +2,7 @@
 //!
 //! QEMU's software CPU emulates AMD's SVM with nested paging, so a stock distribution kernel that boots in it offers a real
 //! `/dev/kvm`. The lab takes such a kernel, Debian's or a developer's own, from [`kernels`], packs it with the
-//! runner of the workspace as its first process ([`image`]), boots it ([`machine`]), and from then on programs go in and traces
+//! runner of the workspace as its first process as an image, boots it, and from then on programs go in and traces
 //! come out of one serial port ([`Lab::ask`]). It is booted once for any number of programs, and its state is kept, from which
 //! the next lab goes on within a second. Bochs, far slower, emulates Intel's
 //! VMX with EPT in the same way.
@@ -10,24 +10,16 @@
 //! What is absent on purpose: a network, a disk, a shell, anything installed into the system, and any knowledge of programs and
 //! traces, which are text to this crate.
 
-mod bochs;
-pub mod build;
-pub mod console;
-pub mod coverage;
-pub mod cpio;
-pub mod image;
-pub mod lab;
-pub mod machine;
-mod monitor;
-mod port;
-pub mod qemu;
-mod run_dir;
-mod snapshot;
-mod supervise;
+mod emulator;
+mod host;
+mod image;
+mod lab;
+mod machine;
 
-pub use console::Complaint;
+pub use emulator::{Emulator, coverage};
+pub use image::parts;
 pub use lab::{Answer, Function, Lab};
-pub use machine::Emulator;
+pub use machine::console::{self, Complaint};
 
 use kernels::{Choice, stolen};
 

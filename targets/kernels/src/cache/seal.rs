@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The file that the list is in.
 const SEAL: &str = ".sealed";
-/// The bits of a mode by which a group or anybody may write.
+/// The bits of a mode that let a group and all others write.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Why a folder cannot be used.

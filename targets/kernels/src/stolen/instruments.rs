@@ -63,12 +63,14 @@ pub(super) const EDITS_7: [Edit; 1] = [edit(MMU, "kvm_mmu_init_vm", InFront(WORD
 
 const WORDS_6: &str = "#define stolen_rmap_val(head)		((head)->val)
 #define stolen_log_size(kvm)		(kvm_x86_ops.cpu_dirty_log_size)
+#define stolen_dirty_mask(spte)		spte_shadow_dirty_mask(spte)
 #define stolen_is_executable(spte)	is_executable_pte(spte)
 
 ";
 
 const WORDS_7: &str = "#define stolen_rmap_val(head)		kvm_rmap_get(head)
 #define stolen_log_size(kvm)		((kvm)->arch.cpu_dirty_log_size)
+#define stolen_dirty_mask(spte)		(spte_ad_enabled(spte) ? shadow_dirty_mask : 0)
 #define stolen_is_executable(spte)	(!((spte) & shadow_nx_mask) && ((spte) & shadow_xs_mask) == shadow_xs_mask)
 
 ";
@@ -92,7 +94,7 @@ module_param(stolen_gpa_mask, ulong, 0644);
 static uint stolen_range_flush;
 module_param(stolen_range_flush, uint, 0644);
 
-/* Walks of the rmap give way at this level, whether or not anybody waits; nowhere, if it is none. */
+/* Walks of the rmap give way at this level, even if no other task waits; 0 is no level. */
 static int stolen_yield_level;
 module_param(stolen_yield_level, int, 0644);
 
@@ -183,10 +185,10 @@ int kvm_stolen_flush_range(struct kvm *kvm, gfn_t gfn, u64 pages)
 /// The file: tables as the processor walks them, what is kept by gfn, and the flushes, all under one lock: the host may take pages away
 /// for reasons of its own, and then an entry goes with its flush. Addresses of SPTEs tell which is which.
 const TABLES: &str =
-    "/* Whether a write would be logged by nobody: where the processor logs, it does so when it sets the dirty bit. */
+    "/* Whether a write would not be logged: where the processor logs, it does so when it sets the dirty bit. */
 static int stolen_unnoticed(struct kvm *kvm, u64 spte)
 {
-	u64 dirty = stolen_log_size(kvm) ? spte_shadow_dirty_mask(spte) : 0;
+	u64 dirty = stolen_log_size(kvm) ? stolen_dirty_mask(spte) : 0;
 
 	return is_writable_pte(spte) && (spte & dirty) == dirty;
 }

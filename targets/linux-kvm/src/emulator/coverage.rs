@@ -42,7 +42,7 @@ struct Shared {
     blocks: [Block; BLOCKS],
 }
 
-/// The map, in memory that it shares with everybody who opened the same file.
+/// The map, in memory shared with each process that opened the same file.
 #[derive(Debug)]
 pub struct Map(NonNull<Shared>);
 

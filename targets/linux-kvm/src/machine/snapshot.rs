@@ -2,7 +2,7 @@
 //!
 //! The file has what the runner inside said first, what the kernel had said by then, and QEMU's own stream of the machine's state.
 
-use crate::machine::Image;
+use crate::emulator::Image;
 use kernels::Cache;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -79,7 +79,7 @@ impl Place {
         self.0.parent().map_or(Ok(()), tidy)?;
         let path = self.0.with_extension(format!("{}.{UNFINISHED}", std::process::id()));
         let file = File::options().write(true).create_new(true).open(&path)?;
-        // Others can tell what was left behind by that nobody holds it.
+        // A file that no process has locked was left behind.
         file.lock()?;
         Ok(Unfinished { file, path })
     }

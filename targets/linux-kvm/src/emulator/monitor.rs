@@ -1,6 +1,6 @@
 //! QEMU's monitor: has a machine's state written to a file.
 
-use crate::qemu::accept;
+use super::qemu::accept;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,10 +1,10 @@
 //! QEMU: SVM with nested paging; the console goes to a file, and a virtio serial port is a socket.
 
-use crate::coverage::Map;
-use crate::machine::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, complaints, console, errors};
-use crate::port::Port;
-use crate::run_dir::RunDir;
-use crate::supervise::Supervised;
+use super::coverage::Map;
+use super::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, complaints, console, errors};
+use crate::host::port::Port;
+use crate::host::run_dir::RunDir;
+use crate::host::supervise::Supervised;
 use kernels::Error;
 use kernels::command::output;
 use kernels::error::at;
@@ -17,9 +17,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The emulator.
-pub const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// The Debian package that has it.
-pub const PACKAGE: &str = "qemu-system-x86";
+pub(crate) const PACKAGE: &str = "qemu-system-x86";
 /// The machine that it plays. A kernel that is told of fast string instructions (ERMS) clears and copies pages by the byte, which takes a
 /// software CPU eight times as long as by the word.
 const HARDWARE: [&str; 4] = ["-machine", "q35,accel=tcg", "-cpu", "max,phys-bits=48,-erms"];
@@ -86,7 +86,7 @@ pub(crate) fn accept(listener: &UnixListener, mut gone: impl FnMut() -> bool) ->
 
 /// What this machine's QEMU is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
+pub(crate) struct Version {
     /// What it calls itself.
     pub name: String,
     /// The first number of its version.
@@ -106,7 +106,7 @@ impl Version {
 ///
 /// # Errors
 /// [`Error::Absent`] if there is none.
-pub fn version() -> Result<Version, Error> {
+pub(crate) fn version() -> Result<Version, Error> {
     let ask = |question| {
         let said = output(Command::new(QEMU).arg(question), PACKAGE)?;
         Ok(String::from_utf8_lossy(&said).into_owned())

@@ -1,4 +1,4 @@
-//! The folder of one running lab: nobody else can look into it, and it goes when the lab goes.
+//! The folder of one running lab. Other users cannot look into it, and it goes when the lab goes.
 
 use kernels::Error;
 use kernels::error::at;
@@ -58,7 +58,7 @@ impl Drop for RunDir {
 fn tidy(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // Whoever has just made it waits for the lock, and then sees that it is gone.
+        // A process that has just made it waits for the lock, and then sees that it is gone.
         if is_ours
             && let Ok(lock) = File::open(entry.path().join(LOCK))
             && lock.try_lock().is_ok()

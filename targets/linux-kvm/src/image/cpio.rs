@@ -8,24 +8,24 @@ const TRAILER: &str = "TRAILER!!!";
 
 /// An archive in the making.
 #[derive(Debug, Default)]
-pub struct Archive {
+pub(super) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
     /// Add the folder `name`.
-    pub fn folder(&mut self, name: &str) {
+    pub(super) fn folder(&mut self, name: &str) {
         self.entry(name, FOLDER, &[]);
     }
 
     /// Add the file `name`, which can be executed.
-    pub fn file(&mut self, name: &str, content: &[u8]) {
+    pub(super) fn file(&mut self, name: &str, content: &[u8]) {
         self.entry(name, FILE, content);
     }
 
     /// The whole archive.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.entry(TRAILER, 0, &[]);
         self.bytes
     }

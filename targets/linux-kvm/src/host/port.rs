@@ -16,7 +16,7 @@ const PTMX: &str = "/dev/ptmx";
 #[derive(Debug)]
 pub(crate) struct Port {
     file: File,
-    /// The other end of a pseudo-terminal: as long as somebody has it open, reading from ours is no error.
+    /// The other end of a pseudo-terminal. While it is open, reading from our end is no error.
     _other: Option<File>,
 }
 

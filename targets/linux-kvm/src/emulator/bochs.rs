@@ -1,10 +1,10 @@
 //! Bochs: VMX with EPT. It boots from a disc only, so the kernel goes onto one; the console is the first serial line, which goes
 //! to a file, and the second serial line is a pseudo-terminal.
 
-use crate::machine::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, console, errors};
-use crate::port::{self, Port};
-use crate::run_dir::RunDir;
-use crate::supervise::Supervised;
+use super::{COMMAND_LINE, Image, MEMORY_MB, Started, absent, console, errors};
+use crate::host::port::{self, Port};
+use crate::host::run_dir::RunDir;
+use crate::host::supervise::Supervised;
 use kernels::Error;
 use kernels::command::output;
 use kernels::error::at;
@@ -82,7 +82,7 @@ fn configuration(disc: &Path, console: &Path, port: &Path, log: &Path) -> String
     )
 }
 
-/// Its screen wants to be a terminal; nobody looks at it, but somebody has to read what goes there.
+/// Bochs wants a terminal for its screen. What goes there is read, or Bochs would stop, and thrown away.
 fn with_display(command: &mut Command) -> Result<Supervised, Error> {
     let failed = |error: io::Error| Error::Failed(format!("cannot make a terminal: {error}"));
     let (mut screen, path) = port::pseudo_terminal(0).map_err(failed)?;
