@@ -44,8 +44,9 @@ pub(crate) const STAGES: [Stage; 16] = [
     },
 ];
 
-/// Programs of a campaign on a real KVM.
-const RUNS: &str = "300";
+/// Programs of a campaign on the host's KVM, and in the lab.
+const KVM_RUNS: &str = "300";
+const LAB_RUNS: &str = "400";
 const LAB: &str = "linux-kvm-npt";
 /// Where the lab keeps what it fetches and builds, by the rule of `kernels::Cache`, and how folders of a built KVM begin.
 const CACHE: &str = "GPAFUZZ_LAB";
@@ -140,14 +141,14 @@ fn kvm(gate: &Gate) -> Verdict {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         return Err(Halt::Skipped(format!("cannot open /dev/kvm for reading and writing: {error}")));
     }
-    fuzz::campaign(gate, "kvm", RUNS, "kvm")?;
-    Ok(format!("kvm {RUNS}"))
+    fuzz::campaign(gate, "kvm", KVM_RUNS, "kvm")?;
+    Ok(format!("kvm {KVM_RUNS}"))
 }
 
 /// What the machine lacks is a reason to skip; what goes wrong in the lab is none.
 fn lab(gate: &Gate) -> Verdict {
-    match fuzz::campaign(gate, LAB, RUNS, LAB) {
-        Ok(_) => Ok(format!("{LAB} {RUNS}")),
+    match fuzz::campaign(gate, LAB, LAB_RUNS, LAB) {
+        Ok(_) => Ok(format!("{LAB} {LAB_RUNS}")),
         Err(Halt::Failed(why)) if why.contains("cannot be used here") => {
             let line = why.lines().find(|line| line.contains("cannot be used here")).unwrap_or_default();
             Err(Halt::Skipped(line.trim().to_owned()))
