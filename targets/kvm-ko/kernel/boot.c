@@ -13,6 +13,7 @@
 #include <linux/smp.h>
 #include <linux/static_call.h>
 #include <linux/timekeeping.h>
+#include <linux/version.h>
 #include <asm/cpu_entry_area.h>
 #include <asm/desc.h>
 #include <asm/msr.h>
@@ -22,7 +23,9 @@
 #include "worker.h"
 
 extern unsigned long page_offset_base, vmemmap_base;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
 DECLARE_PER_CPU_READ_MOSTLY(unsigned long, this_cpu_off);
+#endif
 
 /* What the worker decides. */
 u32 worker_physical_bits = 48;
@@ -48,23 +51,37 @@ static u64 read_msr(unsigned int msr)
 	}
 }
 
-static void write_msr(unsigned int msr, unsigned int low, unsigned int high)
+static void set_msr(unsigned int msr, u64 value)
 {
 	if (msr == MSR_EFER)
-		efer = low | (u64)high << 32;
+		efer = value;
 }
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+static void write_msr(unsigned int msr, unsigned int low, unsigned int high) { set_msr(msr, low | (u64)high << 32); }
 static u64 read_msr_safe(unsigned int msr, int *error)
 {
 	*error = 0;
 	return read_msr(msr);
 }
-
 static int write_msr_safe(unsigned int msr, unsigned int low, unsigned int high)
 {
 	write_msr(msr, low, high);
 	return 0;
 }
+#else
+static void write_msr(unsigned int msr, u64 value) { set_msr(msr, value); }
+static int read_msr_safe(unsigned int msr, u64 *value)
+{
+	*value = read_msr(msr);
+	return 0;
+}
+static int write_msr_safe(unsigned int msr, u64 value)
+{
+	write_msr(msr, value);
+	return 0;
+}
+#endif
 
 /* A fixed answer, so that a program does the same on every machine. */
 static void answer_cpuid(unsigned int *eax, unsigned int *ebx, unsigned int *ecx, unsigned int *edx)
@@ -142,7 +159,9 @@ static void init_paravirt(void)
 	pv_ops.mmu.pud_val = pv_ops.mmu.make_pud = SAVED(worker_identity);
 	pv_ops.mmu.p4d_val = pv_ops.mmu.make_p4d = SAVED(worker_identity);
 	pv_ops.mmu.pgd_val = pv_ops.mmu.make_pgd = SAVED(worker_identity);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 	pv_ops.lock.vcpu_is_preempted = SAVED(worker_no_effect);
+#endif
 }
 
 static void init_processor(void)
@@ -214,7 +233,11 @@ int __cpuhp_setup_state(enum cpuhp_state state, const char *name, bool invoke, i
 {
 	return invoke && up ? up(0) : 0;
 }
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 int smp_call_function_single(int cpu, smp_call_func_t function, void *info, int wait)
+#else
+int smp_call_function_single(int cpu, smp_call_func_t function, void *info, bool wait)
+#endif
 {
 	function(info);
 	return 0;

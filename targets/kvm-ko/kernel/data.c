@@ -8,8 +8,10 @@
 #include <linux/cpumask.h>
 #include <linux/hardirq.h>
 #include <linux/slab.h>
+#include <linux/srcu.h>
 #include <linux/tracepoint.h>
 #include <linux/tick.h>
+#include <linux/version.h>
 #include <asm/desc.h>
 #include <asm/hypervisor.h>
 #include <asm/mshyperv.h>
@@ -24,14 +26,34 @@ struct mem_section **mem_section;
 nodemask_t node_states[NR_NODE_STATES];
 unsigned long USER_PTR_MAX = 0x7ffffffff000;
 kmem_buckets kmalloc_caches[NR_KMALLOC_TYPES];
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 unsigned long zero_pfn = 1;
 unsigned long empty_zero_page[PAGE_SIZE / sizeof(long)] __aligned(PAGE_SIZE);
+#else
+unsigned long zero_page_pfn = 1;
+struct page *__zero_page;
+#endif
 
 struct cpuinfo_x86 boot_cpu_data;
 DEFINE_PER_CPU_READ_MOSTLY(struct cpuinfo_x86, cpu_info);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
 DEFINE_PER_CPU_ALIGNED(struct pcpu_hot, pcpu_hot);
 asm(".globl const_pcpu_hot\n.set const_pcpu_hot, pcpu_hot\n");
 DEFINE_PER_CPU_READ_MOSTLY(unsigned long, this_cpu_off);
+#else
+DEFINE_PER_CPU_ALIGNED(struct task_struct *, current_task);
+asm(".globl const_current_task\n.set const_current_task, current_task\n");
+DEFINE_PER_CPU(unsigned long, __preempt_count);
+DEFINE_PER_CPU(int, cpu_number);
+DEFINE_PER_CPU(u64, __x86_call_depth);
+DEFINE_PER_CPU(unsigned long, __ref_stack_chk_guard);
+DEFINE_PER_CPU(unsigned long, this_cpu_off);
+struct static_key_false switch_vcpu_ibpb;
+bool virt_rebooting;
+atomic_long_t _totalram_pages;
+struct srcu_struct tracepoint_srcu;
+struct tracepoint __tracepoint_sched_set_state_tp;
+#endif
 DEFINE_PER_CPU(int, numa_node);
 DEFINE_PER_CPU(unsigned long, cpu_dr7);
 DEFINE_PER_CPU(u64, x86_spec_ctrl_current);

@@ -6,8 +6,10 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
 #include "worker.h"
 
 #define FILES 1024
@@ -47,6 +49,15 @@ struct file *anon_inode_getfile(const char *name, const struct file_operations *
 {
 	return open_file(operations, private);
 }
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+struct file *anon_inode_getfile_fmode(const char *name, const struct file_operations *operations, void *private, int flags, fmode_t mode)
+{
+	return open_file(operations, private);
+}
+struct vfsmount *kern_mount(struct file_system_type *type) { return worker_alloc(sizeof(struct vfsmount), true); }
+void kern_unmount(struct vfsmount *mount) { worker_free(mount); }
+#endif
 
 int anon_inode_getfd(const char *name, const struct file_operations *operations, void *private, int flags)
 {
@@ -96,10 +107,17 @@ long worker_close(u32 fd)
 /* debugfs is not there; KVM goes on without it. */
 struct dentry *debugfs_create_dir(const char *name, struct dentry *parent) { return ERR_PTR(-ENODEV); }
 struct dentry *debugfs_lookup(const char *name, struct dentry *parent) { return NULL; }
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+struct dentry *debugfs_create_file_full(const char *name, umode_t mode, struct dentry *parent, void *data, const void *aux, const struct file_operations *operations)
+{
+	return ERR_PTR(-ENODEV);
+}
+#else
 struct dentry *debugfs_create_file(const char *name, umode_t mode, struct dentry *parent, void *data, const struct file_operations *operations)
 {
 	return ERR_PTR(-ENODEV);
 }
+#endif
 
 /* User memory is mapped where the process says; a bad address is the worker's to notice. */
 unsigned long _copy_from_user(void *to, const void __user *from, unsigned long bytes)

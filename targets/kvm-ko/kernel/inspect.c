@@ -65,7 +65,7 @@ struct worker_vcpu {
 	u64 root, requests;
 	struct kvm_run *run;
 	void *ring;
-	u32 ring_entries, id, smm, root_level, shadow_root_level, mmio_gen_in_flux;
+	u32 ring_entries, id, smm, root_level, mmio_gen_in_flux, padding;
 	struct kvm *kvm;
 };
 
@@ -77,7 +77,7 @@ void worker_vcpu(u32 fd, struct worker_vcpu *out)
 		.root = vcpu->arch.mmu->root.hpa, .requests = READ_ONCE(vcpu->requests), .run = vcpu->run,
 		.ring = vcpu->dirty_ring.dirty_gfns, .ring_entries = vcpu->dirty_ring.size,
 		.id = vcpu->vcpu_id, .smm = !!(vcpu->arch.hflags & HF_SMM_MASK),
-		.root_level = vcpu->arch.mmu->cpu_role.base.level, .shadow_root_level = vcpu->arch.mmu->root_role.level,
+		.root_level = vcpu->arch.mmu->root_role.level,
 		.mmio_gen_in_flux = !!(vcpu->arch.mmio_gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS), .kvm = vcpu->kvm,
 	};
 }

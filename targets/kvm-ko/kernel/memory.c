@@ -6,6 +6,7 @@
 #include <linux/mm.h>
 #include <linux/percpu_counter.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 #include <linux/vmalloc.h>
 #include "worker.h"
 
@@ -14,8 +15,17 @@
 void *__kmalloc_noprof(size_t size, gfp_t flags) { return worker_alloc(size, zeroed(flags)); }
 void *__kmalloc_cache_noprof(struct kmem_cache *cache, gfp_t flags, size_t size) { return worker_alloc(size, zeroed(flags)); }
 void *__kmalloc_large_noprof(size_t size, gfp_t flags) { return worker_alloc(size, zeroed(flags)); }
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 void *__kmalloc_node_noprof(DECL_BUCKET_PARAMS(size, buckets), gfp_t flags, int node) { return worker_alloc(size, zeroed(flags)); }
 void *__kvmalloc_node_noprof(DECL_BUCKET_PARAMS(size, buckets), gfp_t flags, int node) { return worker_alloc(size, zeroed(flags)); }
+#else
+void *__kmalloc_node_noprof(DECL_KMALLOC_PARAMS(size, buckets, token), gfp_t flags, int node) { return worker_alloc(size, zeroed(flags)); }
+void *__kvmalloc_node_noprof(DECL_KMALLOC_PARAMS(size, buckets, token), unsigned long align, gfp_t flags, int node)
+{
+	return worker_alloc(size, zeroed(flags));
+}
+struct page *alloc_pages_node_noprof(int node, gfp_t flags, unsigned int order) { return alloc_pages_noprof(flags, order); }
+#endif
 
 /* What vmalloc gives begins a page. */
 static void *whole_pages(unsigned long size, bool zero) { return worker_alloc_pages(get_order(size), zero); }
@@ -97,7 +107,7 @@ bool alloc_cpumask_var_node(cpumask_var_t *mask, gfp_t flags, int node)
 	return true;
 }
 
-void free_cpumask_var(cpumask_var_t mask) { worker_free(mask); }
+void free_cpumask_var(cpumask_var_t mask) { kfree(mask); }
 
 /* Layouts that the worker has to know. */
 const unsigned long worker_bug_entry = sizeof(struct bug_entry);

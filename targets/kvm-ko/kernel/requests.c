@@ -155,7 +155,7 @@ struct worker_rmap {
 
 static u32 list(struct kvm_rmap_head *head, struct worker_rmap *out, struct worker_rmap entry, u32 n, u32 max)
 {
-	unsigned long value = head->val & ~RMAP_LOCKED;
+	unsigned long value = *(unsigned long *)head & ~RMAP_LOCKED;
 	struct worker_rmap_list *list = (void *)(value & ~1ul);
 	u32 i;
 

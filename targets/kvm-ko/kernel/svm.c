@@ -25,7 +25,7 @@ void worker_svm_vcpu_run(struct vcpu_svm *svm, bool spec_ctrl_intercepted)
 	bool injected = control->event_inj & SVM_EVTINJ_VALID;
 	struct worker_entry entry = {
 		.nested_root = control->nested_cr3, .tag = control->asid,
-		.nested = control->nested_ctl & SVM_NESTED_CTL_NP_ENABLE ? WORKER_NPT : WORKER_NO_TDP,
+		.nested = tdp_enabled ? WORKER_NPT : WORKER_NO_TDP,
 		.cr0 = save->cr0, .cr3 = save->cr3, .cr4 = save->cr4, .efer = save->efer,
 		.rip = save->rip, .rax = save->rax, .rbx = regs[VCPU_REGS_RBX], .rcx = regs[VCPU_REGS_RCX],
 		.injected = injected ? control->event_inj | (u64)control->event_inj_err << 32 : 0,

@@ -8,11 +8,19 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/version.h>
 #include <linux/workqueue.h>
-#include <linux/entry-kvm.h>
 #include <asm/fpu/api.h>
 #include <asm/fpu/types.h>
 #include "worker.h"
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+#define CURRENT_TASK pcpu_hot.current_task
+#define PREEMPT_COUNT pcpu_hot.preempt_count
+#else
+#define CURRENT_TASK current_task
+#define PREEMPT_COUNT __preempt_count
+#endif
 
 struct mm_struct *worker_mm;
 static struct pid *process;
@@ -43,9 +51,9 @@ struct task_struct *worker_init_tasks(void *pgd)
 	/* Never the last: the process lives as long as the worker. */
 	refcount_set(&process->count, 1 << 20);
 	task = worker_new_task();
-	this_cpu_write(pcpu_hot.current_task, task);
+	this_cpu_write(CURRENT_TASK, task);
 	/* PREEMPT_NEED_RESCHED is inverted: nothing has to be rescheduled. */
-	this_cpu_write(pcpu_hot.preempt_count, PREEMPT_NEED_RESCHED);
+	this_cpu_write(PREEMPT_COUNT, PREEMPT_NEED_RESCHED);
 	return task;
 }
 
@@ -57,7 +65,7 @@ void worker_switch_task(struct task_struct *next)
 
 	hlist_for_each_entry(notifier, &task->preempt_notifiers, link)
 		notifier->ops->sched_out(notifier, next);
-	this_cpu_write(pcpu_hot.current_task, next);
+	this_cpu_write(CURRENT_TASK, next);
 	hlist_for_each_entry(notifier, &next->preempt_notifiers, link)
 		notifier->ops->sched_in(notifier, 0);
 }
@@ -82,7 +90,7 @@ void put_pid(struct pid *pid)
 
 /* A signal is how an access that gets nowhere is given up. */
 void worker_signal(void) { set_tsk_thread_flag(current, TIF_SIGPENDING); }
-int xfer_to_guest_mode_handle_work(struct kvm_vcpu *vcpu)
+int xfer_to_guest_mode_handle_work(void)
 {
 	clear_tsk_thread_flag(current, TIF_SIGPENDING);
 	return -EINTR;
@@ -127,6 +135,10 @@ bool flush_work(struct work_struct *work)
 	worker_run_works();
 	return true;
 }
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+#undef alloc_workqueue
+#define alloc_workqueue alloc_workqueue_noprof
+#endif
 struct workqueue_struct *alloc_workqueue(const char *name, unsigned int flags, int max, ...) { return worker_alloc(64, true); }
 void destroy_workqueue(struct workqueue_struct *queue)
 {
@@ -134,7 +146,11 @@ void destroy_workqueue(struct workqueue_struct *queue)
 	worker_free(queue);
 }
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
 struct kthread_worker *kthread_create_worker(unsigned int flags, const char name[], ...)
+#else
+struct kthread_worker *kthread_create_worker_on_node(unsigned int flags, int node, const char name[], ...)
+#endif
 {
 	struct kthread_worker *worker = worker_alloc(sizeof(*worker), true);
 
@@ -151,7 +167,10 @@ bool fpu_alloc_guest_fpstate(struct fpu_guest *guest)
 	state->size = PAGE_SIZE;
 	state->is_valloc = state->is_guest = true;
 	guest->fpstate = state;
-	guest->xfeatures = guest->perm = XFEATURE_MASK_FPSSE;
+	guest->xfeatures = XFEATURE_MASK_FPSSE;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 16, 0)
+	guest->perm = XFEATURE_MASK_FPSSE;
+#endif
 	guest->uabi_size = PAGE_SIZE;
 	return true;
 }

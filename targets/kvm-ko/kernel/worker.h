@@ -12,6 +12,7 @@ extern u64 worker_alloc_percpu(size_t size, size_t align);
 extern int worker_vsnprintf(char *to, size_t size, const char *format, va_list arguments);
 extern void worker_log(const char *text, long bytes);
 extern void worker_warning_text(const char *text, long bytes);
+extern void worker_warning(const char *file, u32 line);
 extern void worker_die(const char *why);
 extern void worker_static_call(void *trampoline, void *function);
 extern void worker_jump_label(void *key);

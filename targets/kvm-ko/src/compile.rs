@@ -82,6 +82,7 @@ const FLAGS: &[&str] = &[
     "-mskip-rax-setup",
     "-fcf-protection=branch",
     "-fno-jump-tables",
+    "-fms-extensions",
     "-fshort-wchar",
     "-funsigned-char",
     "-fno-common",

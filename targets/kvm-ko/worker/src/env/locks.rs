@@ -23,6 +23,7 @@ type Flags = u64;
 pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
     functions! {
         "__mutex_init" => clear_8 as extern "C" fn(*mut u64),
+        "mutex_init_generic" => clear_8 as extern "C" fn(*mut u64),
         "mutex_lock" => mutex_lock as extern "C" fn(*mut u64) -> i32,
         "mutex_lock_killable" => mutex_lock as extern "C" fn(*mut u64) -> i32,
         "mutex_trylock" => mutex_trylock as extern "C" fn(*mut u64) -> i32,

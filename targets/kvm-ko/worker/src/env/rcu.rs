@@ -22,6 +22,7 @@ pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
         "call_rcu" => call_later as extern "C" fn(*mut Head, u64),
         "kvfree_call_rcu" => free_later as extern "C" fn(u64, u64),
         "init_srcu_struct" => init as extern "C" fn(*mut Srcu) -> i32,
+        "init_srcu_struct_generic" => init as extern "C" fn(*mut Srcu) -> i32,
         "cleanup_srcu_struct" => barrier as extern "C" fn(),
         "__srcu_read_lock" => srcu_read_lock as extern "C" fn(*mut Srcu) -> i32,
         "__srcu_read_unlock" => srcu_read_unlock as extern "C" fn(*mut Srcu, i32),
@@ -39,8 +40,7 @@ pub(crate) struct Head {
     function: u64,
 }
 
-/// The first word of a `struct srcu_struct`: two bits for each thread would not do, so it is their number, and the readers of each
-/// thread are in [`READERS`].
+/// The first word of a `struct srcu_struct`: how many readers it has. Which thread reads is in [`READERS`].
 #[repr(C)]
 pub(crate) struct Srcu {
     readers: u32,

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "reads the kernel's text")]
 
 use super::functions;
-use crate::alarm::{self, AlarmKind, Event};
+use crate::alarm::{self, Alarm, AlarmKind, Event};
 use crate::context::die as die_now;
-use crate::loader::Answer;
+use crate::loader::{self, Answer};
 use std::ffi::CStr;
 
 pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
@@ -15,6 +15,7 @@ pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
         "worker_vsnprintf" => libc_vsnprintf as unsafe extern "C" fn(_, _, _, _) -> _,
         "worker_log" => log as extern "C" fn(*const u8, i64),
         "worker_warning_text" => warning_text as extern "C" fn(*const u8, i64),
+        "worker_warning" => warning as extern "C" fn(*const libc::c_char, u32),
         "worker_die" => die as extern "C" fn(*const libc::c_char),
         "memset" => libc::memset as unsafe extern "C" fn(_, _, _) -> _,
         "__memset" => libc::memset as unsafe extern "C" fn(_, _, _) -> _,
@@ -52,6 +53,16 @@ extern "C" fn log(text: *const u8, bytes: i64) {
 
 extern "C" fn warning_text(text: *const u8, bytes: i64) {
     alarm::set_text(read(text, bytes));
+}
+
+/// `WARN()` with a format, as it is since 7.0.
+extern "C" fn warning(file: *const libc::c_char, line: u32) {
+    // SAFETY: a string of a module.
+    let file = unsafe { CStr::from_ptr(file) }.to_string_lossy();
+    let backtrace = loader::backtrace_here();
+    let function = backtrace.iter().find(|name| !name.ends_with("[worker]")).cloned().unwrap_or_default();
+    let place = format!("{function} at {file}:{line}");
+    alarm::keep(Alarm { kind: AlarmKind::Warn, place, text: String::new(), backtrace });
 }
 
 extern "C" fn die(why: *const libc::c_char) {

@@ -68,6 +68,11 @@ global_asm!(
     "xor eax, eax",
     "rep stosq",
     "ret",
+    // clear_pages(): rcx bytes at rdi.
+    ".globl kvm_ko_clear_pages",
+    "kvm_ko_clear_pages: xor eax, eax",
+    "rep stosb",
+    "ret",
     // A function that changes nothing at all.
     ".globl kvm_ko_return",
     "kvm_ko_return: ret",
@@ -112,6 +117,7 @@ pub(crate) fn answers() -> impl IntoIterator<Item = (&'static str, Answer)> {
         "clear_page_orig" => kvm_ko_clear_page,
         "clear_page_rep" => kvm_ko_clear_page,
         "clear_page_erms" => kvm_ko_clear_page,
+        "__clear_pages_unrolled" => kvm_ko_clear_pages,
         "rep_movs_alternative" => kvm_ko_rep_movs,
         "rep_stos_alternative" => kvm_ko_rep_stos,
         "__x86_return_thunk" => kvm_ko_return,

@@ -87,16 +87,16 @@ impl FieldAccess {
         let has_rex = code[0] & 0xf0 == 0x40;
         let (rex, code) = if has_rex { (code[0], &code[1..]) } else { (0, &code[..]) };
         let [0x0f, opcode @ (0x78 | 0x79), modrm, ref branch @ ..] = *code else { return None };
-        let after = at + u64::from(has_rex) + 3;
-        let next = match *branch {
+        // Some compilers are asked for a hint before the branch.
+        let hint = usize::from(matches!(branch[0], 0x2e | 0x3e));
+        let after = at + u64::from(has_rex) + 3 + hint as u64;
+        let next = match branch[hint..] {
             // ja, to where it has succeeded.
-            [0x3e, 0x77, near, ..] => (after + 3).wrapping_add_signed((near as i8).into()),
-            [0x3e, 0x0f, 0x87, a, b, c, d, ..] => {
-                (after + 7).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into())
-            }
+            [0x77, near, ..] => (after + 2).wrapping_add_signed((near as i8).into()),
+            [0x0f, 0x87, a, b, c, d, ..] => (after + 6).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into()),
             // jbe, to where it has not.
-            [0x2e, 0x76, ..] => after + 3,
-            [0x2e, 0x0f, 0x86, ..] => after + 7,
+            [0x76, ..] => after + 2,
+            [0x0f, 0x86, ..] => after + 6,
             _ => return None,
         };
         let (field, value) = (modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3);

@@ -30,9 +30,9 @@ pub(super) struct State {
     pub(super) ring_entries: u32,
     pub(super) id: u32,
     pub(super) smm: u32,
-    pub(super) cpu_level: u32,
     pub(super) root_level: u32,
     pub(super) mmio_gen_in_flux: u32,
+    padding: u32,
     kvm: u64,
 }
 

@@ -8,6 +8,7 @@
 
 use super::low::Low;
 use super::module::Module;
+use super::symbols::unanswered;
 use crate::memory::physical;
 use crate::single::Single;
 use std::collections::BTreeMap;
@@ -79,7 +80,10 @@ pub(crate) fn jump_labels(modules: &[Module]) {
             // SAFETY: an entry of the table.
             let entry: JumpEntry = unsafe { physical::read(at) };
             let key = (at + 8).wrapping_add_signed(entry.key & !(KEY_FLAGS as i64));
-            places.entry(key).or_default().push(at);
+            // A key that nothing defines is off, as compiled.
+            if unanswered(key).is_none() {
+                places.entry(key).or_default().push(at);
+            }
         }
     }
     let keys: Vec<u64> = places.keys().copied().collect();
