@@ -214,12 +214,15 @@ fn private_memslots_that_were_not_exposed_were_looked_at() {
         assert_eq!(control.program, clean.program, "{name}");
         let (report, violation, run) = judge(&clean);
         assert!(violation.is_none() && run.counts().unsupported == 0, "{report}");
-        let checked = |clause: &str| {
+        let tally = |clause: &str| {
             let mut tallies = run.tallies();
             let found = tallies.find(|(oracle, of, _)| (*oracle, of.name) == ("private_slot", clause));
-            found.map_or(0, |(_, _, tally)| tally.checked)
+            found.map(|(_, _, tally)| tally).unwrap_or_default()
         };
-        assert!(checked("alias-exit") >= 4, "{report}");
+        let checked = |clause: &str| tally(clause).checked;
+        // Elsewhere the runner makes a memslot for each name, and none for a private one: that says nothing about KVM.
+        let looked_at = if shown { checked("alias-exit") } else { tally("alias-exit").unsupported };
+        assert!(looked_at >= 4 && (shown || checked("alias-exit") == 0), "{report}");
         assert_eq!(checked("alias-unmapped") >= 4, shown, "{report}");
     }
 }

@@ -90,6 +90,15 @@ impl FrameSet {
         if to >= from { Self(self.0 << (to - from)) } else { Self(self.0 >> (from - to)) }
     }
 
+    /// All frames from the lowest to the highest of the set.
+    #[inline]
+    pub const fn hull(self) -> Self {
+        if self.0 == 0 {
+            return Self::EMPTY;
+        }
+        Self((u64::MAX << self.0.trailing_zeros()) & (u64::MAX >> self.0.leading_zeros()))
+    }
+
     /// The lowest frame.
     #[inline]
     pub const fn first(self) -> Option<usize> {

@@ -21,7 +21,8 @@ pub use explore::{choices, exhaust, generate, minimize};
 pub use frame_set::FrameSet;
 pub use host::{Host, Pins};
 pub use mmu::{
-    Alarm, Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Spte, VcpuSet,
+    Alarm, Capabilities, Exit, Fault, Flush, FlushBackend, GfnIndexed, Mmu, RangeFlushFailed, Sample, Spte, TlbEvent,
+    VcpuSet,
 };
 pub use program::{
     Access, Aliasing, BackendMode, Gpte, GpteFlags, GuestPaging, Gva, HostPageRange, Levels, Logging, MemoryType, Op,

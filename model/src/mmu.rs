@@ -9,7 +9,7 @@ mod spte;
 
 pub use capabilities::Capabilities;
 pub use exit::{Exit, Fault};
-pub use flush::{Flush, FlushBackend, RangeFlushFailed, VcpuSet};
+pub use flush::{Flush, FlushBackend, RangeFlushFailed, Sample, TlbEvent, VcpuSet};
 pub use gfn_indexed::GfnIndexed;
 pub use spte::Spte;
 

@@ -6,6 +6,7 @@ mod allowed;
 mod async_pf;
 mod dirty;
 mod entitled;
+mod flux;
 mod guest_access;
 mod guest_walk;
 mod memory_attributes;

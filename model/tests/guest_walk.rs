@@ -35,7 +35,7 @@ impl Guest {
         self.host.apply(&op);
         self.host.settle(&op, &exit);
         let allowed = self.model.step(&self.host, &op, &exit);
-        assert!(allowed.admits(&self.vm, &exit), "{op:?} {exit:?}: {allowed:?}");
+        assert!(allowed.admits(&exit), "{op:?} {exit:?}: {allowed:?}");
     }
 
     fn pfn(&self, frame: usize) -> Pfn {

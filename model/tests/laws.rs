@@ -136,7 +136,7 @@ impl State {
         ];
         exits.extend(allowed.memory.map(Exit::Memory));
         exits.extend(allowed.translated.map(Exit::Translated));
-        exits.retain(|exit| allowed.admits(vm, exit));
+        exits.retain(|exit| allowed.admits(exit));
         exits.dedup();
         exits
     }
@@ -323,7 +323,6 @@ fn an_access_may_reach_memory_exactly_if_it_is_entitled_to_it() {
         let Some((before, allowed, _)) = step else { return };
         let Op::Access { gpa, access, .. } = state.path.last() else { return };
         let (frame, alias) = state.model.vm().locate(gpa).unwrap();
-        let (gfn, _) = state.model.vm().stolen().split(gpa);
         let entitled = before.entitled(frame, alias);
         let needed = Rights::needed(access);
         let memory = match entitled {
@@ -340,7 +339,7 @@ fn an_access_may_reach_memory_exactly_if_it_is_entitled_to_it() {
             }
             Entitled::OtherKind => panic!("no VM here has a shared bit"),
         };
-        assert_eq!(allowed.mmio, exits.then_some(gfn), "{entitled:?} after {:?}", state.path);
+        assert_eq!(allowed.mmio, exits.then_some(gpa), "{entitled:?} after {:?}", state.path);
         let busy = before.model.slot_change_pending() || before.host.any_invalidating();
         assert!(!allowed.retry || busy, "a retry without a reason after {:?}", state.path);
         reached += usize::from(memory.is_some());

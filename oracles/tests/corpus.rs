@@ -19,19 +19,10 @@ struct Ideal {
 
 impl Ideal {
     fn answer(&self, host: &Host, op: &Op) -> Exit {
-        let allowed = self.model.clone().step(host, op, &Exit::Unsupported);
-        let gpa = match *op {
-            Op::Access { gpa, .. }
-            | Op::WriteGpte { gpa, .. }
-            | Op::FaultBegin { gpa, .. }
-            | Op::Prefault { gpa, .. } => Some(gpa),
-            Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
-            Op::GuestAccess { root, gva, access, .. } => self.model.guest_walk(host, root, gva, access).end.ok(),
-            _ => None,
-        };
+        let allowed = self.model.clone().expect(host, op);
         let memory = allowed.memory.map(Exit::Memory);
         let emulated = allowed.emulated.map(Exit::Emulated);
-        let mmio = allowed.mmio.and(gpa).map(Exit::Mmio);
+        let mmio = allowed.mmio.map(Exit::Mmio);
         let dirty = allowed.dirty.map(|(must, may)| Exit::Dirty(if self.eager { may } else { must }));
         let translated = allowed.translated.map(Exit::Translated);
         let plain = [
@@ -48,7 +39,7 @@ impl Ideal {
         let late = allowed.guest_fault.map_or(Exit::Retry, Exit::GuestFault);
         let late = [(allowed.guest_fault.is_some() || allowed.retry, late), (allowed.error, Exit::Error)];
         let pick = |list: &[(bool, Exit)]| list.iter().find(|(right, _)| *right).map(|(_, exit)| *exit);
-        let ready = allowed.page_ready.map(Exit::PageReady);
+        let ready = allowed.page_ready.first().map(|(gpa, _)| Exit::PageReady(*gpa));
         let data = [memory, emulated, mmio, dirty, translated, ready].into_iter().flatten().next();
         pick(&plain).or(data).or(pick(&late)).expect("the model always leaves an answer")
     }
@@ -72,7 +63,7 @@ impl Mmu for Ideal {
 
     /// There are no tables to show, so the exits are judged, and nothing else.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { flushes: true, ..Capabilities::EXITS }
+        Capabilities { flushes: true, refuses_aliased_prefault: true, ..Capabilities::EXITS }
     }
 }
 

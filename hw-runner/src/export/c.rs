@@ -77,16 +77,16 @@ pub(super) fn call(vm: &VmConfig, step: &Step<'_>) -> String {
         },
         Op::FaultBegin { vcpu, gpa, access } if step.awaits.is_some() => {
             let (name, memory) = (c_name(vm, gpa), c_page(allowed.memory));
-            let (kind, expected) = (access.name().to_uppercase(), expected(allowed));
+            let (kind, expected) = (access.name().to_uppercase(), expected(vm, allowed));
             let page = step.awaits.map_or(0, HostPage::page);
             format!("fault_begin({at}, {vcpu}, {kind}, {name}, {page}, {memory}, \"{expected}\");")
         }
-        Op::FaultEnd { .. } => format!("fault_end({}, \"{}\");", c_page(allowed.memory), expected(allowed)),
+        Op::FaultEnd { .. } => format!("fault_end({}, \"{}\");", c_page(allowed.memory), expected(vm, allowed)),
         Op::Access { vcpu, gpa, access } | Op::FaultBegin { vcpu, gpa, access } => {
             let (name, memory) = (c_name(vm, gpa), c_page(allowed.memory));
-            let mmio = allowed.mmio.map_or("NONE".into(), |gfn| gfn.to_string());
+            let mmio = allowed.mmio.map_or("NONE".into(), |gpa| vm.stolen().split(gpa).0.to_string());
             let (error, kind) = (u8::from(allowed.error), access.name().to_uppercase());
-            format!("access_({at}, {vcpu}, {kind}, {name}, {memory}, {mmio}, {error}, \"{}\");", expected(allowed))
+            format!("access_({at}, {vcpu}, {kind}, {name}, {memory}, {mmio}, {error}, \"{}\");", expected(vm, allowed))
         }
         Op::Unmap { range, by } => {
             let reclaim = c_driver(by.unwrap_or(reclaim::DEFAULT));

@@ -28,7 +28,7 @@ pub(super) fn source(program: &Program, alias_method: AliasMethod) -> String {
                     Access::Write => format!("WRITE_ONCE(*(u64 *)GVA({name:#x}), {stage});"),
                     Access::Execute => format!("((void (*)(void))GVA({name:#x}))();"),
                 };
-                let _ = writeln!(out, "\t/* vCPU {vcpu}: {} */\n\t{access}", expected(&step.allowed));
+                let _ = writeln!(out, "\t/* vCPU {vcpu}: {} */\n\t{access}", expected(&program.vm, &step.allowed));
             }
             _ => {
                 let _ = writeln!(out, "\tGUEST_SYNC({stage});\t/* {} */", print_op(vm, step.op));

@@ -6,7 +6,7 @@ use crate::machine::end_of_fault;
 use crate::trace::support::supports;
 use gpa_model::limits::HOST_PAGES;
 use gpa_model::text::print;
-use gpa_model::{Allowed, Exit, Host, HostPage, Model, Op, Pfn, Program};
+use gpa_model::{Allowed, Exit, Host, HostPage, Model, Op, Pfn, Program, VmConfig};
 
 /// One op that is carried out, with its expected result.
 pub(super) struct Step<'a> {
@@ -50,9 +50,9 @@ fn page_of(host: &Host, pfn: Pfn) -> Option<HostPage> {
 }
 
 /// The allowed results of an access, in words.
-pub(super) fn expected(allowed: &Allowed) -> String {
+pub(super) fn expected(vm: &VmConfig, allowed: &Allowed) -> String {
     let memory = allowed.memory.map(|pfn| format!("page {:#x}", pfn.raw()));
-    let mmio = allowed.mmio.map(|gfn| format!("an exit for frame {gfn}"));
+    let mmio = allowed.mmio.map(|gpa| format!("an exit for frame {}", vm.stolen().split(gpa).0));
     let error = allowed.error.then(|| "a failure".to_owned());
     let words: Vec<String> = [memory, mmio, error].into_iter().flatten().collect();
     words.join(" or ")

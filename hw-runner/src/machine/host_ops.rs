@@ -66,7 +66,8 @@ impl Machine {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => Ok(Exit::NotFound),
                 Some(libc::EINVAL) => Ok(Exit::Refused),
-                Some(libc::EAGAIN | libc::EINTR) => Ok(Exit::Retry),
+                Some(libc::EAGAIN) => Ok(Exit::Retry),
+                Some(libc::EINTR) => Ok(Exit::Interrupted),
                 Some(libc::EFAULT) => Ok(Exit::Error),
                 // Shadow paging, or an older kernel.
                 Some(libc::EOPNOTSUPP | libc::ENOTTY) => Ok(Exit::Unsupported),

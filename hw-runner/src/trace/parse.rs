@@ -226,6 +226,7 @@ fn observation(vm: &VmConfig, words: &mut Words<'_>) -> Result<Exit, ParseError>
         "halted" => Exit::Halted,
         "page-ready" => Exit::PageReady(gpa(vm, words)?),
         "refused" => Exit::Refused,
+        "interrupted" => Exit::Interrupted,
         "unsupported" => Exit::Unsupported,
         word => return Err(words.found(expected, word)),
     };

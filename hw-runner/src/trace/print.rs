@@ -70,6 +70,7 @@ pub fn print_observation(vm: &VmConfig, exit: &Exit) -> String {
         | Exit::PageNotPresent
         | Exit::Halted
         | Exit::Refused
+        | Exit::Interrupted
         | Exit::Unsupported => name.to_owned(),
     }
 }

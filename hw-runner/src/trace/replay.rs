@@ -110,7 +110,20 @@ impl Mmu for Replay {
     fn capabilities(&self) -> Capabilities {
         let inside = !self.trace.seen.is_empty();
         let native = self.trace.fingerprint.native;
-        Capabilities { tables: inside, flushes: inside, keys: inside, rmap: inside, native, ..Capabilities::EXITS }
+        let alias_method = self.trace.fingerprint.alias_method;
+        let one_slot = alias_method.slots(&self.trace.program.vm) == 1;
+        let own_aliases = one_slot || self.trace.program.vm.stolen().alias_count() == 1;
+        Capabilities {
+            tables: inside,
+            flushes: inside,
+            keys: inside,
+            rmap: inside,
+            native,
+            refuses_aliased_prefault: true,
+            own_aliases,
+            told_alias_bits: alias_method.alias_in_tables(usize::from(u8::MAX)) as u8,
+            ..Capabilities::EXITS
+        }
     }
 
     /// Starts the same trace again.

@@ -67,12 +67,7 @@ fn random_programs_are_clean_on_hardware() -> Outcome {
         return skip("the programs are clean, but this KVM is not proven to run guests natively");
     }
     assert_eq!(run.counts().unsupported, 0);
-    for (oracle, clause) in [
-        ("gfn_unalias", "exit"),
-        ("private_slot", "alias-exit"),
-        ("alias_flush", "stale-access"),
-        ("dirty_log", "missing"),
-    ] {
+    for (oracle, clause) in [("gfn_unalias", "exit"), ("alias_flush", "stale-access"), ("dirty_log", "missing")] {
         let tally = tally(&run, oracle, clause);
         assert!(tally.checked > 0, "{oracle}/{clause}: {tally:?}");
     }

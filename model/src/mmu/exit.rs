@@ -41,6 +41,8 @@ pub enum Exit {
     Mmio(Gpa),
     /// Nothing happened; the guest will fault again.
     Retry,
+    /// The request did not come to an end before a signal ended it (`EINTR`): the kernel went round and round.
+    Interrupted,
     /// The fault waits to be ended.
     Pending,
     /// The dirty log of the slot.

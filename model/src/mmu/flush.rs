@@ -1,8 +1,11 @@
-//! The TLB flush back-end a target calls, and the record of what it asked for.
+//! The TLB flush back-end that a target calls, and the ordered log of one op: flushes, freed table pages, and the tables as they
+//! are at each of these points.
 
+use super::Spte;
 use crate::addr::Gpa;
 use crate::limits::VCPUS;
 use crate::program::BackendMode;
+use std::ops::Range;
 
 /// Which vCPUs a flush reaches, one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,22 +77,51 @@ pub enum Flush {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RangeFlushFailed;
 
-/// What a target calls to flush TLBs while it carries out one op.
+/// A translation in the tables at some point within an op.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// Number of the alias.
+    pub alias: u8,
+    /// The frame.
+    pub frame: u8,
+    /// What translates it.
+    pub spte: Spte,
+}
+
+/// An entry of the ordered log of an op.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TlbEvent {
+    /// TLBs were flushed, or the back-end failed to.
+    Flush(Flush),
+    /// The tables as they are now: these [samples](FlushBackend::samples), and every other frame is absent.
+    Tables(Range<usize>),
+    /// A table page was freed. Its memory may become another's from here on.
+    Freed,
+}
+
+/// What a target calls to flush TLBs while it carries out one op, and the ordered log of that op.
+///
+/// A processor may fill its TLB from the tables at any time. Whether a flush came after the change that it is for is therefore
+/// seen only if the tables are known at the flush: a target that calls [`FlushBackend::tables`] before each flush and each
+/// free claims [`Capabilities::order`](super::Capabilities::order). Where they are not known, flushes are taken to follow the
+/// changes.
 #[derive(Debug, Default)]
 pub struct FlushBackend {
     mode: BackendMode,
     ranges: u32,
-    log: Vec<Flush>,
-    freed_after: Option<usize>,
+    flushes: Vec<Flush>,
+    events: Vec<TlbEvent>,
+    samples: Vec<Sample>,
 }
 
 impl FlushBackend {
-    /// Forget the record and count of the last op; from now on behave as `mode`.
+    /// Forget the log of the last op; from now on behave as `mode`.
     pub fn begin_op(&mut self, mode: BackendMode) {
         self.mode = mode;
         self.ranges = 0;
-        self.log.clear();
-        self.freed_after = None;
+        self.flushes.clear();
+        self.events.clear();
+        self.samples.clear();
     }
 
     /// Whether range flushes exist at all (`kvm_available_flush_tlb_with_range()`).
@@ -110,7 +142,7 @@ impl FlushBackend {
             BackendMode::FailsSecond => self.ranges != 2,
             BackendMode::Absent | BackendMode::FailsAll => false,
         };
-        self.log.push(Flush::Range { gpa, pages, ok });
+        self.observed(Flush::Range { gpa, pages, ok });
         if ok { Ok(()) } else { Err(RangeFlushFailed) }
     }
 
@@ -121,26 +153,40 @@ impl FlushBackend {
 
     /// Flush everything on some vCPUs.
     pub fn on(&mut self, vcpus: VcpuSet) {
-        self.log.push(Flush::All { vcpus });
+        self.observed(Flush::All { vcpus });
     }
 
-    /// A table page is free: from now on it may be made into something else. To be told is up to the target.
+    /// Note that a table page is free: from now on it may be made into something else.
     pub fn freed(&mut self) {
-        self.freed_after.get_or_insert(self.log.len());
+        self.events.push(TlbEvent::Freed);
     }
 
-    /// How many flushes had been asked for during the current op when the first table page was freed, if one was.
-    pub const fn freed_after(&self) -> Option<usize> {
-        self.freed_after
+    /// Note the tables as they are now. `walk` visits each frame that is mapped: the number of the alias, the frame, what
+    /// translates it.
+    pub fn tables(&mut self, walk: impl FnOnce(&mut dyn FnMut(usize, usize, Spte))) {
+        let start = self.samples.len();
+        walk(&mut |alias, frame, spte| self.samples.push(Sample { alias: alias as u8, frame: frame as u8, spte }));
+        self.events.push(TlbEvent::Tables(start..self.samples.len()));
     }
 
-    /// Note a flush that somebody else was asked for, with what came of it: that of a recorded target.
+    /// Note a flush that another back-end was asked for, with its result: that of a recorded target.
     pub fn observed(&mut self, flush: Flush) {
-        self.log.push(flush);
+        self.flushes.push(flush);
+        self.events.push(TlbEvent::Flush(flush));
     }
 
-    /// What was asked for during the current op, in order.
+    /// The flushes of the current op, in order.
     pub fn log(&self) -> &[Flush] {
-        &self.log
+        &self.flushes
+    }
+
+    /// Everything that was noted of the current op, in order.
+    pub fn events(&self) -> &[TlbEvent] {
+        &self.events
+    }
+
+    /// What [`TlbEvent::Tables`] points into.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
     }
 }

@@ -80,11 +80,6 @@ impl Model {
         self.change.is_none() && !self.memory_attributes.is_changing()
     }
 
-    /// Whether something is going on for which any access may be retried.
-    pub(super) fn in_flux(&self, host: &Host) -> bool {
-        !self.slots_lock_is_free() || host.any_invalidating() || self.zapping.is_some()
-    }
-
     pub(super) fn is_logged(&self, id: SlotId) -> bool {
         self.slots[id.index()].is_some_and(|slot| slot.flags.log_dirty)
     }

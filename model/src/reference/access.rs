@@ -1,29 +1,31 @@
-//! What a guest access may come to.
+//! What a guest access may come to, and what is known once it has.
 
 use super::{Allowed, Entitled, Model, SlotKind};
-use crate::addr::{Alias, Gfn, Gpa};
+use crate::addr::{Alias, Gpa, Pfn};
 use crate::host::Host;
 use crate::mmu::Exit;
 use crate::program::{Access, Rights};
 
 impl Model {
     /// What an access may come to that `vcpu` enters the guest for.
-    pub(super) fn access_of(&mut self, host: &Host, vcpu: u8, (gpa, access): (Gpa, Access), exit: &Exit) -> Allowed {
-        let mut allowed = self.access(host, gpa, access, exit);
-        allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
-        self.fault_on_page(host, (vcpu, gpa, access), exit, &mut allowed);
+    pub(super) fn expect_entry(&self, host: &Host, vcpu: u8, gpa: Gpa, access: Access) -> Allowed {
+        let mut allowed = self.expect_access(host, gpa, access);
+        allowed.ring_full = self.may_be_full(vcpu);
+        self.expect_wait(host, (vcpu, gpa, access), &mut allowed);
         allowed
     }
 
-    /// What a guest access may come to, and what it leaves in the dirty log.
-    pub(super) fn access(&mut self, host: &Host, gpa: Gpa, access: Access, exit: &Exit) -> Allowed {
-        let mut allowed = Allowed { retry: self.in_flux(host), ..Allowed::default() };
+    /// What a guest access may come to.
+    pub(super) fn expect_access(&self, host: &Host, gpa: Gpa, access: Access) -> Allowed {
+        let mut allowed = Allowed::default();
         let Some((frame, alias)) = self.vm.locate(gpa) else { return allowed };
-        let (gfn, _) = self.vm.stolen().split(gpa);
+        allowed.retry = self.is_in_flux(host, frame);
+        let readonly = self.slot_kind(frame) == SlotKind::ReadOnly;
+        let mut shared_hole = false;
         match self.entitled(host, frame, alias) {
             Entitled::Hole => {
-                allowed.mmio = Some(gfn);
-                // Nothing can be fetched from a hole; user space may see that as an error instead of an exit.
+                allowed.mmio = Some(gpa);
+                // No instruction can be fetched from a hole; user space may see an error instead of an exit.
                 allowed.error = access == Access::Execute;
             }
             Entitled::InFlux => {
@@ -31,54 +33,45 @@ impl Model {
                 if self.vm.shared_private() && self.memory_attributes.converting().contains(frame) {
                     // The old attribute or the new one may be seen, and is compared before anything else is.
                     allowed.memory_fault = true;
-                    allowed.mmio = self.shared_hole(frame, alias);
+                    shared_hole = self.is_shared_hole(frame, alias);
                 }
-                // Who looks for the page first finds none.
+                // A look-up of the page before the check for invalidations finds none.
                 allowed.error = self.slot_kind(frame) != SlotKind::Invalid && self.is_gone(host, frame);
-                // A write to a read-only slot exits before anybody looks whether its page is being invalidated.
-                if access == Access::Write && self.slot_kind(frame) == SlotKind::ReadOnly {
-                    allowed.mmio = Some(gfn);
-                }
+                // A write to a read-only slot exits before its page is looked up.
+                allowed.mmio = Some(gpa).filter(|_| access == Access::Write && readonly || shared_hole);
             }
-            Entitled::NoPage if access == Access::Write && self.slot_kind(frame) == SlotKind::ReadOnly => {
-                allowed.mmio = Some(gfn);
-            }
+            Entitled::NoPage if access == Access::Write && readonly => allowed.mmio = Some(gpa),
             Entitled::NoPage => allowed.error = true,
             Entitled::OtherKind => {
                 allowed.memory_fault = true;
                 // An MMIO entry outlives a change of the attribute: `tdp_mmu_zap_leafs()` removes present entries only.
-                allowed.mmio = self.shared_hole(frame, alias);
+                allowed.mmio = Some(gpa).filter(|_| self.is_shared_hole(frame, alias));
             }
             Entitled::Memory(_, rights) if !rights.contains(Rights::needed(access)) => {
-                if self.slot_kind(frame) == SlotKind::ReadOnly {
-                    allowed.mmio = Some(gfn);
-                }
+                allowed.mmio = Some(gpa).filter(|_| readonly);
             }
-            Entitled::Memory(pfn, _) => {
-                allowed.memory = Some(pfn);
-                self.log_access(frame, access, exit);
-            }
+            Entitled::Memory(pfn, _) => allowed.memory = Some(pfn),
         }
-        self.tracked_write(host, frame, access, exit, &mut allowed);
+        allowed.emulated = self.tracked_page(host, frame, access).filter(|_| allowed.mmio.is_none());
         allowed
     }
 
-    /// The gfn of `frame` if it has no memslot and `alias` names shared memory.
-    fn shared_hole(&self, frame: usize, alias: Alias) -> Option<Gfn> {
-        (!alias.is_none() && self.slot_kind(frame) == SlotKind::Hole).then(|| self.vm.gfn(frame))
+    /// Whether `frame` has no memslot and `alias` names shared memory.
+    fn is_shared_hole(&self, frame: usize, alias: Alias) -> bool {
+        !alias.is_none() && self.slot_kind(frame) == SlotKind::Hole
     }
 
-    /// What user space may be told that asks for a page to be mapped: done, nothing there, nobody can have it, or try again. A
-    /// design may also refuse to be asked by an alias, as Linux does (8046d29dde17).
-    pub(super) fn prefault(&mut self, host: &Host, gpa: Gpa, exit: &Exit) -> Allowed {
-        let access = self.access(host, self.prefaulted(gpa), Access::Read, exit);
-        let refused = !self.vm.stolen().split(gpa).1.is_none();
+    /// What a request of user space to map a page may come to: done, no memory there, no page to be had, or try again. A design may
+    /// also refuse a request by an alias ([`Capabilities::refuses_aliased_prefault`](crate::Capabilities)).
+    pub(super) fn expect_prefault(&self, host: &Host, gpa: Gpa) -> Allowed {
+        let access = self.expect_access(host, self.prefaulted(gpa), Access::Read);
         Allowed {
             retry: access.retry,
+            interruptible: true,
             done: access.memory.is_some(),
             not_found: access.mmio.is_some(),
             error: access.error || access.memory_fault,
-            refused,
+            refused: !self.vm.stolen().split(gpa).1.is_none(),
             ..Allowed::default()
         }
     }
@@ -92,21 +85,21 @@ impl Model {
         if private || !alias.is_none() { gpa } else { stolen.join(stolen.split(gpa).0, stolen.alias(1)) }
     }
 
-    /// A write to a tracked frame is emulated on the page behind it, whatever the tables are doing meanwhile.
-    pub(super) fn tracked_write(
-        &mut self,
-        host: &Host,
-        frame: usize,
-        access: Access,
-        exit: &Exit,
-        allowed: &mut Allowed,
-    ) {
-        let Some((_, slot)) = self.slot_at(frame) else { return };
-        let tracked = self.tracked.union(self.shadowed);
-        let emulates = access == Access::Write && tracked.contains(frame);
+    /// The page on which a write to a tracked frame is emulated, whatever the tables are doing meanwhile.
+    fn tracked_page(&self, host: &Host, frame: usize, access: Access) -> Option<Pfn> {
+        let (_, slot) = self.slot_at(frame)?;
+        let emulates = access == Access::Write && self.tracked.union(self.shadowed).contains(frame);
         let lost = slot.invalid || self.is_gone(host, frame);
-        if emulates && allowed.mmio.is_none() && !lost && !slot.flags.readonly {
-            allowed.emulated = Some(host.pfn(slot.hva_of(&self.vm, frame)));
+        (emulates && !lost && !slot.flags.readonly).then(|| host.pfn(slot.hva_of(&self.vm, frame)))
+    }
+
+    /// An access to `gpa` by `vcpu` ended in `exit`.
+    pub(super) fn observe_access(&mut self, host: &Host, vcpu: u8, (gpa, access): (Gpa, Access), exit: &Exit) {
+        let frames = self.frames_at(gpa);
+        self.list_dirty(vcpu, frames);
+        let allowed = self.expect_access(host, gpa, access);
+        let reached = allowed.memory.is_some() || allowed.emulated.is_some();
+        if let Some(frame) = frames.first().filter(|_| reached) {
             self.log_access(frame, access, exit);
         }
     }

@@ -1,12 +1,12 @@
 //! What one op may come to.
 
-use crate::addr::{Gfn, Gpa, Pfn};
+use crate::addr::{Gpa, Pfn};
 use crate::frame_set::FrameSet;
 use crate::mmu::{Exit, Fault};
-use crate::program::{Rights, VmConfig};
+use crate::program::Rights;
 
 /// The exits that are right for one op, and what must be gone when it returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// The page an access may reach.
     pub memory: Option<Pfn>,
@@ -16,20 +16,24 @@ pub struct Allowed {
     pub not_found: bool,
     /// The request may be refused.
     pub refused: bool,
-    /// The frame user space may be told about; any alias of it.
-    pub mmio: Option<Gfn>,
-    /// The access may be retried, because something is in flux or was since the fault began.
+    /// The address that user space may be told: the one that was accessed, alias and all.
+    pub mmio: Option<Gpa>,
+    /// The access may be retried, because what it needs is in flux, or something was since the fault began. A request of user space
+    /// may be interrupted then.
     pub retry: bool,
+    /// The op is a request of user space, which a signal can end.
+    pub interruptible: bool,
     /// The vCPU may have to wait for room in its dirty ring.
     pub ring_full: bool,
     /// The guest may be told that the page has to be read in.
     pub page_not_present: bool,
     /// The vCPU may wait for a page that the guest was told of.
     pub halted: bool,
-    /// The page that the guest may be told is there, by the name it faulted on.
-    pub page_ready: Option<Gpa>,
-    /// It must be mapped under that name.
-    pub ready_is_mapped: bool,
+    /// The pages that were read in, of which the guest is told one: by the alias it faulted on, which must be mapped then if the
+    /// second is true.
+    pub page_ready: Vec<(Gpa, bool)>,
+    /// Other ends of an access through the guest's tables: where entries lead that a TLB may still hold.
+    pub elsewhere: Vec<Exit>,
     /// The fault may wait for its end.
     pub pending: bool,
     /// The op may end without a result.
@@ -60,19 +64,23 @@ pub struct Allowed {
 
 impl Allowed {
     /// Whether `exit` is one of them. What the dirty log and aging report is for their oracles to judge.
-    pub fn admits(&self, vm: &VmConfig, exit: &Exit) -> bool {
+    pub fn admits(&self, exit: &Exit) -> bool {
+        if self.elsewhere.contains(exit) {
+            return true;
+        }
         match *exit {
             Exit::Done => self.done,
             Exit::Memory(pfn) => self.memory == Some(pfn),
             Exit::Emulated(pfn) => self.emulated == Some(pfn),
             Exit::Refused => self.refused,
             Exit::NotFound => self.not_found,
-            Exit::Mmio(gpa) => self.mmio.is_some_and(|gfn| vm.stolen().split(gpa).0 == gfn),
+            Exit::Mmio(gpa) => self.mmio == Some(gpa),
             Exit::Retry => self.retry,
+            Exit::Interrupted => self.retry && self.interruptible,
             Exit::RingFull => self.ring_full,
             Exit::PageNotPresent => self.page_not_present,
             Exit::Halted => self.halted,
-            Exit::PageReady(gpa) => self.page_ready == Some(gpa),
+            Exit::PageReady(gpa) => self.page_ready.iter().any(|(ready, _)| *ready == gpa),
             Exit::Pending => self.pending,
             Exit::Dirty(_) => self.dirty.is_some(),
             Exit::Young(_) => self.young,

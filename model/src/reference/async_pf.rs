@@ -27,31 +27,30 @@ pub(super) struct AsyncPf {
 }
 
 impl Model {
-    /// `vcpu` may have faulted on a page that has to be read in, which ended in `exit`. An alias of no memory, an INVALID slot,
-    /// a tracked write and private memory are seen to before anybody looks for the page.
-    pub(super) fn fault_on_page(
-        &mut self,
-        host: &Host,
-        (vcpu, gpa, access): (u8, Gpa, Access),
-        exit: &Exit,
-        allowed: &mut Allowed,
-    ) {
-        if !self.vm().async_pf() {
-            return;
+    /// What `vcpu` may be told that faults on a page that has to be read in. An alias of no memory, an INVALID slot, a tracked write
+    /// and private memory are decided before the page is looked up.
+    pub(super) fn expect_wait(&self, host: &Host, at: (u8, Gpa, Access), allowed: &mut Allowed) {
+        if let Some(wait) = self.wait_for(host, at).filter(|_| allowed.mmio.is_none()) {
+            let awaited = self.awaited(wait.vcpu);
+            allowed.halted = awaited.contains(wait.frame.into());
+            allowed.page_not_present = !allowed.halted && awaited.len() < ASYNC_PF;
         }
-        let Some((frame, alias)) = self.vm().locate(gpa) else { return };
+    }
+
+    /// The guest on `vcpu` was told that the page is not present.
+    pub(super) fn observe_wait(&mut self, host: &Host, at: (u8, Gpa, Access)) {
+        let wait = self.wait_for(host, at);
+        self.async_pf.extend(wait);
+    }
+
+    fn wait_for(&self, host: &Host, (vcpu, gpa, access): (u8, Gpa, Access)) -> Option<AsyncPf> {
+        let (frame, alias) = self.vm().locate(gpa).filter(|_| self.vm().async_pf())?;
         // Private memory is never paged out.
         if self.vm().shared_private() && alias.is_none() {
-            return;
+            return None;
         }
-        let is_out = self.hva(frame).filter(|hva| host.is_out(*hva) && self.waits(frame, access));
-        let Some(hva) = is_out.filter(|_| allowed.mmio.is_none()) else { return };
-        let awaited = self.awaited(vcpu);
-        allowed.halted = awaited.contains(frame);
-        allowed.page_not_present = !allowed.halted && awaited.len() < ASYNC_PF;
-        if allowed.page_not_present && *exit == Exit::PageNotPresent {
-            self.async_pf.push(AsyncPf { vcpu, frame: frame as u8, gpa, access, hva, read_in: false });
-        }
+        let hva = self.hva(frame).filter(|hva| host.is_out(*hva) && self.waits(frame, access))?;
+        Some(AsyncPf { vcpu, frame: frame as u8, gpa, access, hva, read_in: false })
     }
 
     fn waits(&self, frame: usize, access: Access) -> bool {
@@ -65,24 +64,25 @@ impl Model {
         done.for_each(|page| page.read_in = true);
     }
 
-    /// What may come of it that `vcpu` takes a page. One that was read in must not be left, and must be mapped if the guest could
+    /// What it may come to that `vcpu` takes a page. One that was read in must not be left, and must be mapped if the guest could
     /// use it.
-    pub(super) fn page_ready(&mut self, host: &Host, vcpu: u8, exit: &Exit) -> Allowed {
-        let ready = |page: &AsyncPf| page.vcpu == vcpu && page.read_in;
-        let told = |page: &AsyncPf| ready(page) && *exit == Exit::PageReady(page.gpa);
-        let (told, any) = (self.async_pf.iter().position(told), self.async_pf.iter().find(|page| ready(page)));
-        let Some(at) = told else {
-            let (done, page_ready) = (any.is_none(), any.map(|page| page.gpa));
-            let ring_full = self.list_dirty(vcpu, FrameSet::EMPTY);
-            return Allowed { done, page_ready, ring_full, ..Allowed::default() };
-        };
-        let AsyncPf { gpa, access, .. } = self.async_pf.remove(at);
-        let access = self.access(host, gpa, access, exit);
-        Allowed {
-            page_ready: Some(gpa),
-            ring_full: self.list_dirty(vcpu, self.frames_at(gpa)),
-            ready_is_mapped: access.memory.is_some() && access.emulated.is_none() && !access.retry,
-            ..Allowed::default()
+    pub(super) fn expect_page_ready(&self, host: &Host, vcpu: u8) -> Allowed {
+        let ready = self.async_pf.iter().filter(|page| page.vcpu == vcpu && page.read_in);
+        let page_ready: Vec<(Gpa, bool)> = ready
+            .map(|page| {
+                let access = self.expect_access(host, page.gpa, page.access);
+                (page.gpa, access.memory.is_some() && access.emulated.is_none() && !access.retry)
+            })
+            .collect();
+        Allowed { done: page_ready.is_empty(), page_ready, ring_full: self.may_be_full(vcpu), ..Allowed::default() }
+    }
+
+    /// The guest on `vcpu` was told that the page is there which it faulted on by `gpa`.
+    pub(super) fn observe_page_ready(&mut self, host: &Host, vcpu: u8, gpa: Gpa, exit: &Exit) {
+        let told = |page: &AsyncPf| page.vcpu == vcpu && page.read_in && page.gpa == gpa;
+        if let Some(at) = self.async_pf.iter().position(told) {
+            let AsyncPf { gpa, access, .. } = self.async_pf.remove(at);
+            self.observe_access(host, vcpu, (gpa, access), exit);
         }
     }
 

@@ -7,18 +7,22 @@ use crate::mmu::Exit;
 use crate::program::{Access, SlotId};
 
 impl Model {
-    /// `vcpu` touches one of `frames`, and may list it in its dirty ring; whether there may have been no room for that.
-    pub(super) fn list_dirty(&mut self, vcpu: u8, frames: FrameSet) -> bool {
-        let Some(entries) = self.vm.dirty_ring() else { return false };
-        let logged = !self.logged_frames().intersect(frames).is_empty();
-        let listed = &mut self.ring_may[usize::from(vcpu)];
-        let full = *listed + DIRTY_RING_RESERVED > entries;
-        if logged {
-            *listed = (*listed + DIRTY_RING_RESERVED).min(entries);
-        }
-        full
+    /// Whether there may be no room in the dirty ring of `vcpu` for what one access adds.
+    pub(super) fn may_be_full(&self, vcpu: u8) -> bool {
+        let listed = self.ring_may[usize::from(vcpu)];
+        self.vm.dirty_ring().is_some_and(|entries| listed + DIRTY_RING_RESERVED > entries)
     }
 
+    /// `vcpu` touched one of `frames`, and may have listed it in its dirty ring.
+    pub(super) fn list_dirty(&mut self, vcpu: u8, frames: FrameSet) {
+        let Some(entries) = self.vm.dirty_ring() else { return };
+        if !self.logged_frames().intersect(frames).is_empty() {
+            let listed = &mut self.ring_may[usize::from(vcpu)];
+            *listed = (*listed + DIRTY_RING_RESERVED).min(entries);
+        }
+    }
+
+    /// An access reached `frame`, or would have if it was not retried.
     pub(super) fn log_access(&mut self, frame: usize, access: Access, exit: &Exit) {
         let Some((id, slot)) = self.slot_at(frame) else { return };
         if !slot.flags.log_dirty {

@@ -2,7 +2,9 @@
 
 use super::Model;
 use crate::addr::{Alias, HostPage, Level, Pfn};
+use crate::frame_set::FrameSet;
 use crate::host::Host;
+use crate::limits::FRAMES;
 use crate::program::Rights;
 use strum::IntoStaticStr;
 
@@ -126,6 +128,12 @@ impl Model {
     /// page away.
     pub fn page(&self, host: &Host, frame: usize) -> Option<Pfn> {
         self.hva(frame).filter(|hva| !host.invalidating(*hva) && !host.is_gone(*hva)).map(|hva| host.pfn(hva))
+    }
+
+    /// The frames that `pfn` is behind, whatever their memslots are for.
+    pub fn frames_of_page(&self, host: &Host, pfn: Pfn) -> FrameSet {
+        let leads = |frame: &usize| self.hva(*frame).is_some_and(|hva| host.pfn(hva) == pfn);
+        (0..FRAMES).filter(leads).fold(FrameSet::EMPTY, |set, frame| set.union(FrameSet::one(frame)))
     }
 
     /// The host page behind `frame`, whatever its memslot is for and whether it is being taken away.

@@ -4,9 +4,10 @@
 //! memslot change, invalidations and faults in progress, the pages that vCPUs wait for, and what must or may stand in the dirty log.
 
 use super::async_pf::AsyncPf;
+use super::flux::Invalidated;
 use super::memory_attributes::MemoryAttributes;
 use super::slot::{PendingChange, Slot};
-use super::stale_gpte::StaleGpte;
+use super::stale_gpte::{GpteWrites, StaleGpte};
 use crate::addr::Gpa;
 use crate::addr::HostPage;
 use crate::frame_set::FrameSet;
@@ -39,9 +40,11 @@ pub struct Model {
     /// Frames that were tables on the way of an access: writes to them may be emulated.
     pub(super) shadowed: FrameSet,
     pub(super) stale: Vec<StaleGpte>,
+    pub(super) gpte_writes: GpteWrites,
     /// The pages that vCPUs wait for.
     pub(super) async_pf: Vec<AsyncPf>,
     pub(super) memory_attributes: MemoryAttributes,
+    pub(super) invalidated: Invalidated,
     /// The frames of the zap that has begun and not ended.
     pub(super) zapping: Option<FrameSet>,
 }
@@ -64,8 +67,10 @@ impl Model {
             tracked: FrameSet::EMPTY,
             shadowed: FrameSet::EMPTY,
             stale: Vec::new(),
+            gpte_writes: GpteWrites::default(),
             async_pf: Vec::new(),
             memory_attributes: MemoryAttributes::default(),
+            invalidated: Invalidated::default(),
             zapping: None,
         }
     }
@@ -85,14 +90,16 @@ impl Model {
             ring_may,
             tracked,
             memory_attributes,
+            invalidated,
             zapping,
             shadowed,
             stale,
+            gpte_writes,
             async_pf,
         } = self;
-        (slots, change, faults, zapping).hash(hasher);
+        (slots, change, faults, invalidated, zapping).hash(hasher);
         (log_must, log_may, ring_may, tracked, memory_attributes).hash(hasher);
-        (shadowed, stale, async_pf).hash(hasher);
+        (shadowed, stale, gpte_writes, async_pf).hash(hasher);
     }
 
     /// The VM.

@@ -10,9 +10,16 @@ use crate::mmu::{Exit, Fault};
 use crate::program::{Access, Op, Rights};
 
 impl Model {
-    /// Carry out an accepted op and say what may come of it. `host` is the host after the op; `exit` is what the target
-    /// answered, of which only this counts: whether an access was completed, and whether a fault is pending.
+    /// Carry out an accepted op whose answer is known, and say what it may come to.
     pub fn step(&mut self, host: &Host, op: &Op, exit: &Exit) -> Allowed {
+        let allowed = self.expect(host, op);
+        self.observe(host, op, exit);
+        allowed
+    }
+
+    /// Carry out an accepted op and say what it may come to. `host` is the host after the op, before the target answers: no answer
+    /// can choose by what it is judged.
+    pub fn expect(&mut self, host: &Host, op: &Op) -> Allowed {
         let mut allowed = Allowed::default();
         match *op {
             Op::Slot { id, change } => {
@@ -21,27 +28,24 @@ impl Model {
             }
             Op::SlotBegin { id, change } => self.slot_begin(id, change, &mut allowed),
             Op::SlotEnd => self.slot_end(&mut allowed),
-            Op::Access { vcpu, gpa, access } => allowed = self.access_of(host, vcpu, (gpa, access), exit),
+            Op::Access { vcpu, gpa, access } => allowed = self.expect_entry(host, vcpu, gpa, access),
             Op::FaultBegin { vcpu, gpa, access } => {
-                allowed = self.access_of(host, vcpu, (gpa, access), exit);
+                allowed = self.expect_entry(host, vcpu, gpa, access);
                 allowed.pending = true;
-                if *exit == Exit::Pending {
-                    let hole_at_begin = allowed.mmio.is_some();
-                    self.faults[usize::from(vcpu)] = Some(PendingFault { gpa, access, raced: false, hole_at_begin });
-                }
             }
             Op::Prefault { vcpu, gpa } => {
-                allowed = self.prefault(host, gpa, exit);
-                allowed.ring_full = self.list_dirty(vcpu, self.frames_at(gpa));
+                allowed = self.expect_prefault(host, gpa);
+                allowed.ring_full = self.may_be_full(vcpu);
             }
             Op::FaultEnd { vcpu } => {
-                if let Some(fault) = self.faults[usize::from(vcpu)].take() {
-                    allowed = self.access(host, fault.gpa, fault.access, exit);
+                if let Some(fault) = self.faults[usize::from(vcpu)] {
+                    allowed = self.expect_access(host, fault.gpa, fault.access);
                     // The vCPU enters the guest again, unless the fault took the last entry (`kvm_dirty_ring_check_request()`).
-                    allowed.ring_full = self.list_dirty(vcpu, self.frames_at(fault.gpa));
+                    allowed.ring_full = self.may_be_full(vcpu);
+                    // `mmu_invalidate_seq` is one number for the VM (`is_page_fault_stale()`).
                     allowed.retry |= fault.raced;
                     if fault.raced && fault.hole_at_begin {
-                        allowed.mmio = allowed.mmio.or(Some(self.vm.stolen().split(fault.gpa).0));
+                        allowed.mmio = Some(fault.gpa);
                     }
                 }
             }
@@ -116,8 +120,7 @@ impl Model {
             Op::NxRecover | Op::MmuPages { .. } | Op::Backend(_) => allowed.done = true,
             Op::Translate { table, leaf, .. } => self.translate(host, table, leaf, &mut allowed),
             Op::WriteGpte { vcpu, gpa, .. } => {
-                self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
-                allowed = self.access_of(host, vcpu, (gpa, Access::Write), exit);
+                allowed = self.expect_entry(host, vcpu, gpa, Access::Write);
             }
             Op::GuestWalk { root, gva, access, .. } => {
                 let walk = self.guest_walk(host, root, gva, access);
@@ -125,20 +128,66 @@ impl Model {
                 (allowed.table_in_flux, allowed.retry) = (walk.in_flux, walk.in_flux);
             }
             Op::GuestAccess { vcpu, root, gva, access } => {
-                allowed = self.guest_access(host, (vcpu, root), gva, access, exit);
-                allowed.ring_full = self.list_dirty(vcpu, FrameSet::ALL);
+                allowed = self.expect_guest_access(host, (vcpu, root), gva, access);
+                allowed.ring_full = self.may_be_full(vcpu);
             }
             Op::GuestFlush { vcpu } => {
                 self.flush_guest_tlb(vcpu);
                 allowed.done = true;
             }
-            Op::PageReady { vcpu } => allowed = self.page_ready(host, vcpu, exit),
+            Op::PageReady { vcpu } => allowed = self.expect_page_ready(host, vcpu),
             Op::AsyncPfClear { vcpu } => {
                 self.clear_async_pf(vcpu);
                 allowed.done = true;
             }
         }
+        self.note_invalidations(host, allowed.changed);
         allowed
+    }
+
+    /// Take in how `op` ended: which access was completed, which fault is pending, what was written. `host` is the host after the
+    /// answer was [settled](Host::settle).
+    pub fn observe(&mut self, host: &Host, op: &Op, exit: &Exit) {
+        match *op {
+            Op::Access { vcpu, gpa, access } => self.observe_entry(host, vcpu, (gpa, access), exit),
+            Op::FaultBegin { vcpu, gpa, access } => {
+                self.observe_entry(host, vcpu, (gpa, access), exit);
+                if *exit == Exit::Pending {
+                    let hole_at_begin = self.expect_access(host, gpa, access).mmio.is_some();
+                    self.faults[usize::from(vcpu)] = Some(PendingFault { gpa, access, raced: false, hole_at_begin });
+                }
+            }
+            Op::FaultEnd { vcpu } => {
+                if let Some(PendingFault { gpa, access, .. }) = self.faults[usize::from(vcpu)].take() {
+                    self.observe_access(host, vcpu, (gpa, access), exit);
+                }
+            }
+            Op::Prefault { vcpu, gpa } => {
+                let gpa = self.prefaulted(gpa);
+                self.observe_access(host, vcpu, (gpa, Access::Read), exit);
+            }
+            Op::WriteGpte { vcpu, gpa, .. } => {
+                self.note_overwritten(host, self.vm.locate(gpa).map(|(frame, _)| frame));
+                self.observe_entry(host, vcpu, (gpa, Access::Write), exit);
+            }
+            Op::GuestAccess { vcpu, root, gva, access } => {
+                self.observe_guest_access(host, (vcpu, root), gva, access, exit);
+                self.list_dirty(vcpu, FrameSet::ALL);
+            }
+            Op::PageReady { vcpu } => {
+                if let Exit::PageReady(gpa) = *exit {
+                    self.observe_page_ready(host, vcpu, gpa, exit);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn observe_entry(&mut self, host: &Host, vcpu: u8, (gpa, access): (Gpa, Access), exit: &Exit) {
+        self.observe_access(host, vcpu, (gpa, access), exit);
+        if *exit == Exit::PageNotPresent {
+            self.observe_wait(host, (vcpu, gpa, access));
+        }
     }
 
     /// Nothing may map the frames from here on.

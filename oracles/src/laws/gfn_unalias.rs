@@ -1,10 +1,12 @@
 //! `gfn_unalias`: every alias of a frame is that frame. The guest finds through each what the model says; every present
 //! SPTE of every alias is sound; what is kept by gfn carries no stolen bit.
 
+mod ageing;
+
 use super::soundness::{instead, is_sound};
 use crate::observe::{Blame, Clause, End, Objection, Oracle, Step, Tally};
-use gpa_model::limits::ALIASES;
-use gpa_model::{Entitled, Exit, Flush, FrameSet, Op, SlotKind};
+use ageing::Ageing;
+use gpa_model::{Entitled, Exit, FrameSet, Op, SlotKind};
 
 const EXIT: usize = 0;
 const SPTE: usize = 1;
@@ -15,12 +17,12 @@ const KEYED: usize = 5;
 const ZAPPED: usize = 6;
 const WARN: usize = 7;
 const ATTRIBUTE: usize = 8;
+const IDLE: usize = 9;
 
 /// The oracle `gfn_unalias`.
 #[derive(Debug, Default)]
 pub struct GfnUnalias {
-    /// Frames accessed through each alias since they were aged, whose translation is still the one that was used.
-    accessed: [FrameSet; ALIASES],
+    ageing: Ageing,
     /// Whether anything was mapped of what the zap that has begun is to take away.
     zap_at_stake: bool,
     /// Frames that were holes when they were accessed last, through whichever alias.
@@ -44,12 +46,13 @@ impl Oracle for GfnUnalias {
                 Clause::tables("zapped"),
                 Clause::shadows("warn"),
                 Clause::exits("attribute"),
+                Clause::tables("idle"),
             ]
         }
     }
 
     fn reset(&mut self) {
-        self.accessed = [FrameSet::EMPTY; ALIASES];
+        self.ageing = Ageing::default();
         self.zap_at_stake = false;
         self.holes_seen = FrameSet::EMPTY;
     }
@@ -64,7 +67,7 @@ impl Oracle for GfnUnalias {
         } else if step.accessed.is_some() {
             tally[SPTE].cannot();
         }
-        self.check_age(step, &mut tally[AGE])
+        self.ageing.check(step, tally)
     }
 
     fn finish(&mut self, end: &End<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
@@ -112,11 +115,11 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     }
     match step.exit {
         Exit::Unsupported => tally[clause].cannot(),
-        Exit::Retry if accessed.is_some() => tally[clause].skip(),
+        Exit::Retry | Exit::Interrupted if accessed.is_some() => tally[clause].skip(),
         Exit::Pending if step.allowed.pending => tally[clause].skip(),
         exit => {
-            tally[clause].check_if(step.capabilities.native);
-            if !step.allowed.admits(step.model.vm(), &exit) {
+            tally[clause].check_if(step.capabilities.native && is_telling(step));
+            if !step.admits() {
                 let blame = accessed.map(|(frame, alias)| Blame { frame, alias });
                 return Err(Objection { clause, blame, why: wrong_exit(step, exit) });
             }
@@ -125,10 +128,25 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     Ok(())
 }
 
+/// Whether the answer could have been wrong: an op that can only be carried out tells nothing when it was, and what the dirty log and
+/// ageing report is judged by their own clauses.
+fn is_telling(step: &Step<'_>) -> bool {
+    match step.exit {
+        Exit::Done => step.accessed.is_some(),
+        Exit::Dirty(_) | Exit::Young(_) => false,
+        // A retry is as right as any other answer.
+        Exit::Retry => !step.allowed.retry,
+        _ => true,
+    }
+}
+
 fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
     let entitled = step.accessed_frame().map(|(frame, alias)| step.model.entitled(step.host, frame, alias));
     let walk = crate::observe::show::show_walk(step.model.vm(), step.allowed);
     let right = match entitled {
+        _ if exit == Exit::Refused && step.allowed.refused => {
+            "the design of this target declares no rule by which an alias is refused".into()
+        }
         _ if exit == Exit::RingFull => "there is room in the dirty ring of this vCPU".into(),
         _ if exit == Exit::Halted => "this vCPU waits for no such page".into(),
         _ if exit == Exit::PageNotPresent && step.allowed.halted => {
@@ -136,7 +154,7 @@ fn wrong_exit(step: &Step<'_>, exit: Exit) -> String {
         }
         _ if exit == Exit::PageNotPresent => "whoever needs this page does not have to wait".into(),
         _ if matches!(exit, Exit::PageReady(_)) => "this vCPU waits for no such page that was read in".into(),
-        _ if step.allowed.page_ready.is_some() => "a page that this vCPU waits for was read in".into(),
+        _ if !step.allowed.page_ready.is_empty() => "a page that this vCPU waits for was read in".into(),
         None if !walk.is_empty() => format!("the guest's tables lead elsewhere: {}", walk.join(" or ")),
         Some(Entitled::Hole) => "there is no memory here: only an exit to user space is right".into(),
         Some(Entitled::InFlux) => "the memslot or page is being taken away: only a retry is right".into(),
@@ -229,60 +247,5 @@ impl GfnUnalias {
             _ => {}
         }
         Ok(())
-    }
-
-    /// A page that was accessed under any alias is young: M88-age-base-only of the reference.
-    fn check_age(&mut self, step: &Step<'_>, tally: &mut Tally) -> Result<(), Objection> {
-        let vm = step.model.vm();
-        // Where the processor sets no accessed bit, ageing itself takes the rights away.
-        if step.capabilities.tables && !matches!(step.op, Op::Age { .. }) {
-            for number in 0..step.view.aliases() {
-                // A translation that was replaced took its accessed bit along.
-                self.accessed[number] = self.accessed[number].minus(step.view.changed(number));
-            }
-            // A fault that flushed everything may have recycled any table, and prefetched what it had mapped just as it was.
-            if (step.accessed.is_some() || matches!(step.op, Op::GuestAccess { .. }))
-                && step.flushes.iter().any(|flush| matches!(flush, Flush::All { .. }))
-            {
-                self.accessed = [FrameSet::EMPTY; ALIASES];
-            }
-        }
-        if let (Some((frame, alias)), Exit::Memory(_)) = (step.accessed_frame(), step.exit)
-            && step.model.is_aged(alias)
-        {
-            let number = vm.stolen().alias_index(alias);
-            self.accessed[number] = self.accessed[number].union(FrameSet::one(frame));
-        }
-        let Op::Age { range } = step.op else { return Ok(()) };
-        let Exit::Young(young) = step.exit else {
-            tally.cannot();
-            return Ok(());
-        };
-        if !step.capabilities.tables {
-            tally.cannot();
-            return Ok(());
-        }
-        let frames = step.model.frames_of(*range);
-        let mut used = self.accessed.iter().enumerate();
-        let used = used.find_map(|(number, set)| set.intersect(frames).first().map(|frame| (number, frame)));
-        for (number, set) in self.accessed.iter_mut().enumerate().take(step.view.aliases()) {
-            // A leaf has one accessed bit for all that it translates.
-            *set = set.minus(frames).minus(step.view.changed(number));
-            if !set.is_empty() {
-                *set = frames.iter().fold(*set, |set, frame| set.minus(step.view.leaf_before(vm, number, frame)));
-            }
-        }
-        let Some((number, frame)) = used else {
-            tally.skip();
-            return Ok(());
-        };
-        tally.check();
-        if young {
-            return Ok(());
-        }
-        let why =
-            format!("{:?} was accessed and is still mapped, but aging its page found it idle", vm.gpa(frame, number));
-        let blame = Some(Blame { frame, alias: vm.stolen().alias(number) });
-        Err(Objection { clause: AGE, blame, why })
     }
 }

@@ -50,10 +50,15 @@ fn check_exit(step: &Step<'_>, tally: &mut [Tally]) -> Result<(), Objection> {
     };
     match step.exit {
         Exit::Unsupported => tally[clause].cannot(),
-        Exit::Retry | Exit::Pending => tally[clause].skip(),
+        // Whether an access may be retried is for `progress` to judge.
+        Exit::Retry | Exit::Interrupted | Exit::Pending => tally[clause].skip(),
         exit => {
-            tally[clause].check_if(step.capabilities.native);
-            if !step.allowed.admits(step.model.vm(), &exit) {
+            if clause == ALIAS_EXIT && !step.capabilities.own_aliases {
+                tally[clause].cannot();
+            } else {
+                tally[clause].check_if(step.capabilities.native);
+            }
+            if !step.admits() {
                 let entitled = match hidden {
                     Some(_) => Entitled::Hole,
                     None => step.model.entitled(step.host, frame, alias),

@@ -65,6 +65,8 @@ pub struct Clause {
     pub needs_shadows: bool,
     /// Whether it needs [`Capabilities::pins`].
     pub needs_pins: bool,
+    /// Whether it needs [`Capabilities::order`].
+    pub needs_order: bool,
 }
 
 impl Clause {
@@ -79,6 +81,7 @@ impl Clause {
             needs_roots: false,
             needs_shadows: false,
             needs_pins: false,
+            needs_order: false,
         }
     }
 
@@ -90,6 +93,11 @@ impl Clause {
     /// A clause that needs the tables and the flushes.
     pub const fn flushes(name: &'static str) -> Self {
         Self { needs_flushes: true, ..Self::tables(name) }
+    }
+
+    /// A clause that needs the tables at each flush.
+    pub const fn order(name: &'static str) -> Self {
+        Self { needs_order: true, ..Self::flushes(name) }
     }
 
     /// A clause that needs the keys.
@@ -105,6 +113,11 @@ impl Clause {
     /// A clause that needs the roots and what hangs from them.
     pub const fn roots(name: &'static str) -> Self {
         Self { needs_roots: true, ..Self::keys(name) }
+    }
+
+    /// A clause about translations of guest virtual addresses, and the flushes that they need.
+    pub const fn shadow_flushes(name: &'static str) -> Self {
+        Self { needs_shadows: true, ..Self::flushes(name) }
     }
 
     /// A clause about a guest's tables that are shadowed.
@@ -126,5 +139,6 @@ impl Clause {
             && (!self.needs_roots || capabilities.roots)
             && (!self.needs_shadows || capabilities.shadows)
             && (!self.needs_pins || capabilities.pins)
+            && (!self.needs_order || capabilities.order)
     }
 }

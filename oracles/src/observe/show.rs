@@ -16,6 +16,7 @@ pub(crate) fn show_exit(vm: &VmConfig, exit: &Exit) -> String {
         Exit::PageReady(gpa) => format!("page-ready {}", print_gpa(vm, *gpa)),
         Exit::Done
         | Exit::Retry
+        | Exit::Interrupted
         | Exit::Pending
         | Exit::Error
         | Exit::MemoryFault
@@ -35,7 +36,7 @@ pub(crate) fn show_allowed(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
     }
     parts.extend(allowed.memory.map(|pfn| pfn.to_string()));
     parts.extend(allowed.emulated.map(|pfn| format!("emulated on {pfn}")));
-    parts.extend(allowed.mmio.map(|gfn| format!("mmio {gfn}")));
+    parts.extend(allowed.mmio.map(|gpa| show_exit(vm, &Exit::Mmio(gpa))));
     if let Some((must, may)) = allowed.dirty {
         parts.push(if must == may {
             format!("dirty {}", show_frames(vm, must))
@@ -44,7 +45,7 @@ pub(crate) fn show_allowed(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
         });
     }
     parts.extend(show_walk(vm, allowed));
-    parts.extend(allowed.page_ready.map(|gpa| show_exit(vm, &Exit::PageReady(gpa))));
+    parts.extend(allowed.page_ready.iter().map(|(gpa, _)| show_exit(vm, &Exit::PageReady(*gpa))));
     let words = [
         (allowed.page_not_present, "page-not-present"),
         (allowed.halted, "halted"),
@@ -55,8 +56,13 @@ pub(crate) fn show_allowed(vm: &VmConfig, allowed: &Allowed) -> Vec<String> {
         (allowed.memory_fault, Exit::MemoryFault.name()),
         (allowed.not_found, "not-found"),
         (allowed.refused, "refused"),
+        (allowed.ring_full, "ring-full"),
+        (allowed.retry && allowed.interruptible, "interrupted"),
     ];
     parts.extend(words.iter().filter(|(allowed, _)| *allowed).map(|(_, word)| (*word).to_owned()));
+    let others = allowed.elsewhere.iter().map(|exit| show_exit(vm, exit)).filter(|shown| !parts.contains(shown));
+    let others: Vec<String> = others.collect();
+    parts.extend(others);
     parts
 }
 

@@ -105,6 +105,11 @@ impl View {
             .fold(FrameSet::EMPTY, |all, alias| all.union(self.writable[alias].intersect(self.changed[alias])))
     }
 
+    /// Whether the last op changed no translation under any alias.
+    pub fn is_unchanged(&self) -> bool {
+        self.changed[..self.aliases].iter().all(|set| set.is_empty())
+    }
+
     /// Frames whose translation under `alias` the last op changed.
     pub fn changed(&self, alias: usize) -> FrameSet {
         self.changed[alias]

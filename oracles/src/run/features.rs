@@ -81,6 +81,7 @@ const fn exit_class(exit: &Exit) -> u64 {
         Exit::PageNotPresent => 18,
         Exit::Halted => 19,
         Exit::PageReady(_) => 20,
+        Exit::Interrupted => 21,
         Exit::Unsupported => 12,
     }
 }

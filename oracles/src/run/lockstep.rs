@@ -3,7 +3,7 @@
 use super::features::Features;
 use crate::observe::{Clause, End, Oracle, Signature, Step, Tally, View, Violation};
 use gpa_model::{
-    BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Host, Mmu, Model, Op, OpKind, Program, VmConfig,
+    Access, BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Host, Mmu, Model, Op, OpKind, Program, VmConfig,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -155,17 +155,19 @@ impl Lockstep {
             self.backend = *mode;
         }
         let accessed = match *op {
-            Op::Access { gpa, .. } | Op::WriteGpte { gpa, .. } | Op::FaultBegin { gpa, .. } => Some(gpa),
-            Op::Prefault { gpa, .. } => Some(self.model.prefaulted(gpa)),
-            Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu).map(|(gpa, _)| gpa),
+            Op::Access { gpa, access, .. } | Op::FaultBegin { gpa, access, .. } => Some((gpa, access)),
+            Op::WriteGpte { gpa, .. } => Some((gpa, Access::Write)),
+            Op::Prefault { gpa, .. } => Some((self.model.prefaulted(gpa), Access::Read)),
+            Op::FaultEnd { vcpu } => self.model.pending_fault(vcpu),
             _ => None,
         };
         self.host.apply(op);
         self.flush.begin_op(self.backend);
+        let allowed = self.model.expect(&self.host, op);
         let exit = mmu.step(&self.host, &mut self.flush, op);
         self.last_exit = Some(exit);
         self.host.settle(op, &exit);
-        let allowed = self.model.step(&self.host, op, &exit);
+        self.model.observe(&self.host, op, &exit);
         if capabilities.tables {
             self.view.sweep(self.model.vm(), mmu);
             self.model.writable_seen(self.view.writable_any(), self.view.newly_writable());
@@ -173,13 +175,15 @@ impl Lockstep {
         let step = Step {
             at,
             op,
-            accessed,
+            accessed: accessed.map(|(gpa, _)| gpa),
+            access: accessed.map(|(_, access)| access),
             exit,
             allowed: &allowed,
             model: &self.model,
             host: &self.host,
             flushes: self.flush.log(),
-            freed_after: self.flush.freed_after(),
+            events: self.flush.events(),
+            samples: self.flush.samples(),
             view: &self.view,
             warning: mmu.warning(),
             capabilities,

@@ -66,7 +66,7 @@ fn line(out: &mut String, mark: &str, at: usize, op: &str, result: &str) {
 
 fn judged(out: &mut String, vm: &VmConfig, step: &Step<'_>, violation: Option<&Violation>) {
     let mark = if violation.is_some() { ">>>" } else { "   " };
-    let admits = step.allowed.admits(vm, &step.exit);
+    let admits = step.admits();
     let got = show_exit(vm, &step.exit);
     let allowed = show_allowed(vm, step.allowed);
     // Where only one answer was right and it was given, saying so twice helps nobody.

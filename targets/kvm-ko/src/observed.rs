@@ -193,6 +193,7 @@ impl Mmu for Observed {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.abilities.shows
+        // Linux refuses to map a page ahead of its use by an alias (8046d29dde17).
+        Capabilities { refuses_aliased_prefault: true, ..self.abilities.shows }
     }
 }

@@ -5,7 +5,8 @@
 use gpa_model::choices::FromRng;
 use gpa_model::generate::Generator;
 use gpa_model::{
-    BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Gpa, Host, Mmu, Op, Program, Spte, VmConfig, text,
+    BackendMode, Capabilities, Exit, FlushBackend, GfnIndexed, Gpa, Host, Mmu, Op, Program, Spte, TlbEvent, VmConfig,
+    text,
 };
 use gpa_oracles::Lockstep;
 use kvm_ko::process::{Launch, Patience};
@@ -82,14 +83,13 @@ impl Executor for Fake {
         if matches!(op, Op::Age { .. }) && !self.misbehave(answer) {
             return None;
         }
-        for (n, flush) in self.flush.log().iter().enumerate() {
-            if self.flush.freed_after() == Some(n) {
-                answer.add(&Record::Freed);
+        for event in self.flush.events() {
+            match event {
+                TlbEvent::Flush(flush) => answer.add(&Record::Flush(*flush)),
+                TlbEvent::Freed => answer.add(&Record::Freed),
+                // The wire has the tables after the op only.
+                TlbEvent::Tables(_) => {}
             }
-            answer.add(&Record::Flush(*flush));
-        }
-        if self.flush.freed_after() == Some(self.flush.log().len()) {
-            answer.add(&Record::Freed);
         }
         let seen = std::mem::take(&mut self.seen);
         for (alias, frame) in seen {

@@ -2,6 +2,7 @@
 
 mod export;
 mod inspect;
+mod ordered;
 mod reaper;
 
 pub use export::{ExportError, Placement};
@@ -17,6 +18,7 @@ use gpa_model::{
     Access, Capabilities, Exit, FlushBackend, Gfn, GfnIndexed, Gpa, Host, Mmu, Op, Reclaim, SlotChange, SlotFlags,
     SlotId, Spte, VmConfig,
 };
+use ordered::Ordered;
 use reaper::Reaper;
 
 /// A second-stage MMU that is driven op by op. `P` decides; the tables have the format `F`.
@@ -72,6 +74,7 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
     fn step(&mut self, host: &Host, tlb: &mut FlushBackend, op: &Op) -> Exit {
         self.warning = None;
         let mmu = &self.mmu;
+        let tlb = &mut Ordered::new(tlb, &mmu.tables, &mmu.vm);
         let entering = entering_vcpu(op);
         let stays_in_guest = mmu.vm.dirty_ring().is_none()
             && matches!(op, Op::Access { .. } | Op::WriteGpte { .. } | Op::FaultBegin { .. });
@@ -85,7 +88,11 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
             Op::Access { vcpu, gpa, access } => return mmu.access(host, tlb, vcpu, gpa, access),
             Op::FaultBegin { vcpu, gpa, access } => return self.fault_begin(host, vcpu, gpa, access),
             Op::Prefault { vcpu, gpa } => return mmu.prefault(host, tlb, vcpu, gpa),
-            Op::FaultEnd { vcpu } => return self.fault_end(host, tlb, vcpu),
+            Op::FaultEnd { vcpu } => {
+                let fault = self.faults[usize::from(vcpu)].take();
+                let end = |(fault, access)| mmu.map_and_reenter(host, &mmu.slots.read(), tlb, &fault, access);
+                return fault.map_or(Exit::Error, end);
+            }
             Op::Translate { table, leaf, .. } => return mmu.translate(table, leaf),
             Op::WriteGpte { vcpu, gpa, index, .. } => {
                 let exit = mmu.access(host, tlb, vcpu, gpa, Access::Write);
@@ -200,7 +207,18 @@ impl<P: HasPolicy, F: Format> Mmu for KvmMmu<P, F> {
     fn capabilities(&self) -> Capabilities {
         // The TDP MMU has no rmap and does not shadow guest page tables.
         let (rmap, roots) = (self.mmu.policy().family() == Family::Rmap, self.mmu.policy().family() == Family::Tdp);
-        Capabilities { tables: true, flushes: true, keys: true, rmap, roots, shadows: rmap, pins: true, native: true }
+        Capabilities {
+            tables: true,
+            flushes: true,
+            keys: true,
+            rmap,
+            roots,
+            shadows: rmap,
+            pins: true,
+            order: true,
+            refuses_aliased_prefault: true,
+            ..Capabilities::EXITS
+        }
     }
 }
 
@@ -212,13 +230,6 @@ impl<P: HasPolicy, F: Format> KvmMmu<P, F> {
                 Exit::Pending
             }
             Err(exit) => exit,
-        }
-    }
-
-    fn fault_end(&mut self, host: &Host, tlb: &mut FlushBackend, vcpu: u8) -> Exit {
-        match self.faults[usize::from(vcpu)].take() {
-            Some((fault, access)) => self.mmu.map_and_reenter(host, &self.mmu.slots.read(), tlb, &fault, access),
-            None => Exit::Error,
         }
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn encode(exit: &Exit) -> (u8, u64) {
         Exit::Halted => (16, 0),
         Exit::PageReady(gpa) => (17, gpa.raw()),
         Exit::Unsupported => (18, 0),
+        Exit::Interrupted => (19, 0),
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) fn decode(kind: u8, word: u64) -> Option<Exit> {
         16 => Exit::Halted,
         17 => Exit::PageReady(Gpa::new(word)),
         18 => Exit::Unsupported,
+        19 => Exit::Interrupted,
         _ => return None,
     })
 }

@@ -9,6 +9,7 @@ use gpa_model::{Gpa, Levels, Spte, StolenMask};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64 as Counter, Ordering as CounterOrdering};
 
 /// The place of an entry: table number, index, and the level of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +92,9 @@ pub(crate) struct Tables<F> {
     pages: Box<[OnceLock<TablePage>]>,
     /// The number of threads that use table pages without the `mmu_lock`. While it is not 0 no page is reused.
     readers: AtomicU64,
+    /// How often an entry or a root was written. Only a caller that has the VM to itself compares two of these, so it is no part of
+    /// what threads do to each other.
+    writes: Counter,
     format: PhantomData<F>,
 }
 
@@ -115,7 +119,8 @@ impl<F: Format> Tables<F> {
         let pages = std::iter::repeat_with(OnceLock::new).take(CAPACITY).collect();
         let roots = Root::ALL.map(|root| AtomicU64::new(root as u64));
         let (root_level, readers) = (levels.count(), AtomicU64::new(0));
-        Self { root_level, direct: StolenMask::NONE, roots, pages, readers, format: PhantomData }
+        let writes = Counter::new(0);
+        Self { root_level, direct: StolenMask::NONE, roots, pages, readers, writes, format: PhantomData }
     }
 
     /// Addresses with the bit of `direct` get a root of their own. Both roots are reset.
@@ -136,6 +141,7 @@ impl<F: Format> Tables<F> {
 
     /// Makes `table` the root table of `root`.
     pub(crate) fn set_root(&self, root: Root, table: u32) {
+        self.note_write();
         self.roots[root as usize].store(table.into(), Ordering::Release);
     }
 
@@ -174,7 +180,17 @@ impl<F: Format> Tables<F> {
         self.pages[table as usize].get_or_init(TablePage::absent)
     }
 
+    /// How often an entry or a root was written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(CounterOrdering::Relaxed)
+    }
+
+    fn note_write(&self) {
+        self.writes.store(self.writes().wrapping_add(1), CounterOrdering::Relaxed);
+    }
+
     fn to_write(&self, at: Sptep) -> &AtomicU64 {
+        self.note_write();
         self.page(at.table).entry_to_write(at.index.into())
     }
 
