@@ -83,6 +83,9 @@ fn lacking(clause: &Clause, capabilities: Capabilities) -> String {
         (clause.needs_keys && !capabilities.keys, "what it keeps by gfn"),
         (clause.needs_rmap && capabilities.keys && !capabilities.rmap, "an rmap"),
         (clause.needs_shadows && !capabilities.shadows, "shadows of the guest's tables"),
+        (clause.needs_roots && capabilities.keys && !capabilities.roots, "its roots"),
+        (clause.needs_pins && !capabilities.pins, "the pages that it holds"),
+        (clause.needs_order && capabilities.flushes && !capabilities.order, "its tables at each flush"),
     ];
     let missing: Vec<&str> = needs.iter().filter(|(missing, _)| *missing).map(|(_, what)| *what).collect();
     format!("unsupported: the target does not show {}", missing.join(", "))
