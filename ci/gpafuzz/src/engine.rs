@@ -2,7 +2,7 @@
 //!
 //! Inputs are typed programs, never bytes. Program number *n* of a seed is generated from the seed and *n* alone, so a campaign can be
 //! split among jobs, stopped and resumed without changing what it runs. Lengths are mixed: of 120 mutants, generation from these
-//! [`LENGTHS`] needs 0.65 of the executions that programs of at most 48 ops need (geometric mean, 20 seeds); mutating a corpus guided by
+//! `LENGTHS` needs 0.65 of the executions that programs of at most 48 ops need (geometric mean, 20 seeds); mutating a corpus guided by
 //! feature cells needs 4.3 times as many. `gpafuzz teeth --seeds 20 --json` prints the executions.
 //!
 //! A corpus exists only for a target that shows which blocks of its code a program executes. A program that executes a new block
