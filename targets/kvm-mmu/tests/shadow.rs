@@ -1,7 +1,8 @@
-//! Whose page tables are shadowed, and who is told why theirs are not.
+//! Which guests' page tables are shadowed, and that a shadow is synchronised before it is linked.
 
-use gpa_model::{Access, Exit, Fault, FlushBackend, GuestPaging, Gva, Host, StolenMask, VmConfig};
-use kvm_mmu::{Corrected, SecondStage, ShadowError};
+use gpa_model::{Access, Exit, Fault, FlushBackend, GuestPaging, Gva, Host, StolenMask, VmConfig, text};
+use gpa_oracles::Lockstep;
+use kvm_mmu::{Corrected, KvmMmu, Mistake, Policy, SecondStage, ShadowError};
 
 /// What an access comes to in a VM without memory.
 fn access(vm: &VmConfig) -> Result<Exit, ShadowError> {
@@ -28,4 +29,24 @@ fn a_refusal_says_what_would_do() {
         ShadowError::StolenBits(GuestPaging::NestedEpt).to_string(),
         "nested-ept tables cannot be shadowed in a VM with stolen bits: use 4-level, 5-level or pae, or no stolen bits"
     );
+}
+
+/// Makes the mistake that 65855ed8b034 mends.
+#[derive(Debug, Default)]
+struct LinkedWithoutSync;
+
+impl Policy for LinkedWithoutSync {
+    fn plants(&self, of: Mistake) -> bool {
+        of == Mistake::LinkedWithoutSync
+    }
+}
+
+#[test]
+fn a_table_that_is_linked_over_one_out_of_step_is_objected_to() {
+    let program = text::parse(include_str!("../../../corpus/seeds/good_upper_table_linked_later.prog"));
+    let program = program.expect("a program of the corpus");
+    let violation = Lockstep::default().run(&mut KvmMmu::<LinkedWithoutSync>::default(), &program);
+    let signature = violation.expect("an objection").signature;
+    assert_eq!((signature.oracle, signature.clause), ("gfn_unalias", "exit"));
+    assert!(Lockstep::default().run(&mut KvmMmu::<Corrected>::default(), &program).is_none());
 }

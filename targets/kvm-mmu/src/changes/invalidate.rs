@@ -2,7 +2,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslots;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::roots::GfnFilter;
@@ -16,10 +16,15 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let mut mmu = self.mmu_lock.lock();
         self.notifier.begin(range);
         let mut owed = FlushOwed::nothing();
+        if self.plants(Mistake::FlushBeforeZap) {
+            self.policy().flush_all(tlb);
+        }
         for (first, pages) in self.gfns_of(&slots, range) {
             self.zap_gfns(&mut mmu, first, pages, self.notified_names(), &mut owed);
         }
-        owed.all(self.policy(), tlb);
+        if !self.plants(Mistake::FlushBeforeZap) {
+            owed.all(self.policy(), tlb);
+        }
     }
 
     /// Punches a hole into the guest_memfd: the private pages beside the hvas of `range` go (`kvm_gmem_punch_hole()`). Nothing maps
@@ -68,12 +73,14 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             mmu,
             first,
             pages,
-            |len| len,
+            |len| if self.plants(Mistake::AgesFirstOnly) { len.min(1) } else { len },
             |at| {
                 let alias = mmu.shadow_pages.key(at.table).alias;
                 // The notifier asks for pages behind hvas, and private pages have none.
                 if !self.names_private(alias) && self.policy().ages(alias) {
-                    let entry = self.tables.update(at, Entry::aged);
+                    let cleared =
+                        |entry: Entry<F>| if self.plants(Mistake::AgeClearsNothing) { entry } else { entry.aged() };
+                    let entry = self.tables.update(at, cleared);
                     young |= entry.is_present() && entry.is_accessed();
                 }
             },

@@ -69,7 +69,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
                 Family::Rmap => self.zap_link(&mut mmu, at),
                 Family::Tdp => self.tdp_unlink(&mut mmu, at, &mut retired),
             }
-            owed.owe();
+            if !self.plants(Mistake::TableReplacedUnflushed) {
+                owed.owe();
+            }
         } else if old.is_present() && old.pfn() != pfn {
             self.zap(&mut mmu, at);
             owed.owe();
@@ -99,7 +101,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let raced =
             !self.plants(Mistake::NotifierUnchecked) && self.notifier.must_retry(fault.mmu_seq, fault.hva, fault.gfn);
         let obsolete = !self.plants(Mistake::SlotsUnchecked) && slots.generation() != fault.slots_generation;
-        raced || obsolete || mmu.attributes.is_changing(fault.gfn, 1)
+        let elsewhere = self.plants(Mistake::StaleWhenever) && self.notifier.is_active();
+        raced || obsolete || elsewhere || mmu.attributes.is_changing(fault.gfn, 1)
     }
 
     /// The size of the leaf for the fault (`kvm_mmu_hugepage_adjust()`). All conditions are checked under the lock.

@@ -3,7 +3,7 @@
 use crate::fault::{FaultIn, PageFault, Resolved, Wait};
 use crate::host::{HostPages, TlbFlush};
 use crate::memslots::slots::Memslots;
-use crate::policy::{Family, HasPolicy, Policy};
+use crate::policy::{Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::SecondStage;
 use crate::tables::spte::{Entry, Format};
 use crate::tables::tdp_iter::TdpIter;
@@ -32,6 +32,10 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
             return Err(exit);
         }
         match self.fault_in(host, slots, vcpu, (gpa, access), Wait::Async) {
+            FaultIn::NoSlot | FaultIn::Emulate if self.plants(Mistake::MmioOtherAlias) => {
+                let stolen = self.vm.stolen();
+                Err(Exit::Mmio(stolen.join(stolen.split(gpa).0, stolen.alias(stolen.alias_count() - 1))))
+            }
             FaultIn::NoSlot | FaultIn::Emulate => Err(Exit::Mmio(gpa)),
             FaultIn::Async(exit) => Err(exit),
             FaultIn::Error => Err(Exit::Error),

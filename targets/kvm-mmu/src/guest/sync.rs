@@ -3,7 +3,7 @@
 
 use crate::host::TlbFlush;
 use crate::memslots::slots::Memslots;
-use crate::policy::{HasPolicy, Policy};
+use crate::policy::{HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::shadow_pages::SpKey;
@@ -106,6 +106,8 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
         let Some(slot) = slots.find(key.gfn) else { return };
         let Some(page) = key.gfn.offset_from(slot.gfn) else { return };
         slot.tables.insert(page);
+        let mut forgotten = FlushOwed::nothing();
+        let owed = if self.plants(Mistake::TableUnflushed) { &mut forgotten } else { owed };
         self.write_protect(mmu, key.gfn, 1, true, owed);
         if key.level > 1 {
             slot.upper_tables.insert(page);

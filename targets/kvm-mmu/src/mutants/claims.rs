@@ -112,4 +112,19 @@ mutants! {
             of == Mistake::CollapsedUnflushed
         }
     }
+    AgesFirstOnly = "M88W-age-first-only", "claim: ageing looks at every alias", "gfn_unalias" / "age", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::AgesFirstOnly
+        }
+    }
+    AgeClearsNothing = "M88X-age-clears-nothing", "claim: what was aged is idle until it is used again", "gfn_unalias" / "idle", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::AgeClearsNothing
+        }
+    }
+    MmioOtherAlias = "M86V-mmio-other-alias", "claim: an MMIO exit tells the address that was accessed", "gfn_unalias" / "exit", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::MmioOtherAlias
+        }
+    }
 }

@@ -66,4 +66,9 @@ mutants! {
             aliased(gfn, alias)
         }
     }
+    StaleWhenever = "M5U-stale-whenever", "fault-in: a fault starts again while any invalidation is open", "progress" / "retry", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::StaleWhenever
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Mutants of hunk 2: range flushes under every alias (`kvm_flush_remote_tlbs_with_address()`).
 
 use crate::host::TlbFlush;
-use crate::policy::{Corrected, RfcV3};
+use crate::policy::{Corrected, Mistake, RfcV3};
 use gpa_model::{Alias, Gfn, Gpa, StolenMask, VcpuSet};
 
 mutants! {
@@ -68,6 +68,11 @@ mutants! {
     FlushOneVcpu = "M1V-flush-one-vcpu", "flush: only one vCPU is reached", "alias_flush" / "stale-page", {
         fn flush_all(&self, tlb: &mut dyn TlbFlush) {
             tlb.on(VcpuSet::one(0));
+        }
+    }
+    FlushBeforeZap = "M1W-flush-before-zap", "flush: an invalidation flushes before it zaps", "alias_flush" / "order", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::FlushBeforeZap
         }
     }
 }

@@ -57,4 +57,14 @@ mutants! {
             of == Mistake::UnsyncReadProtects
         }
     }
+    TableUnflushed = "M7X-table-unflushed", "shadowed guest tables: a table is write-protected without a flush", "alias_flush" / "lost-write", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::TableUnflushed
+        }
+    }
+    ShadowLeafUnflushed = "M7Y-shadow-leaf-unflushed", "shadowed guest tables: a leaf is zapped without a flush", "alias_flush" / "virtual", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::ShadowLeafUnflushed
+        }
+    }
 }

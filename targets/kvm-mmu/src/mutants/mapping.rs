@@ -85,4 +85,9 @@ mutants! {
             before
         }
     }
+    TableReplacedUnflushed = "M4S-table-replaced-unflushed", "mapping: a large leaf replaces a table without a flush", "alias_flush" / "size", {
+        fn plants(&self, of: Mistake) -> bool {
+            of == Mistake::TableReplacedUnflushed
+        }
+    }
 }

@@ -3,6 +3,22 @@
 /// A mistake that a mutant makes ([`Policy::plants`](super::Policy::plants)). Without the feature `mutants` none is compiled in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mistake {
+    /// The host's invalidation flushes TLBs first, and zaps after that.
+    FlushBeforeZap,
+    /// A large leaf replaces a table, and no flush follows.
+    TableReplacedUnflushed,
+    /// A fault starts again while any invalidation is open, wherever it is.
+    StaleWhenever,
+    /// A guest table that becomes shadowed is write-protected without a flush.
+    TableUnflushed,
+    /// Zapping a leaf of an indirect shadow page owes no flush.
+    ShadowLeafUnflushed,
+    /// Ageing clears the accessed bit of one alias only.
+    AgesFirstOnly,
+    /// Ageing reports accessed bits and clears none.
+    AgeClearsNothing,
+    /// An MMIO exit tells another alias than the accessed one.
+    MmioOtherAlias,
     /// A table is linked though shadow pages below it are unsync (65855ed8b034).
     LinkedWithoutSync,
     /// An MMIO entry replaces a present SPTE that is not dropped (`mmu_set_spte()`).

@@ -1,7 +1,7 @@
 //! Leaves: writing one, removing one, and visiting all leaves of a gfn under every alias, by the rmap or from the
 //! roots.
 
-use crate::policy::{Family, HasPolicy, Policy};
+use crate::policy::{Family, HasPolicy, Mistake, Policy};
 use crate::second_stage::flush::FlushOwed;
 use crate::second_stage::{Locked, SecondStage};
 use crate::tables::roots::{GfnFilter, Root};
@@ -30,6 +30,9 @@ impl<P: HasPolicy, F: Format> SecondStage<P, F> {
 
     /// Owes a flush for the leaf at `at`, which is changed because of `gfn`.
     pub(crate) fn owe(&self, mmu: &Locked, at: Sptep, gfn: Gfn, owed: &mut FlushOwed) {
+        if self.plants(Mistake::ShadowLeafUnflushed) && !mmu.shadow_pages.key(at.table).direct {
+            return;
+        }
         owed.owe();
         if at.level > 1 {
             let (leaf, table) = (mmu.shadow_pages.gfn_of(at), mmu.shadow_pages.key(at.table).gfn);
