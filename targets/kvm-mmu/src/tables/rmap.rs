@@ -23,15 +23,20 @@ pub(crate) struct Rmap {
     of_level: [u32; Level::ALL.len()],
 }
 
+/// The first size of the index. It is small so that growth is tested.
+const INDEX: usize = 64;
+
 impl Rmap {
     pub(crate) fn new() -> Self {
-        Self { index: vec![0; 256], chains: Vec::new(), used: 0, of_level: [0; Level::ALL.len()] }
+        Self { index: vec![0; INDEX], chains: Vec::new(), used: 0, of_level: [0; Level::ALL.len()] }
     }
 
     /// Removes all chains. Their allocations are kept.
     pub(crate) fn clear(&mut self) {
         if self.used > 0 {
-            self.index.fill(0);
+            // Back to the first size, so that the next program finds what the first one found.
+            self.index.clear();
+            self.index.resize(INDEX, 0);
             self.used = 0;
             self.of_level = [0; Level::ALL.len()];
         }
