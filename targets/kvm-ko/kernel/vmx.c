@@ -44,9 +44,10 @@ static u64 injected(void)
 	return info & INTR_INFO_VALID_MASK ? (info & INTR_INFO_VECTOR_MASK) | *field(VM_ENTRY_EXCEPTION_ERROR_CODE) << 32 : 0;
 }
 
-/* Stands for __vmx_vcpu_run(). */
-bool worker_vmx_vcpu_run(struct vcpu_vmx *vmx, unsigned long *regs, unsigned int flags)
+/* Stands for __vmx_vcpu_run(), whose other arguments differ from one kernel to the next. */
+bool worker_vmx_vcpu_run(struct vcpu_vmx *vmx)
 {
+	unsigned long *regs = vmx->vcpu.arch.regs;
 	u64 eptp = *field(EPT_POINTER), qualification = 0;
 	bool ept = cpu_has_secondary_exec_ctrls() && *field(SECONDARY_VM_EXEC_CONTROL) & SECONDARY_EXEC_ENABLE_EPT;
 	struct worker_entry entry = {

@@ -111,7 +111,7 @@ impl Setting {
     fn write(self, gfn: u64) -> u64 {
         match self.enter(0, gfn << 12, Kind::Write, gfn) {
             Entered::Memory { pfn, .. } => pfn,
-            other => panic!("a write to gfn {gfn:#x} reached {other:?}"),
+            other => panic!("a write to gfn {gfn:#x} reached {other:?}: {:#?}", self.kernel.take_events().last()),
         }
     }
 
