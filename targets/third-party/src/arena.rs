@@ -28,7 +28,7 @@ thread_local! {
 }
 
 impl Arena {
-    /// Run `f`, whose calls of [`alloc`], [`free`] and [`pointer`] mean this arena.
+    /// Run `f`, whose calls of [`alloc`], [`free`] and [`pointer()`] mean this arena.
     pub(crate) fn during<R>(arena: &RefCell<Self>, f: impl FnOnce() -> R) -> R {
         struct Leave<'a>(&'a RefCell<Arena>);
         impl Drop for Leave<'_> {

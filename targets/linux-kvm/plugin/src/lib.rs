@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The version of the plugin interface this is built for: QEMU refuses a plugin whose version it no longer, or not yet, speaks.
-/// What is used here is the same in all of them but for one callback, see [`Translated`].
+/// What is used here is the same in all of them but for one callback, see `Translated`.
 #[unsafe(no_mangle)]
 pub static qemu_plugin_version: c_int = match option_env!("QEMU_PLUGIN_VERSION") {
     Some(version) => (version.as_bytes()[0] - b'0') as c_int,
