@@ -59,7 +59,7 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     let alias_method = match variant {
         None => AliasMethod::default(),
         // A stock kernel strips nothing from a GPA.
-        Some(name) => match AliasMethod::named(name).filter(|method| *method != AliasMethod::Native) {
+        Some(variant) => match AliasMethod::named(variant).filter(|method| *method != AliasMethod::Native) {
             Some(alias_method) => alias_method,
             None => {
                 let known = vec![entry.name.to_owned(), format!("{}{VARIANT}{}", entry.name, AliasMethod::Slots)];
