@@ -38,7 +38,7 @@ pub(super) fn seal(folder: &Path) -> io::Result<()> {
         if found.is_symlink() || found.mode() & OTHERS_WRITE == 0 {
             return Ok(());
         }
-        fs::set_permissions(path, Permissions::from_mode(found.mode() & !OTHERS_WRITE & 0o7777))
+        fs::set_permissions(path, Permissions::from_mode(found.mode() & !OTHERS_WRITE))
     })?;
     let mut text = String::new();
     for (name, sum) in &sums {
@@ -100,7 +100,7 @@ pub(super) fn check_owner(path: &Path) -> Result<(), String> {
     }
     // The mode of a link means nothing: what counts is who can write to the folder that it is in.
     if !found.is_symlink() && found.mode() & OTHERS_WRITE != 0 {
-        return Err(format!("expected that others cannot write to {place}, found mode {:o}", found.mode() & 0o7777));
+        return Err(format!("expected that others cannot write to {place}, found mode {:o}", found.mode() & 0o777));
     }
     Ok(())
 }
