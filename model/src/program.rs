@@ -41,7 +41,7 @@ pub use vm_option::VmOption;
 pub struct Program {
     /// The VM.
     pub vm: VmConfig,
-    /// The ops, at most [`OPS`].
+    /// The ops, at most [`OPS`](crate::limits::OPS).
     pub ops: Vec<Op>,
     /// What the program shows: the comment at the head of its file, a line each, without the `#`.
     pub comment: Vec<String>,

@@ -1,5 +1,8 @@
 //! What a target can show of itself.
 
+#[cfg(doc)]
+use crate::{FlushBackend, Host, Mmu};
+
 /// What of itself a target can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {

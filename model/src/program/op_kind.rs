@@ -1,5 +1,7 @@
 //! The kinds of op, and sets of them: which a target can be given, and which a program has.
 
+#[cfg(doc)]
+use super::{Op, SlotChange};
 use crate::variants::all;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 

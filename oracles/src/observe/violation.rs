@@ -15,7 +15,7 @@ pub struct Blame {
 /// What an oracle has to say against a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objection {
-    /// Which clause: an index into [`Oracle::clauses`].
+    /// Which clause: an index into [`Oracle::clauses`](super::Oracle::clauses).
     pub clause: usize,
     /// The address it is about, if it is about one.
     pub blame: Option<Blame>,

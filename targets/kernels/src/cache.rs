@@ -1,6 +1,6 @@
 //! Where kernels are kept, fetched and built: folders that are there whole or not at all.
 //!
-//! A finished folder carries a [seal](seal): the checksums of all its files. It is checked each time the folder is used, and a
+//! A finished folder carries a seal: the checksums of all its files. It is checked each time the folder is used, and a
 //! folder that has changed is made again. Only this user or root can have written what is used. A cache that is mounted read-only
 //! can be used as long as nothing has to be added.
 

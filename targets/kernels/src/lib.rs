@@ -1,7 +1,7 @@
 //! Linux kernels to test: Debian's, fetched and verified, or a developer's own, with KVM as it is or rebuilt with changes.
 //!
 //! A kernel is [found](Kernel::find) by its version or in a folder. It gives an image that can be booted, [modules](Kernel::modules),
-//! and KVM's own [unpacked](Kernel::kvm_modules). Against its [headers] and KVM's [source] code can be compiled, and [`build`] makes
+//! and KVM's own [unpacked](Kernel::kvm_modules). Against its [headers](headers()) and KVM's [source](source()) code can be compiled, and [`build`] makes
 //! KVM's modules with a script of [`edits`] carried out, such as [`stolen`] GPA bits.
 //!
 //! Everything is kept in a [`Cache`] of this user, checked each time it is used; nothing is written elsewhere, and nothing is

@@ -4,7 +4,7 @@
 //! and has their gaps; [`Design::Fixed`] closes those gaps that a kernel in a lab can show. Everything else is the same in both,
 //! and with the mask 0 nothing differs from the stock kernel.
 //!
-//! Beside the [`port`] the script adds [`instruments`].
+//! Beside the port the script adds instruments.
 
 mod fixed;
 mod instruments;
