@@ -44,6 +44,8 @@ pub struct Setup {
     pub alias_method: AliasMethod,
     /// Static variables of modules: `("kvm", "eager_page_split", 0)`.
     pub parameters: Vec<(&'static str, &'static str, u64)>,
+    /// A function of the kernel's that does nothing: a planted fault.
+    pub without: Option<String>,
 }
 
 /// The name of the worker's program.
@@ -69,6 +71,7 @@ pub fn launch(setup: &Setup, progress: Progress<'_>) -> Result<Launch, Error> {
     let mut arguments =
         vec![prepared.into_os_string(), release.into(), word(vendor), word(mmu), word(setup.alias_method.name())];
     arguments.extend(setup.parameters.iter().map(|(module, name, value)| format!("{module}.{name}={value}").into()));
+    arguments.extend(setup.without.iter().map(|function| format!("without-{function}").into()));
     Ok(Launch { program, arguments })
 }
 

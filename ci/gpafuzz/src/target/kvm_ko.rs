@@ -39,6 +39,8 @@ pub const ALL: [Entry; 2] = [
 
 /// Before the name of the way in which aliases come about.
 const VARIANT: char = ':';
+/// What a variant begins with that is the kernel without one of its functions: a planted fault, for oracles to find.
+const WITHOUT: &str = "without-";
 /// Before another kernel than the usual one: a version, or a folder if there is a slash in it.
 const KERNEL: char = '@';
 
@@ -56,18 +58,23 @@ pub(super) fn open(name: &str) -> Option<Result<Opened, TargetError>> {
     };
     let (plain, variant) = plain.split_once(VARIANT).map_or((plain, None), |(plain, name)| (plain, Some(name)));
     let entry = ALL.iter().find(|entry| entry.name == plain)?;
-    let alias_method = match variant {
+    let without = variant.and_then(|name| name.strip_prefix(WITHOUT)).map(str::to_owned);
+    let alias_method = match variant.filter(|_| without.is_none()) {
         None => AliasMethod::default(),
         // A stock kernel strips nothing from a GPA.
         Some(variant) => match AliasMethod::named(variant).filter(|method| *method != AliasMethod::Native) {
             Some(alias_method) => alias_method,
             None => {
-                let known = vec![entry.name.to_owned(), format!("{}{VARIANT}{}", entry.name, AliasMethod::Slots)];
+                let known = vec![
+                    entry.name.to_owned(),
+                    format!("{}{VARIANT}{}", entry.name, AliasMethod::Slots),
+                    format!("{}{VARIANT}{WITHOUT}FUNCTION", entry.name),
+                ];
                 return Some(Err(TargetError::Unknown { name: name.into(), known }));
             }
         },
     };
-    let setup = Setup { kernel, vendor: entry.vendor, mmu: entry.mmu, alias_method, parameters: Vec::new() };
+    let setup = Setup { kernel, vendor: entry.vendor, mmu: entry.mmu, alias_method, parameters: Vec::new(), without };
     Some(InWorker::start(entry.name, &setup).map(|target| {
         let note = target.supervisor.hello().about.clone();
         Opened { target: Box::new(target), note: Some(note) }

@@ -7,6 +7,7 @@
 //! | `memslots` | a program's memslots as those of KVM, and the dirty log |
 //! | `accesses` | what the guest does, whole or held in the middle |
 //! | `host_memory` | what the host does to its pages, and what the pages are called |
+//! | `requests` | what other parts of a kernel ask KVM for |
 //! | `sight` | the tables under every name after each op |
 //! | `structure` | shadow pages and the reverse map, at the end |
 //! | `notes` | flushes, alarms and the kernel's log |
@@ -17,6 +18,7 @@ mod ioctl;
 mod machine;
 mod memslots;
 mod notes;
+mod requests;
 mod setup;
 mod sight;
 mod structure;
@@ -81,6 +83,11 @@ impl Driver {
             Op::Collapse { range } => self.memory.replace(kernel, host, range),
             Op::ProtNone { range } => self.memory.forbid(kernel, range),
             Op::Age { range } => self.memory.age(kernel, range, machine.values % 2 == 0),
+            Op::WriteProtect { gfn } => machine.write_protect(kernel, gfn),
+            Op::WriteTrack { gfn } => machine.track(kernel, gfn, true),
+            Op::WriteUntrack { gfn } => machine.track(kernel, gfn, false),
+            Op::ZapBegin { gfn, pages, .. } => machine.begin_zap(kernel, gfn, pages),
+            Op::ZapEnd => machine.end_zap(kernel),
             Op::DirtyGet { id } => machine.dirty_get(kernel, id),
             Op::DirtyClear { id, gfn, pages } => machine.dirty_clear(kernel, id, gfn, pages),
             _ => Err(Stop::Odd("an op that was not offered".into())),

@@ -1,6 +1,6 @@
 //! The worker: loads a kernel's KVM into this process and carries programs out on it, for the supervisor that started it.
 //!
-//! `kvm-ko-worker PREPARED RELEASE VENDOR MMU ALIASES [MODULE.PARAMETER=VALUE …]`, with the socket as standard input, the memory of answers
+//! `kvm-ko-worker PREPARED RELEASE VENDOR MMU ALIASES [MODULE.PARAMETER=VALUE … without-FUNCTION …]`, with the socket as standard input, the memory of answers
 //! as standard output, and that of the kernel's log as standard error.
 //!
 //! UNSAFETY: takes over the files that the supervisor gave it, and maps one of them.
@@ -37,6 +37,7 @@ fn run() -> Result<(), String> {
     let setup = Setup::of(std::env::args_os().skip(1))?;
     // Threads of the kernel refer to it for as long as the process lives.
     let kernel = Kernel::load(&setup.prepared, &setup.options()).map_err(|error| error.to_string())?;
+    setup.without.iter().try_for_each(|function| kernel.leave_out(function)).map_err(|error| error.to_string())?;
     let kernel: &'static Kernel = Box::leak(Box::new(kernel));
     let hello = setup.hello();
     let memory = answer_memory()?;

@@ -83,7 +83,21 @@ impl HostMemory {
 
     /// Other pages come, as large as `host` says; `invalidate_range_end`.
     pub(super) fn end(&mut self, kernel: &Kernel, host: &Host, range: HostPageRange) -> Result<Exit, Stop> {
-        kernel.take_away(range.start.page(), range.pages.into());
+        let mut at = range.start;
+        while at.page() < range.end() {
+            let pages = match host.level(at) {
+                Level::Page4K => {
+                    let pages = self.vm.stride().min(range.end() - at.page());
+                    kernel.take_away(at.page(), pages);
+                    pages
+                }
+                large => {
+                    kernel.renew(at.page(), large.pages(), large.pages());
+                    large.pages()
+                }
+            };
+            at = at.add(pages);
+        }
         self.map(kernel, host);
         self.end_invalidation(kernel, range)
     }

@@ -3,8 +3,8 @@
 use super::memslots::Memslots;
 use super::setup::Setup;
 use super::{Stop, ioctl};
-use gpa_model::VmConfig;
 use gpa_model::limits::{TOP_GFN, VCPUS};
+use gpa_model::{Gfn, VmConfig};
 use kvm_bindings::kvm_enable_cap;
 use kvm_ko_worker::kernel::{Failure, Fd, Kernel, Mode, Thread};
 
@@ -23,6 +23,10 @@ pub(super) struct Machine {
     pub(super) held: [Option<HeldFault>; VCPUS],
     /// So that no word is written twice.
     pub(super) values: u64,
+    /// Whether KVM tells of writes to tracked frames.
+    pub(super) tracks: bool,
+    /// The frames of the zap that has begun.
+    pub(super) zapping: Option<(Gfn, u32)>,
 }
 
 /// A fault in the middle.
@@ -65,7 +69,16 @@ impl Machine {
             vcpus.push(vcpu);
         }
         let memslots = Memslots::new(vm, setup.alias_method);
-        let machine = Self { vm: *vm, fd, vcpus, memslots, held: [const { None }; VCPUS], values: 0 };
+        let machine = Self {
+            vm: *vm,
+            fd,
+            vcpus,
+            memslots,
+            held: [const { None }; VCPUS],
+            values: 0,
+            tracks: false,
+            zapping: None,
+        };
         if setup.has_rmap() {
             machine.anchor(kernel)?;
         }
@@ -87,6 +100,9 @@ impl Machine {
     pub(super) fn close(mut self, kernel: &Kernel) -> Result<(), Stop> {
         for fault in self.held.iter_mut().filter_map(Option::take) {
             Self::resume(kernel, fault.thread)?;
+        }
+        if self.tracks {
+            kernel.track_vm(self.fd, false).map_err(odd("track no writes"))?;
         }
         for vcpu in &self.vcpus {
             kernel.close(*vcpu).map_err(odd("close a vCPU"))?;

@@ -51,6 +51,11 @@ impl Memslots {
         kernel.ioctl_with(fd, ioctl::SET_USER_MEMORY_REGION, &mut region).map_err(odd("set a memslot")).map(drop)
     }
 
+    /// How many names a frame has in KVM.
+    pub(super) fn names(&self) -> usize {
+        self.alias_method.slots(&self.vm)
+    }
+
     /// The aliases under which slot `id` is a memslot of its own: a private slot has its base name alone.
     fn aliases(&self, id: SlotId) -> usize {
         if id.is_internal() { 1 } else { self.alias_method.slots(&self.vm) }

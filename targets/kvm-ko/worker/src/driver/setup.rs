@@ -19,7 +19,12 @@ pub(crate) struct Setup {
     mmu: MmuKind,
     pub(super) alias_method: AliasMethod,
     parameters: Vec<(String, String, u64)>,
+    /// Functions of the kernel's that do nothing: planted faults.
+    pub(crate) without: Vec<String>,
 }
+
+/// Before the name of a function that is to do nothing.
+const WITHOUT: &str = "without-";
 
 /// Which of KVM's MMUs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +71,14 @@ impl Setup {
             });
             parts.ok_or_else(|| format!("expected MODULE.PARAMETER=NUMBER, found `{word}`"))
         };
-        let parameters = words.map(parameter).collect::<Result<_, _>>()?;
-        Ok(Self { prepared, release, vendor, mmu, alias_method, parameters })
+        let (mut parameters, mut without) = (Vec::new(), Vec::new());
+        for word in words {
+            match word.strip_prefix(WITHOUT) {
+                Some(function) => without.push(function.to_owned()),
+                None => parameters.push(parameter(word)?),
+            }
+        }
+        Ok(Self { prepared, release, vendor, mmu, alias_method, parameters, without })
     }
 
     /// How the kernel is loaded.
@@ -95,7 +106,8 @@ impl Setup {
             (_, Vendor::Intel) => "EPT",
         };
         let mmu = if self.has_rmap() { "the MMU with an rmap" } else { "the TDP MMU" };
-        let about = format!("Linux {} in a process, {paging}, {mmu}", self.release);
+        let without: String = self.without.iter().map(|function| format!(", without {function}()")).collect();
+        let about = format!("Linux {} in a process, {paging}, {mmu}{without}", self.release);
         let kinds = [
             OpKind::SlotCreate,
             OpKind::SlotDelete,
@@ -114,11 +126,18 @@ impl Setup {
             OpKind::ProtNone,
             OpKind::DirtyGet,
             OpKind::DirtyClear,
+            OpKind::WriteProtect,
+            OpKind::WriteTrack,
+            OpKind::WriteUntrack,
+            OpKind::ZapBegin,
+            OpKind::ZapEnd,
+            OpKind::Collapse,
         ];
         let abilities = Abilities {
             kinds: OpKinds::of(&kinds),
             unmap_halves: true,
             internal_slots: true,
+            strides: true,
             shows: Capabilities {
                 tables: true,
                 flushes: true,

@@ -8,6 +8,7 @@ mod guest;
 mod host;
 mod inside;
 mod load;
+mod plant;
 mod processor;
 mod requests;
 mod vcpu;
