@@ -26,6 +26,7 @@ mod snapshots;
 mod stages;
 mod tokens;
 mod tree;
+mod worker;
 
 use gate::Gate;
 use setup::Mode;

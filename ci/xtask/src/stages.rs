@@ -1,11 +1,11 @@
 //! The table of stages. What is heavy is built once, in the release profile; clippy and rustdoc only check, in the same folder.
 
 use crate::gate::{Gate, Halt, Stage, Verdict};
-use crate::{fuzz, rules, setup, snapshots};
+use crate::{fuzz, rules, setup, snapshots, worker};
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 
-pub(crate) const STAGES: [Stage; 16] = [
+pub(crate) const STAGES: [Stage; 17] = [
     Stage { name: "format", what: "rustfmt changes nothing", check: format },
     Stage { name: "clippy", what: "no lint of the workspace table fires", check: clippy },
     Stage {
@@ -36,6 +36,11 @@ pub(crate) const STAGES: [Stage; 16] = [
     Stage { name: "exhaust", what: "every program of a small scope is clean", check: fuzz::exhaust },
     Stage { name: "traces", what: "recorded hardware traces agree with the model", check: traces },
     Stage { name: "kvm", what: "a fixed-seed campaign is clean on the host's /dev/kvm", check: kvm },
+    Stage {
+        name: "worker",
+        what: "a fixed-seed campaign is clean on a kernel's own KVM in a process",
+        check: worker::smoke,
+    },
     Stage { name: "lab", what: "a fixed-seed campaign is clean on a stock kernel in the lab", check: lab },
     Stage {
         name: "lab-patched",

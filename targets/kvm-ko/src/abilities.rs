@@ -84,6 +84,10 @@ impl Abilities {
             stolen_high: self.stolen_high,
             ..Profile::default()
         };
-        profile.only(|kind| self.kinds.contains(kind) && (kind != OpKind::SlotEnd || self.slot_halves))
+        // Where a hole was seen before its memslot came, Linux maps a tracked frame writable (K6): that is found in most programs that track,
+        // and hides whatever else there is.
+        let is_blunt = |kind| matches!(kind, OpKind::WriteTrack | OpKind::WriteUntrack);
+        profile
+            .only(|kind| self.kinds.contains(kind) && !is_blunt(kind) && (kind != OpKind::SlotEnd || self.slot_halves))
     }
 }

@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 /// Every way, in the order in which they are listed.
-pub const ALL: [Entry; 2] = [
+pub const ALL: [Entry; 4] = [
     Entry {
         name: "kvm-ko",
         about: "a kernel's own kvm.ko in a process, over nested paging, with its TDP MMU",
@@ -35,6 +35,8 @@ pub const ALL: [Entry; 2] = [
         vendor: Vendor::Amd,
         mmu: Mmu::Rmap,
     },
+    Entry { name: "kvm-ko-ept", about: "as kvm-ko on Intel's EPT", vendor: Vendor::Intel, mmu: Mmu::Tdp },
+    Entry { name: "kvm-ko-ept-rmap", about: "as kvm-ko-rmap on Intel's EPT", vendor: Vendor::Intel, mmu: Mmu::Rmap },
 ];
 
 /// Before the name of the way in which aliases come about.

@@ -25,7 +25,7 @@ mod structure;
 
 pub(crate) use setup::Setup;
 
-use gpa_model::{Exit, Host, Op, VmConfig};
+use gpa_model::{Exit, Host, Op, SlotChange, VmConfig};
 use host_memory::HostMemory;
 use kvm_ko::serve::Executor;
 use kvm_ko::wire::Answer;
@@ -74,7 +74,12 @@ impl Driver {
             Op::FaultEnd { vcpu } => machine.end_fault(kernel, &mut self.memory, host, vcpu),
             Op::Prefault { vcpu, gpa } => machine.prefault(kernel, vcpu, gpa),
             Op::Unmap { range, .. } => self.memory.replace(kernel, host, range),
-            Op::UnmapBegin { range, .. } => self.memory.begin(kernel, range),
+            Op::UnmapBegin { range, .. } => {
+                let begun = self.memory.begin(kernel, range);
+                // What is being taken away has been taken apart.
+                self.memory.map(kernel, host);
+                begun
+            }
             // The window is closed by now, and the host says which pages have changed.
             Op::UnmapEnd { .. } => match host.changed() {
                 Some(range) => self.memory.end(kernel, host, range),
@@ -110,7 +115,9 @@ impl Executor for Driver {
     fn can(&self, op: &Op) -> bool {
         let Some(machine) = &self.machine else { return true };
         match op {
-            // A fault in the middle is a reader of the memslots, and a change waits for all of them.
+            // Where writes are tracked from outside, KVM moves no memslot. A fault in the middle is a reader of the memslots, and a change
+            // waits for all of them.
+            Op::Slot { change: SlotChange::Move { .. }, .. } if machine.tracks => false,
             Op::Slot { .. } => !machine.any_held(),
             // Where the vCPU's root is obsolete, or a page is being invalidated, `KVM_PRE_FAULT_MEMORY` goes round until a signal comes.
             Op::Prefault { vcpu, .. } => {

@@ -109,7 +109,7 @@ impl HostMemory {
     }
 
     /// Map every page as large as `host` does.
-    fn map(&self, kernel: &Kernel, host: &Host) {
+    pub(super) fn map(&self, kernel: &Kernel, host: &Host) {
         if self.vm.largest_leaf() == Level::Page4K {
             return;
         }

@@ -131,13 +131,11 @@ impl Setup {
             OpKind::WriteUntrack,
             OpKind::ZapBegin,
             OpKind::ZapEnd,
-            OpKind::Collapse,
         ];
         let abilities = Abilities {
             kinds: OpKinds::of(&kinds),
             unmap_halves: true,
             internal_slots: true,
-            strides: true,
             shows: Capabilities {
                 tables: true,
                 flushes: true,

@@ -181,17 +181,28 @@ impl Host {
                 pfn
             }
         };
+        // A large mapping is looked at by its first page, which the host holds as well.
+        for first in [pfn & !0x1ff, pfn & !0x3_ffff] {
+            self.hold(first);
+        }
+        let count = self.hold(pfn);
+        // SAFETY: a `struct page`.
+        unsafe { physical::write(self.count_at(pfn), count + 1) };
+        Some(PAGES + pfn * self.page_size)
+    }
+
+    /// References to `pfn`, of which the host has one.
+    fn hold(&mut self, pfn: u64) -> i32 {
         let at = self.count_at(pfn);
         // SAFETY: a `struct page`.
         unsafe {
-            let mut count: i32 = physical::read(at);
+            let count: i32 = physical::read(at);
             if count == 0 {
                 self.counted.push(pfn);
-                count = 1;
+                physical::write(at, 1_i32);
             }
-            physical::write(at, count + 1);
+            count.max(1)
         }
-        Some(PAGES + pfn * self.page_size)
     }
 
     /// Pages that were never behind another since the last reset.
