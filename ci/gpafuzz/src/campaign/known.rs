@@ -1,17 +1,21 @@
 //! Known defects: a checked-in list of signatures, each with its gap or bug and the reason.
 
+use super::finding::SignatureText;
 use gpa_oracles::Signature;
 use std::fmt;
 
 /// Before a kernel, behind the name of a target.
 const KERNEL: char = '@';
 
+const LIST_NAME: &str = "known-findings.txt";
 /// The list, as it is checked in.
 const LIST: &str = include_str!("../../known-findings.txt");
 
 /// One known defect of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
+    /// The file and line that it stands in, if the list is a user's.
+    pub place: Option<String>,
     target: String,
     signature: [String; 5],
     /// The gap in the design that it shows, such as G1.
@@ -23,16 +27,17 @@ pub struct Known {
 /// A line of the list that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownError {
+    file: String,
     line: usize,
     found: String,
 }
 
 impl fmt::Display for KnownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, found } = self;
+        let Self { file, line, found } = self;
         write!(
             f,
-            "known-findings.txt:{line}: expected `TARGET ORACLE/CLAUSE/OP/ALIAS/SLOT GAP REASON`, found `{found}`"
+            "{file}:{line}: expected `TARGET ORACLE/CLAUSE/OP/ALIAS/SLOT GAP REASON [until=YYYY-MM-DD]`, found `{found}`"
         )
     }
 }
@@ -53,7 +58,11 @@ pub fn list() -> Result<Vec<Known>, KnownError> {
 /// A [`KnownError`] at the first line that cannot be read.
 pub fn parse(text: &str) -> Result<Vec<Known>, KnownError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines.map(|(at, line)| parse_line(line).ok_or_else(|| KnownError { line: at + 1, found: line.into() })).collect()
+    lines
+        .map(|(at, line)| {
+            parse_line(line).ok_or_else(|| KnownError { file: LIST_NAME.into(), line: at + 1, found: line.into() })
+        })
+        .collect()
 }
 
 fn parse_line(line: &str) -> Option<Known> {
@@ -62,14 +71,62 @@ fn parse_line(line: &str) -> Option<Known> {
     let parts: Vec<String> = words.next()?.split('/').map(str::to_owned).collect();
     let gap = words.next()?.to_owned();
     let reason = words.collect::<Vec<_>>().join(" ");
-    (!reason.is_empty()).then_some(Known { target, signature: parts.try_into().ok()?, gap, reason })
+    (!reason.is_empty()).then_some(Known { place: None, target, signature: parts.try_into().ok()?, gap, reason })
+}
+
+/// A user's list: as the checked-in one, where a line may end in `until=YYYY-MM-DD`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserList {
+    /// The lines that hold.
+    pub known: Vec<Known>,
+    /// The lines that held until a day that is over, as a person reads it.
+    pub expired: Vec<String>,
+}
+
+/// Read the list `text` of the file called `name`, on the day `today` (YYYY-MM-DD).
+///
+/// # Errors
+/// A [`KnownError`] at the first line that cannot be read.
+pub fn parse_user(name: &str, text: &str, today: &str) -> Result<UserList, KnownError> {
+    let mut list = UserList::default();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
+        let (line, until) = match line.trim_end().rsplit_once(" until=") {
+            Some((line, until)) => (line, Some(until)),
+            None => (line, None),
+        };
+        let wrong = || KnownError { file: name.into(), line: at + 1, found: line.into() };
+        let known = parse_line(line).ok_or_else(wrong)?;
+        let is_date = |day: &str| day.len() == 10 && day.bytes().enumerate().all(|(at, byte)| is_date_byte(at, byte));
+        if until.is_some_and(|day| !is_date(day)) {
+            return Err(wrong());
+        }
+        // Days in this form are in order as texts are.
+        match until {
+            Some(day) if day < today => list.expired.push(format!("{name}:{}: expired on {day}: {line}", at + 1)),
+            _ => list.known.push(Known { place: Some(format!("{name}:{}", at + 1)), ..known }),
+        }
+    }
+    Ok(list)
+}
+
+fn is_date_byte(at: usize, byte: u8) -> bool {
+    if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() }
 }
 
 impl Known {
     /// Whether a violation of `signature` on `target` is this defect.
     pub fn matches(&self, target: &str, signature: &Signature) -> bool {
         let Signature { oracle, clause, op, alias, slot } = *signature;
-        let parts = [oracle, clause, op, alias, slot];
+        self.fits(target, [oracle, clause, op, alias, slot])
+    }
+
+    /// The same for a signature in words.
+    pub fn matches_text(&self, target: &str, signature: &SignatureText) -> bool {
+        let SignatureText { oracle, clause, op, alias, slot } = signature;
+        self.fits(target, [oracle, clause, op, alias, slot])
+    }
+
+    fn fits(&self, target: &str, parts: [&str; 5]) -> bool {
         let fits = |(wanted, part): (&String, &str)| wanted == "*" || wanted.split('|').any(|word| word == part);
         self.target.split('|').any(|word| names(word, target)) && self.signature.iter().zip(parts).all(fits)
     }
@@ -99,6 +156,18 @@ mod tests {
     #[test]
     fn the_checked_in_list_can_be_read() {
         assert_eq!(list().err(), None);
+    }
+
+    #[test]
+    fn a_users_line_holds_until_its_day_is_over() {
+        let text = "# ours\ntoy panic/panic/age/none/none X1 it feels its age until=2026-05-01\n\ntoy structure/*/*/*/* X2 later\n";
+        let list = |today| parse_user("mine.txt", text, today).expect("a list");
+        assert_eq!((list("2026-05-01").known.len(), list("2026-05-01").expired.len()), (2, 0));
+        let after = list("2026-05-02");
+        assert_eq!(after.known.iter().map(|known| known.place.as_deref()).collect::<Vec<_>>(), [Some("mine.txt:4")]);
+        assert!(after.expired[0].starts_with("mine.txt:2: expired on 2026-05-01: toy panic/"), "{:?}", after.expired);
+        let wrong = parse_user("mine.txt", "toy a/b/c/d/e X1 why until=tomorrow", "2026-05-02").expect_err("no date");
+        assert!(wrong.to_string().starts_with("mine.txt:1: expected"), "{wrong}");
     }
 
     fn all() -> Vec<Known> {

@@ -10,6 +10,7 @@ use super::finding::{Confirmed, KnownText, SignatureText};
 use crate::target::Target;
 use gpa_oracles::OpCounts;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -208,16 +209,20 @@ impl Summary {
         findings.filter(|finding| finding.known.is_none()).count()
     }
 
-    /// The tables that a person reads.
-    pub fn table(&self) -> String {
+    /// What a person reads: on one screen, or with every oracle and every finding if it is `verbose`.
+    pub fn table(&self, verbose: bool) -> String {
         let mut out = String::new();
         self.targets_table(&mut out);
-        self.oracles_table(&mut out);
+        if verbose {
+            self.oracles_table(&mut out);
+        } else {
+            self.unjudged_list(&mut out);
+        }
         for coverage in self.coverage.iter().flatten() {
             coverage.table(&mut out);
         }
-        self.evidence_list(&mut out);
-        self.findings_list(&mut out);
+        self.evidence_list(&mut out, verbose);
+        self.findings_list(&mut out, verbose);
         let _ = writeln!(out, "\nseed {}, digest {}", self.untimed.seed, self.untimed.digest);
         out
     }
@@ -261,25 +266,82 @@ impl Summary {
         }
     }
 
-    fn evidence_list(&self, out: &mut String) {
+    fn evidence_list(&self, out: &mut String, verbose: bool) {
         for (target, timing) in self.untimed.targets.iter().zip(&self.timing.targets) {
             if let (Some(rate), Some(evidence)) = (timing.accesses_per_second, &timing.evidence) {
                 let programs = timing.executions_per_second;
-                let _ = writeln!(out, "\n{}: {programs} programs/s, {rate} accesses/s; {evidence}", target.target);
+                let evidence = if verbose { format!("; {evidence}") } else { String::new() };
+                let _ = writeln!(out, "\n{}: {programs} programs/s, {rate} accesses/s{evidence}", target.target);
             }
         }
     }
 
-    fn findings_list(&self, out: &mut String) {
+    /// Oracles that judged nothing: their silence says nothing.
+    fn unjudged_list(&self, out: &mut String) {
+        let mut targets: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for target in &self.untimed.targets {
-            for finding in &target.findings {
-                out.push_str(&finding_lines(&target.target, Path::new(&self.out), finding));
+            let oracles = by_oracle(&target.checks);
+            let unjudged: Vec<_> =
+                oracles.iter().filter(|(_, counts)| counts[0] == 0).map(|(oracle, _)| *oracle).collect();
+            if !unjudged.is_empty() {
+                targets.entry(unjudged.join(", ")).or_default().push(&target.target);
+            }
+        }
+        for (oracles, targets) in targets {
+            let _ = writeln!(out, "\nnothing was judged by {oracles} on {}", targets.join(", "));
+        }
+    }
+
+    /// New findings one by one, known ones by their cause; each one by one if it is `verbose`.
+    fn findings_list(&self, out: &mut String, verbose: bool) {
+        for target in &self.untimed.targets {
+            let lines = |finding| finding_lines(&target.target, Path::new(&self.out), finding);
+            let (known, new): (Vec<_>, Vec<_>) = target.findings.iter().partition(|finding| finding.known.is_some());
+            let shown = if verbose { new.len() } else { NEW_SHOWN };
+            new.iter().take(shown).for_each(|finding| out.push_str(&lines(finding)));
+            if new.len() > shown {
+                let _ = writeln!(
+                    out,
+                    "\n{}: {} more new findings: {}/findings",
+                    target.target,
+                    new.len() - shown,
+                    self.out
+                );
+            }
+            if verbose {
+                known.iter().for_each(|finding| out.push_str(&lines(finding)));
+            } else if !known.is_empty() {
+                out.push('\n');
+                out.push_str(&causes(&target.target, Path::new(&self.out), &known));
             }
         }
         if self.untimed.targets.iter().all(|target| target.findings.is_empty()) {
             out.push_str("\nno oracle objects\n");
         }
     }
+}
+
+/// New findings of a target that are shown one by one.
+const NEW_SHOWN: usize = 5;
+
+/// A line for each cause of `known` findings on `target`: how many signatures it has, and the smallest program that shows it.
+fn causes(target: &str, out: &Path, known: &[&FindingSummary]) -> String {
+    let mut by_cause: BTreeMap<&str, Vec<&FindingSummary>> = BTreeMap::new();
+    for finding in known {
+        let cause = finding.known.as_ref().map_or("", |known| known.gap.as_str());
+        by_cause.entry(cause).or_default().push(finding);
+    }
+    let mut lines = String::new();
+    for (cause, findings) in by_cause {
+        let Some(smallest) = findings.iter().min_by_key(|finding| (finding.ops_after, finding.execution)) else {
+            continue;
+        };
+        let signatures =
+            if findings.len() == 1 { "1 signature".into() } else { format!("{} signatures", findings.len()) };
+        let folder = out.join(&smallest.folder).display().to_string();
+        let _ = writeln!(lines, "{target}: {cause} · known · {signatures} · e.g. {folder}");
+    }
+    lines
 }
 
 /// A finding on `target` as a person reads it. It was written below `out`.

@@ -5,10 +5,12 @@ use crate::campaign::Setting;
 use crate::campaign::course::{self, Outcome};
 use crate::campaign::coverage::TargetCoverage;
 use crate::campaign::finding::Finding;
-use crate::campaign::known;
+use crate::campaign::input::InputError;
+use crate::campaign::known::{self, Known};
 use crate::campaign::store::Store;
 use crate::campaign::summary::{Summary, Timing};
 use crate::engine::Budget;
+use crate::files;
 use crate::target::{Opened, TargetError, registry};
 use crate::terminal::interrupt;
 use crate::terminal::{note, print};
@@ -16,6 +18,8 @@ use clap::Args;
 use gpa_model::limits::VCPUS;
 use gpa_model::text;
 use gpa_oracles::{Coverage, Lockstep};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,6 +59,12 @@ pub struct FuzzArgs {
     /// Begin anew, even where a campaign with this seed in this folder could go on
     #[arg(long)]
     pub fresh: bool,
+    /// A list of known findings of your own, in the format of known-findings.txt; a line may end in `until=YYYY-MM-DD`
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+    /// Print every finding, known ones too, the counts of each oracle, and how guest accesses ran
+    #[arg(long)]
+    pub verbose: bool,
     /// Also write the summary as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
@@ -76,6 +86,8 @@ impl Default for FuzzArgs {
             vcpus: None,
             out,
             fresh: false,
+            known: None,
+            verbose: false,
             summary: None,
             coverage: false,
         }
@@ -90,7 +102,10 @@ const SECONDS: u32 = 30;
 /// # Errors
 /// A [`CliError`]; what was found before is on disk and has been reported.
 pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
-    let known = known::list()?;
+    let user = args.known.as_deref().map(user_list).transpose()?.unwrap_or_default();
+    user.expired.iter().for_each(|line| note(line));
+    // The first line that matches counts: a user's come before ours.
+    let known = [user.known, known::list()?].concat();
     let targets = open(&asked(args)?)?;
     let store = Store::open(&args.out)?;
     let summary_file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
@@ -99,7 +114,10 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
     let setting = Setting { seed, jobs, resume, vcpus: args.vcpus, store: &store, known: &known };
     let (mut summary, unsaved, failed) = campaigns(args, targets, setting, stop)?;
     summary.interrupted = interrupt::status().is_some();
-    print(&format!("\n{}", summary.table()));
+    print(&format!("\n{}", summary.table(args.verbose)));
+    for place in never_seen(&known, &summary) {
+        print(&format!("{place}: not seen in this campaign\n"));
+    }
     for finding in &unsaved {
         print(&format!(
             "\nthis finding could not be written:\n{}\n{}",
@@ -121,6 +139,24 @@ pub fn run(args: &FuzzArgs) -> Result<Exit, CliError> {
         (None, Some(status)) => Ok(Exit::Interrupted(status)),
         (None, None) => Ok(Exit::Clean),
     }
+}
+
+/// The list in the file that a user names.
+fn user_list(path: &Path) -> Result<known::UserList, CliError> {
+    let text = files::read_text(path).map_err(InputError::from)?;
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date().to_string();
+    Ok(known::parse_user(&path.display().to_string(), &text, &today)?)
+}
+
+/// The lines of a user's list that no finding matches.
+fn never_seen<'a>(known: &'a [Known], summary: &'a Summary) -> impl Iterator<Item = &'a str> {
+    let matches = |known: &Known| {
+        let targets = &summary.untimed.targets;
+        targets
+            .iter()
+            .any(|target| target.findings.iter().any(|found| known.matches_text(&target.target, &found.signature)))
+    };
+    known.iter().filter(move |known| !matches(known)).filter_map(|known| known.place.as_deref())
 }
 
 /// The names asked for. A kernel without a target is for the lab that is asked for most.
