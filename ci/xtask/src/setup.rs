@@ -31,11 +31,17 @@ const fn need(in_gate: bool, commands: &'static [&'static str], from: Source, wh
 
 use Source::{Apt, Component, Nightly};
 
-const NEEDS: [Need; 9] = [
+const NEEDS: [Need; 10] = [
     need(true, &["cargo-fmt"], Component("rustfmt"), "stage format"),
     need(true, &["cargo-clippy"], Component("clippy"), "stage clippy"),
     need(true, &["qemu-system-x86_64"], Apt(&["qemu-system-x86"]), "boots kernels: stage lab"),
     need(true, &["apt-get", "dpkg-deb", "xz"], Apt(&["dpkg", "xz-utils"]), "fetches kernels: stage lab"),
+    need(
+        true,
+        &["gcc", "ld"],
+        Apt(&["gcc", "binutils"]),
+        "compiles the part that needs a kernel's headers: stage worker",
+    ),
     need(false, &[], Nightly(&["miri", "rust-src"]), "stage miri"),
     need(false, &["make", "gcc-12"], Apt(&["make", "gcc-12"]), "builds patched KVMs: stage lab-patched"),
     need(false, &["bochs-bin"], Apt(&["bochs", "bochs-term"]), "a machine with EPT: targets linux-kvm-ept…"),

@@ -4,7 +4,7 @@ use crate::fuzz;
 use crate::gate::{Gate, Halt, Verdict};
 
 /// The targets that must be clean.
-const TARGETS: [&str; 2] = ["kvm-ko", "kvm-ko-rmap"];
+const TARGETS: [&str; 4] = ["kvm-ko", "kvm-ko-rmap", "kvm-ko-ept", "kvm-ko-ept-rmap"];
 const RUNS: &str = "1000";
 /// The first of them without the function that asks vCPUs to flush.
 const PLANTED: &str = "kvm-ko:without-kvm_flush_remote_tlbs";

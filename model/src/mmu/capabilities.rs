@@ -1,7 +1,8 @@
 //! What a target can show of itself.
 
 #[cfg(doc)]
-use crate::{FlushBackend, Host, Mmu};
+use super::{FlushBackend, Mmu};
+use crate::host::Host;
 
 /// What of itself a target can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

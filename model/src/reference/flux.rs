@@ -28,11 +28,16 @@ impl Model {
                 .is_some_and(|hva| host.invalidating(hva) || hvas.is_some_and(|range| range.contains(hva)))
     }
 
+    /// Whether an invalidation is in progress at all. Where each name of a frame has a memslot of its own, KVM's one range reaches from a
+    /// base name to an alias, and so over nearly every name (`kvm_mmu_invalidate_range_add()`).
+    pub fn is_anything_in_flux(&self, host: &Host) -> bool {
+        host.any_invalidating() || self.memory_attributes.is_changing() || self.zapping.is_some()
+    }
+
     /// The op was about `frames`, and changed what [`Host::changed`] says.
     pub(super) fn note_invalidations(&mut self, host: &Host, frames: FrameSet) {
         let zapping = self.zapping.unwrap_or(FrameSet::EMPTY);
-        let in_progress = host.any_invalidating() || self.memory_attributes.is_changing() || self.zapping.is_some();
-        if !in_progress {
+        if !self.is_anything_in_flux(host) {
             self.invalidated = Invalidated::default();
             return;
         }

@@ -40,6 +40,8 @@ impl Oracle for Progress {
 
 /// An access is retried, and a request interrupted, only while what it needs is in flux. Where that is so nothing is at stake.
 fn check_retry(step: &Step<'_>, blame: Blame, tally: &mut [Tally]) -> Result<(), Objection> {
+    let is_range_of_all_names = !step.capabilities.own_aliases && step.model.is_anything_in_flux(step.host);
+    let may_retry = step.allowed.retry || is_range_of_all_names;
     let (clause, why) = match step.exit {
         Exit::Unsupported => {
             tally[RETRY].cannot();
@@ -53,7 +55,7 @@ fn check_retry(step: &Step<'_>, blame: Blame, tally: &mut [Tally]) -> Result<(),
         }
         // An access that an emulator answered says nothing about the MMU.
         _ => {
-            let at_stake = step.capabilities.native && !step.allowed.retry && step.exit != Exit::Pending;
+            let at_stake = step.capabilities.native && !may_retry && step.exit != Exit::Pending;
             tally[RETRY].check_if(at_stake);
             if step.allowed.interruptible {
                 tally[INTERRUPTED].check_if(at_stake);
@@ -61,7 +63,7 @@ fn check_retry(step: &Step<'_>, blame: Blame, tally: &mut [Tally]) -> Result<(),
             return Ok(());
         }
     };
-    if step.allowed.retry {
+    if may_retry {
         tally[clause].skip();
         return Ok(());
     }

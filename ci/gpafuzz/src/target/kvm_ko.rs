@@ -98,7 +98,11 @@ impl InWorker {
             Error::Failed(why) => TargetError::Failed(why),
         })?;
         let supervisor = Supervisor::start(launch).map_err(|error| failed(&error))?;
-        let observed = Observed::new(supervisor.hello().abilities);
+        let hello = supervisor.hello();
+        let mut abilities = hello.abilities;
+        // Where each name has a memslot of its own, it is the worker that tells names apart, and not KVM.
+        abilities.shows.own_aliases = hello.alias_method == AliasMethod::Native;
+        let observed = Observed::new(abilities);
         Ok(Self { supervisor, observed, records: Vec::new(), accesses: 0 })
     }
 
