@@ -2,6 +2,7 @@
 
 #[cfg(doc)]
 use super::{FlushBackend, Mmu};
+#[cfg(doc)]
 use crate::host::Host;
 
 /// What of itself a target can show.

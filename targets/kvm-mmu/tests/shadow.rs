@@ -43,7 +43,7 @@ impl Policy for LinkedWithoutSync {
 
 #[test]
 fn a_table_that_is_linked_over_one_out_of_step_is_objected_to() {
-    let program = text::parse(include_str!("../../../corpus/seeds/good_upper_table_linked_later.prog"));
+    let program = text::parse(include_str!("../../../corpus/seeds/good_table_linked_over_one_out_of_step.prog"));
     let program = program.expect("a program of the corpus");
     let violation = Lockstep::default().run(&mut KvmMmu::<LinkedWithoutSync>::default(), &program);
     let signature = violation.expect("an objection").signature;
