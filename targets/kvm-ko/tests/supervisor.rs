@@ -270,8 +270,15 @@ fn the_wire_changes_no_verdict() {
         assert_eq!(near.run(&mut limited, &program), None);
     }
     assert_eq!(near.counts(), far.counts());
-    let tallies = |run: &Lockstep| run.tallies().map(|(_, clause, tally)| (clause.name, tally)).collect::<Vec<_>>();
-    assert_eq!(tallies(&near), tallies(&far));
+    // In process the tables are seen at each flush as well as after it, and `alias_flush` judges at both: its counts are higher there.
+    let tallies = |run: &Lockstep, of_flushes: bool| {
+        let chosen = run.tallies().filter(|(oracle, ..)| (*oracle == "alias_flush") == of_flushes);
+        chosen.map(|(_, clause, tally)| (clause.name, tally)).collect::<Vec<_>>()
+    };
+    assert_eq!(tallies(&near, false), tallies(&far, false));
+    for ((clause, near), (_, far)) in tallies(&near, true).into_iter().zip(tallies(&far, true)) {
+        assert!((near.checked > 0) == (far.checked > 0) && near.checked >= far.checked, "{clause}: {near:?}, {far:?}");
+    }
     assert!(far.counts().judged > 5_000, "{:?}", far.counts());
 }
 

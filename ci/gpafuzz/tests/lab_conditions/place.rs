@@ -75,7 +75,7 @@ impl Place {
         static CAMPAIGNS: AtomicUsize = AtomicUsize::new(0);
         let out = self.at(&format!("out-{}", CAMPAIGNS.fetch_add(1, Relaxed)));
         let mut command = self.gpafuzz(behaviour);
-        command.args(["fuzz", "--target"]).args(target).args(length).arg("--out").arg(out);
+        command.args(["fuzz", "--target"]).args(target).args(length).args(["--verbose", "--out"]).arg(out);
         command
     }
 
